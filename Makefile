@@ -1,0 +1,74 @@
+# Everything a reader needs: `make book` and `make test` set themselves up. `make help` lists the rest.
+#
+#   make book  PROFILE=smoke|cpu|gpu|paper  DATA=phantom|FOLDER|SOURCE  SEED=0  DEVICE=auto
+#   make test  COVLIB_REAL_DATA=FOLDER
+#   PYTHON=python3.12 chooses the interpreter that .venv is made with.
+
+PYTHON ?= python3
+PROFILE ?= cpu
+DATA ?= phantom
+SEED ?= 0
+DEVICE ?= auto
+BUILD := _build
+RUNS := $(BUILD)/runs
+SETTINGS = $(PROFILE) $(DATA) $(SEED) $(DEVICE)
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+SHELL := /bin/sh
+.DELETE_ON_ERROR:
+.PHONY: help book html test lint clean distclean install
+
+help:
+	@echo "make book     run all chapters (PROFILE=$(PROFILE) DATA=$(DATA) SEED=$(SEED) DEVICE=$(DEVICE)) and build the book from them"
+	@echo "make html     build the book from the outputs in the repository, without running anything"
+	@echo "make test     run all tests, fast ones first"
+	@echo "make lint     check the style of the code"
+	@echo "make clean    remove what was built and run (_build, runs, caches)"
+	@echo "make distclean  the same, and the virtual environment"
+
+install: $(STAMP)
+
+# Made anew only when what it was made from changes.
+$(STAMP): requirements.txt constraints.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "covlib needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Try make PYTHON=python3.12")'
+	@echo "== 1. Setting up $(VENV) with $$($(PYTHON) --version) (once; about 3 minutes and 6 GB)"
+	@test -x "$(BIN)/python" || $(PYTHON) -m venv "$(VENV)"
+	@"$(BIN)/python" -m pip install --disable-pip-version-check -r requirements.txt -c constraints.txt
+	@"$(BIN)/python" -m pip install --disable-pip-version-check -q --no-deps -e .
+	@touch "$(STAMP)"
+	@echo "== Set up."
+
+book: $(STAMP)
+	@echo "== 2. Running the chapters: profile $(PROFILE), data $(DATA), seed $(SEED), device $(DEVICE)"
+	@if [ "$$(cat "$(RUNS)/unfinished" 2>/dev/null)" = "$(SETTINGS)" ]; then echo "   taking up the interrupted run"; \
+	else rm -rf "$(RUNS)"; mkdir -p "$(RUNS)"; echo "$(SETTINGS)" > "$(RUNS)/unfinished"; fi
+	@names=$$("$(BIN)/python" -m covlib.cli chapters --names) || exit 2; \
+	for name in $$names; do \
+		"$(BIN)/python" -m covlib.cli run $$name --profile "$(PROFILE)" --data "$(DATA)" --seed "$(SEED)" \
+			--device "$(DEVICE)" --out "$(RUNS)/$$name" \
+			|| { status=$$?; echo "make book: chapter $$name failed" >&2; exit $$status; }; \
+	done
+	@rm -f "$(RUNS)/unfinished"
+	@echo "== 3. Building the book from the executed chapters"
+	@"$(BIN)/python" -m covlib.cli book --runs "$(RUNS)" --out "$(BUILD)"
+
+html: $(STAMP)
+	@echo "== 2. Building the book from the outputs in the repository (nothing is run)"
+	@"$(BIN)/python" -m covlib.cli book --out "$(BUILD)"
+
+test: $(STAMP)
+	@echo "== 2. Running the tests: fast ones first, then chapters and the book"
+	@"$(BIN)/python" -m pytest $(PYTEST)
+
+lint: $(STAMP)
+	@"$(BIN)/python" -m ruff check .
+
+clean:
+	rm -rf "$(BUILD)" runs book/runs .pytest_cache .hypothesis .ruff_cache
+	find covlib tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+distclean: clean
+	rm -rf "$(VENV)" covlib.egg-info

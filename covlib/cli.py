@@ -1,0 +1,290 @@
+"""The ``covlib`` command. ``covlib --help`` lists what it does.
+
+Exit status: 0 all went well; 1 a cell of a chapter failed (its traceback is shown), or ``data check`` found problems;
+2 something given does not fit (one line on standard error); 130 interrupted.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+import covlib
+from covlib.errors import ConfigError, CovlibError
+
+# Nothing heavy is imported here or at the top of the modules above: ``covlib --help`` is to answer at once.
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message):
+        raise ConfigError(f"{message} (see {self.prog} --help)")
+
+
+def entry() -> None:
+    """The console script."""
+    sys.exit(main())
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line with ``argv`` (default: the process's own); returns the exit status."""
+    try:
+        given = _parser().parse_args(argv)
+        return given.do(given) or 0
+    except CovlibError as error:
+        print(f"covlib: error: {error}", file=sys.stderr)
+        for step in getattr(error, "steps", ()):
+            print(f"  {step}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\ncovlib: stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output (head, less) has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+# ---- chapters and run ------------------------------------------------------------------------------------------------
+
+
+def _chapters(given) -> None:
+    from covlib import chapters
+
+    for chapter in chapters.chapters():
+        print(chapter.name if given.names else f"{chapter.name:<16} {chapter.title}")
+
+
+def _run(given) -> int:
+    from covlib import chapters
+    from covlib.progress import CellProgress
+
+    chapter = chapters.find(given.chapter)
+    settings = _settings(given, chapter)
+    chapters.check_settings(chapter, settings)
+    out = Path(settings["out"])
+    shown = ", ".join(f"{k}={v}" for k, v in settings.items() if k not in ("out", "resume", "checkpoint") and v != {})
+    print(f"{chapter.name}: {shown}; into {out}", flush=True)
+    progress = CellProgress(out)
+    try:
+        notebook = chapters.run(chapter, settings, progress)
+    except chapters.CellFailed as failed:
+        return _explain(failed, progress)
+    except BaseException:
+        progress.stop()
+        raise
+    numbers = f", numbers {out / 'metrics.json'}" if (out / "metrics.json").is_file() else ""
+    print(f"{chapter.name}: done; executed notebook {notebook}{numbers}")
+    return 0
+
+
+def _settings(given, chapter) -> dict:
+    """All parameters of a run: the chapter's defaults, then the options, then ``-p`` and ``--set``."""
+    from covlib import chapters
+
+    known = chapters.parameters(chapters.read_notebook(chapter.path), chapter.name)
+    options = {"profile": given.profile, "data": given.data, "seed": given.seed, "device": given.device,
+               "out": given.out, "checkpoint": given.checkpoint, "resume": False if given.no_resume else None}
+    settings = {name: value for name, value in options.items() if value is not None}
+    for name, text in given.parameter:
+        value = text if isinstance(known.get(name), str) else chapters.parse_value(text)
+        if settings.setdefault(name, value) != value:
+            raise ConfigError(f"parameter {name}: given twice, {settings[name]!r} and {value!r}")
+    overrides = {}
+    for item in given.set:
+        field, equals, value = item.partition("=")
+        if not equals or not field:
+            raise ConfigError(f"--set: {item!r} must look like FIELD=VALUE")
+        overrides[field] = chapters.parse_value(value)
+    if overrides:
+        settings["overrides"] = {**settings.get("overrides", {}), **overrides}
+    chapters.check_parameters(settings, known)
+    return {"overrides": {}, "checkpoint": None, **known, "out": f"runs/{chapter.name}", **settings}
+
+
+def _explain(failed, progress) -> int:
+    """Say on standard error why a chapter stopped; returns the exit status."""
+    from covlib.chapters import is_user_error
+
+    where = f" (executed notebook: {failed.notebook})" if failed.notebook else ""
+    if is_user_error(failed.error):
+        print(f"covlib: error: {failed.text}{where}", file=sys.stderr)
+        return 2
+    if failed.error == "DeadKernelError":
+        progress.stop()
+    else:
+        print(failed.traceback, file=sys.stderr)
+    print(f"covlib: {failed.chapter}: code cell {failed.cell} failed with {failed.error}: {failed.text}{where}",
+          file=sys.stderr)
+    return 1
+
+
+# ---- data ------------------------------------------------------------------------------------------------------------
+
+
+def _data_list(given) -> None:
+    from covlib.data import sources
+
+    if given.markdown:
+        print(sources.markdown_table(), end="")
+        return
+    if given.name:
+        print(sources.describe(given.name))
+        return
+    rows = sources.list_rows()
+    head = {"name": "name", "size": "size", "chapters": "chapters", "licence": "licence", "here": "here"}
+    cells = [[str(row[key]) for key in head] for row in [head, *rows]]
+    for line in cells[1:]:
+        line[-1] = "yes" if line[-1] == "True" else "no"
+    print(align(cells))
+    print("\ncovlib data list NAME says more about one; covlib data get NAME fetches it.")
+
+
+def _data_get(given) -> None:
+    from covlib.data import sources
+
+    print(sources.get(given.name, given.to))
+
+
+def _data_check(given) -> int:
+    from covlib.data import layouts
+
+    report = layouts.check(given.path)
+    print(report)
+    return 1 if report.problems else 0
+
+
+def _data_phantom(given) -> None:
+    from covlib.data import phantom_set
+
+    try:
+        shape = tuple(int(part) for part in given.shape.split(",")) if given.shape else None
+    except ValueError:
+        raise ConfigError(f"--shape: {given.shape!r} must be whole numbers with commas, such as 64,256,256") from None
+    print(phantom_set.write_phantom(given.folder, given.n, seed=given.seed, shape=shape, label=given.label,
+                                    kind=given.kind, progress=True))
+
+
+# ---- results, bench, book --------------------------------------------------------------------------------------------
+
+
+def _results_show(given) -> None:
+    from covlib import status
+
+    print(status.show(given.what))
+
+
+def _results_record(given) -> None:
+    from covlib import chapters, report
+
+    out = Path(given.out)
+    file = out / "metrics.json" if out.is_dir() else out
+    if not file.is_file():
+        raise ConfigError(f"results: {file} does not exist; give the folder a chapter was run into")
+    notebooks = [(chapter, file.parent / f"{chapter.name}.ipynb") for chapter in chapters.chapters()]
+    executed = [pair for pair in notebooks if pair[1].is_file()]
+    if given.publish and len(executed) != 1:
+        raise ConfigError(f"results: {file.parent} holds no executed chapter to publish")
+    print(report.record(file))
+    if given.publish:
+        chapter, notebook = executed[0]
+        print(chapters.publish(notebook, chapter))
+
+
+def _bench(given) -> None:
+    from covlib import bench
+
+    bench.main(given.what, Path(given.json) if given.json else None)
+
+
+def _book(given) -> None:
+    from covlib import book, status
+
+    if given.refresh:
+        print("\n".join(map(str, status.refresh())) or "book/_generated is up to date")
+        return
+    book.main(Path(given.runs) if given.runs else None, Path(given.out))
+
+
+def align(rows: list[list[str]]) -> str:
+    """Rows of texts as columns."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+                     for row in rows)
+
+
+# ---- the parser ------------------------------------------------------------------------------------------------------
+
+
+def _parser() -> _Parser:
+    parser = _Parser(prog="covlib", description="Synthetic COVID-19 chest images: run the chapters of the book, fetch "
+                     "and check data, show recorded results.")
+    parser.add_argument("--version", action="version", version=f"covlib {covlib.__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    listing = _add(commands, "chapters", _chapters, "list the chapters")
+    listing.add_argument("--names", action="store_true", help="names only")
+    _add_run(commands)
+    _add_data(commands)
+    _add_results(commands)
+    bench = _add(commands, "bench", _bench, "measure how fast things are (warm-up, median, spread)")
+    bench.add_argument("what", nargs="*", help="what to measure: phantom, import, cli, data, ...; all when left out")
+    bench.add_argument("--json", metavar="FILE", help="write the rows there too")
+    book = _add(commands, "book", _book, "build the HTML book (does not run anything)")
+    book.add_argument("--runs", metavar="DIR", help="take executed chapters from DIR/CHAPTER; default: those in book/")
+    book.add_argument("--out", metavar="DIR", default="_build", help="where to build (default: _build)")
+    book.add_argument("--refresh", action="store_true", help="only write the book's generated tables anew")
+    return parser
+
+
+def _add(commands, name: str, do, text: str) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    parser.set_defaults(do=do)
+    return parser
+
+
+def _add_run(commands) -> None:
+    run = _add(commands, "run", _run, "run a chapter with papermill; the executed notebook lands in OUT")
+    run.add_argument("chapter", metavar="CHAPTER", help="name or number (see covlib chapters), or a notebook file")
+    run.add_argument("--profile", help="smoke, cpu (default), gpu or paper")
+    run.add_argument("--data", help="phantom (virtual patients, default), a folder, or a registered source's name")
+    run.add_argument("--seed", type=int, metavar="N", help="random seed (default 0)")
+    run.add_argument("--device", help="auto (default), cpu, cuda, cuda:1, mps")
+    run.add_argument("--out", metavar="DIR", help="folder for what the run leaves (default runs/CHAPTER)")
+    run.add_argument("--checkpoint", metavar="FILE", help="use these weights instead of training")
+    run.add_argument("--no-resume", action="store_true", help="start anew even if OUT holds an interrupted run")
+    run.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
+                     help="any parameter of the chapter")
+    run.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE",
+                     help="change a setting of the chapter")
+
+
+def _add_data(commands) -> None:
+    data = commands.add_parser("data", help="list, fetch, check and make data sets")
+    parts = data.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    listing = _add(parts, "list", _data_list, "list the registered data sets, or say more about one")
+    listing.add_argument("name", nargs="?", metavar="NAME")
+    listing.add_argument("--markdown", action="store_true", help="as the table of the book's page on data sets")
+    get = _add(parts, "get", _data_get, "download, verify and unpack a data set")
+    get.add_argument("name", metavar="NAME")
+    get.add_argument("--to", metavar="DIR", help="a new folder (default: the cache)")
+    check = _add(parts, "check", _data_check, "say what a folder holds and what is wrong with it")
+    check.add_argument("path", metavar="DIR")
+    phantom = _add(parts, "phantom", _data_phantom, "write virtual patients as a data set")
+    phantom.add_argument("folder", metavar="DIR", help="a new or empty folder")
+    phantom.add_argument("-n", type=int, default=10, help="how many patients (default 10)")
+    phantom.add_argument("--seed", type=int, default=0)
+    phantom.add_argument("--shape", metavar="Z,Y,X", help="size of each volume, or Y,X of images (default: natural)")
+    phantom.add_argument("--label", help="normal, covid or pneumonia (default: mixed)")
+    phantom.add_argument("--kind", default="cases", help="cases (NIfTI volumes, default), slices or xrays (PNG)")
+
+
+def _add_results(commands) -> None:
+    results = commands.add_parser("results", help="show recorded results, record a run")
+    parts = results.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    show = _add(parts, "show", _results_show, "show recorded results, or those of a run")
+    show.add_argument("what", nargs="?", metavar="CHAPTER|DIR", help="a chapter, or a run's folder (default: all)")
+    record = _add(parts, "record", _results_record, "add a run's numbers to data/results")
+    record.add_argument("out", metavar="OUT", help="the folder the chapter was run into")
+    record.add_argument("--publish", action="store_true", help="also put the executed notebook's outputs into the book")
+
+
+if __name__ == "__main__":
+    entry()

@@ -1,0 +1,66 @@
+"""Folders that appear whole or not at all."""
+
+import os
+import shutil
+from contextlib import contextmanager
+from pathlib import Path
+
+from covlib.errors import DataError
+
+
+def _alive(pid: str) -> bool:
+    try:
+        os.kill(int(pid), 0)
+    except (ValueError, ProcessLookupError):
+        return False
+    except PermissionError:  # somebody else's process: it runs
+        return True
+    return True
+
+
+def _sweep(target: Path) -> None:
+    """Remove what a killed writer of the same folder left behind; a folder it had moved aside is put back."""
+    for left in target.parent.glob(f".{target.name}.*-*"):
+        kind, _, pid = left.name.removeprefix(f".{target.name}.").partition("-")
+        if _alive(pid) or kind not in ("partial", "old"):
+            continue
+        if kind == "old" and not target.exists():
+            os.replace(left, target)
+        else:
+            shutil.rmtree(left, ignore_errors=True)
+
+
+@contextmanager
+def atomic_folder(target, *, replaceable: str):
+    """A temporary folder beside ``target`` that takes its place when the block ends well, and vanishes when it fails.
+
+    Args:
+        target: the folder to make. Missing parents are made.
+        replaceable: file whose presence shows that an existing ``target`` was written by us; only then is it replaced.
+
+    Raises:
+        DataError: ``target`` exists and is not empty and not ours, or it cannot be written (permission, full disk).
+    """
+    target = Path(target)
+    if target.is_symlink() or target.is_file():
+        raise DataError(f"{target}: is a file or a link; give the name of a new folder")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(target)
+        if target.is_dir() and any(target.iterdir()) and not (target / replaceable).exists():
+            raise DataError(f"{target}: is not empty and holds no {replaceable}, so it is left alone; give a new folder")
+        partial = target.parent / f".{target.name}.partial-{os.getpid()}"
+        partial.mkdir()
+    except OSError as error:
+        raise DataError(f"{target}: cannot be written ({error.strerror}); give a folder with write permission") from error
+    try:
+        yield partial
+        old = target.parent / f".{target.name}.old-{os.getpid()}"
+        if target.exists():
+            os.replace(target, old)
+        os.replace(partial, target)
+        shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        raise DataError(f"{target}: writing failed ({error.strerror or error}); nothing was left half-written") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)

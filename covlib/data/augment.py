@@ -1,0 +1,126 @@
+"""Augmentation of whole batches where they lie (CPU or GPU), drawn from one ``torch.Generator`` of that device.
+
+Every function takes images (N, C, H, W), float in [-1, 1], and gives back the same shape; each image draws its own
+parameters. With ``masks`` (integers, (N, H, W) or (N, K, H, W)) the masks move along by nearest neighbour and the result
+is ``(images, masks)``. Nothing waits for the device: no value is read back to the host.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+BLACK = -1.0
+
+
+def _uniform(images: Tensor, generator: torch.Generator, low: float, high: float) -> Tensor:
+    """(N,) float32 draws from [low, high), on the images' device."""
+    return torch.rand(len(images), generator=generator, device=images.device) * (high - low) + low
+
+
+def _pixel_grid(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Coordinates of the pixel centres, y (H, 1) and x (1, W), in pixels from the image's corner."""
+    height, width = images.shape[-2:]
+    y = torch.arange(height, device=images.device, dtype=torch.float32) + 0.5
+    x = torch.arange(width, device=images.device, dtype=torch.float32) + 0.5
+    return y[:, None], x[None, :]
+
+
+def _sample(images: Tensor, y: Tensor, x: Tensor, masks: Tensor | None, outside: str):
+    """Read images (and masks) at y, x (N, H, W), in pixels from the corner. ``outside``: "black" or "border"."""
+    height, width = images.shape[-2:]
+    grid = torch.stack((2 * x / width - 1, 2 * y / height - 1), -1).to(images.dtype)
+    shift = BLACK if outside == "black" else 0.0  # grid_sample pads with 0, so black is moved to 0 and back
+    padding = "zeros" if outside == "black" else "border"
+    moved = F.grid_sample(images - shift, grid, "bilinear", padding, align_corners=False) + shift
+    if masks is None:
+        return moved
+    planes = masks.reshape(len(masks), -1, height, width).to(images.dtype)
+    planes = F.grid_sample(planes, grid, "nearest", padding, align_corners=False)
+    return moved, planes.reshape(masks.shape).to(masks.dtype)
+
+
+def random_resized_crop(images: Tensor, generator: torch.Generator, *, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3),
+                        masks: Tensor | None = None):
+    """Crop a random part and stretch it to the whole (torchvision's RandomResizedCrop, one draw, sides clamped).
+
+    Args:
+        scale: range of the crop's share of the area. ratio: range of its width / height (drawn in the logarithm).
+    """
+    height, width = images.shape[-2:]
+    area = _uniform(images, generator, *scale) * height * width
+    aspect = _uniform(images, generator, math.log(ratio[0]), math.log(ratio[1])).exp()
+    h = (area / aspect).sqrt().round().clamp(1, height)
+    w = (area * aspect).sqrt().round().clamp(1, width)
+    top = (_uniform(images, generator, 0, 1) * (height - h + 1)).floor().clamp(min=0)
+    left = (_uniform(images, generator, 0, 1) * (width - w + 1)).floor().clamp(min=0)
+    return resized_crop(images, top, left, h, w, masks=masks)
+
+
+def resized_crop(images: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor, *, masks: Tensor | None = None):
+    """Crop each image to its own box (N,) in pixels and stretch it bilinearly to the whole, as
+    ``torchvision.transforms.functional.resized_crop(..., antialias=False)`` does."""
+    y, x = _pixel_grid(images)
+    top, left, height, width = (v.float()[:, None, None] for v in (top, left, height, width))
+    y = top + y * height / images.shape[-2]
+    x = left + x * width / images.shape[-1]
+    # Resizing a crop repeats the crop's own edge; without this the neighbours outside the crop would bleed in.
+    y = torch.minimum(torch.maximum(y, top + 0.5), top + height - 0.5)
+    x = torch.minimum(torch.maximum(x, left + 0.5), left + width - 0.5)
+    y, x = torch.broadcast_tensors(y, x)
+    return _sample(images, y, x, masks, "border")
+
+
+def horizontal_flip(images: Tensor, generator: torch.Generator, *, p: float = 0.5, masks: Tensor | None = None):
+    """Mirror left and right with probability ``p`` each. Lung sides in a mask keep their label: swap them if they count."""
+    flip = _uniform(images, generator, 0, 1) < p
+    moved = torch.where(flip[:, None, None, None], images.flip(-1), images)
+    if masks is None:
+        return moved
+    return moved, torch.where(flip.reshape(-1, *[1] * (masks.ndim - 1)), masks.flip(-1), masks)
+
+
+def brightness(images: Tensor, generator: torch.Generator, *, strength: float = 0.2, masks: Tensor | None = None):
+    """Multiply the grey value (from black = 0) by a factor from [1 - strength, 1 + strength], as torchvision's
+    ``adjust_brightness``; the result stays in [-1, 1]."""
+    factor = _uniform(images, generator, 1 - strength, 1 + strength).to(images.dtype)[:, None, None, None]
+    changed = ((images - BLACK) * factor + BLACK).clamp(-1, 1)
+    return changed if masks is None else (changed, masks)
+
+
+def rotation(images: Tensor, generator: torch.Generator, *, degrees: float = 10.0, masks: Tensor | None = None):
+    """Turn about the centre by an angle from [-degrees, degrees] (counter-clockwise positive); corners become black."""
+    return rotate(images, _uniform(images, generator, -degrees, degrees), masks=masks)
+
+
+def rotate(images: Tensor, degrees: Tensor, *, masks: Tensor | None = None):
+    """Turn each image by its own angle (N,), counter-clockwise, about the centre."""
+    y, x = _pixel_grid(images)
+    angle = torch.deg2rad(degrees.float())[:, None, None]
+    middle_y, middle_x = images.shape[-2] / 2, images.shape[-1] / 2
+    y, x = y - middle_y, x - middle_x
+    source_x = angle.cos() * x - angle.sin() * y + middle_x
+    source_y = angle.sin() * x + angle.cos() * y + middle_y
+    return _sample(images, source_y, source_x, masks, "black")
+
+
+def gaussian_noise(images: Tensor, generator: torch.Generator, *, std: float = 0.05, masks: Tensor | None = None):
+    """Add white noise of a standard deviation from [0, std] (images span 2); the result stays in [-1, 1]."""
+    level = _uniform(images, generator, 0, std).to(images.dtype)[:, None, None, None]
+    noise = torch.randn(images.shape, generator=generator, device=images.device, dtype=images.dtype)
+    noisy = (images + level * noise).clamp(-1, 1)
+    return noisy if masks is None else (noisy, masks)
+
+
+def elastic(images: Tensor, generator: torch.Generator, *, strength: float = 4.0, cells: int = 4,
+            masks: Tensor | None = None):
+    """Bend by a smooth random field: normal draws on a (cells + 1)^2 grid, interpolated bicubically.
+
+    Args:
+        strength: standard deviation of the shift at the grid's knots, in pixels.
+    """
+    knots = torch.randn(len(images), 2, cells + 1, cells + 1, generator=generator, device=images.device) * strength
+    field = F.interpolate(knots, size=images.shape[-2:], mode="bicubic", align_corners=True)
+    y, x = _pixel_grid(images)
+    return _sample(images, y + field[:, 0], x + field[:, 1], masks, "border")

@@ -1,0 +1,146 @@
+"""Splits that keep every patient on one side, and a search for pictures that are on both sides all the same."""
+
+import hashlib
+import json
+from collections import defaultdict
+from dataclasses import dataclass
+
+import numpy as np
+
+from covlib import seeding
+from covlib.errors import ConfigError, DataError
+
+PARTS = ("train", "val", "test")
+THUMBNAIL = 32  # pixels a side; 64 finds no other pairs in the real CT slices and costs four times as much
+NEAR = 0.99  # correlation of thumbnails from which two pictures count as near duplicates
+
+
+@dataclass(frozen=True)
+class Split:
+    """Indices (int64, ascending) into the slices of each part."""
+
+    train: np.ndarray
+    val: np.ndarray
+    test: np.ndarray
+
+    def parts(self) -> dict[str, np.ndarray]:
+        return {name: getattr(self, name) for name in PARTS}
+
+
+def split_by_patient(patients, labels=None, fractions=(0.6, 0.2, 0.2), seed: int = 0) -> Split:
+    """Deal whole patients to train, val and test, label by label, so that each part gets its share of slices.
+
+    Within a label (a patient's most frequent one) patients are shuffled, those with most slices are dealt first, each
+    to the part that lacks most slices. Every part with a fraction above 0 gets at least one patient of every label.
+
+    Args:
+        patients: N patient identifiers.
+        labels: N labels, or None for one group.
+        fractions: of slices, for train, val and test; they sum to 1. A part may have 0.
+
+    Raises:
+        ConfigError: fractions that are negative or do not sum to 1.
+        DataError: a label has fewer patients than there are parts.
+    """
+    fractions = np.asarray(fractions, float)
+    if fractions.shape != (3,) or (fractions < 0).any() or abs(fractions.sum() - 1) > 1e-6:
+        raise ConfigError(f"fractions: {fractions.tolist()} given; three numbers from 0 to 1 that sum to 1 are wanted")
+    if labels is not None and len(labels) != len(patients):
+        raise DataError(f"split: {len(labels)} labels for {len(patients)} slices; one label per slice is wanted")
+    slices = defaultdict(list)
+    for index, patient in enumerate(patients):
+        slices[str(patient)].append(index)
+    by_label = defaultdict(list)
+    for patient in sorted(slices):
+        by_label[_main_label(labels, slices[patient])].append(patient)
+    dealt: list[list[int]] = [[], [], []]
+    for label in sorted(by_label, key=str):
+        order = seeding.rng(seed, "split", str(label)).permutation(len(by_label[label]))
+        shuffled = [by_label[label][i] for i in order]
+        for patient, part in _deal(shuffled, {p: len(slices[p]) for p in shuffled}, fractions, label):
+            dealt[part] += slices[patient]
+    return Split(*(np.array(sorted(part), np.int64) for part in dealt))
+
+
+def _main_label(labels, index):
+    if labels is None:
+        return "all"
+    values, counts = np.unique(np.asarray(labels)[index], return_counts=True)
+    return values[counts == counts.max()][-1]
+
+
+def _deal(patients: list[str], sizes: dict[str, int], fractions: np.ndarray, label):
+    """Yield (patient, part): big patients first (a stable sort keeps the shuffle among equals)."""
+    used = np.flatnonzero(fractions > 0)
+    if len(patients) < len(used):
+        raise DataError(f"split: label {label} has {len(patients)} patient(s) for {len(used)} parts; give more patients "
+                        "or set a fraction to 0")
+    lacking = fractions * sum(sizes.values())
+    empty = set(used.tolist())
+    for done, patient in enumerate(sorted(patients, key=lambda p: -sizes[p])):
+        open_parts = sorted(empty) if len(patients) - done == len(empty) else used
+        part = max(open_parts, key=lambda p: lacking[p])
+        lacking[part] -= sizes[patient]
+        empty.discard(int(part))
+        yield patient, part
+
+
+def fingerprint(split: Split, names) -> str:
+    """SHA-256 of which name is in which part; the same for any order of the slices."""
+    content = {part: sorted(names[i] for i in index) for part, index in split.parts().items()}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def find_duplicates(images, split_or_groups, near: float = NEAR) -> list[tuple[int, int, str, float]]:
+    """Pairs of equal or nearly equal pictures that lie in different parts.
+
+    Exact: equal pixels. Near: the 32 x 32 thumbnails, less their mean, correlate at ``near`` or more (brightness and
+    contrast do not matter). Axial slices of one build at one level can correlate at 0.97 without being duplicates.
+
+    Args:
+        images: (N, 1, H, W) or (N, H, W).
+        split_or_groups: a ``Split`` (slices in no part are left out), or N group names, such as patients.
+
+    Returns:
+        (i, j, "exact" | "near", correlation) with i < j, in order.
+    """
+    images = np.asarray(images)
+    images = images.reshape(len(images), *images.shape[-2:])
+    groups = _groups(len(images), split_or_groups)
+    thumbs = _thumbnails(images)
+    digests = np.array([hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest() for image in images])
+    found = []
+    for start in range(0, len(images), 512):  # a band of the N x N table at a time
+        stop = min(start + 512, len(images))
+        alike = thumbs[start:stop] @ thumbs.T
+        exact = digests[start:stop, None] == digests[None]
+        wanted = ((alike >= near) | exact) & (groups[start:stop, None] != groups[None])
+        wanted &= (groups[start:stop, None] >= 0) & (groups[None] >= 0)
+        for i, j in np.argwhere(np.triu(wanted, k=start + 1)):
+            kind = "exact" if exact[i, j] else "near"
+            found.append((int(i + start), int(j), kind, 1.0 if kind == "exact" else float(min(alike[i, j], 1))))
+    return found
+
+
+def _groups(n: int, split_or_groups) -> np.ndarray:
+    """N group numbers, -1 for slices in no part."""
+    if isinstance(split_or_groups, Split):
+        groups = np.full(n, -1)
+        for number, index in enumerate(split_or_groups.parts().values()):
+            groups[index] = number
+        return groups
+    if len(split_or_groups) != n:
+        raise DataError(f"duplicates: {len(split_or_groups)} groups for {n} images; one group per image is wanted")
+    return np.unique([str(g) for g in split_or_groups], return_inverse=True)[1]
+
+
+def _thumbnails(images: np.ndarray) -> np.ndarray:
+    """(N, 1024) float32, each of mean 0 and length 1 (all 0 for a flat picture)."""
+    from PIL import Image
+
+    size = (THUMBNAIL, THUMBNAIL)
+    thumbs = np.stack([np.asarray(Image.fromarray(np.asarray(image, np.float32)).resize(size, Image.Resampling.BOX)).ravel()
+                       for image in images]) if len(images) else np.zeros((0, THUMBNAIL**2), np.float32)
+    thumbs = thumbs - thumbs.mean(1, keepdims=True)
+    length = np.linalg.norm(thumbs, axis=1, keepdims=True)
+    return np.divide(thumbs, length, out=np.zeros_like(thumbs), where=length > 1e-6)

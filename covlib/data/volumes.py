@@ -1,0 +1,169 @@
+"""Axial slices out of volumes, and volumes in another matrix."""
+
+import hashlib
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from scipy import ndimage
+
+from covlib.data.case import Case
+from covlib.data.index import Item, Loaded, digest
+from covlib.data.lungs import lung_mask
+from covlib.data.scans import AIR, list_folder, read_case, read_nifti, read_volume_mask, to_hu, window
+from covlib.errors import DataError
+
+BODY_MARGIN_MM = 5.0
+SKIN_HU = -400
+
+
+def read_item(item: Item) -> Case:
+    """The case of one item."""
+    return read_case(item.path, name=item.name, patient=item.patient, label=item.label, lung=item.lung,
+                     infection=item.infection, infection_remap=item.remap, convert=item.convert)
+
+
+def slices_of(items: list[Item], size: int, need, hu_window, per_patient: int, root: Path) -> Loaded:
+    """Axial slices of every case: ``per_patient`` levels evenly over the lungs, or over the lesions (see ``load_slices``),
+    cut to the body's square."""
+    from covlib.data.export import read_datasheet
+
+    whole = (read_datasheet(root) or {}).get("field_of_view") == "whole"
+    out = Loaded([], [], [], [], [], "", [])
+    digests, made = [], 0
+    for _, group in groupby(items, key=lambda i: i.path):
+        group = list(group)
+        digests += [_file_digest(f) for f in _files(group[0])]
+        cases = [read_item(group[0])] if group[0].plane is None else read_planes(group)
+        for item, case in zip(group, cases, strict=True):
+            if "lung" in need and case.lung is None:
+                case.lung, made = lung_mask(case.hu, case.spacing), made + 1
+            levels = choose_levels(case, per_patient, "labels" in need)
+            box = None if whole else body_box(case.hu[levels], case.spacing)
+            for z in levels:
+                out.images.append(window(cut(case.hu[z], case.spacing, box, size), *hu_window)[None])
+                out.lung.append(None if case.lung is None else cut(case.lung[z], case.spacing, box, size))
+                out.infection.append(None if case.infection is None else cut(case.infection[z], case.spacing, box, size))
+                out.items.append(item)
+                out.names.append(f"{case.name}_z{z:03d}" if len(case.hu) > 1 else case.name)
+    if made:
+        out.notes.append(f"lung masks of {made} cases are made by threshold and clean-up")
+    out.images = np.stack(out.images)
+    for part in ("lung", "infection"):
+        planes = getattr(out, part)
+        lacking = sum(p is None for p in planes)
+        if 0 < lacking < len(planes):
+            out.notes.append(f"{part} masks of {len(planes) - lacking} slices are left out: {lacking} slices have none")
+        setattr(out, part, None if lacking else np.stack(planes))
+    out.fingerprint = digest([i.name for i in items], digests)
+    return out
+
+
+def _files(item: Item) -> list[Path]:
+    own = [item.path] if item.path.is_file() else [p for p in list_folder(item.path) if p.is_file()]
+    return own + [p for p in (item.lung, item.infection) if p]
+
+
+def _file_digest(path: Path) -> bytes:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
+
+
+def read_planes(items: list[Item]) -> list[Case]:
+    """Each wanted plane of one stack as a case of one slice."""
+    first = items[0]
+    stack = read_nifti(first.path)
+    hu = to_hu(first.path, stack.array)
+    masks = {"lung": first.lung and read_volume_mask(first.lung, stack).array,
+             "infection": first.infection and read_volume_mask(first.infection, stack, remap=first.remap).array}
+    take = lambda part, k: None if masks[part] is None else masks[part][k : k + 1]
+    return [Case(i.name, hu[i.plane : i.plane + 1], stack.spacing, take("lung", i.plane), take("infection", i.plane),
+                 i.label, i.patient) for i in items]
+
+
+# ---- which slices ----------------------------------------------------------------------------------------------------
+
+
+def choose_levels(case: Case, n: int, diseased: bool = False) -> list[int]:
+    """At most ``n`` slice numbers, evenly over the lungs; for ``diseased`` and a sick case with a mask, over the lesions."""
+    if len(case.hu) == 1:
+        return [0]
+    if diseased and case.label != "normal" and case.infection is not None and case.infection.any():
+        area = (case.infection > 0).sum((1, 2))
+    elif case.lung is not None and case.lung.any():
+        area = (case.lung > 0).sum((1, 2))
+    else:
+        dy, dx = (max(1, round(3 / s)) for s in case.spacing[1:])  # 3 mm is fine enough for an extent
+        coarse = (case.spacing[0], case.spacing[1] * dy, case.spacing[2] * dx)
+        area = (lung_mask(case.hu[:, ::dy, ::dx], coarse) > 0).sum((1, 2))
+    if not area.any():
+        raise DataError(f"case {case.name}: no lung was found in it; a chest CT in Hounsfield units is wanted")
+    inside = np.flatnonzero(area >= 0.1 * area.max())
+    at = np.unique(((np.arange(n) + 0.5) / n * len(inside)).astype(int))
+    return [int(z) for z in inside[at]]
+
+
+# ---- what part of a slice --------------------------------------------------------------------------------------------
+
+
+def body_box(hu: np.ndarray, spacing) -> tuple[float, float, float] | None:
+    """Square round the body over all slices (Z, Y, X): middle y, middle x and side, in mm from the corner; None where
+    there is no body to be seen."""
+    body = ndimage.binary_opening(hu > SKIN_HU, np.ones((1, 5, 5), bool))  # parts the table from the back
+    flat = np.zeros(hu.shape[1:], bool)
+    for plane in body:
+        label, n = ndimage.label(plane)
+        if n:
+            flat |= label == np.bincount(label.ravel())[1:].argmax() + 1
+    if not flat.any():
+        return None
+    sides, middles = [], []
+    for axis, step in ((1, spacing[1]), (0, spacing[2])):
+        seen = np.flatnonzero(flat.any(axis))
+        sides.append((seen[-1] + 1 - seen[0]) * step)
+        middles.append((seen[-1] + 1 + seen[0]) / 2 * step)
+    return middles[0], middles[1], max(sides) + 2 * BODY_MARGIN_MM
+
+
+def cut(plane: np.ndarray, spacing, box, size: int) -> np.ndarray:
+    """(Y, X) HU or labels -> (size, size), the box (or the whole plane) padded to a square in mm. int16 is taken for HU
+    (bilinear, air outside, float32 result), uint8 for labels (nearest, 0 outside)."""
+    dy, dx = spacing[1:]
+    height, width = plane.shape
+    if box is None:
+        box = (height * dy / 2, width * dx / 2, max(height * dy, width * dx))
+    middle_y, middle_x, side = box
+    rows, columns = max(1, round(side / dy)), max(1, round(side / dx))
+    top, left = round(middle_y / dy - rows / 2), round(middle_x / dx - columns / 2)
+    labels = plane.dtype == np.uint8
+    square = np.full((rows, columns), 0 if labels else AIR, np.uint8 if labels else np.float32)
+    y0, y1, x0, x1 = max(top, 0), min(top + rows, height), max(left, 0), min(left + columns, width)
+    square[y0 - top : y1 - top, x0 - left : x1 - left] = plane[y0:y1, x0:x1]
+    if square.shape == (size, size):
+        return square
+    how = Image.Resampling.NEAREST if labels else Image.Resampling.BILINEAR
+    return np.asarray(Image.fromarray(square).resize((size, size), how))
+
+
+# ---- another matrix --------------------------------------------------------------------------------------------------
+
+
+def resample(case: Case, shape) -> Case:
+    """The case in ``shape`` (Z, Y, X) over the same millimetres: linear for HU (smoothed first where it shrinks),
+    nearest for masks."""
+    shape = tuple(int(n) for n in shape)
+    if shape == case.hu.shape:
+        return case
+    ratio = np.array(case.hu.shape) / np.array(shape)
+    smooth = ndimage.gaussian_filter(case.hu.astype(np.float32), np.maximum(0, (ratio - 1) / 2))
+    centres = [(np.arange(n) + 0.5) * r - 0.5 for n, r in zip(shape, ratio, strict=True)]
+    matrix, offset = ratio, np.array([c[0] for c in centres])
+    hu = ndimage.affine_transform(smooth, matrix, offset, shape, order=1, mode="nearest")
+    index = np.ix_(*[np.clip(np.rint(c), 0, n - 1).astype(int) for c, n in zip(centres, case.hu.shape, strict=True)])
+    pick = lambda mask: None if mask is None else mask[index]
+    spacing = tuple(float(s * r) for s, r in zip(case.spacing, ratio, strict=True))
+    direction = np.array([1, -1, -1])  # z runs to S+, y to P and x to L, while the origin counts towards A+ and R+
+    origin = tuple(float(o) for o in np.array(case.origin) + direction * offset * np.array(case.spacing))
+    return Case(case.name, np.rint(hu).astype(np.int16), spacing, pick(case.lung), pick(case.infection), case.label,
+                case.patient, origin, dict(case.meta))

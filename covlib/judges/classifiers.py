@@ -1,0 +1,372 @@
+"""Classifiers that judge: torchvision's VGG-16, ResNet-18/50 and DenseNet-121/169, trained on real images.
+
+Who uses which: Mann et al. judge with a DenseNet-169 (COVID-CT's baseline), Zunair and Ben Hamza with VGG-16,
+ResNet-50, "DenseNet-102" (no such network is published; 121 is the nearest) and DenseNet-121, Zhang et al. with
+ResNet-18 and 50.
+
+ImageNet weights are taken from torch hub's cache, or downloaded when the environment says ``COVLIB_ALLOW_DOWNLOAD=1``.
+Where they cannot be had the network starts from random weights, the log says so once, and ``Classifier.note`` says so
+for captions and metrics.json.
+"""
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from covlib.errors import ConfigError, DataError, TrainingError
+from covlib.seeding import derive, torch_generator
+
+NAMES = ("vgg16", "resnet18", "resnet50", "densenet121", "densenet169")
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+log = logging.getLogger(__name__)
+_said: set[str] = set()
+
+
+class Classifier(nn.Module):
+    """A torchvision network with a new last layer; made by ``build``.
+
+    Input is float (N, C, H, W) in [-1, 1], C = 1 (repeated to three channels inside) or 3; H and W at least 32. With
+    ImageNet weights the input is mapped to [0, 1] and normalised as ImageNet was. Output is logits (N, n_classes).
+
+    Attributes:
+        name: one of ``NAMES``.
+        body: maps three-channel images to penultimate features (N, ``dim``), after global average pooling.
+        head: the linear layer from features to logits.
+        note: what weights and stem it really has, in words for a caption.
+        pretrained: whether ImageNet weights were found and loaded.
+    """
+
+    def __init__(self, name: str, body: nn.Module, dim: int, n_classes: int, in_channels: int, pretrained: bool,
+                 note: str):
+        super().__init__()
+        self.name, self.dim, self.n_classes, self.in_channels = name, dim, n_classes, in_channels
+        self.pretrained, self.note = pretrained, note
+        self.body, self.head = body, nn.Linear(dim, n_classes)
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
+
+    def features(self, x: torch.Tensor) -> torch.Tensor:
+        """Penultimate features, (N, ``dim``)."""
+        x = x.expand(-1, 3, -1, -1) if x.shape[1] == 1 else x
+        return self.body((x * 0.5 + 0.5 - self.mean) / self.std if self.pretrained else x)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.features(x))
+
+
+def build(name: str, n_classes: int = 2, weights: str | None = None, in_channels: int = 1, *, small_stem: bool = False,
+          seed: int = 0) -> Classifier:
+    """A judge, not yet trained.
+
+    Args:
+        name: one of ``NAMES``. VGG-16 gets global average pooling instead of its two 4096-wide layers, as Zunair and
+            Ben Hamza (section 4.3) describe for all their classifiers; the others have it anyway.
+        n_classes: number of classes, >= 2.
+        weights: None (random) or "imagenet" (random too where the file is not at hand; ``note`` tells).
+        in_channels: 1 or 3, what images will be given.
+        small_stem: for images of about 32 to 96 pixels. The stem of the ResNets and DenseNets (7x7 convolution of
+            stride 2, then 3x3 max-pooling of stride 2) leaves 2x2 pixels for the last stage of a 64x64 image; this
+            replaces it by a 3x3 convolution of stride 2 alone, so that 4x4 are left. VGG-16 halves only five times
+            and stays.
+        seed: of the random weights; the global random state is left alone.
+    """
+    if name not in NAMES:
+        raise ConfigError(f"judge {name!r} is not known; one of {', '.join(NAMES)}")
+    if weights not in (None, "imagenet"):
+        raise ConfigError(f"weights {weights!r} are not known; None or 'imagenet'")
+    if n_classes < 2 or in_channels not in (1, 3):
+        raise ConfigError(f"n_classes {n_classes}, in_channels {in_channels}: at least 2 classes, and 1 or 3 channels")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(seed, "judge", name))
+        net, note = _torchvision_net(name, weights)
+        pretrained = note is None
+        note = "ImageNet weights (torchvision)" if pretrained else note
+        if small_stem and name != "vgg16":
+            _shrink_stem(net)
+            note += ", small stem: 3x3 convolution of stride 2, no max-pooling" + (", untrained" if pretrained else "")
+        body, dim = _without_head(name, net)
+        return Classifier(name, body, dim, n_classes, in_channels, pretrained, note)
+
+
+def imagenet_file(name: str) -> Path:
+    """Where torch hub keeps (or would keep) the ImageNet weights of torchvision's network ``name``."""
+    from torchvision.models import get_model_weights
+
+    url = get_model_weights(name).DEFAULT.url
+    return Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]
+
+
+def imagenet_available(name: str) -> bool:
+    """Whether ImageNet weights of ``name`` are in torch hub's cache. Never downloads."""
+    return imagenet_file(name).is_file()
+
+
+def download_allowed() -> bool:
+    """Whether the environment says ``COVLIB_ALLOW_DOWNLOAD=1``."""
+    return os.environ.get("COVLIB_ALLOW_DOWNLOAD", "") == "1"
+
+
+def say_once(text: str) -> None:
+    """Log a warning the first time it is met in this process."""
+    if text not in _said:
+        _said.add(text)
+        log.warning(text)
+
+
+def _torchvision_net(name: str, weights: str | None) -> tuple[nn.Module, str | None]:
+    """The network, and None when ImageNet weights were loaded, else the words for what it has instead."""
+    from torchvision.models import get_model
+
+    if weights is None:
+        return get_model(name, weights=None), "random initialisation"
+    note = "random initialisation (ImageNet weights not found offline)"
+    if imagenet_available(name) or download_allowed():
+        try:
+            return get_model(name, weights="DEFAULT", progress=False), None
+        except (OSError, RuntimeError) as error:  # no network, or a damaged file: start at random, and say so
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            note = f"random initialisation (ImageNet weights could not be loaded: {reason})"
+    say_once(f"{name}: {note}; put {imagenet_file(name).name} into torch hub's cache or set COVLIB_ALLOW_DOWNLOAD=1")
+    return get_model(name, weights=None), note
+
+
+def _shrink_stem(net: nn.Module) -> None:
+    conv = nn.Conv2d(3, 64, 3, stride=2, padding=1, bias=False)
+    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+    if hasattr(net, "conv1"):
+        net.conv1, net.maxpool = conv, nn.Identity()
+    else:
+        net.features.conv0, net.features.pool0 = conv, nn.Identity()
+
+
+def _without_head(name: str, net: nn.Module) -> tuple[nn.Module, int]:
+    if name.startswith("resnet"):
+        dim, net.fc = net.fc.in_features, nn.Identity()
+        return net, dim
+    if name.startswith("densenet"):
+        dim, net.classifier = net.classifier.in_features, nn.Identity()
+        return net, dim
+    return nn.Sequential(net.features, nn.AdaptiveAvgPool2d(1), nn.Flatten()), 512
+
+
+def augment_batch(x: torch.Tensor, generator: torch.Generator, shift: float = 0.06,
+                  brightness: float = 0.1) -> torch.Tensor:
+    """Left-right flip, shift by up to ``shift`` of the side (edges repeated), contrast and brightness; per image.
+
+    Args:
+        x: (N, C, H, W) in [-1, 1], on the generator's device.
+    Returns:
+        The same shape and range. A flip also swaps the heart's side, which no judged class here depends on.
+    """
+    n, _, h, w = x.shape
+    u = torch.rand(n, 5, device=x.device, generator=generator)
+    rows, cols = torch.arange(h, device=x.device), torch.arange(w, device=x.device)
+    cols = torch.where(u[:, :1] < 0.5, cols, cols.flip(0))
+    rows = (rows + ((u[:, 1:2] * 2 - 1) * shift * h).round().long()).clamp(0, h - 1)
+    cols = (cols + ((u[:, 2:3] * 2 - 1) * shift * w).round().long()).clamp(0, w - 1)
+    which = torch.arange(n, device=x.device)[:, None, None]
+    moved = x[which, :, rows[:, :, None], cols[:, None, :]].permute(0, 3, 1, 2)
+    gain, offset = ((u[:, 3:] * 2 - 1) * brightness).view(n, 2, 1, 1).split(1, dim=1)
+    return (moved * (1 + gain) + offset).clamp(-1, 1).contiguous()
+
+
+def train_classifier(model: Classifier, images, labels, *, val=None, epochs: int | None = None,
+                     steps: int | None = None, batch_size: int = 32, lr: float | None = None,
+                     weight_decay: float = 1e-2, optimizer: str = "adamw", schedule: str = "onecycle",
+                     balance: bool = True, augment: bool | Callable = True, seed: int = 0, device="cpu") -> dict:
+    """Train a judge with cross-entropy; deterministic, on one CPU with one thread count bit for bit.
+
+    At the end batch normalisation's statistics are taken anew from the training images, not augmented: after the few
+    steps that a small profile allows, the running averages still lag behind the weights.
+
+    Args:
+        model: from ``build``; left on ``device`` in eval mode.
+        images: float32 (N, C, H, W) in [-1, 1], array or tensor.
+        labels: (N,) whole numbers in [0, n_classes); at least two classes must occur.
+        val: (images, labels) on which accuracy and loss are taken after every epoch; only reported, never used to stop
+            or to choose weights (a test set given here would be used up otherwise).
+        epochs, steps: length, give one of the two (default: 10 epochs). A step is one batch; an epoch is ceil(N /
+            batch).
+        lr: peak learning rate; default 1e-3 (random weights) or 2e-4 (ImageNet weights, and VGG-16, which has no
+            batch normalisation).
+        weight_decay: decoupled ("adamw") or L2 ("adam").
+        schedule: "onecycle", "cosine" or "constant".
+        balance: draw classes equally often (with replacement), however rare; False takes each image once an epoch.
+        augment: True (``augment_batch``), False, or a callable (batch, torch.Generator) -> batch.
+        device: "cpu", "cuda", "cuda:1", "mps", a torch.device, or "auto".
+    Returns:
+        {"loss": per step, "train_loss": per epoch, "val_loss", "val_accuracy": per epoch (if val), "seconds", "steps",
+        "lr", "note"}.
+    """
+    x, y = _check_images(model, images), _check_labels(model, labels, len(images))
+    steps, per_epoch = _length(len(x), epochs, steps, batch_size)
+    device = _device(device)
+    held_out = None
+    if val is not None:
+        held_out = _check_images(model, val[0]), _check_labels(model, val[1], len(val[0]), least=1)
+    x, y, model = x.to(device), y.to(device), model.to(device)
+    lr = lr or (2e-4 if model.pretrained or model.name == "vgg16" else 1e-3)
+    stepper, scheduler = _optimiser(model, optimizer, schedule, lr, weight_decay, steps)
+    order = _order(y.cpu(), steps, batch_size, balance, seed).to(device)
+    noise = torch_generator(seed, "judge augment", device=device)
+    change = augment_batch if augment is True else augment or (lambda batch, generator: batch)
+    losses, history, started = [], {"train_loss": [], "val_loss": [], "val_accuracy": []}, time.perf_counter()
+    for step in range(steps):
+        model.train()
+        loss = F.cross_entropy(model(change(x[order[step]], noise)), y[order[step]])
+        stepper.zero_grad(set_to_none=True)
+        loss.backward()
+        stepper.step()
+        scheduler.step()
+        losses.append(loss.detach())
+        if (step + 1) % per_epoch == 0 or step + 1 == steps:
+            _end_of_epoch(model, history, losses[step // per_epoch * per_epoch:], held_out)
+    _settle(model, x, seed)
+    if held_out is not None:
+        history["val_loss"][-1], history["val_accuracy"][-1] = _score(model, held_out)
+    seconds = time.perf_counter() - started
+    history = {key: values for key, values in history.items() if values}
+    return {"loss": torch.stack(losses).tolist(), **history, "seconds": seconds, "steps": steps, "lr": lr,
+            "note": model.note}
+
+
+@torch.no_grad()
+def predict(model: Classifier, images, batch: int = 64) -> np.ndarray:
+    """Class probabilities, float32 (N, n_classes), in eval mode on the model's device; the model's mode is restored."""
+    return _forward(model, lambda x: model(x).softmax(1), images, batch)
+
+
+@torch.no_grad()
+def embed(model: Classifier, images, batch: int = 64) -> np.ndarray:
+    """Penultimate features, float32 (N, ``model.dim``), as ``predict``."""
+    return _forward(model, model.features, images, batch)
+
+
+def _forward(model: Classifier, function: Callable, images, batch: int) -> np.ndarray:
+    x, device, was_training = _check_images(model, images), next(model.parameters()).device, model.training
+    model.eval()
+    try:
+        parts = [function(x[i:i + batch].to(device)).float().cpu() for i in range(0, len(x), batch)]
+    finally:
+        model.train(was_training)
+    return torch.cat(parts).numpy()
+
+
+def _check_images(model: Classifier, images) -> torch.Tensor:
+    x = torch.as_tensor(images)
+    if x.ndim != 4 or x.shape[1] != model.in_channels or len(x) == 0:
+        raise DataError(f"images have shape {tuple(x.shape)}; (N, {model.in_channels}, H, W) with N >= 1 is needed")
+    if min(x.shape[2:]) < 32:
+        raise DataError(f"images are {x.shape[2]}x{x.shape[3]}; the judges need at least 32x32")
+    x = x.float()
+    low, high = float(x.min()), float(x.max())
+    if not (low >= -1.01 and high <= 1.01):  # false for NaN too
+        raise DataError(f"images range from {low:.3g} to {high:.3g}; they must be finite and in [-1, 1]")
+    return x
+
+
+def _check_labels(model: Classifier, labels, n: int, least: int = 2) -> torch.Tensor:
+    y = torch.as_tensor(np.asarray(labels))
+    if y.shape != (n,) or y.is_floating_point():
+        raise DataError(f"labels have shape {tuple(y.shape)} and type {y.dtype}; {n} whole numbers are needed")
+    y = y.long()
+    if int(y.min()) < 0 or int(y.max()) >= model.n_classes:
+        low, high = int(y.min()), int(y.max())
+        raise DataError(f"labels range from {low} to {high}; the judge knows 0 to {model.n_classes - 1}")
+    if len(y.unique()) < least:
+        raise DataError("labels are all of one class; a classifier needs at least two")
+    return y
+
+
+def _length(n: int, epochs: int | None, steps: int | None, batch_size: int) -> tuple[int, int]:
+    if batch_size < 2:
+        raise ConfigError(f"batch_size is {batch_size}; batch normalisation needs at least 2")
+    if epochs is not None and steps is not None:
+        raise ConfigError(f"epochs={epochs} and steps={steps} are both given; give one")
+    per_epoch = -(-n // batch_size)
+    steps = steps if steps is not None else (10 if epochs is None else epochs) * per_epoch
+    if steps < 1:
+        raise ConfigError(f"epochs={epochs}, steps={steps}: at least one step is needed")
+    return steps, per_epoch
+
+
+def _device(device) -> torch.device:
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ConfigError(f"device {device!r} cannot be used here; 'cpu' or 'auto' can") from error
+
+
+def _optimiser(model, optimizer: str, schedule: str, lr: float, weight_decay: float, steps: int):
+    kinds = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
+    if optimizer not in kinds:
+        raise ConfigError(f"optimizer {optimizer!r} is not known; one of {', '.join(kinds)}")
+    stepper = kinds[optimizer](model.parameters(), lr=lr, weight_decay=weight_decay)
+    if schedule == "onecycle" and steps > 3:  # its warm-up of 30 % needs a few steps
+        return stepper, torch.optim.lr_scheduler.OneCycleLR(stepper, max_lr=lr, total_steps=steps + 1)
+    if schedule in ("onecycle", "cosine"):
+        return stepper, torch.optim.lr_scheduler.CosineAnnealingLR(stepper, steps)
+    if schedule == "constant":
+        return stepper, torch.optim.lr_scheduler.LambdaLR(stepper, lambda step: 1.0)
+    raise ConfigError(f"schedule {schedule!r} is not known; one of onecycle, cosine, constant")
+
+
+def _order(labels: torch.Tensor, steps: int, batch_size: int, balance: bool, seed: int) -> torch.Tensor:
+    """Which images each step takes, (steps, batch): a pure function of labels, sizes and seed."""
+    generator, need = torch_generator(seed, "judge order"), steps * batch_size
+    if not balance:
+        rounds = -(-need // len(labels))
+        chosen = torch.cat([torch.randperm(len(labels), generator=generator) for _ in range(rounds)])
+        return chosen[:need].view(steps, batch_size)
+    pools = [torch.nonzero(labels == c).flatten() for c in labels.unique()]
+    quota = -(-need // len(pools))
+    streams = []
+    for pool in pools:
+        rounds = -(-quota // len(pool))
+        streams.append(torch.cat([pool[torch.randperm(len(pool), generator=generator)] for _ in range(rounds)])[:quota])
+    return torch.stack(streams, dim=1).flatten()[:need].view(steps, batch_size)
+
+
+def _end_of_epoch(model: Classifier, history: dict, losses: list[torch.Tensor], held_out) -> None:
+    loss = float(torch.stack(losses).mean())
+    if not np.isfinite(loss):
+        raise TrainingError(f"judge {model.name}: the loss became {loss}; try a smaller lr")
+    history["train_loss"].append(loss)
+    if held_out is not None:
+        for key, value in zip(("val_loss", "val_accuracy"), _score(model, held_out), strict=True):
+            history[key].append(value)
+
+
+def _score(model: Classifier, held_out) -> tuple[float, float]:
+    """Cross-entropy and accuracy on (images, labels)."""
+    probs = torch.from_numpy(predict(model, held_out[0]))
+    loss = F.nll_loss(probs.clamp_min(1e-12).log(), held_out[1])
+    return float(loss), float((probs.argmax(1) == held_out[1]).float().mean())
+
+
+@torch.no_grad()
+def _settle(model: Classifier, x: torch.Tensor, seed: int, batch: int = 64) -> None:
+    """Batch normalisation's statistics as plain averages over batches of ``x``; the model is in eval mode afterwards."""
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # plain average
+    order = torch.randperm(len(x), generator=torch_generator(seed, "judge settle")).to(x.device)  # mixes the classes
+    model.train()
+    whole = len(x) // batch * batch
+    for index in order[:whole].split(batch) if whole else (order,):
+        model(x[index])
+    model.eval()
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum

@@ -1,0 +1,254 @@
+"""Feature extractors: what FID, KID, precision and recall are measured on.
+
+* ``inception-64 | 192 | 768 | 2048``: the InceptionV3 of the original FID, in torch-fidelity's port. Its weights are
+  taken from torch hub's cache, or downloaded when the environment says ``COVLIB_ALLOW_DOWNLOAD=1``.
+* ``imagenet:NAME``: penultimate features of a torchvision network with ImageNet weights, NAME as in ``classifiers``.
+* ``random-conv``: a fixed convolutional network of random weights, the same on every machine. The offline fallback: it
+  tells blur, noise, contrast and coarse shape apart, and knows nothing of anatomy. Compare its distances with each
+  other only, never with a published FID.
+* ``from_classifier(model)``: the embedding of a trained judge, sensitive to what it was trained to see.
+
+An extractor never changes silently: where weights are missing the fallback's name and note say so, and the log once.
+"""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from covlib.errors import ConfigError, DataError
+from covlib.judges import classifiers
+from covlib.seeding import rng
+
+INCEPTION_LAYERS = (64, 192, 768, 2048)
+INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"  # the last eight digits begin its SHA-256
+RANDOM_SIDE = 64  # pixels
+
+
+@dataclass
+class Extractor:
+    """Maps images to features.
+
+    Attributes:
+        name: of the network, "InceptionV3" say.
+        layer: of the features, "2048" say.
+        resize: how images are brought to the network's size, in words.
+        note: what a reader must know (fallback, random weights); empty if nothing.
+        dim: number of features.
+        identity: what the cache goes by besides the images: network, layer, and a digest of the weights.
+    """
+
+    name: str
+    layer: str
+    resize: str
+    note: str
+    dim: int
+    identity: str
+    _forward: Callable[[torch.Tensor], torch.Tensor] = field(repr=False)
+
+    @torch.no_grad()
+    def __call__(self, images, batch: int = 64, cache: str | Path | None = None) -> np.ndarray:
+        """Features, float32 (N, ``dim``), on the device of the extractor's network.
+
+        Args:
+            images: float32 (N, 1, H, W) or (N, 3, H, W) in [-1, 1], array or tensor.
+            batch: images per forward pass; results agree between batch sizes to rounding, not bit for bit.
+            cache: folder in which features are kept, by SHA-256 of images and extractor; None keeps nothing.
+        """
+        x = _check(images)
+        path = None if cache is None else Path(cache) / f"{_digest(self.identity.encode(), x.numpy())}.npy"
+        if path is not None and path.is_file():
+            kept = _read_cache(path)
+            if kept.shape == (len(x), self.dim):
+                return kept
+        parts = [self._forward(x[i:i + batch]).float().cpu() for i in range(0, len(x), batch)]
+        features = torch.cat(parts).numpy()
+        if path is not None:
+            _write_cache(path, features)
+        return features
+
+
+def get_extractor(name="inception-2048", *, device="cpu", fallback: bool = True) -> Extractor:
+    """An extractor by name; see the module's list.
+
+    Args:
+        name: "inception-2048" and so on (a bare 64, 192, 768 or 2048 means the same), "imagenet:resnet18" and so on
+            (a bare "resnet18" means the same), or "random-conv".
+        device: where the network lives.
+        fallback: when weights cannot be had, give "random-conv" with a note and a warning in the log; False raises.
+    Raises:
+        ConfigError: unknown name; or weights missing and ``fallback`` False.
+    """
+    name = str(name)
+    layer = name.removeprefix("inception-")
+    network = name.removeprefix("imagenet:")
+    if layer.isdigit() and int(layer) in INCEPTION_LAYERS:
+        made, missing = _inception(layer, device)
+    elif network in classifiers.NAMES:
+        made, missing = _imagenet(network, device)
+    elif name == "random-conv":
+        return _random_conv(device)
+    else:
+        options = [f"inception-{n}" for n in INCEPTION_LAYERS] + [f"imagenet:{n}" for n in classifiers.NAMES]
+        raise ConfigError(f"extractor {name!r} is not known; one of {', '.join(options)}, random-conv")
+    if made is not None:
+        return made
+    if not fallback:
+        raise ConfigError(f"extractor {name}: {missing}")
+    note = f"asked for {name}, but {missing}; random-conv was used instead"
+    classifiers.say_once(note)
+    return _random_conv(device, note)
+
+
+def inception_available() -> bool:
+    """Whether the InceptionV3 weights of FID are in torch hub's cache. Never downloads."""
+    return _inception_file().is_file()
+
+
+def from_classifier(model: classifiers.Classifier) -> Extractor:
+    """A trained judge's penultimate features; distances on them compare for one and the same judge only."""
+    weights = b"".join(t.detach().cpu().numpy().tobytes() for t in model.state_dict().values())
+    identity = f"judge {model.name} {hashlib.sha256(weights).hexdigest()}"
+
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        x = x.mean(1, keepdim=True) if model.in_channels == 1 else x.expand(-1, 3, -1, -1)
+        return torch.from_numpy(classifiers.embed(model, x, batch=len(x)))
+
+    return Extractor(f"judge {model.name}", "penultimate", "none", model.note, model.dim, identity, forward)
+
+
+def _inception_file() -> Path:
+    return Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION_FILE
+
+
+def _inception(layer: str, device) -> tuple[Extractor | None, str]:
+    path = _inception_file()
+    if path.is_file():
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        if not digest.startswith(INCEPTION_FILE[-12:-4]):
+            return None, f"{path.name} in torch hub's cache is damaged (its SHA-256 begins {digest[:8]}); delete it"
+        return inception_from_file(path, layer, device), ""
+    if not classifiers.download_allowed():
+        return None, (f"the InceptionV3 weights were not found offline (put {path.name} into torch hub's cache or "
+                      "set COVLIB_ALLOW_DOWNLOAD=1)")
+    try:
+        return inception_from_file(None, layer, device), ""
+    except OSError as error:
+        return None, f"the InceptionV3 weights could not be downloaded ({error})"
+
+
+def inception_from_file(path: str | Path | None, layer: str | int = "2048", device="cpu") -> Extractor:
+    """torch-fidelity's InceptionV3 with weights from ``path`` (None: torch hub).
+
+    Images in [-1, 1] are rounded to 8 bits, grey is repeated to three channels, and the network resizes to 299x299 as
+    TensorFlow 1 did. torchmetrics' wrapper resizes with antialiasing where it has to, and so gives other numbers.
+    """
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+    layer = str(layer)
+    net = FeatureExtractorInceptionV3("covlib", [layer], None if path is None else str(path)).to(device)
+
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        return net(to_uint8(x).expand(-1, 3, -1, -1).to(device))[0]
+
+    weights = INCEPTION_FILE if path is None else hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    return Extractor("InceptionV3 (torch-fidelity)", layer, "299x299 bilinear, no antialiasing", "", int(layer),
+                     f"inception {layer} {weights}", forward)
+
+
+def to_uint8(x: torch.Tensor) -> torch.Tensor:
+    """[-1, 1] to 0 ... 255, rounded."""
+    return ((x + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def _imagenet(network: str, device) -> tuple[Extractor | None, str]:
+    model = classifiers.build(network, weights="imagenet", in_channels=3).to(device)
+    if not model.pretrained:
+        return None, f"{network} has {model.note}"
+    made = from_classifier(model)
+    made.name = f"{network}, ImageNet weights"
+    return made, ""
+
+
+def _random_conv(device, note: str = "") -> Extractor:
+    net = RandomConv().to(device).eval()
+    note = note or "random weights: compare with its own values only, not with a published FID"
+
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        grey, size = x.to(device).mean(1, keepdim=True), (RANDOM_SIDE, RANDOM_SIDE)
+        return net(F.interpolate(grey, size, mode="bilinear", antialias=True))
+
+    resize = f"{RANDOM_SIDE}x{RANDOM_SIDE} bilinear, antialiased"
+    return Extractor("random-conv", "mean-std", resize, note, RandomConv.DIM, f"random-conv {RANDOM_SIDE} 1", forward)
+
+
+class RandomConv(nn.Module):
+    """Four 3x3 convolutions (16, 32, 32, 32 channels, the last three of stride 2) with fixed random weights,
+    each filter of length one.
+
+    Features are the spatial means and standard deviations of each stage's leaky-rectified response: 2 x (16 + 32 + 32
+    + 32) = 224, standing for texture from 1 to 8 pixels' scale of a 64x64 image. Weights come from NumPy with a fixed
+    seed, so they do not depend on the version of PyTorch.
+    """
+
+    CHANNELS = (16, 32, 32, 32)
+    DIM = 2 * sum(CHANNELS)
+
+    def __init__(self):
+        super().__init__()
+        sizes = list(zip((1, *self.CHANNELS), self.CHANNELS, strict=False))
+        self.stages = nn.ModuleList(nn.Conv2d(i, o, 3, stride=1 if i == 1 else 2, padding=1, padding_mode="replicate")
+                                    for i, o in sizes)
+        for index, conv in enumerate(self.stages):
+            generator = rng(0, "random-conv", index)
+            flat = generator.standard_normal((conv.out_channels, 9 * conv.in_channels))
+            rows = flat / np.linalg.norm(flat, axis=1, keepdims=True)
+            conv.weight.data = torch.from_numpy(rows.reshape(conv.weight.shape)).float()
+            conv.bias.data = torch.from_numpy(generator.uniform(-0.2, 0.2, conv.out_channels)).float()
+        self.requires_grad_(False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found = []
+        for conv in self.stages:
+            x = F.leaky_relu(conv(x), 0.2)
+            found += [x.mean((2, 3)), x.std((2, 3), correction=0)]
+        return torch.cat(found, 1)
+
+
+def _check(images) -> torch.Tensor:
+    x = torch.as_tensor(images).detach().cpu().float().contiguous()
+    if x.ndim != 4 or x.shape[1] not in (1, 3) or len(x) == 0:
+        raise DataError(f"images have shape {tuple(x.shape)}; (N, 1, H, W) or (N, 3, H, W) with N >= 1 is needed")
+    low, high = float(x.min()), float(x.max())
+    if not (low >= -1.01 and high <= 1.01):  # false for NaN too
+        raise DataError(f"images range from {low:.3g} to {high:.3g}; they must be finite and in [-1, 1]")
+    return x
+
+
+def _digest(identity: bytes, images: np.ndarray) -> str:
+    digest = hashlib.sha256(identity + str(images.shape).encode())
+    digest.update(images.data)
+    return digest.hexdigest()
+
+
+def _read_cache(path: Path) -> np.ndarray:
+    try:
+        return np.load(path, allow_pickle=False)
+    except (ValueError, EOFError, OSError):
+        classifiers.say_once(f"feature cache {path.name} is damaged; it is written anew")
+        return np.empty((0, 0), np.float32)
+
+
+def _write_cache(path: Path, features: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".npy")
+    with os.fdopen(handle, "wb") as file:
+        np.save(file, features)
+    os.replace(temporary, path)

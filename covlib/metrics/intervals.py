@@ -1,0 +1,152 @@
+"""Ninety-five per cent intervals: Student t for a few repeats, bootstrap for any statistic, Wilson for proportions.
+
+The papers use Student t: Jiang et al. over ten folds of the test set (Tables III and IV), Zhang et al. over five CT
+scans with 4 degrees of freedom (Tables 2 to 4). Slices of one patient are not independent: give ``groups`` to
+``bootstrap`` to draw patients rather than slices, or average within the patient and use ``student_t`` over patients.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from covlib.errors import ConfigError, DataError
+from covlib.metrics.checks import finite
+from covlib.seeding import rng
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value with its interval.
+
+    Attributes:
+        value: the estimate.
+        low, high: ends of the interval; NaN where it cannot be had (one value only).
+        n: what was counted (values, images or groups).
+        method: how the interval was got, in words for a table.
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
+    method: str
+
+    def __float__(self) -> float:
+        return self.value
+
+    def __str__(self) -> str:
+        return self.text()
+
+    def text(self, digits: int = 3) -> str:
+        """``0.873 [0.812, 0.921]``, or ``0.873 (n = 1)`` where there is no interval."""
+        if math.isnan(self.low):
+            return f"{self.value:.{digits}f} (n = {self.n})"
+        return f"{self.value:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
+
+
+def student_t(values, level: float = 0.95) -> Interval:
+    """Mean with Student's t interval, n - 1 degrees of freedom (scipy.stats.t).
+
+    This is the interval of Zhang et al. (CoSinGAN, Tables 2 to 4, n = 5 scans) and the likely one of Jiang et al.
+    (Tables III and IV, "mean +- 95 % confidence interval" over 10 folds). It is not bounded to [0, 1]. With equal
+    values scipy answers NaN, which is what CoSinGAN's Table 3 prints; here the interval has width zero. With one
+    value low and high are NaN.
+
+    Args:
+        values: (n,) finite numbers, one per independent unit (fold, scan, patient, seed).
+    """
+    from scipy import stats
+
+    _check_level(level)
+    values = finite("values", values, ndim=1).astype(np.float64)
+    n, mean = len(values), float(values.mean())
+    if n == 1:
+        return Interval(mean, math.nan, math.nan, 1, "no interval from one value")
+    method = f"Student t, {n - 1} degrees of freedom, {100 * level:g} %"
+    error = float(stats.sem(values))
+    if error == 0.0 or values.min() == values.max():
+        return Interval(mean, mean, mean, n, method + ", all values equal")
+    low, high = stats.t.interval(level, n - 1, loc=mean, scale=error)
+    return Interval(mean, float(low), float(high), n, method)
+
+
+def bootstrap(values, statistic: Callable = np.mean, seed: int = 0, n_boot: int = 2000, level: float = 0.95,
+              groups=None) -> Interval:
+    """Percentile bootstrap interval of ``statistic(values)``.
+
+    Args:
+        values: (n, ...) array, or a tuple of such arrays of equal n that are drawn together (labels and scores, say);
+            ``statistic`` then gets them as separate arguments.
+        statistic: maps resampled values to one number. A resample it refuses with ``DataError`` (one class only, say)
+            is drawn again; when fewer than half of the draws can be used, ``DataError`` is raised.
+        seed: of the resampling.
+        groups: (n,) patient of each value; then patients are drawn with replacement, each with all its values, and the
+            interval's n counts patients. Without it values are taken as independent.
+    """
+    _check_level(level)
+    if n_boot < 100:
+        raise ConfigError(f"n_boot is {n_boot}; at least 100 resamples are needed for an interval")
+    arrays = tuple(finite("values", v) for v in (values if isinstance(values, tuple) else (values,)))
+    n = len(arrays[0])
+    if any(len(a) != n for a in arrays):
+        raise DataError(f"values: arrays drawn together have lengths {[len(a) for a in arrays]}; they must be equal")
+    members = _members(groups, n)
+    units = n if members is None else len(members)
+    value = float(statistic(*arrays))
+    if units == 1:
+        return Interval(value, math.nan, math.nan, 1, "no interval from one value")
+    draws = _draws(arrays, statistic, members, units, n_boot, rng(seed, "bootstrap"))
+    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    unit = "values" if members is None else "groups"
+    method = f"percentile bootstrap of {units} {unit}, {n_boot} resamples, {100 * level:g} %"
+    return Interval(value, float(low), float(high), units, method)
+
+
+def wilson(successes: int, n: int, level: float = 0.95) -> Interval:
+    """Proportion ``successes / n`` with Wilson's score interval (scipy.stats.binomtest), always within [0, 1].
+
+    It holds for independent trials: for slices of few patients it is too narrow (use ``bootstrap`` with groups).
+    """
+    from scipy import stats
+
+    _check_level(level)
+    if int(successes) != successes or int(n) != n or n < 1 or not 0 <= successes <= n:
+        raise DataError(f"wilson: {successes} of {n} is no proportion; whole numbers with 0 <= successes <= n, n >= 1")
+    successes, n = int(successes), int(n)
+    ends = stats.binomtest(successes, n).proportion_ci(level, method="wilson")
+    return Interval(successes / n, float(ends.low), float(ends.high), n, f"Wilson score, {100 * level:g} %")
+
+
+def _check_level(level: float) -> None:
+    if not 0 < level < 1:
+        raise ConfigError(f"level is {level}; a confidence level lies between 0 and 1, 0.95 say")
+
+
+def _members(groups, n: int) -> list[np.ndarray] | None:
+    if groups is None:
+        return None
+    groups = np.asarray(groups)
+    if groups.shape != (n,):
+        raise DataError(f"groups has shape {groups.shape}; one group per value, ({n},), is needed")
+    _, which = np.unique(groups, return_inverse=True)
+    return [np.flatnonzero(which == g) for g in range(which.max() + 1)]
+
+
+def _draws(arrays, statistic, members, units, n_boot, generator) -> np.ndarray:
+    draws = []
+    for _ in range(2 * n_boot):
+        index = generator.integers(0, units, units)
+        if members is not None:
+            index = np.concatenate([members[g] for g in index])
+        try:
+            draws.append(float(statistic(*(a[index] for a in arrays))))
+        except DataError:
+            continue  # a resample on which the statistic is not defined; counted below
+        if len(draws) == n_boot:
+            break
+    if len(draws) < n_boot:
+        raise DataError(f"bootstrap: the statistic is undefined on {2 * n_boot - len(draws)} of {2 * n_boot} resamples;"
+                        " there are too few values of one kind for an interval")
+    return np.array(draws)

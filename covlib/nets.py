@@ -1,0 +1,153 @@
+"""Network parts that at least two methods use, and the questions one asks of a network before training it."""
+
+import torch
+from torch import Tensor, nn
+
+from covlib.errors import ConfigError
+
+
+def init_normal(module: nn.Module, std: float = 0.02) -> nn.Module:
+    """Initialise in place as DCGAN does, and return ``module``.
+
+    Weights of convolutions and linear layers N(0, std), of BatchNorm and affine InstanceNorm N(1, std), biases 0
+    (Radford, Metz & Chintala 2016, section 4; the norms' N(1, std) as in the reference code of pix2pix and CycleGAN).
+    """
+    for part in module.modules():
+        if isinstance(part, nn.modules.conv._ConvNd | nn.Linear):
+            nn.init.normal_(part.weight, 0.0, std)
+        elif isinstance(part, nn.modules.batchnorm._NormBase) and part.weight is not None:
+            nn.init.normal_(part.weight, 1.0, std)
+        else:
+            continue
+        if part.bias is not None:
+            nn.init.zeros_(part.bias)
+    return module
+
+
+def norm_layer(kind: str | None, channels: int, dims: int = 2) -> nn.Module:
+    """A normalisation by name: "batch", "instance" (no affine part, as in CycleGAN), "none"."""
+    kinds = {"batch": (nn.BatchNorm2d, nn.BatchNorm3d), "instance": (nn.InstanceNorm2d, nn.InstanceNorm3d)}
+    if kind in (None, "none"):
+        return nn.Identity()
+    if kind not in kinds:
+        raise ConfigError(f"norm {kind!r} is not one of batch, instance, none")
+    return kinds[kind][dims - 2](channels)
+
+
+class ResidualBlock(nn.Module):
+    """x + norm(conv(relu(norm(conv(x))))), two 3x3 convolutions behind reflection padding (Johnson et al. 2016).
+
+    In and out: (N, channels, H, W), H and W at least 2. ``dropout`` after the first activation.
+    """
+
+    def __init__(self, channels: int, norm: str | None = "instance", dropout: float = 0.0):
+        super().__init__()
+        bias = norm != "batch"  # BatchNorm's own shift makes the bias redundant
+        self.body = nn.Sequential(
+            nn.ReflectionPad2d(1), nn.Conv2d(channels, channels, 3, bias=bias), norm_layer(norm, channels),
+            nn.ReLU(True),
+            *([nn.Dropout(dropout)] if dropout else []),
+            nn.ReflectionPad2d(1), nn.Conv2d(channels, channels, 3, bias=bias), norm_layer(norm, channels),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.body(x)
+
+
+class PatchGAN(nn.Module):
+    """Discriminator that judges overlapping patches (Isola et al. 2017, appendix 6.1.2: C64-C128-C256-C512).
+
+    4x4 convolutions: ``n_layers`` of stride 2, one of stride 1, one to a single channel; LeakyReLU 0.2; no norm in the
+    first layer. Each output value sees 16, 34, 70, 142 or 286 pixels squared for ``n_layers`` 1, 2, 3, 4, 5.
+
+    Args:
+        in_channels: of image and condition together, where they are concatenated.
+        width: channels of the first layer; they double, up to eight times this. norm: see ``norm_layer``.
+
+    ``forward`` takes (N, in_channels, H, W) and gives logits (N, 1, h, w): 30x30 for 256x256. ``features`` gives what
+    every layer puts out, logits last, for feature-matching losses.
+    """
+
+    def __init__(self, in_channels: int = 1, width: int = 64, n_layers: int = 3, norm: str | None = "instance"):
+        super().__init__()
+        layers, channels = [nn.Sequential(nn.Conv2d(in_channels, width, 4, 2, 1), nn.LeakyReLU(0.2, True))], width
+        for i in range(1, n_layers + 1):
+            wider, stride = min(width * 2**i, width * 8), 2 if i < n_layers else 1
+            layers.append(nn.Sequential(nn.Conv2d(channels, wider, 4, stride, 1, bias=norm != "batch"),
+                                        norm_layer(norm, wider), nn.LeakyReLU(0.2, True)))
+            channels = wider
+        layers.append(nn.Conv2d(channels, 1, 4, 1, 1))
+        self.layers = nn.ModuleList(layers)
+
+    def features(self, x: Tensor) -> list[Tensor]:
+        outputs = []
+        for layer in self.layers:
+            x = layer(x)
+            outputs.append(x)
+        return outputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.features(x)[-1]
+
+
+def count_parameters(module: nn.Module, trainable_only: bool = True) -> int:
+    """Number of weights; without those that are frozen, unless asked for."""
+    return sum(p.numel() for p in module.parameters() if p.requires_grad or not trainable_only)
+
+
+def receptive_field(module: nn.Module, channels: int, size: int = 256, dims: int = 2) -> tuple[int, ...]:
+    """Extent, in input pixels along each axis, of what one output value depends on, found by its gradient.
+
+    The output value in the middle of the (first) output of ``module`` for a (1, channels, size, ...) input is followed
+    back; ``size`` must be larger than the field. Norms that mix all places are left out meanwhile, and all weights are
+    positive, so that nothing cancels. Runs in float64 on a copy. (Of a max-pooling window one place alone is seen.)
+    """
+    from copy import deepcopy
+
+    mixing = (nn.modules.batchnorm._NormBase, nn.GroupNorm)  # _NormBase: batch and instance norms
+    net = deepcopy(module).double().cpu().eval()
+    for part in list(net.modules()):
+        for name, child in part.named_children():
+            if isinstance(child, mixing):
+                setattr(part, name, nn.Identity())
+    for p in net.parameters():  # a mean over the inputs: values stay near 1, where no activation is flat
+        p.data = torch.full_like(p, 1 / p[0].numel()) if p.ndim > 1 else torch.zeros_like(p)
+    x = torch.ones(1, channels, *[size] * dims, dtype=torch.float64, requires_grad=True)
+    out = net(x)
+    out = out[0] if isinstance(out, list | tuple) else out
+    middle = out[(0, 0, *(n // 2 for n in out.shape[2:]))]
+    (grad,) = torch.autograd.grad(middle, x)
+    touched = grad[0].abs().sum(0)
+    extents = []
+    for axis in range(dims):
+        line = (touched.movedim(axis, 0).reshape(size, -1).sum(1) > 0).nonzero()
+        extents.append(int(line[-1] - line[0]) + 1)
+    return tuple(extents)
+
+
+def layer_shapes(module: nn.Module, *inputs: tuple[int, ...]) -> list[dict]:
+    """What every leaf layer puts out, in the order of the forward pass, without computing anything (``meta`` device).
+
+    Args:
+        inputs: shapes of the arguments of ``forward``, batch included, such as ``(1, 100)``.
+
+    Returns:
+        Rows {"name", "kind", "shape" (of the output), "parameters"}; the network itself stays as it is.
+    """
+    from copy import deepcopy
+
+    net, rows = deepcopy(module).to("meta"), []
+
+    def watch(name):
+        def hook(layer, args, output):
+            shape = tuple(output.shape) if isinstance(output, Tensor) else None
+            rows.append({"name": name, "kind": type(layer).__name__, "shape": shape,
+                         "parameters": count_parameters(layer, trainable_only=False)})
+        return hook
+
+    for name, layer in net.named_modules():
+        if not list(layer.children()):
+            layer.register_forward_hook(watch(name))
+    with torch.no_grad():
+        net(*(torch.empty(shape, device="meta") for shape in inputs))
+    return rows

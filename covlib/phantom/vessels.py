@@ -1,0 +1,229 @@
+"""Tubes: the vessel and bronchial trees of the lungs, the great vessels, and how tubes are drawn into voxels.
+
+Each lobe's tree is grown by recursive halving: its terminals (random points of that lobe) are split into two halves at
+the median along their longest extent, again and again; each half gets a branch from its parent towards its centre.
+The tree fills the lobe, never leaves it, and branches carry r ~ n^(1/2.8), n = terminals they feed (Murray's law).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from covlib.phantom.anatomy import HEIGHT, Anatomy, lobes
+from covlib.phantom.grid import F, Grid
+from covlib.seeding import rng
+
+
+@dataclass
+class Tubes:
+    """Straight tubes: end points (N, 3) as (x, y, z) in mm, radius at each end (N,), in the frame of the grid."""
+
+    start: np.ndarray
+    end: np.ndarray
+    r0: np.ndarray
+    r1: np.ndarray
+
+    def __add__(self, other: "Tubes") -> "Tubes":
+        return Tubes(*(np.concatenate([a, b]) for a, b in zip(self.parts(), other.parts(), strict=True)))
+
+    def parts(self):
+        return self.start, self.end, self.r0, self.r1
+
+    def grown(self, by: float, times: float = 1.0) -> "Tubes":
+        """The same tubes with radius ``times`` r + ``by``."""
+        return Tubes(self.start, self.end, self.r0 * times + by, self.r1 * times + by)
+
+    def pick(self, index) -> "Tubes":
+        return Tubes(*(a[index] for a in self.parts()))
+
+
+def polyline(points, radii, place) -> Tubes:
+    """A tube along canonical ``points`` [(x, y, z), ...] with a radius at each, moved by ``place`` to the grid's frame."""
+    p, r = place(np.asarray(points, F)), np.asarray(radii, F)
+    return Tubes(p[:-1], p[1:], r[:-1], r[1:])
+
+
+def placer(anatomy: Anatomy):
+    """Function from canonical (N, 3) x, y, z to the grid's frame (the small random warp left out)."""
+    p = anatomy.patient
+    sz, sy, sx = anatomy.scale
+    a = np.deg2rad(p.tilt_deg)
+
+    def place(points):
+        q = points * np.array([sx, sy, sz], F)
+        x, y = np.cos(a) * q[:, 0] - np.sin(a) * q[:, 1], np.sin(a) * q[:, 0] + np.cos(a) * q[:, 1]
+        return np.stack([x + p.shift_mm[1], y + p.shift_mm[0], q[:, 2]], 1).astype(F)
+
+    return place
+
+
+@dataclass
+class LungMap:
+    """A coarse map of the lungs (about 8 mm): points (N, 3) x, y, z in mm, lobe 1..5, depth below the pleura in mm,
+    u (height) and v (0 front .. 1 back)."""
+
+    points: np.ndarray
+    lobe: np.ndarray
+    depth: np.ndarray
+    u: np.ndarray
+    v: np.ndarray
+
+
+def lung_map(anatomy: Anatomy) -> LungMap:
+    sz, sy, sx = anatomy.scale
+    z = np.arange(2.0, HEIGHT, 9.0) * sz
+    y = np.arange(-92.0, 100.0, 8.0) * sy + anatomy.patient.shift_mm[0]
+    x = np.arange(-146.0, 147.0, 8.0) * sx + anatomy.patient.shift_mm[1]
+    shape = anatomy.shape(Grid(z, y, x, 1.0))
+    lobe = lobes(shape)
+    k, j, i = np.nonzero((lobe > 0) & (shape.lung < -2.5))
+    points = np.stack([x[i], y[j], z[k]], 1).astype(F)
+    return LungMap(points, lobe[k, j, i], -shape.cage[k, j, i], shape.u[k, 0, 0],
+                   np.clip((shape.y[k, j, i] + 85) / 175, 0, 1))
+
+
+def _grow(r, root, targets, r_term, radius_power=2.8):
+    """Tree from ``root`` to ``targets`` (2^k, 3): Tubes and the level (0 = trunk) of each."""
+    k = int(np.log2(len(targets)))
+    groups, parent = targets[None], root[None].astype(F)
+    out, levels = [], []
+    r_parent = np.full(1, r_term * len(targets) ** (1 / radius_power) * 1.1, F)
+    for level in range(k + 1):
+        n = groups.shape[1]
+        centre = groups.mean(1)
+        step = F(0.34 if level < k - 2 else 0.45 if level < k else 0.97)
+        move = (centre - parent) * step
+        length = np.linalg.norm(move, axis=1, keepdims=True)
+        node = parent + move + r.standard_normal(move.shape, dtype=F) * length * F(0.08)
+        radius = np.full(len(node), r_term * n ** (1 / radius_power), F)
+        middle = (parent + node) / 2 + r.standard_normal(move.shape, dtype=F) * length * F(0.07)
+        half = (r_parent + radius) / 2
+        out += [Tubes(parent, middle, r_parent * F(0.93), half), Tubes(middle, node, half, radius)]
+        levels += [np.full(2 * len(node), level)]
+        if level == k:
+            break
+        spread = groups.var(1) * r.uniform(0.6, 1.4, (len(groups), 3)).astype(F)
+        order = np.argsort(np.take_along_axis(groups, spread.argmax(1)[:, None, None], 2)[..., 0], 1)
+        groups = np.take_along_axis(groups, order[..., None], 1).reshape(2 * len(groups), n // 2, 3)
+        parent, r_parent = np.repeat(node, 2, 0), np.repeat(radius, 2)
+    tubes = out[0]
+    for more in out[1:]:
+        tubes = tubes + more
+    return tubes, np.concatenate(levels)
+
+
+# where the vessels and bronchus of each lobe leave the hilum (canonical mm): left upper, lower, right upper, middle, lower
+_ARTERY = np.array([[42, 4, 146], [44, 20, 132], [-38, 2, 148], [-42, 2, 126], [-42, 14, 128]], F)
+_VEIN = np.array([[38, -6, 136], [34, 22, 104], [-36, -10, 136], [-36, -6, 116], [-34, 22, 104]], F)
+
+
+@dataclass
+class LungTrees:
+    """Arteries and veins (``vessels``) and bronchi with their branching level."""
+
+    vessels: Tubes
+    bronchi: Tubes
+    bronchus_level: np.ndarray
+
+
+def lung_trees(anatomy: Anatomy, lungs: LungMap, terminals: int = 1024) -> LungTrees:
+    """Grow all trees of both lungs; about 2 x 5 x ``terminals`` end branches."""
+    p = anatomy.patient
+    r = rng(p.seed, "phantom", p.number, "vessels")
+    place = placer(anatomy)
+    artery, vein = place(_ARTERY), place(_VEIN)
+    vessels, bronchi, levels = [], [], []
+    for lobe in range(1, 6):
+        own = lungs.points[lungs.lobe == lobe]
+        if len(own) < 8:
+            continue
+        n = terminals if lobe != 4 else terminals // 2
+        for root, r_term in ((artery, 0.40), (vein, 0.37)):
+            targets = own[r.integers(0, len(own), n)] + r.uniform(-4, 4, (n, 3)).astype(F)
+            tubes, level = _grow(r, root[lobe - 1], targets.astype(F), r_term)
+            vessels.append(tubes)
+            if root is artery:
+                near = level <= 8
+                b = tubes.pick(near)
+                aside = np.array([-0.55 if lobe < 3 else 0.55, 0.75, 0.35], F)
+                shift = aside * (1.75 * b.r0[:, None]), aside * (1.75 * b.r1[:, None])
+                bronchi.append(Tubes(b.start + shift[0], b.end + shift[1], b.r0 * F(0.78), b.r1 * F(0.78)))
+                levels.append(level[near])
+    return LungTrees(_join(vessels), _join(bronchi), np.concatenate(levels))
+
+
+def _join(parts) -> Tubes:
+    return Tubes(*(np.concatenate(column) for column in zip(*(t.parts() for t in parts), strict=True)))
+
+
+def draw(grid: Grid, tubes: Tubes, out: np.ndarray | None = None) -> np.ndarray:
+    """Share of each voxel inside any of the tubes, float32 (Z, Y, X); grid.z ascending."""
+    share = np.zeros(grid.shape, F) if out is None else out
+    tubes = tubes.pick(np.maximum(tubes.r0, tubes.r1) > 0.17 * grid.pixel)  # thinner ones would not be seen
+    reach = np.maximum(tubes.r0, tubes.r1) + F(grid.thickness / 2)
+    low = np.minimum(tubes.start[:, 2], tubes.end[:, 2]) - reach
+    high = np.maximum(tubes.start[:, 2], tubes.end[:, 2]) + reach
+    first, last = np.searchsorted(grid.z, low), np.searchsorted(grid.z, high)
+    count = last - first
+    tube = np.repeat(np.arange(len(count)), count)
+    if not len(tube):
+        return share
+    k = np.arange(len(tube)) - np.repeat(np.cumsum(count) - count, count) + first[tube]
+    _draw_pairs(grid, share, tubes.pick(tube), k)
+    return share
+
+
+def _draw_pairs(grid, share, t, k):
+    """Draw tube ``t[i]`` into slice ``k[i]``, grouped by the size of its box so that each group is one array."""
+    dx, half = float(grid.x[1] - grid.x[0]), F(grid.thickness / 2)
+    x0, y0 = grid.x[0], grid.y[0]
+    d = t.end - t.start
+    dz = np.where(np.abs(d[:, 2]) < 1e-3, F(1e-3), d[:, 2])
+    zk = grid.z[k].astype(F)
+    rim = half + F(0.7) * np.maximum(t.r0, t.r1)
+    ta, tb = (zk - rim - t.start[:, 2]) / dz, (zk + rim - t.start[:, 2]) / dz
+    ta, tb = np.clip(np.minimum(ta, tb), 0, 1), np.clip(np.maximum(ta, tb), 0, 1)
+    a, b = t.start + d * ta[:, None], t.start + d * tb[:, None]
+    pad = np.maximum(t.r0, t.r1) + F(0.6 * dx)
+    lo = np.stack([np.minimum(a[:, 0], b[:, 0]) - pad, np.minimum(a[:, 1], b[:, 1]) - pad], 1)
+    hi = np.stack([np.maximum(a[:, 0], b[:, 0]) + pad, np.maximum(a[:, 1], b[:, 1]) + pad], 1)
+    i0 = np.floor((lo - [x0, y0]) / dx + 0.5).astype(np.int64)
+    size = (np.ceil((hi - [x0, y0]) / dx + 0.5).astype(np.int64) - i0).max(1)
+    classes = np.array([2, 3, 4, 6, 8, 11, 16, 24, 36, 54, 80, 120, 180, 1000])
+    group = np.searchsorted(classes, size)
+    for g in np.unique(group):
+        members = np.flatnonzero(group == g)
+        kk = int(classes[g]) if classes[g] < 1000 else int(size.max())
+        chunk = max(1, 400_000 // (kk * kk))
+        for s in range(0, len(members), chunk):
+            m = members[s : s + chunk]
+            _draw_boxes(grid, share, t.pick(m), k[m], i0[m], kk, ta[m], tb[m])
+
+
+def _draw_boxes(grid, share, t, k, i0, size, ta, tb):
+    nz, ny, nx = grid.shape
+    dx, half = F(grid.x[1] - grid.x[0]), F(grid.thickness / 2)
+    w = F(grid.pixel)
+    ix, iy = i0[:, 0, None] + np.arange(size), i0[:, 1, None] + np.arange(size)
+    col = lambda v: v[:, None, None].astype(F)
+    qx = ((ix * dx + F(grid.x[0])).astype(F) - t.start[:, :1])[:, None, :]
+    qy = ((iy * dx + F(grid.y[0])).astype(F) - t.start[:, 1:2])[:, :, None]
+    d = t.end - t.start
+    flat2 = d[:, 0] ** 2 + d[:, 1] ** 2
+    at = (qx * col(d[:, 0]) + qy * col(d[:, 1])) / col(flat2 + F(1e-3))
+    at = np.clip(at, col(ta), col(tb))
+    zz = np.abs(col(grid.z[k] - t.start[:, 2]) - at * col(d[:, 2])) - half
+    np.maximum(zz, 0, out=zz)
+    ex, ey = qx - at * col(d[:, 0]), qy - at * col(d[:, 1])
+    dist = np.sqrt(ex * ex + ey * ey + zz * zz)
+    r = col(t.r0) + at * col(t.r1 - t.r0)
+    value = (np.minimum(dist + w / 2, r) - np.maximum(dist - w / 2, -r)) / w
+    length = np.sqrt(flat2 + d[:, 2] ** 2 + F(1e-6))
+    flat, steep = np.sqrt(flat2) / length, np.abs(d[:, 2]) / length
+    mean_r = (t.r0 + t.r1) / 2
+    amount = np.minimum(1, 1.7 * mean_r / (2 * half * flat + F(1e-3)))
+    amount = amount * (1 - (1 - np.minimum(1, 1.7 * mean_r / w)) * steep)
+    value = np.clip(value, 0, 1) * col(amount)
+    good = ((ix >= 0) & (ix < nx))[:, None, :] & ((iy >= 0) & (iy < ny))[:, :, None] & (value > 0)
+    index = (k[:, None, None] * ny + iy[:, :, None]) * nx + ix[:, None, :]
+    np.maximum.at(share.reshape(-1), index[good], value[good])

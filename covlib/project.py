@@ -1,0 +1,86 @@
+"""Where the project's own files lie, which commit and versions run, and the check of a document against a schema."""
+
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+from pathlib import Path
+
+import covlib
+from covlib.errors import CovlibError, TrainingError
+
+ROOT = Path(__file__).resolve().parents[1]
+DATA = ROOT / "data"
+REPORTED, RESULTS, SCHEMA = DATA / "reported", DATA / "results", DATA / "schema"
+
+PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "scikit-image", "umap-learn", "monai",
+            "torchmetrics", "lightning-fabric", "matplotlib")
+
+
+def validate(document, schema: str, where: str, error: type[CovlibError]) -> None:
+    """Check ``document`` against ``data/schema/<schema>.schema.json``.
+
+    Raises:
+        error: one line with ``where`` (the file), the field and what is wrong with it.
+    """
+    import jsonschema
+
+    rules = json.loads((SCHEMA / f"{schema}.schema.json").read_text(encoding="utf-8"))
+    problem = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(rules).iter_errors(document))
+    if problem is not None:
+        path = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in problem.absolute_path).lstrip(".")
+        message = " ".join(problem.message.split())
+        message = message if len(message) <= 160 else message[:80] + " ... " + message[-75:]
+        raise error(f"{where}: field {path or '(top level)'}: {message}")
+
+
+def write_atomically(path: Path, content: bytes | str) -> Path:
+    """Write ``content`` so that ``path`` is either the old file or the whole new one.
+
+    Raises:
+        TrainingError: the disk is full or the folder cannot be written.
+    """
+    content = content.encode() if isinstance(content, str) else content
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(partial, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError as problem:
+        partial.unlink(missing_ok=True)
+        raise TrainingError(f"{path}: cannot be written ({problem.strerror or problem}); "
+                            "free some space or choose another out") from problem
+    return path
+
+
+def git_commit() -> str | None:
+    """The commit of this project, with "+changes" when tracked files differ from it; None outside its own git tree.
+
+    An installed copy inside somebody else's repository counts as outside.
+    """
+    def git(*words: str) -> str:
+        return subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, timeout=20,
+                              check=True).stdout.strip()
+
+    try:
+        if Path(git("rev-parse", "--show-toplevel")).resolve() != ROOT:
+            return None
+        changed = git("status", "--porcelain", "--untracked-files=no")
+        return git("rev-parse", "--verify", "HEAD") + ("+changes" if changed else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, covlib and the libraries that results depend on, read without importing them."""
+    found = {"python": platform.python_version(), "covlib": covlib.__version__}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found

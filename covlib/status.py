@@ -1,0 +1,106 @@
+"""Recorded runs as text: ``covlib results show``, and the tables of the book's pages on status and data sets.
+
+The book's generated tables are committed under ``book/_generated`` (``covlib book --refresh`` writes them anew; a test
+compares), so that the book builds without running anything.
+"""
+
+from pathlib import Path
+
+from covlib import project
+from covlib.errors import ConfigError
+
+GENERATED = project.ROOT / "book" / "_generated"
+
+
+def show(what: str | None = None) -> str:
+    """The numbers of recorded runs: all, one chapter's, or those in a run's folder, as text.
+
+    Args:
+        what: None, a chapter's name, or a folder or metrics.json that a run left.
+
+    Raises:
+        ConfigError: nothing of that name is recorded.
+        DataError: a file is missing or no metrics.json.
+    """
+    from covlib.cli import align
+    from covlib.runs import show_value
+
+    found = _chosen(what)
+    if not found:
+        return "No recorded results yet; covlib results record OUT adds a run's."
+    parts = []
+    for document in found:
+        head = (f"{document['chapter']}: {document['data']['name']}, profile {document['profile']}, "
+                f"seed {document['seed']}, {document['device']}, {_minutes(document)}")
+        rows = [["  measurement", "value [95 % interval]", "n", "how"]]
+        for metric in document["metrics"]:
+            value = show_value(metric["value"], metric["interval"], metric["unit"])
+            rows.append([f"  {metric['name']}", value, "" if metric["n"] is None else str(metric["n"]), metric["how"]])
+        parts.append(f"{head}\n{align(rows)}")
+    return "\n\n".join(parts)
+
+
+def _chosen(what: str | None) -> list[dict]:
+    from covlib.report import load_metrics, load_results
+
+    if what is None:
+        return load_results()
+    path = Path(what)
+    if path.is_dir() or path.suffix == ".json":
+        return [load_metrics(path / "metrics.json" if path.is_dir() else path)]
+    found = load_results(what)
+    if not found:
+        known = sorted({document["chapter"] for document in load_results()})
+        raise ConfigError(f"results: nothing is recorded for {what!r}; recorded are {', '.join(known) or '(none yet)'}")
+    return found
+
+
+def _minutes(document: dict) -> str:
+    from covlib.runs import duration
+
+    return duration(document["times"]["wall_seconds"] / 60)
+
+
+def generated() -> dict[str, str]:
+    """The generated parts of the book: file name in ``book/_generated`` -> Markdown."""
+    from covlib.data import sources
+
+    return {"datasets.md": sources.markdown_table(), "runs.md": _runs_table(), "versions.md": _versions_table()}
+
+
+def refresh() -> list[Path]:
+    """Write the generated parts of the book; returns those that changed."""
+    changed = []
+    for name, text in generated().items():
+        path = GENERATED / name
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            changed.append(project.write_atomically(path, text))
+    return changed
+
+
+def _runs_table() -> str:
+    from covlib.report import load_results
+    from covlib.tables import Table
+
+    rows = []
+    for document in load_results():
+        times, memory = document["times"], document["times"].get("peak_memory_mb")
+        device = document["device"] + (f" ({times['device_name']})" if document["device"] != "cpu" else "")
+        rows.append([f"[{document['chapter']}](../data/results/{document['file']})", document["data"]["name"],
+                     document["profile"], str(document["seed"]),
+                     ", ".join(f"{k} = {v}" for k, v in document["overrides"].items()) or "–", device,
+                     _minutes(document), f"{memory / 1000:.1f} GB" if memory else "–",
+                     document["versions"].get("torch", "–")])
+    if not rows:
+        return "No run has been recorded yet.\n"
+    head = ["chapter", "data", "profile", "seed", "changed settings", "device", "time", "peak memory", "torch"]
+    return str(Table(head, rows, right=("seed", "time", "peak memory")))
+
+
+def _versions_table() -> str:
+    """What requirements.txt pins, as a table; the versions of each recorded run are in its own file."""
+    from covlib.tables import Table
+
+    lines = (project.ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    pins = [line.split("#")[0].strip().partition("==") for line in lines if "==" in line.split("#")[0]]
+    return str(Table(["package", "version"], [[f"`{name}`", version] for name, _, version in pins]))

@@ -1,0 +1,71 @@
+"""Small tables and boxes that a notebook, a terminal and a rendered book all show well."""
+
+import html
+import re
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Table:
+    """A table with an optional title above and note below. Cells may hold **bold** and [text](link) as in Markdown.
+
+    IPython shows the HTML; ``str()`` gives the Markdown. ``right`` names the columns that hold numbers.
+    """
+
+    columns: list[str]
+    rows: list[list[str]]
+    title: str = ""
+    note: str = ""
+    right: tuple[str, ...] = field(default_factory=tuple)
+
+    def _repr_markdown_(self) -> str:
+        clean = lambda cell: str(cell).replace("|", "\\|").replace("\n", "<br>")
+        rules = ["---:" if c in self.right else ":---" for c in self.columns]
+        lines = ["| " + " | ".join(map(clean, row)) + " |" for row in (self.columns, rules, *self.rows)]
+        return "\n\n".join(part for part in (f"**{self.title}**" if self.title else "", "\n".join(lines),
+                                             self.note) if part) + "\n"
+
+    def _repr_html_(self) -> str:
+        align = ["right" if c in self.right else "left" for c in self.columns]
+        cell = lambda tag, text, a: f'<{tag} style="text-align:{a};vertical-align:top">{_inline(text)}</{tag}>'
+        head = "".join(cell("th", c, a) for c, a in zip(self.columns, align))
+        body = "".join("<tr>" + "".join(cell("td", c, a) for c, a in zip(row, align)) + "</tr>\n" for row in self.rows)
+        caption = f"<p><strong>{_inline(self.title)}</strong></p>\n" if self.title else ""
+        note = f"\n<p><small>{_inline(self.note)}</small></p>" if self.note else ""
+        return (f'{caption}<table class="table covlib">\n<thead><tr>{head}</tr></thead>\n'
+                f"<tbody>\n{body}</tbody></table>{note}")
+
+    def __str__(self) -> str:
+        return self._repr_markdown_()
+
+    __repr__ = __str__
+
+
+@dataclass
+class Box:
+    """A titled box: an admonition in the book, a quoted block in plain Markdown."""
+
+    title: str
+    table: Table
+    kind: str = "note"
+
+    def _repr_markdown_(self) -> str:
+        return f"**{self.title}**\n\n{self.table._repr_markdown_()}"
+
+    def _repr_html_(self) -> str:
+        return (f'<div class="admonition {self.kind}"><p class="admonition-title">{_inline(self.title)}</p>\n'
+                f"{self.table._repr_html_()}\n</div>")
+
+    def __str__(self) -> str:
+        return self._repr_markdown_()
+
+    __repr__ = __str__
+
+
+def _inline(text: str) -> str:
+    """Markdown's **bold**, `code` and [text](link), and line breaks, as HTML; everything else is escaped."""
+    text = html.escape(str(text), quote=False)
+    text = re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", text)
+    text = re.sub(r"`(.+?)`", r"<code>\1</code>", text)
+    text = re.sub(r"\[([^\]]+)\]\(([^)\s]+)\)", r'<a href="\2">\1</a>', text)
+    return text.replace("\n", "<br>")

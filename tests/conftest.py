@@ -1,0 +1,43 @@
+"""What all tests share: quiet, deterministic, and fast tests before slow ones."""
+
+import os
+from pathlib import Path
+
+# Before anything imports torch, NumPy or matplotlib; the processes that tests start inherit it.
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("MKL_NUM_THREADS", os.environ["OMP_NUM_THREADS"])
+os.environ["MPLBACKEND"] = "Agg"
+os.environ["TQDM_DISABLE"] = "1"
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile(
+    "covlib", derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("covlib")
+
+LAST = ("test_chapters.py", "test_book.py")  # these run chapters and build the book
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real test images that COVLIB_REAL_DATA names; skips where it is not set, fails where it is wrong."""
+    folder = os.environ.get("COVLIB_REAL_DATA")
+    if not folder:
+        pytest.skip("set COVLIB_REAL_DATA to the folder of real test images")
+    path = Path(folder)
+    assert path.is_dir(), f"COVLIB_REAL_DATA={folder} is not a folder"
+    return path
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The repository."""
+    return Path(__file__).resolve().parents[1]
+
+
+def pytest_collection_modifyitems(items):
+    """Fast tests first, slow ones next, chapters and the book last; otherwise in the order in which they were found."""
+    rank = {name: 2 + i for i, name in enumerate(LAST)}
+    items.sort(key=lambda item: rank.get(item.path.name, 1 if item.get_closest_marker("slow") else 0))

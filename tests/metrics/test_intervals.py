@@ -1,0 +1,108 @@
+"""Intervals beside closed forms and scipy."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from covlib.errors import ConfigError, DataError
+from covlib.metrics.intervals import Interval, bootstrap, student_t, wilson
+
+
+def test_student_t_is_the_closed_form():
+    values = [0.71, 0.68, 0.75, 0.90, 0.66]
+    half = 2.7764451051977987 * np.std(values, ddof=1) / math.sqrt(5)  # t table: 4 degrees of freedom, 97.5 %
+    found = student_t(values)
+    assert (found.value, found.n) == (pytest.approx(0.74), 5)
+    assert (found.low, found.high) == (pytest.approx(0.74 - half, rel=1e-9), pytest.approx(0.74 + half, rel=1e-9))
+    assert "4 degrees of freedom" in found.method
+
+
+def test_student_t_of_one_value_and_of_equal_values():
+    one = student_t([0.5])
+    assert one.value == 0.5 and math.isnan(one.low) and math.isnan(one.high) and one.text(2) == "0.50 (n = 1)"
+    equal = student_t([1.0] * 5)  # CoSinGAN, Table 3 prints (NaN, NaN) here
+    assert (equal.low, equal.high) == (1, 1) and "equal" in equal.method
+
+
+def test_wilson_is_the_closed_form_on_zunairs_first_row():
+    z, k, n = stats.norm.ppf(0.975), 9, 46  # 9 of 46 found: sensitivity 19.56 %, FN 37
+    p = k / n
+    centre, half = p + z**2 / (2 * n), z * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
+    found = wilson(k, n)
+    assert found.value == p and found.n == n
+    assert found.low == pytest.approx((centre - half) / (1 + z**2 / n), rel=1e-9)
+    assert found.high == pytest.approx((centre + half) / (1 + z**2 / n), rel=1e-9)
+    assert found.text() == "0.196 [0.107, 0.332]" == str(found) and float(found) == p
+
+
+@settings(max_examples=60, deadline=None)
+@given(n=st.integers(1, 500), share=st.floats(0, 1), level=st.floats(0.5, 0.999))
+def test_wilson_stays_within_bounds_and_mirrors(n, share, level):
+    k = round(share * n)
+    found, mirror = wilson(k, n, level), wilson(n - k, n, level)
+    assert 0 <= found.low <= found.value + 1e-12 and found.value <= found.high + 1e-12 and found.high <= 1
+    assert found.low == pytest.approx(1 - mirror.high, abs=1e-9)
+
+
+def test_bootstrap_agrees_with_scipy():
+    values = np.random.default_rng(0).exponential(size=80)
+    found = bootstrap(values, np.mean, seed=1, n_boot=4000)
+    reference = stats.bootstrap((values,), np.mean, method="percentile", n_resamples=4000,
+                                random_state=np.random.default_rng(2)).confidence_interval
+    assert found.value == pytest.approx(values.mean())
+    assert (found.low, found.high) == (pytest.approx(reference.low, abs=0.02), pytest.approx(reference.high, abs=0.02))
+    assert found == bootstrap(values, np.mean, seed=1, n_boot=4000) != bootstrap(values, np.mean, seed=2, n_boot=4000)
+
+
+def test_bootstrap_by_patient_is_wider_when_slices_of_a_patient_agree():
+    patients = np.repeat(np.arange(12), 20)
+    values = np.repeat(np.random.default_rng(0).normal(size=12), 20)
+    by_slice, by_patient = bootstrap(values), bootstrap(values, groups=[f"p{i}" for i in patients])
+    assert by_patient.n == 12 and by_slice.n == 240 and "groups" in by_patient.method
+    ratio = (by_patient.high - by_patient.low) / (by_slice.high - by_slice.low)
+    assert ratio == pytest.approx(math.sqrt(20), rel=0.15)  # 240 values, but 12 independent ones
+
+
+def test_bootstrap_covers_the_mean_about_as_often_as_it_says():
+    generator = np.random.default_rng(3)
+    hits = [interval.low <= 0 <= interval.high for interval in
+            (bootstrap(generator.normal(size=40), seed=i, n_boot=200) for i in range(200))]
+    assert 0.88 <= np.mean(hits) <= 0.99
+
+
+def test_bootstrap_of_pairs_redraws_undefined_resamples():
+    from covlib.metrics.classification import auc
+
+    labels, scores = np.array([0] * 12 + [1, 1]), np.r_[np.linspace(0, 0.8, 12), 0.5, 0.9]
+    found = bootstrap((labels, scores), auc, n_boot=300)  # about one resample in eight has no positive
+    assert found.value == pytest.approx(auc(labels, scores)) and 0 <= found.low <= found.value <= found.high <= 1
+
+    def never(*arrays):
+        if np.array_equal(arrays[0], labels):
+            return 0.0
+        raise DataError("undefined")
+
+    with pytest.raises(DataError, match="undefined on"):
+        bootstrap((labels, scores), never, n_boot=100)
+
+
+@pytest.mark.parametrize(("call", "error"), [
+    (lambda: student_t([]), DataError), (lambda: student_t([1, math.nan]), DataError),
+    (lambda: student_t([[1, 2]]), DataError), (lambda: student_t(["a"]), DataError),
+    (lambda: student_t([1, 2], level=95), ConfigError), (lambda: wilson(5, 4), DataError),
+    (lambda: wilson(0, 0), DataError), (lambda: wilson(1.5, 4), DataError),
+    (lambda: bootstrap([1, 2], n_boot=5), ConfigError), (lambda: bootstrap([1, 2, 3], groups=[1, 2]), DataError),
+    (lambda: bootstrap(([1, 2], [1, 2, 3]), np.mean), DataError),
+])
+def test_unusable_input_is_refused(call, error):
+    with pytest.raises(error):
+        call()
+
+
+def test_bootstrap_of_one_patient_has_no_interval():
+    found = bootstrap([1.0, 2.0], groups=["a", "a"])
+    assert found == Interval(1.5, found.low, found.high, 1, "no interval from one value") and math.isnan(found.low)

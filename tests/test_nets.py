@@ -1,0 +1,120 @@
+"""Shared network parts against the formulas they stand for, and the questions asked of networks."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from covlib.errors import ConfigError
+from covlib.nets import (
+    PatchGAN,
+    ResidualBlock,
+    count_parameters,
+    init_normal,
+    layer_shapes,
+    norm_layer,
+    receptive_field,
+)
+
+
+def instance_norm(x, eps=1e-5):
+    mean = x.mean((2, 3), keepdim=True)
+    return (x - mean) / ((x - mean) ** 2).mean((2, 3), keepdim=True).add(eps).sqrt()
+
+
+def convolve(x, weight, bias, stride, pad, mode="constant"):
+    """Convolution as a sum over the kernel's places, in float64."""
+    x = F.pad(x, [pad] * 4, mode=mode)
+    k = weight.shape[-1]
+    h, w = ((n - k) // stride + 1 for n in x.shape[2:])
+    out = torch.zeros(len(x), len(weight), h, w, dtype=torch.float64) + bias.view(1, -1, 1, 1)
+    for i in range(k):
+        for j in range(k):
+            patch = x[:, :, i : i + stride * h : stride, j : j + stride * w : stride][..., :h, :w]
+            out += torch.einsum("nchw,oc->nohw", patch, weight[:, :, i, j])
+    return out
+
+
+def test_residual_block_is_its_formula():
+    torch.manual_seed(0)
+    block = ResidualBlock(3).double()
+    x = torch.randn(2, 3, 6, 7, dtype=torch.float64)
+    first, second = (m for m in block.body if isinstance(m, nn.Conv2d))
+    y = instance_norm(convolve(x, first.weight, first.bias, 1, 1, "reflect")).clamp_min(0)
+    y = instance_norm(convolve(y, second.weight, second.bias, 1, 1, "reflect"))
+    torch.testing.assert_close(block(x), x + y, rtol=1e-9, atol=1e-9)
+
+
+def test_residual_block_variants():
+    assert any(isinstance(m, nn.Dropout) for m in ResidualBlock(2, dropout=0.5).body)
+    batch = ResidualBlock(2, norm="batch")
+    assert count_parameters(batch) == 2 * (2 * 2 * 9) + 2 * 4  # two kernels without bias, two affine norms
+    assert count_parameters(ResidualBlock(2, norm="none")) == 2 * (2 * 2 * 9 + 2)
+    with pytest.raises(ConfigError, match="norm 'layer' is not one of batch, instance, none"):
+        norm_layer("layer", 2)
+    assert isinstance(norm_layer("batch", 2, dims=3), nn.BatchNorm3d)
+
+
+def test_patchgan_is_its_formula():
+    torch.manual_seed(0)
+    net = PatchGAN(2, width=4, n_layers=2).double()
+    x = torch.randn(2, 2, 32, 24, dtype=torch.float64)
+    convs = [m for m in net.modules() if isinstance(m, nn.Conv2d)]
+    y = F.leaky_relu(convolve(x, convs[0].weight, convs[0].bias, 2, 1), 0.2)
+    y = F.leaky_relu(instance_norm(convolve(y, convs[1].weight, convs[1].bias, 2, 1)), 0.2)
+    y = F.leaky_relu(instance_norm(convolve(y, convs[2].weight, convs[2].bias, 1, 1)), 0.2)
+    y = convolve(y, convs[3].weight, convs[3].bias, 1, 1)
+    torch.testing.assert_close(net(x), y, rtol=1e-9, atol=1e-9)
+    features = net.features(x)
+    assert len(features) == 4 and torch.equal(features[-1], net(x))
+    # features are for losses: a later layer's in-place activation must not have changed them
+    torch.testing.assert_close(features[0], F.leaky_relu(convs[0](x), 0.2))
+
+
+@pytest.mark.parametrize("in_channels, norm, count", [(6, "batch", 2_768_705), (3, "instance", 2_764_737)])
+def test_patchgan_counts_are_those_of_pix2pix_and_cyclegan(in_channels, norm, count):
+    with torch.device("meta"):
+        net = PatchGAN(in_channels, norm=norm)
+    assert count_parameters(net) == count
+    assert layer_shapes(net, (1, in_channels, 256, 256))[-1]["shape"] == (1, 1, 30, 30)
+
+
+@pytest.mark.parametrize("n_layers, field", [(1, 16), (2, 34), (3, 70), (4, 142)])
+def test_patchgan_receptive_fields(n_layers, field):
+    assert receptive_field(PatchGAN(1, width=2, n_layers=n_layers), 1, size=2 * field + 40) == (field, field)
+
+
+def test_receptive_field_of_known_layers():
+    assert receptive_field(nn.Sequential(nn.Conv2d(1, 1, (3, 7))), 1, size=32) == (3, 7)
+    deep = nn.Sequential(*[nn.Sequential(nn.Conv2d(4 if i else 2, 4, 3, 1, 1), nn.InstanceNorm2d(4), nn.ReLU())
+                           for i in range(10)], nn.Sigmoid())
+    assert receptive_field(deep, 2, size=64) == (21, 21)
+    assert receptive_field(nn.Conv3d(1, 1, 3, dilation=2), 1, size=16, dims=3) == (5, 5, 5)
+    untouched = nn.Sequential(nn.Conv2d(1, 1, 3), nn.BatchNorm2d(1))
+    before = untouched[0].weight.clone()
+    assert receptive_field(untouched, 1, size=16) == (3, 3)
+    assert torch.equal(untouched[0].weight, before) and isinstance(untouched[1], nn.BatchNorm2d)
+
+
+def test_initial_weights():
+    torch.manual_seed(0)
+    net = init_normal(nn.Sequential(nn.Conv2d(16, 64, 4), nn.BatchNorm2d(4096), nn.ConvTranspose2d(64, 16, 4),
+                                    nn.InstanceNorm2d(16), nn.Linear(100, 200), nn.Conv3d(4, 32, 4)))
+    for layer in (net[0], net[2], net[4], net[5]):
+        weight, error = layer.weight.detach(), 5 / layer.weight.numel() ** 0.5
+        assert abs(weight.mean()) < 0.02 * error and abs(weight.std() / 0.02 - 1) < error
+        assert not layer.bias.any()
+    assert abs(net[1].weight.mean() - 1) < 0.002 and abs(net[1].weight.std() / 0.02 - 1) < 0.1
+    assert not net[1].bias.any()
+
+
+def test_layer_shapes_without_computing():
+    up = nn.ConvTranspose2d(8, 3, 4, 2, 1)
+    net = nn.Sequential(nn.Linear(100, 8 * 7 * 7), nn.Unflatten(1, (8, 7, 7)), up, nn.Tanh())
+    rows = layer_shapes(net, (5, 100))
+    assert [row["shape"] for row in rows] == [(5, 392), (5, 8, 7, 7), (5, 3, 14, 14), (5, 3, 14, 14)]
+    assert [row["kind"] for row in rows] == ["Linear", "Unflatten", "ConvTranspose2d", "Tanh"]
+    assert sum(row["parameters"] for row in rows) == count_parameters(net)
+    assert net[0].weight.device.type == "cpu" and not net[0]._forward_hooks
+    net[0].weight.requires_grad_(False)
+    assert count_parameters(net) == count_parameters(net, trainable_only=False) - 39200
