@@ -35,7 +35,7 @@ class DataConfig(Config):
                           "per_patient": 4, "repeats": 5, "mask_cases": 3, "mask_shape": (24, 80, 80),
                           "export_patients": 2, "export_size": 64},
                 "cpu": {"volume_shape": (80, 192, 192), "picture_size": 320, "patients": 48, "per_patient": 8,
-                        "repeats": 20, "mask_cases": 9, "mask_shape": (40, 128, 128), "export_patients": 4,
+                        "repeats": 20, "mask_cases": 6, "mask_shape": (40, 128, 128), "export_patients": 4,
                         "export_size": 128}}
 
     def __post_init__(self):
@@ -69,9 +69,9 @@ class JudgingConfig(Config):
         return {"smoke": {"picture_size": 96, "size": 32, "patients": 24, "per_patient": 2, "set_sizes": (6, 12, 24),
                           "set_repeats": 2, "judge_steps": 8, "shortcut_steps": 6, "batch_size": 8, "simulations": 40,
                           "bootstrap_resamples": 100, "umap_points": 40},
-                "cpu": {"picture_size": 224, "size": 48, "patients": 160, "per_patient": 4,
-                        "set_sizes": (20, 40, 80, 160, 320), "set_repeats": 5, "judge_steps": 60, "shortcut_steps": 30,
-                        "batch_size": 24, "simulations": 400, "bootstrap_resamples": 200, "umap_points": 300}}
+                "cpu": {"picture_size": 200, "size": 48, "patients": 120, "per_patient": 4,
+                        "set_sizes": (20, 40, 80, 160, 240), "set_repeats": 5, "judge_steps": 50, "shortcut_steps": 20,
+                        "batch_size": 24, "simulations": 400, "bootstrap_resamples": 200, "umap_points": 240}}
 
     def __post_init__(self):
         if self.patients < 10:
@@ -258,6 +258,25 @@ def richest_slice(case: Case) -> int:
     return len(case.hu) // 2
 
 
+def body_crop(picture: np.ndarray, margin: int = 6) -> np.ndarray:
+    """The rows of an axial picture in [-1, 1] that hold the body (lung window): table and air above are cut off."""
+    filled = np.flatnonzero((picture > 0.2).mean(1) > 0.05)
+    return picture[max(filled[0] - margin, 0):filled[-1] + margin] if len(filled) else picture
+
+
+def three_levels(case: Case) -> list[int]:
+    """Three slices of a volume, low, middle and high in the lungs."""
+    filled = np.flatnonzero((case.lung > 0).any((1, 2))) if case.lung is not None else np.arange(len(case.hu))
+    return [int(filled[round(share * (len(filled) - 1))]) for share in (0.3, 0.5, 0.7)]
+
+
+def coronal_view(case: Case, window: tuple[float, float] = (-600, 1500)) -> np.ndarray:
+    """The coronal cut through the middle of the lungs in [-1, 1], head up, with square pixels."""
+    middle = int(np.nonzero(case.lung)[1].mean()) if case.lung is not None else case.hu.shape[1] // 2
+    grey = np.clip((case.hu[::-1, middle].astype(np.float32) - window[0]) / (window[1] / 2), -1, 1)
+    return square_pixels(grey, case.spacing[0], case.spacing[2])
+
+
 def square_pixels(picture: np.ndarray, height_mm: float, width_mm: float) -> np.ndarray:
     """A picture whose pixels are ``height_mm`` by ``width_mm``, resampled along its rows to square ones."""
     from scipy import ndimage
@@ -266,6 +285,98 @@ def square_pixels(picture: np.ndarray, height_mm: float, width_mm: float) -> np.
 
 
 # ---- chapter 02: what metrics answer to -----------------------------------------------------------------------------
+
+
+CANDIDATES = {"rescan": "second scan", "average": "average of 16 scans", "blur": "blurred", "brightness": "brighter",
+              "person": "another person"}
+
+
+def candidates(seed: int, size: int, noise_hu: float = 120.0) -> dict[str, np.ndarray]:
+    """A reference picture of the right lung in [-1, 1] and what one might compare with it, each (size, size).
+
+    Keys: "reference"; "rescan", the same body and scanner with fresh noise (``noise_hu`` in soft tissue, a sharp kernel);
+    "average" of 16 further scans; "blur" and "brightness", the reference made worse; "person", another virtual patient.
+    """
+    import dataclasses
+
+    from covlib import phantom
+    from covlib.data.scans import window
+
+    scanner = {"kernel": "sharp", "noise_hu": float(noise_hu), "thickness_mm": 1.5, "contrast": 0.0}
+    people = [phantom.Subject(dataclasses.replace(phantom.sample(n, seed=seed, label="covid", modality="A"), **scanner))
+              for n in (1, 4)]
+    first, again, *more = (window(hu) for hu in scans_of(people[0], size, 18))
+    return {"reference": first, "rescan": again, "average": np.mean(more, axis=0), "blur": blurred(first, 0.8),
+            "brightness": degrade(first[None, None], "brightness", 0.1)[0, 0],
+            "person": window(scans_of(people[1], size, 1)[0])}
+
+
+def scans_of(subject, size: int, n: int, level: float = 0.35, pixel: float = 0.7, margin: int = 16) -> list[np.ndarray]:
+    """The right lung of one body, scanned ``n`` times: HU (size, size) at ``pixel`` mm, equal but for the noise.
+
+    ``margin`` pixels around are made and cut off, since the scanner's filters wrap around at the edges.
+    """
+    from covlib.phantom.grid import Grid
+    from covlib.phantom.scanner import scan
+
+    p, side = subject.patient, size + 2 * margin
+    axis = (np.arange(side) - (side - 1) / 2) * pixel
+    y, x, z = axis + p.shift_mm[0], axis + p.shift_mm[1] - 80 * p.width, np.array([level * p.height_mm])
+    clean, _, _ = subject.render(z, y, x, p.thickness_mm, noise=False)
+    body = np.clip((clean + 1000) / 1000, 0, 1).astype(np.float32)
+    scans = [scan(clean, Grid(z, y, x, p.thickness_mm), p, [number], body)[0] for number in range(n)]
+    return [hu[margin:-margin, margin:-margin] for hu in scans]
+
+
+def blurred(picture, sigma: float) -> np.ndarray:
+    """A picture (H, W) blurred by a Gaussian of ``sigma`` pixels."""
+    return degrade(np.asarray(picture)[None, None], "blur", sigma)[0, 0]
+
+
+def image_scores(pictures: dict[str, np.ndarray]) -> list[dict]:
+    """PSNR (dB), SSIM, MS-SSIM and RMSE of each candidate against "reference", data range 2."""
+    from covlib.metrics import image
+
+    reference, rows = pictures["reference"], []
+    scales = max(s for s in (1, 2, 3, 4, 5) if s == 1 or min(reference.shape) > 10 * 2 ** (s - 1))
+    for key in CANDIDATES:
+        other = pictures[key]
+        rows.append({"key": key, "name": CANDIDATES[key], "psnr": image.psnr(reference, other, 2.0),
+                     "ssim": image.ssim(reference, other, 2.0), "rmse": image.rmse(reference, other),
+                     "ms_ssim": image.ms_ssim(reference, other, 2.0, scales=scales)})
+    return rows
+
+
+DEGRADATIONS = {"noise": (0.0, 0.05, 0.1, 0.2, 0.4), "blur": (0.0, 0.5, 1.0, 1.5, 2.5), "copies": (0.0, 0.5, 0.8, 0.9, 0.98)}
+
+
+def degradation_curves(images, extractor, repeats: int, seed: int) -> dict[str, list[dict]]:
+    """One half of a set against the other half made worse: FID, precision and recall by kind and strength.
+
+    Returns:
+        kind -> rows {"strength", "fid", "low", "high", "precision", "recall", "n"}; the first row is the floor. Means over
+        random halvings, low and high the smallest and largest FID.
+    """
+    from covlib.metrics.generative import fid, precision_recall
+
+    half, made, real = len(images) // 2, {}, extractor(images)
+    orders = [rng(seed, "halves", repeat).permutation(len(images)) for repeat in range(repeats)]
+    for kind, strengths in DEGRADATIONS.items():
+        made[kind] = []
+        for strength in strengths:
+            same = kind == "copies" or strength == 0
+            worse, found = real if same else extractor(degrade(images, kind, strength, seed)), []
+            for order in orders:
+                first, second = order[:half], order[half:2 * half]
+                if kind == "copies":
+                    second = np.resize(second[:max(2, round(half * (1 - strength)))], half)
+                pr = precision_recall(real[first], worse[second])
+                found.append((fid(real[first], worse[second]), pr.precision, pr.recall))
+            values = np.array(found)
+            made[kind].append({"strength": strength, "fid": values[:, 0].mean(), "low": values[:, 0].min(),
+                               "high": values[:, 0].max(), "precision": values[:, 1].mean(), "recall": values[:, 2].mean(),
+                               "n": half})
+    return made
 
 
 def degrade(images, kind: str, strength: float, seed: int = 0) -> np.ndarray:
@@ -296,17 +407,25 @@ def degrade(images, kind: str, strength: float, seed: int = 0) -> np.ndarray:
     return np.clip(images, -1, 1)
 
 
-def fid_by_size(features, sizes, repeats: int, seed: int) -> dict[int, np.ndarray]:
-    """FID between two disjoint random draws of n from one set of features: what "no difference" costs at n.
+def kid_value(real, fake) -> float:
+    """KID as one number: the mean over twenty subsets of half the images."""
+    from covlib.metrics.generative import kid
+
+    return kid(real, fake, subsets=20).value
+
+
+def fid_by_size(features, sizes, repeats: int, seed: int, distance: Callable | None = None) -> dict[int, np.ndarray]:
+    """FID between two disjoint random draws of n from one set of features: what "no difference" measures at n.
 
     Args:
         features: (N, D); sizes: the n, each at most N / 2 (larger ones are left out).
+        distance: of two sets of features; FID by default.
     Returns:
-        {n: (repeats,) FID}.
+        {n: (repeats,) distances}.
     """
     from covlib.metrics.generative import fid
 
-    found = {}
+    fid, found = distance or fid, {}
     for n in (n for n in sizes if 2 * n <= len(features)):
         orders = [rng(seed, "fid by size", n, k).permutation(len(features)) for k in range(repeats)]
         found[n] = np.array([fid(features[o[:n]], features[o[n:2 * n]]) for o in orders])
@@ -350,6 +469,49 @@ def draw_study(generator, patients: int, slices: int, mean: float, concentration
     """
     rates = generator.beta(mean * concentration, (1 - mean) * concentration, patients)
     return (generator.random((patients, slices)) < rates[:, None]).astype(float)
+
+
+def interval_recipes(n_boot: int, seed: int) -> dict[str, Callable]:
+    """Ways to put a 95 % interval on the share of right answers of a study (patients, slices); see ``draw_study``."""
+    from covlib.metrics.intervals import bootstrap, student_t, wilson
+
+    def folds_of_copies(study):
+        # Each slice fourteen times, one in ten copies judged the other way, dealt at random to ten folds.
+        generator = rng(seed, "copies", int(study.sum()))
+        copies = np.repeat(study.ravel(), 14)
+        copies = np.where(generator.random(len(copies)) < 0.1, study.mean(), copies)
+        return student_t([fold.mean() for fold in np.array_split(generator.permutation(copies), 10)])
+
+    patients = lambda study: np.repeat(np.arange(len(study)), study.shape[1])
+    return {"Student t, patients": lambda study: student_t(study.mean(1)),
+            "bootstrap, patients": lambda study: bootstrap(study.ravel(), seed=seed, n_boot=n_boot, groups=patients(study)),
+            "Wilson, slices": lambda study: wilson(int(study.sum()), study.size),
+            "Student t, folds of copies": folds_of_copies}
+
+
+def umap_panels(embedded, labels, classes, seed: int):
+    """Layouts for a figure: the same features by two seeds and three neighbourhoods, and two clouds of known shape.
+
+    Returns:
+        panels title -> (N, 2); groups title -> N names; {"data", "umap"}: width of the wide cloud by that of the narrow one.
+    """
+    from covlib.plots import umap_embed
+
+    near = min(15, len(embedded) - 1)
+    settings = [(seed, near), (seed + 1, near), (seed, 5), (seed, min(60, len(embedded) // 2))]
+    panels = {f"seed {s}, {k} neighbours": umap_embed(embedded, seed=s, neighbours=k) for s, k in settings}
+    names = np.array([classes[-1] if label else " or ".join(classes[:-1]) for label in labels])
+    groups = dict.fromkeys(panels, names)
+    generator, n = rng(seed, "clouds"), max(20, len(embedded) // 2)
+    narrow, wide = generator.standard_normal((n, 10)), 10 * generator.standard_normal((n, 10))
+    wide[:, 0] += 200
+    panels["two clouds"] = umap_embed(np.concatenate([narrow, wide]), seed=seed, neighbours=min(15, n))
+    groups["two clouds"] = np.array(["narrow cloud"] * n + ["cloud ten times as wide"] * n)
+    panels["noise"] = umap_embed(generator.standard_normal((2 * n, 10)), seed=seed, neighbours=min(15, n))
+    groups["noise"] = np.array(["noise, heads", "noise, tails"])[generator.integers(0, 2, 2 * n)]
+    width = lambda xy: float(np.sqrt(xy.var(0).sum()))
+    xy = panels["two clouds"]
+    return panels, groups, {"data": width(wide) / width(narrow), "umap": width(xy[n:]) / width(xy[:n])}
 
 
 def add_marker(images, where, size: int = 4, value: float = 1.0) -> np.ndarray:

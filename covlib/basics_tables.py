@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from covlib import figures_basics
+from covlib import basics, figures_basics
 from covlib.data.case import CONSOLIDATION, GGO, Case, SliceSet
 from covlib.tables import Table
 
@@ -10,7 +10,7 @@ from covlib.tables import Table
 # doi 10.1186/s12879-021-06556-z (border at -300 HU) and doi 10.1007/s42058-020-00034-2 (most at -700 to -500 HU).
 TISSUES = {"air around the body": ("-1000", -1024, -970), "lung without lesions": ("-950 to -550", -950, -550),
            "ground glass": ("-700 to -300", -700, -300), "consolidation": ("above -300, to about 60", -300, 60),
-           "heart and great vessels": ("30 to 60", 30, 60), "the same, contrast agent": ("100 to 350", 100, 350)}
+           "heart and great vessels": ("30 to 60", 30, 60), "heart and great vessels, contrast agent": ("100 to 350", 100, 350)}
 
 
 def tissue_regions(case: Case) -> dict[str, np.ndarray]:
@@ -31,7 +31,7 @@ def tissue_regions(case: Case) -> dict[str, np.ndarray]:
     levels = range(int(np.quantile(z, 0.2)), int(np.quantile(z, 0.5)))
     middle, front, half = round((x.min() + x.max()) / 2), int(np.quantile(y, 0.35)), int(np.quantile(y, 0.55))
     wide = max(2, (x.max() - x.min()) // 24)
-    blood = "the same, contrast agent" if case.meta.get("contrast") else "heart and great vessels"
+    blood = "heart and great vessels, contrast agent" if case.meta.get("contrast") else "heart and great vessels"
     regions[blood] = hu[levels.start:levels.stop, front:half, middle - wide:middle + wide]
     regions["air around the body"] = hu[:, :3, :3]
     return {name: np.asarray(values).ravel() for name, values in regions.items()}
@@ -42,8 +42,7 @@ def tissue_table(case: Case) -> Table:
     regions, rows = tissue_regions(case), []
     for name, (published, low, high) in TISSUES.items():
         values = regions.get(name, np.zeros(0))
-        if len(values) < 10:
-            rows.append([name, "not here", "", published, ""])
+        if len(values) < 10:  # no such lesion here, or blood without or with contrast agent
             continue
         first, median, third = np.quantile(values, (0.25, 0.5, 0.75))
         within = "yes" if low <= median <= high else "no"
@@ -99,14 +98,14 @@ def closest_pairs(slices: SliceSet, split, planted: SliceSet, pairs, fake: set):
     """The most alike pair across the split that nobody planted, and the planted one that was changed most."""
     own = most_alike(slices, split)
     changed = [(i, j, r) for i, j, _, r in pairs if "planted: resampled" in (planted.names[i], planted.names[j])]
-    rows, labels = [[slices.images[own[0], 0], slices.images[own[1], 0]]], ["not planted"]
-    under = [[f"train or val or test, r = {own[2]:.3f}", "another part"]]
+    part = {int(i): name for name, index in split.parts().items() for i in index}
+    row = [slices.images[own[0], 0], slices.images[own[1], 0]]
+    under = [f"not planted: {part[own[0]]}", f"{part[own[1]]}, r = {own[2]:.3f}"]
     if changed:
         i, j, r = changed[0]
-        rows.append([planted.images[i, 0], planted.images[j, 0]])
-        labels.append("planted")
-        under.append([f"training, r = {r:.3f}", "test: shrunk, enlarged"])
-    return figures_basics.picture_rows(rows, labels=labels, under=under, max_side=1.8)
+        row += [planted.images[i, 0], planted.images[j, 0]]
+        under += ["planted: train", f"test, r = {r:.3f}"]
+    return figures_basics.picture_rows([row], under=[under], max_side=1.8)
 
 
 def most_alike(slices: SliceSet, split) -> tuple[int, int, float]:
@@ -163,7 +162,7 @@ def augmentations(slices: SliceSet, seed: int):
     cut = lambda k: [[done[n][1][0, k].numpy() for n in row] for row in (list(ways)[:3], list(ways)[3:])]
     rows = [[done[n][0][0, 0].numpy() for n in row] for row in (list(ways)[:3], list(ways)[3:])]
     return figures_basics.picture_rows(rows, lung=cut(0) if both else None, infection=cut(int(both)),
-                                       under=[list(ways)[:3], list(ways)[3:]])
+                                       under=[list(ways)[:3], list(ways)[3:]], max_side=1.9)
 
 
 # ---- the papers' numbers, checked against each other ----------------------------------------------------------------
@@ -235,3 +234,128 @@ def report_lines(report) -> str:
     """A ``covlib data check`` report in a few lines, without paths."""
     lines = [f"layout: {report.layout}", f"counts: {report.counts}", f"labels: {report.labels}"]
     return "\n".join([*lines, "problems: " + ("; ".join(report.problems) if report.problems else "none")])
+
+
+# ---- chapter 02 -----------------------------------------------------------------------------------------------------
+
+
+def letters(seed: int) -> dict[str, str]:
+    """Which candidate hides behind which letter, shuffled by the seed: key -> letter."""
+    from covlib.seeding import rng
+
+    keys = list(rng(seed, "puzzle").permutation(list(basics.CANDIDATES)))
+    return dict(zip(keys, "ABCDE"))
+
+
+def puzzle(pictures: dict[str, np.ndarray], seed: int):
+    """The reference and the five candidates under letters."""
+    names = letters(seed)
+    shown = [("reference", pictures["reference"])] + [(names[k], pictures[k]) for k in sorted(names, key=names.get)]
+    rows = [[p for _, p in shown[:3]], [p for _, p in shown[3:]]]
+    return figures_basics.picture_rows(rows, under=[[t for t, _ in shown[:3]], [t for t, _ in shown[3:]]],
+                                       note="Right lung. Window: level -600, width 1500 HU.", max_side=2.0)
+
+
+def scores_table(scores: list[dict], seed: int) -> Table:
+    """The puzzle's answer: what each letter was, and its scores, best PSNR first, best of each score bold."""
+    names, ranked = letters(seed), sorted(scores, key=lambda r: -r["psnr"])
+    best = {"psnr": max, "ssim": max, "ms_ssim": max, "rmse": min}
+    form = {"psnr": "{:.1f}", "ssim": "{:.3f}", "ms_ssim": "{:.3f}", "rmse": "{:.3f}"}
+    top = {k: pick(r[k] for r in scores) for k, pick in best.items()}
+    cell = lambda row, k: f"**{form[k].format(row[k])}**" if row[k] == top[k] else form[k].format(row[k])
+    rows = [[names[r["key"]], r["name"], *(cell(r, k) for k in best)] for r in ranked]
+    return Table(["", "what it is", "PSNR, dB", "SSIM", "MS-SSIM", "RMSE"], rows, right=("PSNR, dB", "SSIM", "MS-SSIM", "RMSE"),
+                 note="Against the reference scan; data range 2. Bold: best.")
+
+
+def psnr_table(reference, other) -> Table:
+    """PSNR of one pair by both formulas, with pixels stored in three ways."""
+    from covlib.metrics.image import psnr, psnr_mangalagiri
+
+    rows = []
+    for name, scale, offset in (("[0, 1]", 0.5, 0.5), ("[-1, 1]", 1, 0), ("8 bit", 127.5, 127.5), ("12 bit", 2047.5, 2047.5)):
+        a, b, data_range = reference * scale + offset, other * scale + offset, 2 * scale
+        rows.append([name, f"{data_range:g}", f"{psnr(a, b, data_range):.2f}", f"{psnr_mangalagiri(a, b, data_range):.2f}"])
+    return Table(["pixels stored as", "L", "usual PSNR, dB", "as printed by Mangalagiri et al., dB"], rows,
+                 right=("L", "usual PSNR, dB", "as printed by Mangalagiri et al., dB"))
+
+
+def degradation_figure(curves: dict[str, list[dict]]):
+    """FID above, precision and recall below, one column per kind of damage."""
+    words = {"noise": "noise, standard deviation", "blur": "blur, pixels", "copies": "share replaced by copies"}
+    column = lambda rows, key: [r[key] for r in rows]
+    upper = {f"FID: {kind}": {"FID": tuple(column(rows, k) for k in ("strength", "fid", "low", "high"))} for kind, rows in
+             curves.items()}
+    lower = {f"P, R: {kind}": {k: (column(rows, "strength"), column(rows, k)) for k in ("precision", "recall")} for kind, rows
+             in curves.items()}
+    labels = {f"{head}: {kind}": words[kind] for kind in curves for head in ("FID", "P, R")}
+    floors = {f"FID: {kind}": (rows[0]["fid"], "floor") for kind, rows in curves.items()}
+    n = next(iter(curves.values()))[0]["n"]
+    return figures_basics.curve_panels({**upper, **lower}, xlabels=labels, references=floors,
+                                       note=f"n = {n} images in each set. Band: smallest to largest over random halvings.")
+
+
+def mask_table(slices: SliceSet) -> Table:
+    """A small, a middling and a large lesion mask against itself moved by one pixel, and against an empty prediction."""
+    from covlib.metrics.overlap import dice, sensitivity, specificity
+
+    masks = (slices.infection > 0).astype(np.uint8)
+    area = masks.sum((1, 2))
+    order = np.argsort(area)[np.sort(area) >= 8]
+    rows = []
+    for name, k in (("small", order[0]), ("middling", order[len(order) // 2]), ("large", order[-1])):
+        moved = np.roll(masks[k], 1, axis=1)
+        rows.append([f"{name}, moved by 1 pixel", f"{area[k]}", f"{dice(moved, masks[k]):.3f}",
+                     f"{sensitivity(moved, masks[k]):.3f}", f"{specificity(moved, masks[k]):.4f}"])
+    k, nothing = order[len(order) // 2], np.zeros_like(masks[0])
+    rows.append(["middling, nothing found", f"{area[k]}", f"{dice(nothing, masks[k]):.3f}",
+                 f"{sensitivity(nothing, masks[k]):.3f}", f"{specificity(nothing, masks[k]):.4f}"])
+    return Table(["lesion and prediction", "pixels", "Dice", "sensitivity", "specificity"], rows,
+                 right=("pixels", "Dice", "sensitivity", "specificity"))
+
+
+def paper_intervals() -> Table:
+    """Intervals that follow from counts the papers print, and CoSinGAN's (NaN, NaN)."""
+    from scipy import stats
+
+    from covlib.metrics.intervals import student_t, wilson
+
+    rows = []
+    for what, where, k, n in (("Mann: judged positive, about 40 % of 10 sets of 100", "Section IV", 400, 1000),
+                              ("Zunair: VGG-16 sensitivity, real only", "Table 1, FN 37", 9, 46),
+                              ("Zunair: VGG-16 sensitivity, real + synthetic", "Table 1, FN 21", 25, 46),
+                              ("Zunair: DenseNet-102, real only", "Table 1, FN 34", 12, 46),
+                              ("Zunair: DenseNet-102, real + synthetic", "Table 1, FN 33", 13, 46),
+                              ("Mangalagiri: volunteers right, 3 x 20 pairs", "Section IV-B", 30, 60)):
+        i = wilson(k, n)
+        rows.append([what, where, f"{k} of {n}", f"{i.value:.2f}", f"{i.low:.2f} to {i.high:.2f}", "Wilson"])
+    with np.errstate(all="ignore"):
+        ends = stats.t.interval(0.95, 4, loc=1.0, scale=0.0)
+    rows.append(["Zhang: five equal values, by scipy", "Table 3", "5 scans", "1.00", f"{ends[0]:.2f} to {ends[1]:.2f}", "t, 4 d.f."])
+    i = student_t([1.0] * 5)
+    rows.append(["the same by this library", "", "5 scans", "1.00", f"{i.low:.2f} to {i.high:.2f}", "t, said to be degenerate"])
+    return Table(["number", "where", "count", "value", "95 % interval", "recipe"], rows, right=("value",))
+
+
+def marker_figure(images, labels, outcome: dict):
+    """Marked training images beside the accuracy of both judges in three placements of the marker."""
+    from covlib.plots.style import BLUE, VERMILION, inch_axes, inch_text, plain_axes, show
+
+    figure = figures_basics.sheet(3.0)
+    picked = [np.flatnonzero(labels == 1)[0], np.flatnonzero(labels == 1)[-1], np.flatnonzero(labels == 0)[0],
+              np.flatnonzero(labels == 0)[-1]]
+    for k, index in enumerate(picked):
+        show(inch_axes(figure, 0.05 + (k % 2) * 1.2, 0.3 + (k // 2) * 1.2, 1.15, 1.15), images[index, 0])
+    inch_text(figure, 1.22, 0.2, "training: positives above", ha="center", size=9.5)
+    axes = inch_axes(figure, 3.3, 0.45, 3.75, 1.9)
+    for offset, (name, colour) in zip((-0.1, 0.1), (("honest judge", BLUE), ("trapped judge", VERMILION))):
+        for place, values in enumerate(outcome.values()):
+            i = values[name]
+            axes.plot([place + offset] * 2, [i.low, i.high], color=colour, linewidth=1.8)
+            axes.scatter([place + offset], [i.value], color=colour, s=36, zorder=3, label=name if place == 0 else None)
+    axes.axhline(0.5, color="#6b6b6b", linestyle="--", linewidth=1.1)
+    plain_axes(axes, grid="y").set(ylim=(-0.03, 1.04), ylabel="accuracy")
+    axes.set_xticks(range(len(outcome)), [f"marker\n{where}" for where in outcome])
+    axes.legend(frameon=False, fontsize=9.5, loc="lower left", ncols=2, bbox_to_anchor=(0, 1.0))
+    inch_text(figure, 3.3, 2.93, "Bars: bootstrap over held-out patients.", size=9.5, colour="#6b6b6b")
+    return figure

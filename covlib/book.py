@@ -4,7 +4,7 @@ jupyter-book is given a staged copy of the book's files only, so that it neither
 nor writes into the repository. Nothing is executed: a chapter that failed has stopped its run before we come here.
 """
 
-import os
+import re
 import shutil
 import subprocess
 import sys
@@ -33,6 +33,8 @@ def main(runs: Path | None, out: Path, quiet: bool = False) -> Path:
 
 def stage(runs: Path | None, out: Path) -> Path:
     """Copy the book's files to ``out/src``, executed chapters in place of the committed ones; returns that folder."""
+    import yaml
+
     executed = {chapter: chapter.path for chapter in chapters.chapters()}
     if runs is not None:
         executed = {chapter: runs / chapter.name / f"{chapter.name}.ipynb" for chapter in executed}
@@ -43,9 +45,14 @@ def stage(runs: Path | None, out: Path) -> Path:
     shutil.rmtree(source, ignore_errors=True)
     shutil.copytree(ROOT / "book", source / "book", ignore=shutil.ignore_patterns("runs", ".*", "__pycache__"))
     shutil.copytree(ROOT / "data", source / "data")
-    shutil.copytree(ROOT / "data" / "results", source / "extra" / "data" / "results")  # what tables link to, as it is
-    for name in ("_config.yml", "_toc.yml"):
-        shutil.copyfile(ROOT / name, source / name)
+    extra = source / "extra" / "data" / "results"  # tables in notebooks link to the recorded runs: shipped as they are
+    extra.mkdir(parents=True)
+    for path in sorted((ROOT / "data" / "results").glob("*.json")):
+        shutil.copyfile(path, extra / path.name)
+    shutil.copyfile(ROOT / "_toc.yml", source / "_toc.yml")
+    config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
+    config["sphinx"]["config"]["html_extra_path"] = ["extra"]
+    (source / "_config.yml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
     for chapter, path in executed.items():
         shutil.copyfile(path, source / "book" / chapter.path.name)
     return source
@@ -57,13 +64,13 @@ def build(source: Path, out: Path, quiet: bool = False) -> Path:
     shutil.rmtree(target, ignore_errors=True)
     work = source.parent / "work"
     shutil.rmtree(work, ignore_errors=True)  # Sphinx's own cache would keep pages whose warnings it no longer repeats
-    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(source), "--path-output", str(work), "-n", "-W",
-               "--keep-going", *(["-q"] if quiet else [])]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                          env={**os.environ, "NO_COLOR": "1"})
+    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(source),
+               "--path-output", str(work), "-n", "-W", "--keep-going", *(["-q"] if quiet else [])]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode:
-        wrong = [line for line in done.stdout.splitlines() if "WARNING" in line or "ERROR" in line or "rror:" in line]
-        print("\n".join(done.stdout.splitlines()[-40:]), file=sys.stderr)
+        lines = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout).splitlines()
+        wrong = [line for line in lines if "WARNING" in line or "ERROR" in line or "rror:" in line]
+        print("\n".join(lines[-40:]), file=sys.stderr)
         raise ConfigError(f"book: the build failed: {wrong[0].strip() if wrong else 'see above'}")
     shutil.move(work / "_build" / "html", target)
     return (target / "index.html").resolve()

@@ -139,22 +139,25 @@ def shapes(config) -> list[tuple[int, int, int]]:
     return [(c, s, s) for c, s in zip(channels, sides)]
 
 
-def dcgan(image_real, image_fake, config):
+def dcgan(image_real=None, image_fake=None, *, config):
     """The game of Mann et al.: noise to synthetic image, both images to the discriminator, two losses, two gradients.
 
     Args:
-        image_real, image_fake: (H, W) or (1, H, W), in [-1, 1]. config: covlib.papers.dcgan.Config.
+        image_real, image_fake: (H, W) or (1, H, W), in [-1, 1]; boxes are drawn where they are left out.
+        config: covlib.papers.dcgan.Config.
     """
     c = Canvas(4.15)
-    real, fake = as_images(image_real)[0], as_images(image_fake)[0]
     size = f"{config.channels}{TIMES}{config.image_size}{TIMES}{config.image_size}"
     top, low, mid = 2.65, 1.15, 1.9
     c.tensor(0.38, top, 0.2, 0.95, f"noise z\n{config.latent}", colour=PAPER)
     c.arrow((0.52, top), (0.88, top))
     c.network(1.45, top, 1.1, 0.5, 1.2, "generator\nG", colour="#f7c9a8")
     c.arrow((2.0, top), (2.38, top))
-    c.image(fake, 2.87, top, 0.95, label=f"synthetic\n{size}", below=False)
-    c.image(real, 2.87, low, 0.95, label=f"real\n{size}")
+    for picture, y, label, below in ((image_fake, top, "synthetic", False), (image_real, low, "real", True)):
+        if picture is None:
+            c.tensor(2.87, y, 0.8, 0.8, f"{label}\n{size}", depth=0.12, below=below)
+        else:
+            c.image(as_images(picture)[0], 2.87, y, 0.95, label=f"{label}\n{size}", below=below)
     c.arrow((3.37, top), (3.62, top), (3.62, mid + 0.3), (4.0, mid + 0.3))
     c.arrow((3.37, low), (3.62, low), (3.62, mid - 0.3), (4.0, mid - 0.3))
     c.network(4.57, mid, 1.12, 1.3, 0.5, "discriminator\nD", colour="#b9dcf2")

@@ -26,7 +26,7 @@ from covlib.plots.style import (
     text_width,
 )
 
-DPI = 100  # of these figures: pictures of CT noise do not compress, and a notebook holds many
+DPI = 90  # of these figures: pictures of CT noise do not compress, and a notebook holds many
 SERIES = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, INK)
 
 
@@ -37,8 +37,15 @@ def sheet(height: float):
     return figure
 
 
-def picture_rows(rows: Sequence[Sequence], *, titles: Sequence[str] = (), labels: Sequence[str] = (), limits=(-1.0, 1.0),
-                 lung=None, infection=None, note: str = "", under: Sequence[Sequence[str]] = (), max_side: float = 2.6):
+def lighter(figure):
+    """The figure at this module's resolution."""
+    figure.set_dpi(DPI)
+    return figure
+
+
+def picture_rows(rows: Sequence[Sequence], *, titles: Sequence[str] = (), labels: Sequence[str] = (),
+                 limits=(-1.0, 1.0), lung=None, infection=None, note: str = "", under: Sequence[Sequence[str]] = (),
+                 max_side: float = 2.6):
     """Rows of pictures of one height each, with column titles, row labels and texts below each picture.
 
     Args:
@@ -80,10 +87,9 @@ def one_patient(case, xray, at: int, window=(-600, 1500)):
     """One patient four times: axial slice ``at``, the same with masks, coronal cut, frontal X-ray in [0, 1]."""
     level, width = window
     grey = lambda hu: np.clip((np.asarray(hu, float) - level) / (width / 2), -1, 1)
-    middle = int(np.nonzero(case.lung)[1].mean()) if case.lung is not None else case.hu.shape[1] // 2
-    coronal = grey(case.hu[::-1, middle])
-    tall = max(1, round(case.spacing[0] / case.spacing[2]))
-    coronal = np.repeat(coronal, tall, axis=0) if tall > 1 else coronal
+    from covlib.basics import coronal_view
+
+    coronal = coronal_view(case, window)
     body = np.flatnonzero((case.hu[at] > -300).mean(1) > 0.05)
     crop = slice(max(body[0] - 6, 0), body[-1] + 6) if len(body) else slice(None)
     axial = grey(case.hu[at, crop])
@@ -131,18 +137,19 @@ def orientation(hu, limits=(-1350, 150)):
                                (left - 0.12, 0.45 + side / 2, "patient's\nright", "right", "center"),
                                (left + side + 0.12, 0.45 + side / 2, "patient's\nleft", "left", "center")):
         inch_text(figure, x, y, text, ha=ha, va=va)
-    for end, text, place in (((0.42, 0.94), "x: second index of hu[k]", (0.44, 0.94)),
-                             ((0.06, 0.58), "y: first index", (0.04, 0.55))):
-        axes.annotate("", end, (0.06, 0.94), xycoords="axes fraction",
+    for end, text, place, turn in (((0.4, 0.95), "x: second index of hu[k]", (0.42, 0.95), 0),
+                                   ((0.05, 0.6), "y: first index", (0.05, 0.58), 90)):
+        axes.annotate("", end, (0.05, 0.95), xycoords="axes fraction",
                       arrowprops={"arrowstyle": "-|>", "color": ORANGE, "linewidth": 2})
-        axes.text(*place, text, transform=axes.transAxes, color=ORANGE, fontsize=SMALL, va="center" if place[0] > 0.1 else "top")
+        axes.text(*place, text, transform=axes.transAxes, color=ORANGE, fontsize=SMALL, rotation=turn,
+                  va="top" if turn else "center", ha="center" if turn else "left")
     return figure
 
 
 def projection_steps(path_integral, transmission, picture):
     """From line integrals (dimensionless) over transmission (share of photons) to the displayed X-ray in [0, 1]."""
-    figure = sheet(3.0)
     side = (WIDTH - 0.1 - 2 * 0.55) / 3
+    figure = sheet(side + 0.75)
     for k, (values, title, text) in enumerate(
             ((path_integral, "1. sum of μ along each ray", "∫ μ dl"),
              (transmission, "2. photons that arrive", "I / I₀"), (picture, "3. logarithm, film", "grey"))):
@@ -150,11 +157,12 @@ def projection_steps(path_integral, transmission, picture):
         axes = inch_axes(figure, left, 0.35, side, side)
         artist = axes.imshow(values, cmap="gray", vmin=np.quantile(values, 0.005), vmax=np.quantile(values, 0.995))
         axes.axis("off")
-        bar = figure.colorbar(artist, cax=inch_axes(figure, left + side + 0.04, 0.35, 0.07, side))
-        bar.ax.tick_params(labelsize=SMALL - 1.5, length=2)
-        bar.outline.set_visible(False)
+        if k < 2:
+            bar = figure.colorbar(artist, cax=inch_axes(figure, left + side + 0.04, 0.35, 0.07, side))
+            bar.ax.tick_params(labelsize=SMALL - 1.5, length=2)
+            bar.outline.set_visible(False)
         inch_text(figure, left + side / 2, 0.22, title, ha="center", size=SMALL)
-        inch_text(figure, left + side / 2, 0.5 + side + 0.05, text, ha="center", size=SMALL)
+        inch_text(figure, left + side / 2, 0.35 + side + 0.22, text, ha="center", size=SMALL)
     return figure
 
 
@@ -162,14 +170,15 @@ def split_dots(results: dict[str, dict[str, np.ndarray]], chance: dict[str, floa
     """Accuracies of two ways to split, for each kind of labels: a dot per random split, a bar at the mean.
 
     Args:
-        results: kind of labels -> {"slice-level": (R,), "patient-level": (R,)}; chance: kind of labels -> accuracy of guessing.
+        results: kind of labels -> {"slice-level": (R,), "patient-level": (R,)}; chance: kind -> accuracy of guessing.
     """
     figure = sheet(3.1)
     axes = inch_axes(figure, 0.75, 0.3, WIDTH - 0.95, 2.2)
     ticks, place = [], 0
     for kind, ways in results.items():
-        axes.plot([place - 0.45, place + len(ways) - 0.55], [chance[kind]] * 2, color=GREY, linestyle="--", linewidth=1.2)
-        axes.text(place + len(ways) - 0.53, chance[kind], "guess", color=GREY, fontsize=SMALL, va="center")
+        ends = [place - 0.45, place + len(ways) - 0.55]
+        axes.plot(ends, [chance[kind]] * 2, color=GREY, linestyle="--", linewidth=1.2)
+        axes.text(place - 0.43, chance[kind] + 0.01, "guess", color=GREY, fontsize=SMALL, va="bottom")
         for way, values in ways.items():
             colour = VERMILION if way.startswith("slice") else BLUE
             spread = np.linspace(-0.16, 0.16, len(values))
@@ -216,9 +225,9 @@ def mask_comparison(pictures, reference, made, scores, names, note: str = "", li
 # ---- chapter 02 -----------------------------------------------------------------------------------------------------
 
 
-def curve_panels(panels: dict[str, dict[str, tuple]], *, xlabels: dict[str, str] | str = "", ylabels: Sequence[str] = (),
-                 logx: bool = False, references: dict[str, tuple[float, str]] | None = None, note: str = "",
-                 columns: int = 3, zero: bool = True):
+def curve_panels(panels: dict[str, dict[str, tuple]], *, xlabels: dict[str, str] | str = "", logx: bool = False,
+                 references: dict[str, tuple[float, str]] | None = None, note: str = "", columns: int = 3,
+                 zero: bool = True):
     """Small plots side by side: lines with optional error bars, one legend each where there are several lines.
 
     Args:
@@ -239,7 +248,8 @@ def curve_panels(panels: dict[str, dict[str, tuple]], *, xlabels: dict[str, str]
         if references and title in references:
             level, text = references[title]
             axes.axhline(level, color=GREY, linestyle="--", linewidth=1.2)
-            axes.text(0.98, level, text, transform=axes.get_yaxis_transform(), fontsize=SMALL, color=GREY, ha="right", va="bottom")
+            axes.text(0.02 if text == "floor" else 0.98, level, text, transform=axes.get_yaxis_transform(),
+                      fontsize=SMALL, color=GREY, ha="left" if text == "floor" else "right", va="bottom")
         plain_axes(axes, grid="y")
         axes.set_xlabel(xlabels if isinstance(xlabels, str) else xlabels[title], fontsize=SMALL)
         if logx:
@@ -250,8 +260,6 @@ def curve_panels(panels: dict[str, dict[str, tuple]], *, xlabels: dict[str, str]
         axes.tick_params(labelsize=SMALL - 0.5)
         if zero:
             axes.set_ylim(min(0, axes.get_ylim()[0]), None)
-        if ylabels:
-            axes.set_ylabel(ylabels[k % len(ylabels)], fontsize=SMALL)
         if len(lines) > 1:
             axes.legend(frameon=False, fontsize=SMALL - 0.5, handlelength=1.2, borderpad=0.1)
         inch_text(figure, left + (width - 0.72) / 2, top - 0.1, title, ha="center")
@@ -268,8 +276,10 @@ def reliability_plot(rows: list[dict], probs, note: str = ""):
         o = row["observed"]
         axes.plot([row["predicted"]] * 2, [o.low, o.high], color=BLUE, linewidth=1.5)
         axes.scatter([row["predicted"]], [o.value], s=30, color=BLUE, zorder=3)
-        axes.annotate(f"n = {row['n']}", (row["predicted"], o.value), xytext=(6, -3), textcoords="offset points", fontsize=SMALL - 0.5)
-    plain_axes(axes, grid="y").set(xlim=(-0.03, 1.12), ylim=(-0.03, 1.05), ylabel="share that is positive", xticklabels=[])
+        axes.annotate(f"n = {row['n']}", (row["predicted"], o.value), xytext=(6, -3), textcoords="offset points",
+                      fontsize=SMALL - 0.5)
+    plain_axes(axes, grid="y").set(xlim=(-0.03, 1.12), ylim=(-0.03, 1.05), ylabel="share that is positive")
+    axes.set_xticklabels([])
     under = inch_axes(figure, 1.9, 2.4, 3.4, 0.45)
     under.hist(np.asarray(probs), bins=20, range=(0, 1), color=PALE, edgecolor=GREY, linewidth=0.6)
     plain_axes(under).set(xlim=(-0.03, 1.12), xlabel="predicted probability of COVID-19", yticks=[])
@@ -294,7 +304,8 @@ def coverage_dots(rows: list[dict], target: float = 0.95, note: str = ""):
         axes.scatter([c.value], [k], color=BLUE if good else VERMILION, s=34, zorder=3)
         axes.text(1.06, k, f"{100 * c.value:.0f} %, width {row['width']:.3f}", fontsize=SMALL, va="center",
                   transform=axes.get_yaxis_transform())
-    plain_axes(axes, grid="x").set(ylim=(len(rows) - 0.5, -0.5), xlim=(min(0.2, min(r["coverage"].low for r in rows)), 1.01),
+    lowest = min(0.2, min(r["coverage"].low for r in rows))
+    plain_axes(axes, grid="x").set(ylim=(len(rows) - 0.5, -0.5), xlim=(lowest, 1.01),
                                    xlabel="share of studies whose interval holds the truth")
     axes.set_yticks(range(len(rows)), [r["name"] for r in rows], fontsize=SMALL)
     footnote(figure, note)

@@ -1,6 +1,7 @@
 """What the command line shows while a chapter runs: one line per cell, and the training log's last row in between."""
 
 import csv
+import shutil
 import sys
 import threading
 import time
@@ -18,10 +19,12 @@ class CellProgress:
         self.out, self.stream = Path(out), stream or sys.stdout
         self.live = self.stream.isatty()
         self.every = 2.0 if self.live else 60.0
+        self.columns = shutil.get_terminal_size().columns if self.live else 120
         self._stop, self._thread, self._began = threading.Event(), None, time.time()
 
     def __call__(self, event: str, number: int, total: int, heading: str, seconds: float) -> None:
-        head = f"  [{number:>{len(str(total))}}/{total}] {heading[:70]:<70}"
+        width = max(20, min(70, self.columns - 24))
+        head = f"  [{number:>{len(str(total))}}/{total}] {heading[:width]:<{width}}"
         if event == "start":
             self._write(head)
             self._stop.clear()
@@ -43,7 +46,8 @@ class CellProgress:
             row = last_row(self.out, self._began)
             seconds = time.monotonic() - began
             if self.live:
-                self._write(f"\r{head} {seconds:7.0f} s  {row[:60]}\x1b[K")
+                room = max(0, self.columns - len(head) - 13)
+                self._write(f"\r{head} {seconds:7.0f} s  {row[:room]}\x1b[K")
             elif row:
                 self._write(f"\n          after {seconds:.0f} s: {row}")
 

@@ -5,6 +5,7 @@ cell is ``run.finish()``. Everything in ``metrics.json`` outside "times" and "pa
 run is repeated on the same CPU.
 """
 
+import hashlib
 import io
 import json
 import math
@@ -182,6 +183,34 @@ class Run:
             sizes = {part: len(getattr(split, part)) for part in ("train", "val", "test")}
             kept["split"] = {"fingerprint": fingerprint(split, slices.names), **sizes}
         self._data.update(kept)
+
+    def export(self, images: dict[str, Any], names=None, *, method: str,
+               limits: str = "Made by a network; not for diagnosis. May repeat its training images.", **masks) -> Path:
+        """Write a synthetic data set with its datasheet to ``out/synthetic`` (see covlib.data.export.export_set).
+
+        Args:
+            images: class -> (N, 1, H, W) array or tensor in [-1, 1].
+            names: order of the classes, the positive one last; by default that of ``images``.
+            method: how they were made; limits: what they must not be used for.
+            masks: ``lung``, ``infection`` (label maps stacked in the order of ``names``), ``hu_window``, ``form``.
+        """
+        import numpy as np
+
+        from covlib.data.export import export_set
+        from covlib.plots.style import as_array
+
+        names = list(images if names is None else names)
+        counts = [len(images[name]) for name in names]
+        folder = self.checkpoint or self.out / "checkpoints"
+        files = [folder] if folder.is_file() else sorted(folder.rglob("*.safetensors"))
+        sums = [f"{file.name} (SHA-256 {hashlib.sha256(file.read_bytes()).hexdigest()})" for file in files]
+        sheet = {"method": method, "seed": self.seed, "checkpoint": "; ".join(sums) or "none: no weights were saved",
+                 "limits": limits, "chapter": self.chapter, "profile": self.profile, "trained on": self.data_name}
+        return export_set(self.out / "synthetic", np.concatenate([as_array(images[name], name) for name in names]),
+                          labels=np.repeat(np.arange(len(names)), counts), classes=names, datasheet=sheet,
+                          names=[f"{name}_{k:04d}" for name, n in zip(names, counts) for k in range(n)],
+                          patients=[f"{self.chapter}_{name}_seed{self.seed}" for name, n in zip(names, counts)
+                                    for _ in range(n)], **masks)
 
     @contextmanager
     def stage(self, name: str):

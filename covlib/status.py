@@ -11,6 +11,18 @@ from covlib.errors import ConfigError
 
 GENERATED = project.ROOT / "book" / "_generated"
 
+# The book as planned: chapter, what it is about, paper (empty where there is none). Those in _toc.yml are there.
+PLAN = (
+    ("01_data", "Virtual patients and real scans", ""),
+    ("02_judging", "How a synthetic image is judged", ""),
+    ("03_dcgan", "DCGAN: CT slices from noise", "Mann et al. {cite:p}`mann2021`"),
+    ("04_global_local", "Global and local generators: CT slices from masks", "Jiang et al. {cite:p}`jiang2020`"),
+    ("05_cosingan", "CoSinGAN: learning from a single slice", "Zhang et al. {cite:p}`zhang2020cosingan`"),
+    ("06_cyclegan", "CycleGAN: X-rays from one class to another", "Zunair and Ben Hamza {cite:p}`zunair2021`"),
+    ("07_cgan3d", "A conditional GAN for volumes", "Mangalagiri et al. {cite:p}`mangalagiri2021`"),
+    ("08_side_by_side", "All methods on one protocol", ""),
+)
+
 
 def show(what: str | None = None) -> str:
     """The numbers of recorded runs: all, one chapter's, or those in a run's folder, as text.
@@ -65,7 +77,8 @@ def generated() -> dict[str, str]:
     """The generated parts of the book: file name in ``book/_generated`` -> Markdown."""
     from covlib.data import sources
 
-    return {"datasets.md": sources.markdown_table(), "runs.md": _runs_table(), "versions.md": _versions_table()}
+    return {"chapters.md": _chapters_table(), "datasets.md": sources.markdown_table(), "runs.md": _runs_table(),
+            "versions.md": _versions_table()}
 
 
 def refresh() -> list[Path]:
@@ -76,6 +89,16 @@ def refresh() -> list[Path]:
         if not path.is_file() or path.read_text(encoding="utf-8") != text:
             changed.append(project.write_atomically(path, text))
     return changed
+
+
+def _chapters_table() -> str:
+    from covlib.chapters import table_of_contents
+    from covlib.tables import Table
+
+    here = {entry.removeprefix("book/") for entry in table_of_contents()}
+    rows = [[name[:2], f"[{text}]({name}.ipynb)" if name in here else text, paper or "–",
+             "here" if name in here else "planned"] for name, text, paper in PLAN]
+    return str(Table(["", "chapter", "paper", "state"], rows))
 
 
 def _runs_table() -> str:

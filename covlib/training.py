@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from covlib import batches
 from covlib.checkpoints import CheckpointStore, check_state, difference, jsonable, save_weights
-from covlib.devices import average_gradients, launch, resolve_device
+from covlib.devices import average_gradients, launch, resolve_device, seed_device
 from covlib.errors import ConfigError, TrainingError
 from covlib.methods import Method, Stage, Step, seeded
 from covlib.seeding import derive, torch_generator
@@ -317,7 +317,7 @@ class _Trainer:
             torch.compiler.cudagraph_mark_step_begin()
         step.index = index
         step.generator.manual_seed(derive(self.seed, "step", stage.name, index))
-        torch.manual_seed(derive(self.seed, "dropout", stage.name, index, self.rank))
+        seed_device(self.device, derive(self.seed, "dropout", stage.name, index, self.rank))
         self.augmenter.manual_seed(derive(self.seed, "augment", stage.name, index, self.rank))
         for name, spec in self.specs.items():
             for group in self.optimizers[name].param_groups:

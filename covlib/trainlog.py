@@ -90,10 +90,18 @@ class Progress:
                 held.close()
 
 
-def save_grid(images, path: Path) -> None:
-    """Write images (N, C, H, W) in [-1, 1] as one PNG, near square."""
-    from torchvision.utils import save_image
+def save_grid(images, path: Path, gap: int = 2) -> None:
+    """Write images (N, C, H, W) in [-1, 1], a tensor with one or three channels, as one PNG, near square."""
+    import numpy as np
+    from PIL import Image
 
-    images = images.detach().float().cpu() / 2 + 0.5
-    columns = max(1, round(len(images) ** 0.5))
-    write_atomically(path, lambda file: save_image(images.clamp(0, 1), file, format="png", nrow=columns))
+    pixels = ((images.detach().float().cpu().numpy() + 1) * 127.5).clip(0, 255).round().astype(np.uint8)
+    n, channels, height, width = pixels.shape
+    columns = max(1, round(n**0.5))
+    rows = -(-n // columns)
+    sheet = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap, channels), 255, np.uint8)
+    for i, image in enumerate(pixels):
+        y, x = (k * (size + gap) + gap for k, size in zip(divmod(i, columns), (height, width)))
+        sheet[y : y + height, x : x + width] = image.transpose(1, 2, 0)
+    picture = Image.fromarray(sheet[..., 0] if channels == 1 else sheet)
+    write_atomically(path, lambda file: picture.save(file, format="PNG"))

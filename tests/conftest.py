@@ -22,7 +22,7 @@ LAST = ("test_chapters.py", "test_book.py")  # these run chapters and build the 
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """The folder of real test images that COVLIB_REAL_DATA names; skips where it is not set, fails where it is wrong."""
+    """The folder of real test images that COVLIB_REAL_DATA names; skips where it is not set, fails where it is bad."""
     folder = os.environ.get("COVLIB_REAL_DATA")
     if not folder:
         pytest.skip("set COVLIB_REAL_DATA to the folder of real test images")

@@ -159,6 +159,14 @@ def test_nothing_half_written_is_seen(tmp_path):
     assert list(tmp_path.iterdir()) == [target]
 
 
+def test_a_file_is_replaced_never_rewritten(tmp_path):
+    path, other = tmp_path / "log.csv", tmp_path / "link"
+    path.write_text("old")
+    other.hardlink_to(path)
+    write_atomically(path, lambda file: file.write(b"new"))
+    assert path.read_text() == "new" and other.read_text() == "old"
+
+
 def test_a_failing_write_leaves_the_old_file(tmp_path):
     path = tmp_path / "log.csv"
     path.write_text("old")

@@ -1,5 +1,6 @@
 """A run: its checks, what it records, and that two equal runs leave equal files."""
 
+import hashlib
 import json
 import math
 import os
@@ -106,7 +107,8 @@ def test_the_same_run_twice_leaves_equal_files(tmp_path):
     first, second = files
     assert report.comparable(first) == report.comparable(second)
     assert first["paths"] != second["paths"] and first["times"]["wall_seconds"] > 0
-    assert (tmp_path / "first/figures/samples.png").read_bytes() == (tmp_path / "second/figures/samples.png").read_bytes()
+    figures = [(tmp_path / name / "figures/samples.png").read_bytes() for name in ("first", "second")]
+    assert figures[0] == figures[1]
 
 
 def test_what_the_file_holds(tmp_path):
@@ -129,8 +131,8 @@ def test_what_the_file_holds(tmp_path):
 
 
 @pytest.mark.parametrize("arguments, words", [
-    (("Positive Rate", 1.0), "lower-case"), (("a", math.nan), "finite"), (("a", math.inf), "finite"), (("a", "1"), "finite"),
-    (("a", None), "say in how="),
+    (("Positive Rate", 1.0), "lower-case"), (("a", math.nan), "finite"), (("a", math.inf), "finite"),
+    (("a", "1"), "finite"), (("a", None), "say in how="),
 ])
 def test_a_measurement_that_is_none(tmp_path, arguments, words):
     run = begin(tmp_path)
@@ -198,11 +200,29 @@ def test_the_cost_box_marks_this_runs_profile(tmp_path):
 
 @pytest.mark.parametrize("value, interval, unit, text", [
     (0.7134, (0.6612, 0.7534), "", "0.71 [0.66, 0.75]"), (43.2, (40.1, 46.3), "%", "43 % [40, 46]"),
-    (115_500_000, None, "", "115,500,000"), (0.01234, None, "", "0.0123"), (-0.5, (-0.9, -0.1), "", "−0.50 [−0.90, −0.10]"),
-    (None, None, "", "–"), (0.0, None, "", "0"), (1.0, (1.0, 1.0), "", "1 [1, 1]"), (31.87, (31.2, 32.5), "dB", "31.9 dB [31.2, 32.5]"),
+    (115_500_000, None, "", "115,500,000"), (0.01234, None, "", "0.0123"), (0.0, None, "", "0"),
+    (-0.5, (-0.9, -0.1), "", "−0.50 [−0.90, −0.10]"), (None, None, "", "–"), (1.0, (1.0, 1.0), "", "1 [1, 1]"),
+    (31.87, (31.2, 32.5), "dB", "31.9 dB [31.2, 32.5]"),
 ])
 def test_numbers_have_the_digits_their_interval_allows(value, interval, unit, text):
     assert runs.show_value(value, interval, unit) == text
+
+
+def test_a_synthetic_set_reads_back(tmp_path):
+    from covlib.data.layouts import load_slices
+
+    run = begin(tmp_path)
+    (run.out / "checkpoints").mkdir()
+    (run.out / "checkpoints" / "G.safetensors").write_bytes(b"weights")
+    images = {"covid": np.full((3, 1, 16, 16), 0.5, np.float32), "normal": np.full((2, 1, 16, 16), -0.5, np.float32)}
+    folder = run.export(images, ["normal", "covid"], method="a test")
+    sheet = (folder / "DATASHEET.md").read_text()
+    assert folder == run.out / "synthetic" and "a test" in sheet and hashlib.sha256(b"weights").hexdigest() in sheet
+    assert str(tmp_path) not in sheet
+    back = load_slices(str(folder), size=16, need=("labels",))
+    assert back.classes == ("normal", "covid") and sorted(back.labels) == [0, 0, 1, 1, 1]
+    for label, value in ((0, -0.5), (1, 0.5)):
+        assert np.allclose(back.images[back.labels == label], value, atol=1 / 255)
 
 
 def test_git_commit_is_none_in_an_installed_copy(tmp_path, monkeypatch):

@@ -11,9 +11,11 @@ import warnings
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -23,6 +25,7 @@ from covlib.errors import ConfigError, DataError, TrainingError
 from covlib.methods import Method, OptimizerSpec, Stage
 from covlib.seeding import derive, rng
 from covlib.training import fit, resolve_device
+from covlib.trainlog import save_grid
 
 SCRIPT = Path(__file__).with_name("tiny_gan.py")
 spec = importlib.util.spec_from_file_location("tiny_gan", SCRIPT)
@@ -230,11 +233,38 @@ def test_autocast_sees_the_weights_that_the_optimizer_has_just_moved(tmp_path):
 def test_frozen_networks_stay_as_they_are(tmp_path):
     first = TinyGAN(steps=(4,))
     fit(first, DATA, tmp_path / "a", **PLAIN)
-    both = TinyGAN(steps=(4, 4))
+    learning = []
+    both = TinyGAN(steps=(4, 4), on_step=lambda call, losses: learning.append(
+        {n for n, net in both.networks.items() if any(p.requires_grad for p in net.parameters())}))
     fit(both, DATA, tmp_path / "b", **PLAIN)
+    assert learning == [{"G", "D"}] * 4 + [{"R", "D"}] * 4
+    assert all(p.requires_grad for net in both.networks.values() for p in net.parameters())  # thawed at the end
     assert_same({k: v for k, v in weights(both).items() if k.startswith("G.")},
                 {k: v for k, v in weights(first).items() if k.startswith("G.")})  # BatchNorm statistics among them
     assert not torch.equal(weights(both)["D.0.weight"], weights(first)["D.0.weight"])
+
+
+def test_networks_may_grow_in_place_or_be_replaced(tmp_path):
+    class Growing(TinyGAN):
+        def begin_stage(self, stage):
+            super().begin_stage(stage)
+            if stage.name == "refine":
+                D = self.networks["D"]
+                D.append(nn.Conv2d(1, 1, 1))
+                D[0].bias.requires_grad_(False)
+                self.networks["G"] = nn.Sequential(self.networks["G"], nn.Identity())
+
+    whole, resumed = Growing(), Growing(on_step=stop_at(10))
+    fit(whole, DATA, tmp_path / "whole", **OPTIONS)
+    assert "G.0.0.weight" in weights(whole)
+    with pytest.raises(Stop):
+        fit(resumed, DATA, tmp_path / "stopped", **OPTIONS)
+    before = CheckpointStore(tmp_path / "stopped" / "checkpoints").newest()[1]["networks"]["D"]
+    resumed = Growing()
+    fit(resumed, DATA, tmp_path / "stopped", **OPTIONS)
+    assert_same(weights(resumed), weights(whole))
+    after = resumed.networks["D"].state_dict()
+    assert not torch.equal(after["3.weight"], before["3.weight"]) and torch.equal(after["0.bias"], before["0.bias"])
 
 
 def test_running_average_of_the_generator(tmp_path):
@@ -322,6 +352,18 @@ def test_what_a_run_leaves(reference):
     assert result.resumed_from is None and result.steps == 12 and result.seconds > 0
 
 
+@pytest.mark.parametrize("shape", [(5, 1, 3, 4), (4, 3, 2, 2), (1, 1, 2, 2)])
+def test_sample_grids_hold_the_images_in_order(tmp_path, shape):
+    pictures = torch.rand(shape) * 2.4 - 1.2
+    save_grid(pictures, tmp_path / "grid.png", gap=1)
+    grid = np.asarray(Image.open(tmp_path / "grid.png")).reshape(*Image.open(tmp_path / "grid.png").size[::-1], -1)
+    columns = round(shape[0] ** 0.5)
+    for i, picture in enumerate(pictures):
+        y, x = 1 + i // columns * (shape[2] + 1), 1 + i % columns * (shape[3] + 1)
+        got = torch.from_numpy(grid[y : y + shape[2], x : x + shape[3]].copy()).permute(2, 0, 1)
+        torch.testing.assert_close(got / 127.5 - 1, picture.clamp(-1, 1), atol=1 / 255 + 1e-6, rtol=0)
+
+
 def test_a_finished_run_is_loaded_not_repeated(reference):
     out, result, final = reference
     method = TinyGAN(seed=9, on_step=lambda call, losses: pytest.fail("trained again"))
@@ -346,6 +388,7 @@ def test_tensorboard(tmp_path):
 # -------------------------------------------------------------------------------------------- kill, resume, share
 
 
+@pytest.mark.slow
 def test_killed_at_random_steps_and_resumed_ends_the_same(tmp_path):
     whole = TinyGAN(steps=tiny.LONG)
     fit(whole, DATA, tmp_path / "whole", **OPTIONS)
@@ -397,6 +440,7 @@ def test_stopped_at_any_step_and_resumed_ends_the_same(reference, tmp_path, numb
     assert again.resumed_from == (None if number < 3 else (number - 1) // 2 * 2)
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_gradients_of_one(tmp_path):
     child = command(tmp_path, "--devices", 2)
     _, errors = child.communicate(timeout=180)

@@ -48,11 +48,12 @@ def atomic_folder(target, *, replaceable: str):
         target.parent.mkdir(parents=True, exist_ok=True)
         _sweep(target)
         if target.is_dir() and any(target.iterdir()) and not (target / replaceable).exists():
-            raise DataError(f"{target}: is not empty and holds no {replaceable}, so it is left alone; give a new folder")
+            raise DataError(f"{target}: is not empty and holds no {replaceable}, so it is left alone; give a new "
+                            "folder")
         partial = target.parent / f".{target.name}.partial-{os.getpid()}"
         partial.mkdir()
     except OSError as error:
-        raise DataError(f"{target}: cannot be written ({error.strerror}); give a folder with write permission") from error
+        raise DataError(f"{target}: cannot be written ({error.strerror}); give a folder you may write to") from error
     try:
         yield partial
         old = target.parent / f".{target.name}.old-{os.getpid()}"
@@ -61,6 +62,6 @@ def atomic_folder(target, *, replaceable: str):
         os.replace(partial, target)
         shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
-        raise DataError(f"{target}: writing failed ({error.strerror or error}); nothing was left half-written") from error
+        raise DataError(f"{target}: writing failed ({error.strerror or error}); nothing is kept of it") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)

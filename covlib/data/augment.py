@@ -1,8 +1,8 @@
 """Augmentation of whole batches where they lie (CPU or GPU), drawn from one ``torch.Generator`` of that device.
 
 Every function takes images (N, C, H, W), float in [-1, 1], and gives back the same shape; each image draws its own
-parameters. With ``masks`` (integers, (N, H, W) or (N, K, H, W)) the masks move along by nearest neighbour and the result
-is ``(images, masks)``. Nothing waits for the device: no value is read back to the host.
+parameters. With ``masks`` (integers, (N, H, W) or (N, K, H, W)) the masks move along by nearest neighbour, and what
+comes back is ``(images, masks)``. Nothing waits for the device: no value is read back to the host.
 """
 
 import math
@@ -58,7 +58,8 @@ def random_resized_crop(images: Tensor, generator: torch.Generator, *, scale=(0.
     return resized_crop(images, top, left, h, w, masks=masks)
 
 
-def resized_crop(images: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor, *, masks: Tensor | None = None):
+def resized_crop(images: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor, *,
+                 masks: Tensor | None = None):
     """Crop each image to its own box (N,) in pixels and stretch it bilinearly to the whole, as
     ``torchvision.transforms.functional.resized_crop(..., antialias=False)`` does."""
     y, x = _pixel_grid(images)
@@ -73,7 +74,7 @@ def resized_crop(images: Tensor, top: Tensor, left: Tensor, height: Tensor, widt
 
 
 def horizontal_flip(images: Tensor, generator: torch.Generator, *, p: float = 0.5, masks: Tensor | None = None):
-    """Mirror left and right with probability ``p`` each. Lung sides in a mask keep their label: swap them if they count."""
+    """Mirror left and right with probability ``p`` each. Lung sides in a mask keep their labels."""
     flip = _uniform(images, generator, 0, 1) < p
     moved = torch.where(flip[:, None, None, None], images.flip(-1), images)
     if masks is None:

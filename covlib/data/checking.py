@@ -104,7 +104,8 @@ def _check_masks(item: Item, shape) -> Iterator[str]:
         if path.parent.name == "class_mask" and other.is_file():
             differ = int(((mask > 0) != (read_mask(other) > 0)).sum()) if read_mask(other).shape == shape else -1
             if differ:
-                raise DataError(f"{other}: marks other pixels than class_mask does ({'other size' if differ < 0 else differ}); "
+                raise DataError(f"{other}: marks other pixels than class_mask does "
+                                f"({'other size' if differ < 0 else differ}); "
                                 "infection is class 1 or 2")
         yield kind
 
@@ -123,7 +124,8 @@ def _note_duplicates(thumbs: np.ndarray, items: list[Item], report: Report) -> N
         same = [(i, j) for i, j, k, _ in pairs if k == kind]
         if same:
             i, j = same[0]
-            report.notes.append(f"{len(same)} {kind} duplicate pair(s) among different patients, such as {items[i].name} "
+            report.notes.append(f"{len(same)} {kind} duplicate pair(s) among different patients, such as "
+                                f"{items[i].name} "
                                 f"and {items[j].name}")
 
 
@@ -148,7 +150,8 @@ def _check_volumes(found: Found, report: Report) -> None:
             if case.lung is not None and case.infection is not None and case.infection.any():
                 outside = float(((case.infection > 0) & (case.lung == 0)).sum() / (case.infection > 0).sum())
                 if outside > 0.5:
-                    report.problems.append(f"{group[0].path}: {outside:.0%} of the lesion mask lies outside the lung mask")
+                    report.problems.append(f"{group[0].path}: {outside:.0%} of the lesion mask lies outside the "
+                                           "lung mask")
     report.counts |= {"cases": len(found.items), "slices": slices, **{k: n for k, n in masks.items() if n}}
     if shapes:
         thin, thick = min(s[0] for s in steps), max(s[0] for s in steps)

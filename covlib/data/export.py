@@ -55,7 +55,8 @@ def export_set(folder, images, *, lung=None, infection=None, labels=None, classe
     """
     images = _checked_images(images)
     n, shape = len(images), images.shape[1:]
-    masks = {"lung_mask": _checked_mask("lung", lung, images), "class_mask": _checked_mask("infection", infection, images)}
+    masks = {"lung_mask": _checked_mask("lung", lung, images),
+             "class_mask": _checked_mask("infection", infection, images)}
     names = [f"{k:05d}" for k in range(n)] if names is None else [str(name) for name in names]
     patients = names if patients is None else [str(p) for p in patients]
     _check_lists(n, names, patients, labels, classes, datasheet, form, hu_window)
@@ -116,7 +117,8 @@ def _check_lists(n, names, patients, labels, classes, datasheet, form, hu_window
     if len(set(names)) < n or any(not name or "/" in name or name.startswith(".") for name in names):
         raise DataError("export: names must be different, not empty, without '/' and without a leading dot")
     if labels is not None and (min(labels) < 0 or max(labels) >= len(classes)):
-        raise DataError(f"export: labels run from {min(labels)} to {max(labels)} for {len(classes)} classes {tuple(classes)}")
+        raise DataError(f"export: labels run from {min(labels)} to {max(labels)} for {len(classes)} classes "
+                        f"{tuple(classes)}")
     missing = [field for field in REQUIRED if datasheet.get(field) in (None, "")]
     if missing:
         raise DataError(f"export: the datasheet says nothing on {', '.join(missing)}; {', '.join(REQUIRED)} are wanted")
@@ -161,7 +163,8 @@ def _json(folder, sheet: dict) -> str:
     try:
         return json.dumps(sheet, indent=2, ensure_ascii=False) + "\n"
     except TypeError as error:
-        raise DataError(f"{folder}: the datasheet holds what JSON cannot ({error}); text, numbers, lists, dicts are wanted") from error
+        raise DataError(f"{folder}: the datasheet holds what JSON cannot ({error}); text, numbers, lists, dicts are "
+                        "wanted") from error
 
 
 def _markdown(sheet: dict) -> str:
@@ -170,10 +173,13 @@ def _markdown(sheet: dict) -> str:
     for field, title in REQUIRED.items():
         lines += [f"## {title}", "", _text(sheet[field]), ""]
     window = sheet["hu_window"]
-    grey = f"[-1, 1] stands for HU {window[0] - window[1] / 2:g} to {window[0] + window[1] / 2:g}" if window else "display grey"
+    grey = "display grey"
+    if window:
+        grey = f"black to white stands for {window[0] - window[1] / 2:g} to {window[0] + window[1] / 2:g} HU"
     lines += ["## What is here", "", f"{sheet['images']} images of {'x'.join(map(str, sheet['size']))} pixels, "
-              f"{sheet['form']}; {grey}." + (f" Classes: {', '.join(sheet['classes'])}." if sheet["classes"] else ""), ""]
-    rest = {k: v for k, v in sheet.items() if k not in (*REQUIRED, "images", "size", "form", "classes", "hu_window", "caution")}
+              f"{sheet['form']}; {grey}. Classes: {', '.join(sheet['classes']) or 'none'}.", ""]
+    told = (*REQUIRED, "images", "size", "form", "classes", "hu_window", "caution")
+    rest = {k: v for k, v in sheet.items() if k not in told}
     lines += ["## Further", "", *(f"* {k}: {_text(v)}" for k, v in rest.items()), ""]
     return "\n".join(lines)
 

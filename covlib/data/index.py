@@ -124,18 +124,24 @@ def label_from_name(name: str) -> str | None:
 
 @dataclass
 class Table:
-    """Rows of a metadata table, found by a file's path (relative to the table) or, where that is unambiguous, its name."""
+    """Rows of a metadata table by the file names in it. A file is found by its path (relative to the table) or, where
+    only one row fits, by its name; "covid/1.png" in a table never means "normal/1.png"."""
 
     path: Path
     rows: dict[str, dict]
+    by_stem: dict[str, list[str]]
 
     def row(self, item: Item) -> dict:
         try:
             relative = item.path.relative_to(self.path.parent).as_posix()
         except ValueError:
             relative = item.path.name
-        keys = (relative, item.path.name, stem(item.path), item.name)
-        return next((self.rows[k] for k in keys if k in self.rows), {})
+        if relative in self.rows:
+            return self.rows[relative]
+        names = self.by_stem.get(stem(item.path), []) or self.by_stem.get(item.name, [])
+        fitting = [n for n in names if Path(n).parent.name in ("", item.path.parent.name)
+                   and Path(n).name in (item.path.name, stem(item.path), item.name)]
+        return self.rows[fitting[0]] if len(fitting) == 1 else {}
 
 
 def read_table(path: Path) -> Table:
@@ -151,17 +157,10 @@ def read_table(path: Path) -> Table:
             rows = [{k: (v or "").strip() for k, v in row.items() if isinstance(v, str | None) and k} for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: cannot be read as a CSV table ({error})") from error
-    table: dict[str, dict] = {}
-    short: dict[str, list[dict]] = {}
-    for row in rows:
-        name = row[key].rstrip("/")
-        table[name] = row
-        for alias in {Path(name).name, stem(Path(name))} - {name}:
-            short.setdefault(alias, []).append(row)
-    for alias, same in short.items():
-        if len(same) == 1:
-            table.setdefault(alias, same[0])
-    return Table(path, table)
+    table = Table(path, {row[key].rstrip("/"): row for row in rows}, {})
+    for name in table.rows:
+        table.by_stem.setdefault(stem(Path(name)), []).append(name)
+    return table
 
 
 def find_tables(root: Path) -> list[Table]:
@@ -183,7 +182,8 @@ def first_of(row: dict, columns) -> str:
     return next((row[c] for c in columns if row.get(c, "").lower() not in UNKNOWN), "")
 
 
-def assign_patients(found: Found, rule: Callable[[Item], str] | None = None, tables: list[Table] | None = None) -> Found:
+def assign_patients(found: Found, rule: Callable[[Item], str] | None = None,
+                    tables: list[Table] | None = None) -> Found:
     """Fill each item's patient (and label, where it has none) from tables, else by ``rule``, else one per file.
 
     ``found.notes`` says how many came from where.
@@ -192,21 +192,20 @@ def assign_patients(found: Found, rule: Callable[[Item], str] | None = None, tab
     counts = {"table": 0, "rule": 0, "file": 0}
     for item in found.items:
         rows = [row for row in (table.row(item) for table in tables) if row]
-        merged = {k: v for row in reversed(rows) for k, v in row.items() if v.lower() not in UNKNOWN}
-        label = first_of(merged, LABEL_COLUMNS)
+        told, label = (next(filter(None, (first_of(row, columns) for row in rows)), "")
+                       for columns in (PATIENT_COLUMNS, LABEL_COLUMNS))
         if item.label is None and label:
             item.label = canonical(label)
         if item.patient:
             continue
-        told = first_of(merged, PATIENT_COLUMNS)
         ruled = rule(item) if rule and not told else ""
         item.patient = told or ruled or item.name
         counts["table" if told else "rule" if ruled else "file"] += 1
     if counts["rule"]:
         found.notes.append(f"patients of {counts['rule']} files are guessed from their names")
-    if counts["file"]:
-        found.notes.append(f"{counts['file']} files name no patient: each counts as a patient of its own, so slices of one "
-                           "person may be on both sides of a split")
+    if counts["file"] and not (found.volumes and all(item.plane is None for item in found.items)):
+        found.notes.append(f"{counts['file']} of {len(found.items)} images name no patient: each counts as one of its "
+                           "own, so one person may be on both sides of a split")
     return found
 
 

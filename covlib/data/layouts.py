@@ -17,7 +17,8 @@ from covlib.errors import ConfigError, DataError
 
 NEEDS = ("labels", "lung", "infection")
 PHANTOM_PATIENTS, PER_PATIENT = 40, 4
-KNOWN = ("CLASS/*.png; image/ with class_mask/, infection_mask/ or lung_mask/; CASE/image.nii.gz; *.nii.gz; folders of DICOM "
+KNOWN = ("CLASS/*.png; image/ with class_mask/, infection_mask/ or lung_mask/; CASE/image.nii.gz; *.nii.gz; folders "
+         "of DICOM "
          "series; the registered sources' own layouts")
 
 
@@ -36,7 +37,8 @@ def find(data) -> Found:
         root = Path(data)
         return _understand(root.resolve() if root.exists() else _registered(str(data)))
     except PermissionError as error:
-        raise DataError(f"{error.filename}: no permission to read it; grant read access (chmod -R u+rX) or give another "
+        raise DataError(f"{error.filename}: no permission to read it; grant read access (chmod -R u+rX) or give "
+                        "another "
                         "folder") from None
 
 
@@ -46,7 +48,8 @@ def _understand(root: Path) -> Found:
             return _understand(sources.unpack_user_archive(root))
         found = plain_layouts.case(root)
         if found is None:
-            raise DataError(f"{root}: one file must be a volume (.nii, .nii.gz) or an archive (.zip, .tar.gz); give a folder "
+            raise DataError(f"{root}: one file must be a volume (.nii, .nii.gz) or an archive (.zip, .tar.gz); give "
+                            "a folder "
                             "for anything else")
         return found
     entries = list_folder(root)
@@ -75,7 +78,8 @@ def _registered(name: str) -> Path:
 def _complain_of_empty_classes(root: Path, folders: list[Path]) -> None:
     empty = [f for f in folders if not list_folder(f)]
     if folders and len(empty) == len(folders):
-        raise DataError(f"{empty[0]}: class folder holds no image, and no other folder in {root} does; known layouts are {KNOWN}")
+        raise DataError(f"{empty[0]}: class folder holds no image, and no other folder in {root} does; known "
+                        f"layouts are {KNOWN}")
 
 
 def detect(path) -> str:
@@ -106,8 +110,8 @@ def load_slices(data, *, size: int, need=(), window=(-600, 1500), seed: int = 0,
         seed: which patients and slices are taken where ``n_patients`` or ``per_patient`` say fewer than all.
         n_patients: at most so many patients, evenly over the classes (virtual ones: 40 if None).
         per_patient: at most so many slices each (volumes and virtual patients: 4 if None; images: all if None).
-            Volumes give axial slices evenly spaced over the lungs, or over the lesions where "labels" are needed and the
-            case is a sick one with a lesion mask.
+            Volumes give axial slices evenly spaced over the lungs, or over the lesions where "labels" are needed and
+            the case is a sick one with a lesion mask.
         labels: kinds of virtual patients.
         classes: class names to keep in folders, in any spelling; all if None. Order is ours: COVID-19 last.
         fit: "pad", "crop" or "stretch" to a square. Volumes are cut to the body first and keep their proportions.
@@ -157,7 +161,8 @@ def _chosen(found: Found, need, seed: int, n_patients: int | None, classes) -> l
         items = [i for i in items if i.label in wanted]
         absent = {canonical(c) for c in classes} - {i.label for i in items}
         if absent:
-            raise DataError(f"{found.root}: has no class {', '.join(sorted(absent))}; it has {', '.join(found.classes()) or 'none'}")
+            raise DataError(f"{found.root}: has no class {', '.join(sorted(absent))}; it has "
+                            f"{', '.join(found.classes()) or 'none'}")
     _check_need(found, items, need)
     if n_patients is None:
         return items
@@ -180,14 +185,17 @@ def _check_need(found: Found, items: list[Item], need) -> None:
         have = {i.label for i in items} - {None}
         if bare or len(have) < 2:
             what = f"{len(bare)} items have no label (first: {bare[0]})" if bare else f"the only class is {have.pop()}"
-            raise DataError(f"{found.root}: labels are needed, {what}; two classes are wanted: class folders, or metadata.csv "
+            raise DataError(f"{found.root}: labels are needed, {what}; two classes are wanted: class folders, or "
+                            "metadata.csv "
                             "with the columns file,label")
     if "infection" in need:
         bare = [i for i in items if i.infection is None and not (i.path / "infection_mask.nii.gz").exists()
                 and not (i.path / "infection_mask.nii").exists()]
         if bare:
-            raise DataError(f"{found.root}: lesion masks are needed, {len(bare)} of {len(items)} items have none (first: "
-                            f"{bare[0].name}); class_mask/ or infection_mask/ (images), infection_mask.nii.gz (cases) is wanted")
+            raise DataError(f"{found.root}: lesion masks are needed, {len(bare)} of {len(items)} items have none "
+                            "(first: "
+                            f"{bare[0].name}); class_mask/ or infection_mask/ (images), infection_mask.nii.gz (cases) "
+                            "is wanted")
 
 
 def _thinned(items: list[Item], per_patient: int | None, seed: int) -> list[Item]:
@@ -263,18 +271,20 @@ def load_cases(data, *, need=(), seed: int = 0, n_patients: int | None = None, s
                classes=None) -> Iterator[Case]:
     """Volumes one after another; only one is in memory at a time.
 
-    Arguments as in ``load_slices``; ``shape`` (Z, Y, X) resamples (virtual patients are made in it). ``labels``: kinds of
-    virtual patients, ("normal", "covid") if None. What is wrong with the folder as a whole is raised at once, what is
-    wrong with one case when its turn comes.
+    Arguments as in ``load_slices``; ``shape`` (Z, Y, X) resamples (virtual patients are made in it). ``labels``: kinds
+    of virtual patients, ("normal", "covid") if None. What is wrong with the folder as a whole is raised at once, what
+    is wrong with one case when its turn comes.
     """
     _check_arguments(1, need, None, n_patients)
     if str(data) == "phantom":
         return _phantom_cases(n_patients or PHANTOM_PATIENTS, seed, shape, tuple(labels or ("normal", "covid")))
     found = find(data)
     if not found.volumes:
-        raise DataError(f"{found.root}: holds images ({found.kind}), volumes are needed: CASE/image.nii.gz, *.nii.gz or DICOM")
+        raise DataError(f"{found.root}: holds images ({found.kind}), volumes are needed: CASE/image.nii.gz, "
+                        "*.nii.gz or DICOM")
     if found.kind == "medseg":
-        raise DataError(f"{found.root}: holds 100 unrelated slices, volumes are needed: CASE/image.nii.gz, *.nii.gz or DICOM")
+        raise DataError(f"{found.root}: holds 100 unrelated slices, volumes are needed: CASE/image.nii.gz, *.nii.gz "
+                        "or DICOM")
     items = _chosen(found, need, seed, n_patients, classes)
     return _cases(items, need, shape)
 

@@ -69,7 +69,8 @@ def _lungs_from(air: np.ndarray, hu: np.ndarray, body: np.ndarray, gas: np.ndarr
     """Labelled lungs from the air inside the body."""
     lung_air = _without_airways(air, hu, spacing)
     lungs = _largest(lung_air, spacing)
-    gas = ndimage.binary_dilation(gas | (air & ~lung_air), _disk(3.0, spacing))  # its blurred rim looks like injured lung
+    # the blurred rim of gas and airways looks like injured lung
+    gas = ndimage.binary_dilation(gas | (air & ~lung_air), _disk(3.0, spacing))
     lungs = _with_injured(lungs, hu, body & ~gas, spacing)
     return _closed(_part(lungs, body, spacing), spacing)
 
@@ -91,7 +92,8 @@ def _inside_air(hu: np.ndarray, smooth: np.ndarray, gas: np.ndarray, spacing) ->
         hull = _hulls(body)
         open_ones &= ndimage.mean(hull, label, numbers) > 0.5
         inside, body = inside | open_ones, hull if open_ones.any() else body
-    emptiest = np.where(sizes > 0.5 * sizes.max(), GAS_BELOW, AIRWAY_BELOW)  # a lung with emphysema, or a gap in an armpit
+    # a big one may be a lung with emphysema, a small one is the gap of an armpit
+    emptiest = np.where(sizes > 0.5 * sizes.max(), GAS_BELOW, AIRWAY_BELOW)
     return np.concatenate(([False], inside & (typical > emptiest)))[label], body
 
 
@@ -193,14 +195,18 @@ def _part(lungs: np.ndarray, body: np.ndarray, spacing) -> np.ndarray:
         between = (np.average(across[left], weights=sizes[left]) + np.average(across[~left], weights=sizes[~left])) / 2
         line = np.clip(between, line - 0.12 * width, line + 0.12 * width)
     side = np.concatenate(([0], np.where(across > line, LEFT, RIGHT))).astype(np.uint8)[label]
+    here = np.broadcast_to(np.arange(lungs.shape[2]) > line, lungs.shape)
+    share = ndimage.mean(here, label, numbers)
+    joined = np.isin(label, numbers[(share > 0.25) & (share < 0.75)])  # both lungs in one piece: cut along the line
+    side[joined] = np.where(here[joined], LEFT, RIGHT)
     nearest = ndimage.distance_transform_edt(side == 0, spacing, return_distances=False, return_indices=True)
     return np.where(lungs, side[tuple(nearest)], 0).astype(np.uint8)
 
 
 def _two_pieces(lungs: np.ndarray, spacing) -> np.ndarray:
     """``lungs``, eroded in the plane by as little as parts it into two sides, each of a tenth of the whole at least."""
-    depth = ndimage.distance_transform_edt(np.pad(lungs, ((0, 0), (1, 1), (1, 1))), (1e6 if len(lungs) > 1 else 1, *spacing[1:]))
-    depth = depth[:, 1:-1, 1:-1]
+    padded = np.pad(lungs, ((0, 0), (1, 1), (1, 1)))
+    depth = np.stack([ndimage.distance_transform_edt(plane, spacing[1:]) for plane in padded])[:, 1:-1, 1:-1]
     for radius in (0, 1.5, 3, 5, 7.5, 10, 14, 20):
         pieces = depth > radius
         label, n = ndimage.label(pieces)
@@ -289,20 +295,33 @@ def _guessed_hu(image: np.ndarray, spacing) -> tuple[np.ndarray | None, np.ndarr
     outside = _touching_border((image <= 2 / 255)[None])[0]
     if outside.mean() > 0.5 or np.ptp(smooth[~outside]) < 0.1:
         return None, outside
-    cut = threshold_otsu(smooth[~outside])
-    rows, columns = (np.flatnonzero((~outside).any(axis)) for axis in (1, 0))
-    corners = np.ix_(rows[[0, -1]], columns[[0, -1]])
-    label, n = ndimage.label((smooth < cut) & ~outside)
-    sizes = np.bincount(label.ravel(), minlength=n + 1)
-    corner = np.unique(label[corners])
-    corner = corner[(corner > 0) & (sizes[corner] < 0.5 * sizes[1:].max(initial=0))]
-    outside |= np.isin(label, corner)
+    # the lower edge of the gap between the tones, plus one bin, so that a flat lung is not cut through
+    cut = threshold_otsu(smooth[~outside]) + np.ptp(smooth[~outside]) / 256
+    outside = outside | _room_in_grey((smooth < cut) & ~outside, (smooth >= cut) & ~outside, ~outside, spacing)
     shown = smooth[~outside]
     if not (shown < cut).any():
         return None, outside
     dark, bright = _mode(shown[shown < cut]), _mode(shown[shown >= cut])
     hu = -850 + (image - dark) / max(bright - dark, 0.05) * 890
     return np.where(outside, -1024, np.clip(hu, -1024, 3071)).astype(np.float32), outside
+
+
+def _room_in_grey(dark: np.ndarray, bright: np.ndarray, shown: np.ndarray, spacing) -> np.ndarray:
+    """Dark pieces round the body: outside the hull of all that is bright, or in the corners of what is shown. A lung
+    that reaches one corner of a tight crop is no room if it is large."""
+    solid = ndimage.binary_opening(bright, _disk(3.0, spacing)[0])
+    hull = _hulls(solid[None])[0]
+    rows, columns = (np.flatnonzero(shown.any(axis)) for axis in (1, 0))
+    label, n = ndimage.label(dark)
+    if not n:
+        return dark
+    numbers = np.arange(1, n + 1)
+    sizes = ndimage.sum_labels(dark, label, numbers)
+    corners = label[np.ix_(rows[[0, -1]], columns[[0, -1]])].ravel()
+    touched = np.array([(corners == k).sum() for k in numbers])
+    beside = ndimage.mean(hull, label, numbers) < 0.5
+    room = beside | (touched >= 2) | ((touched == 1) & (sizes < 0.5 * sizes[~beside & (touched < 2)].max(initial=0)))
+    return np.concatenate(([False], room))[label]
 
 
 def _mode(values: np.ndarray) -> float:

@@ -61,12 +61,13 @@ def medseg(root: Path) -> Found | None:
         return None
     from covlib.data.scans import read_nifti
 
-    # only the header is needed here, but a damaged file should be found before anything else is read
+    # which axis holds the slices depends on the affine, so the file is read to count them
     planes = read_nifti(files["tr_im"]).array.shape[0]
     lungs = files.get("tr_lungmasks_updated") or files.get("tr_lungmasks") or files.get("tr_lung_mask")
-    items = [Item(f"tr_im_{k:03d}", files["tr_im"], lung=lungs, infection=files.get("tr_mask"), remap=NO_EFFUSION, plane=k,
-                  label="covid") for k in range(planes)]
-    return assign_patients(Found("medseg", root, items, True, ["every slice shows COVID-19; pleural effusion is left out"]))
+    items = [Item(f"tr_im_{k:03d}", files["tr_im"], lung=lungs, infection=files.get("tr_mask"), remap=NO_EFFUSION,
+                  plane=k, label="covid") for k in range(planes)]
+    notes = ["every slice shows COVID-19; pleural effusion is left out"]
+    return assign_patients(Found("medseg", root, items, True, notes))
 
 
 def radiopaedia(root: Path) -> Found | None:
@@ -80,14 +81,14 @@ def radiopaedia(root: Path) -> Found | None:
 
 
 def _radiopaedia_grey(array: np.ndarray) -> np.ndarray:
-    """COVID-19-CT-Seg stores its ten Radiopaedia cases as 0..255 for the window [-1250, 250] HU (its record says so)."""
+    """COVID-19-CT-Seg stores its ten Radiopaedia cases as 0..255 for [-1250, 250] HU (its record says so)."""
     if array.min() < -200:  # a copy that holds HU after all
         return array
     return np.rint(array.astype(np.float32) / 255 * 1500 - 1250)
 
 
 def covid19_ct_seg(root: Path) -> Found | None:
-    """Lung_and_Infection_Mask has 1 left lung, 2 right lung, 3 infection; Lung_Mask and Infection_Mask have one each."""
+    """Lung_and_Infection_Mask has 1 left lung, 2 right lung, 3 infection; the other two folders have one of them."""
     images = volumes_in(child(root, "COVID-19-CT-Seg_20cases"))
     if not images:
         return None
@@ -114,14 +115,16 @@ def cohen(root: Path) -> Found | None:
     for path in images_in(folder):
         row = table.row(Item(path.name, path))
         label = canonical(row.get("finding", ""))
-        frontal = row.get("view", "").upper().startswith(("PA", "AP")) and row.get("modality", "X-ray").lower() == "x-ray"
-        if label in ("covid", "pneumonia", "normal") and frontal:
+        frontal = row.get("view", "").upper().startswith(("PA", "AP"))
+        film = row.get("modality", "X-ray").lower() == "x-ray"
+        if label in ("covid", "pneumonia", "normal") and frontal and film:
             items.append(Item(path.name, path, patient=first_of(row, ("patientid",)), label=label))
         else:
             left_out += 1
     if not items:
-        raise DataError(f"{root / 'metadata.csv'}: no image in {folder} has a finding and a frontal view (PA, AP) in it")
-    notes = [f"{left_out} images left out: other findings, lateral views, CT, or not in metadata.csv"] if left_out else []
+        raise DataError(f"{root / 'metadata.csv'}: no image in {folder} has a finding and a frontal view (PA, AP) "
+                        "in it")
+    notes = [f"{left_out} images left out: other findings, lateral views, CT, not in the table"] if left_out else []
     return assign_patients(Found("cohen", root, items, False, notes), tables=[table])
 
 
@@ -172,7 +175,8 @@ def mosmed(root: Path) -> Found | None:
     if not kinds:
         return None
     masks = volumes_in(child(root, "masks"))
-    items = [Item(n, p, patient=n, label="normal" if f.name.endswith("0") else "covid", infection=masks.get(f"{n}_mask"))
+    label = lambda f: "normal" if f.name.endswith("0") else "covid"
+    items = [Item(n, p, patient=n, label=label(f), infection=masks.get(f"{n}_mask"))
              for f in kinds for n, p in volumes_in(f).items()]
     if not items:
         raise DataError(f"{studies}: holds no .nii.gz file in CT-0 ... CT-4; unpack the archive there")

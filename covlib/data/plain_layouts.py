@@ -63,15 +63,15 @@ def nifti(root: Path) -> Found | None:
         return None
     names = {stem(p): p for p in files}
     masks = {n for n in names if n.endswith(("_lung_mask", "_infection_mask"))}
-    items = [Item(n, p, label=label_from_name(n), lung=names.get(f"{n}_lung_mask"), infection=names.get(f"{n}_infection_mask"))
-             for n, p in names.items() if n not in masks]
+    items = [Item(n, p, label=label_from_name(n), lung=names.get(f"{n}_lung_mask"),
+                  infection=names.get(f"{n}_infection_mask")) for n, p in names.items() if n not in masks]
     if not items:
         raise DataError(f"{root}: holds masks but no images; NAME.nii.gz is wanted beside NAME_lung_mask.nii.gz")
     return _labelled(Found("nifti", root, items, True))
 
 
 def dicom(root: Path) -> Found | None:
-    """A DICOM series, or a folder of folders with one each. Patients are the folders' names unless a table says more."""
+    """A DICOM series, or a folder of folders with one each. Patients are the outer folders."""
     def holds(folder: Path) -> bool:
         return next((is_dicom(p) for p in list_folder(folder) if p.is_file() and not is_image(p)), False)
 
@@ -82,7 +82,8 @@ def dicom(root: Path) -> Found | None:
         inner = [folder] if holds(folder) else [f for f in folders_in(folder) if holds(f)]
         for series in inner:
             name = folder.name if series == folder else f"{folder.name}_{series.name}"
-            items.append(Item(name, series, patient=folder.name if series != folder else "", label=label_from_name(folder.name)))
+            patient = folder.name if series != folder else ""
+            items.append(Item(name, series, patient=patient, label=label_from_name(folder.name)))
     return _labelled(Found("dicom", root, items, True)) if items else None
 
 
@@ -118,7 +119,8 @@ def slices(root: Path) -> Found | None:
     for part, files in masks.items():
         missing = [n for n in names if n not in files]
         if missing:
-            raise DataError(f"{parts[part]}: {len(missing)} of {len(names)} images have no mask there (first: {missing[0]}); "
+            raise DataError(f"{parts[part]}: {len(missing)} of {len(names)} images have no mask there (first: "
+                            f"{missing[0]}); "
                             "every image needs one of equal name, or leave the folder out")
     lesions = masks.get("class_mask") or masks.get("infection_mask") or {}
     lungs = masks.get("lung_mask") or {}
@@ -166,4 +168,4 @@ def _unique(items: list[Item]) -> None:
             item.name += item.path.suffix
 
 
-LAYOUTS = {"case": case, "cases": cases, "slices": slices, "nifti": nifti, "classes": classes, "images": images, "dicom": dicom}
+LAYOUTS = {f.__name__: f for f in (case, cases, slices, nifti, classes, images, dicom)}

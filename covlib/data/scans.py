@@ -34,7 +34,7 @@ def window(hu, level: float = -600.0, width: float = 1500.0, dtype=np.float32) -
     """
     low = level - width / 2
     scaled = (np.asarray(hu).astype(dtype) - dtype(low)) * dtype(2 / width) - dtype(1)
-    return np.clip(scaled, -1, 1, out=scaled) if isinstance(scaled, np.ndarray) else np.clip(scaled, dtype(-1), dtype(1))
+    return np.clip(scaled, dtype(-1), dtype(1))
 
 
 def unwindow(x, level: float = -600.0, width: float = 1500.0):
@@ -84,28 +84,32 @@ def read_nifti(path) -> Volume:
             affine that is no orientation, or NaN or infinite voxels.
     """
     import nibabel
+    from nibabel.imageglobals import LoggingOutputSuppressor
 
     path = Path(path)
     try:
-        image = nibabel.load(path)
+        with LoggingOutputSuppressor():  # what nibabel mends in a header is no news to the user
+            image = nibabel.load(path)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except PermissionError:
         raise DataError(f"{path}: no permission to read it") from None
     except Exception as error:  # nibabel raises a dozen kinds; all mean the same to the user
-        raise DataError(f"{path}: cannot be read as NIfTI ({_first_line(error)}); a .nii or .nii.gz file is wanted") from error
+        raise DataError(f"{path}: cannot be read as NIfTI ({_first_line(error)}); a .nii or .nii.gz file is "
+                        "wanted") from error
     shape = _checked_shape(path, image)
     try:
-        data = image.dataobj.get_unscaled() if _unscaled(image) else image.dataobj.get_scaled(np.float32)
+        data = image.dataobj.get_unscaled() if _unscaled(image) else np.asarray(image.dataobj, np.float32)
     except (OSError, EOFError, ValueError, zlib.error) as error:
-        raise DataError(f"{path}: truncated or damaged ({_first_line(error)}); fetch or export the file again") from error
+        raise DataError(f"{path}: truncated or damaged ({_first_line(error)}); get the file again") from error
     data = np.asarray(data).reshape(shape)
     if data.dtype.kind not in "iufb":
         raise DataError(f"{path}: voxels are of type {data.dtype}; one number per voxel is wanted")
     if data.dtype.kind == "f":
         bad = data.size - np.count_nonzero(np.isfinite(data))
         if bad:
-            raise DataError(f"{path}: {bad} of {data.size} voxels are NaN or infinite; every voxel must be a finite number")
+            raise DataError(f"{path}: {bad} of {data.size} voxels are NaN or infinite; every voxel must be a finite "
+                            "number")
     text = image.header["descrip"].item().decode("latin-1") if "descrip" in image.header else ""
     return _orient(path, data, np.asarray(image.affine, np.float64), text)
 
@@ -144,9 +148,13 @@ def _orient(path: Path, data: np.ndarray, affine: np.ndarray, text: str = "") ->
     from nibabel import orientations as ornt
     from nibabel.affines import voxel_sizes
 
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
-        raise DataError(f"{path}: its affine is singular or not finite; a voxel grid with three directions is wanted")
-    change = ornt.ornt_transform(ornt.io_orientation(affine), ornt.axcodes2ornt(("L", "P", "S")))
+    sizes = voxel_sizes(affine) if np.isfinite(affine).all() else np.zeros(3)
+    if sizes.min() < 1e-3 or sizes.max() > 1e3:
+        raise DataError(f"{path}: its affine gives voxel sizes outside 0.001 to 1000 mm; a scanner's grid is wanted")
+    axes = ornt.io_orientation(affine)
+    if np.isnan(axes).any() or abs(np.linalg.det(affine[:3, :3] / sizes)) < 0.1:
+        raise DataError(f"{path}: its affine is singular; a voxel grid with three directions is wanted")
+    change = ornt.ornt_transform(axes, ornt.axcodes2ornt(("L", "P", "S")))
     array = ornt.apply_orientation(data, change)
     affine = affine @ ornt.inv_ornt_aff(change, data.shape)
     sizes = voxel_sizes(affine)
@@ -187,11 +195,13 @@ def read_volume_mask(path, like: Volume, labels: Iterable[int] = (0, 1, 2), rema
     """
     mask = read_nifti(path)
     if mask.array.shape != like.array.shape:
-        raise DataError(f"{path}: mask is {_dims(mask.array)} (z, y, x), its image {_dims(like.array)}; they must match")
+        raise DataError(f"{path}: mask is {_dims(mask.array)} (z, y, x), its image {_dims(like.array)}; they must "
+                        "match")
     corners = np.array(np.meshgrid(*[(0, n - 1) for n in like.array.shape[::-1]])).reshape(3, -1)
     shift = np.abs((mask.affine - like.affine)[:3, :3] @ corners + (mask.affine - like.affine)[:3, 3:]).max()
     if shift > 0.1 * min(like.spacing):
-        raise DataError(f"{path}: its affine puts voxels up to {shift:.3g} mm from its image's; mask and image must share one affine")
+        raise DataError(f"{path}: its affine puts voxels up to {shift:.3g} mm from its image's; mask and image must "
+                        "share one affine")
     mask.array = check_labels(path, mask.array, labels, remap)
     return mask
 
@@ -248,8 +258,9 @@ def read_case(path, *, name: str | None = None, patient: str = "", label: str | 
         image = path
     volume = read_nifti(image)
     array = volume.array if convert is None else convert(volume.array)
-    case = Case(name or (path.name if path.is_dir() else stem(path)), to_hu(image, array, check_range and IMAGE_TEXT not in volume.description),
-                volume.spacing, label=label, patient=patient, origin=volume.origin, meta={"file": image.name})
+    hu = to_hu(image, array, check_range and IMAGE_TEXT not in volume.description)
+    name = name or (path.name if path.is_dir() else stem(path))
+    case = Case(name, hu, volume.spacing, None, None, label, patient, volume.origin, {"file": image.name})
     if volume.tilt > 1:
         case.meta["tilt_degrees"] = round(volume.tilt, 2)
     if lung:
@@ -327,7 +338,8 @@ def read_dicom_series(folder, *, name: str | None = None, patient: str = "", lab
     volume = _orient(folder, stack.transpose(2, 1, 0), affine)
     return Case(name or folder.name, to_hu(folder, volume.array), volume.spacing, label=label,
                 patient=patient or str(first.get("PatientID") or ""), origin=volume.origin,
-                meta={"kernel": str(first.get("ConvolutionKernel", "")), "thickness_mm": float(first.get("SliceThickness") or 0)})
+                meta={"kernel": str(first.get("ConvolutionKernel", "")),
+                      "thickness_mm": float(first.get("SliceThickness") or 0)})
 
 
 def _dicom(path: Path):
@@ -360,11 +372,13 @@ def _sorted_positions(folder: Path, headers: list):
             if tag not in header:
                 raise DataError(f"{folder}: {Path(header.filename).name} has no {tag}; an axial CT series is wanted")
         if int(header.get("NumberOfFrames", 1) or 1) > 1 or header.get("SamplesPerPixel", 1) != 1:
-            raise DataError(f"{folder}: {Path(header.filename).name} is multi-frame or colour; one grey slice per file is wanted")
+            raise DataError(f"{folder}: {Path(header.filename).name} is multi-frame or colour; one grey slice per "
+                            "file is wanted")
     shapes = {(h.Rows, h.Columns) for h in headers}
     grids = {tuple(round(float(v), 4) for v in (*h.ImageOrientationPatient, *h.PixelSpacing)) for h in headers}
     if len(shapes) > 1 or len(grids) > 1:
-        raise DataError(f"{folder}: slices differ in size, orientation or pixel spacing; one series with one grid is wanted")
+        raise DataError(f"{folder}: slices differ in size, orientation or pixel spacing; one series with one grid "
+                        "is wanted")
     cosines = np.array(headers[0].ImageOrientationPatient, float)
     normal = np.cross(cosines[:3], cosines[3:])
     place = [float(normal @ np.array(h.ImagePositionPatient, float)) for h in headers]
@@ -374,7 +388,8 @@ def _sorted_positions(folder: Path, headers: list):
         raise DataError(f"{folder}: two slices lie at the same position; one file per slice is wanted")
     if len(gaps) and gaps.max() > 1.5 * np.median(gaps):
         at = int(gaps.argmax())
-        raise DataError(f"{folder}: {gaps[at]:.3g} mm between slices {at} and {at + 1}, {np.median(gaps):.3g} mm elsewhere; "
+        raise DataError(f"{folder}: {gaps[at]:.3g} mm between slices {at} and {at + 1}, {np.median(gaps):.3g} mm "
+                        "elsewhere; "
                         "slices are missing")
     return normal, [(place[i], headers[i]) for i in order]
 
@@ -385,7 +400,8 @@ def _rescaled(header) -> np.ndarray:
         stored = header.pixel_array
     except Exception as error:
         raise DataError(f"{header.filename}: pixel data cannot be decoded ({_first_line(error)})") from error
-    hu = stored.astype(np.float32) * np.float32(header.get("RescaleSlope", 1)) + np.float32(header.get("RescaleIntercept", 0))
+    slope, intercept = (np.float32(header.get(f"Rescale{k}", v)) for k, v in (("Slope", 1), ("Intercept", 0)))
+    hu = stored.astype(np.float32) * slope + intercept
     padding = header.get("PixelPaddingValue")
     if padding is not None:
         hu[stored == padding] = AIR
@@ -402,7 +418,8 @@ def read_dicom_image(path) -> np.ndarray:
         raise DataError(f"{path}: has shape {grey.shape}; one grey image is wanted")
     low, high = (0.0, 255.0) if header.get("BitsStored") == 8 else (float(grey.min()), float(grey.max()))
     grey = (grey - low) / max(high - low, 1e-6)
-    return np.clip(1 - grey if header.get("PhotometricInterpretation") == "MONOCHROME1" else grey, 0, 1).astype(np.float32)
+    inverted = header.get("PhotometricInterpretation") == "MONOCHROME1"
+    return np.clip(1 - grey if inverted else grey, 0, 1).astype(np.float32)
 
 
 # ---- folders ---------------------------------------------------------------------------------------------------------
@@ -418,4 +435,5 @@ def list_folder(folder) -> list[Path]:
     except NotADirectoryError:
         raise DataError(f"{folder}: is a file; a folder is wanted") from None
     except PermissionError:
-        raise DataError(f"{folder}: no permission to read it; grant read access (chmod u+rx) or give another folder") from None
+        raise DataError(f"{folder}: no permission to read it; grant read access (chmod u+rx) or give another "
+                        "folder") from None

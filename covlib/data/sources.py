@@ -341,7 +341,7 @@ def markdown_table(path: str | Path | None = None) -> str:
         how = f"`covlib data get {source.name}`" + ("" if source.access == "download" else " prints the steps")
         rows.append([f"[{source.title}]({source.homepage}) {{cite}}`{source.citation['key']}`",
                      f"{source.what['modality']}: {source.what['counts']}",
-                     f"{source.what['masks']}; {source.what['labels']}", _size_text(source),
+                     f"masks: {source.what['masks']}; labels: {source.what['labels']}", _size_text(source),
                      f"{named}. {licence['note']}", ", ".join(source.chapters), how])
     cells = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in cells) + "\n"

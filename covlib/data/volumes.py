@@ -25,8 +25,8 @@ def read_item(item: Item) -> Case:
 
 
 def slices_of(items: list[Item], size: int, need, hu_window, per_patient: int, root: Path) -> Loaded:
-    """Axial slices of every case: ``per_patient`` levels evenly over the lungs, or over the lesions (see ``load_slices``),
-    cut to the body's square."""
+    """Axial slices of every case, cut to the body's square: ``per_patient`` levels evenly over the lungs or the lesions
+    (see ``load_slices``)."""
     from covlib.data.export import read_datasheet
 
     whole = (read_datasheet(root) or {}).get("field_of_view") == "whole"
@@ -43,8 +43,9 @@ def slices_of(items: list[Item], size: int, need, hu_window, per_patient: int, r
             box = None if whole else body_box(case.hu[levels], case.spacing)
             for z in levels:
                 out.images.append(window(cut(case.hu[z], case.spacing, box, size), *hu_window)[None])
-                out.lung.append(None if case.lung is None else cut(case.lung[z], case.spacing, box, size))
-                out.infection.append(None if case.infection is None else cut(case.infection[z], case.spacing, box, size))
+                for part in ("lung", "infection"):
+                    mask = getattr(case, part)
+                    getattr(out, part).append(None if mask is None else cut(mask[z], case.spacing, box, size))
                 out.items.append(item)
                 out.names.append(f"{case.name}_z{z:03d}" if len(case.hu) > 1 else case.name)
     if made:
@@ -66,8 +67,11 @@ def _files(item: Item) -> list[Path]:
 
 
 def _file_digest(path: Path) -> bytes:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
 
 
 def read_planes(items: list[Item]) -> list[Case]:
@@ -86,7 +90,7 @@ def read_planes(items: list[Item]) -> list[Case]:
 
 
 def choose_levels(case: Case, n: int, diseased: bool = False) -> list[int]:
-    """At most ``n`` slice numbers, evenly over the lungs; for ``diseased`` and a sick case with a mask, over the lesions."""
+    """At most ``n`` slice numbers, evenly over the lungs, or over the lesions of a sick case (if ``diseased``)."""
     if len(case.hu) == 1:
         return [0]
     if diseased and case.label != "normal" and case.infection is not None and case.infection.any():

@@ -20,6 +20,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from covlib.devices import resolve_device
 from covlib.errors import ConfigError, DataError, TrainingError
 from covlib.seeding import derive, torch_generator
 
@@ -208,7 +209,7 @@ def train_classifier(model: Classifier, images, labels, *, val=None, epochs: int
     """
     x, y = _check_images(model, images), _check_labels(model, labels, len(images))
     steps, per_epoch = _length(len(x), epochs, steps, batch_size)
-    device = _device(device)
+    device = resolve_device(device)
     held_out = None
     if val is not None:
         held_out = _check_images(model, val[0]), _check_labels(model, val[1], len(val[0]), least=1)
@@ -298,15 +299,6 @@ def _length(n: int, epochs: int | None, steps: int | None, batch_size: int) -> t
     return steps, per_epoch
 
 
-def _device(device) -> torch.device:
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        return torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ConfigError(f"device {device!r} cannot be used here; 'cpu' or 'auto' can") from error
-
-
 def _optimiser(model, optimizer: str, schedule: str, lr: float, weight_decay: float, steps: int):
     kinds = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
     if optimizer not in kinds:
@@ -356,7 +348,7 @@ def _score(model: Classifier, held_out) -> tuple[float, float]:
 
 @torch.no_grad()
 def _settle(model: Classifier, x: torch.Tensor, seed: int, batch: int = 64) -> None:
-    """Batch normalisation's statistics as plain averages over batches of ``x``; the model is in eval mode afterwards."""
+    """Batch normalisation's statistics as plain averages over batches of ``x``; leaves the model in eval mode."""
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:

@@ -31,7 +31,7 @@ from covlib.training import FitResult, fit, resolve_device
 ROOT = 7  # side of the generator's first feature map (Section III)
 KERNEL, STRIDE, PADDING = 4, 2, 1  # "kernel size of (4, 4) and stride of (2, 2)"; padding 1 follows from the sizes
 
-JUDGE_BATCH = 32  # ours
+JUDGE_BATCH = 16  # ours
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,7 @@ class Config(BaseConfig):
     beta2: float = 0.999  # ours: PyTorch's default, the paper names beta1 only
     epochs: int = 3000
     crop_scale: float = 0.5  # ours: smallest area kept by RandomResizedCrop, as in the COVID-CT baseline code
+    crop_aspect: float = 4 / 3  # ours: widest aspect of the crop before it is squeezed to a square, torchvision's default
     flip: bool = True
     sets: int = 10
     set_size: int = 100
@@ -55,7 +56,7 @@ class Config(BaseConfig):
     judge_epochs: int = 50  # ours
     judge_weights: str = "imagenet"
     patients: int = 200  # ours: virtual patients, where data="phantom"
-    slices_per_patient: int = 4  # ours
+    slices_per_patient: int = 3  # ours
     arms_seeds: int = 5  # ours: repeats of the real against real-plus-synthetic comparison
 
     def __post_init__(self):
@@ -66,11 +67,12 @@ class Config(BaseConfig):
         """What each profile changes from the paper's values."""
         small = {"judge": "resnet18", "judge_weights": "none"}
         return {
-            "smoke": small | {"image_size": 56, "width": 8, "epochs": 2, "patients": 16, "slices_per_patient": 2,
-                              "judge_epochs": 2, "sets": 3, "set_size": 8, "arms_seeds": 2},
-            "cpu": small | {"image_size": 56, "width": 32, "epochs": 40, "crop_scale": 0.8, "patients": 120,
-                            "judge_epochs": 8, "arms_seeds": 2},
-            "gpu": {"width": 64, "epochs": 300, "crop_scale": 0.8, "patients": 400, "judge_epochs": 20},
+            "smoke": small | {"image_size": 56, "width": 8, "epochs": 2, "patients": 24, "slices_per_patient": 2,
+                              "judge_epochs": 1, "sets": 3, "set_size": 8, "arms_seeds": 2},
+            "cpu": small | {"image_size": 56, "width": 32, "epochs": 40, "crop_scale": 0.8, "crop_aspect": 1.1,
+                            "patients": 300, "judge_epochs": 4, "arms_seeds": 2},
+            "gpu": {"width": 64, "epochs": 300, "crop_scale": 0.8, "crop_aspect": 1.1, "patients": 400,
+                    "judge_epochs": 20},
             "paper": {},
         }
 
@@ -150,7 +152,8 @@ def normalise_brightness(images: Tensor, low: float = 0.01, high: float = 0.99) 
 
 def crop_and_flip(config: Config, images: Tensor, generator: torch.Generator) -> Tensor:
     """RandomResizedCrop and random horizontal flip (Section III) of images (N, C, S, S), on their device."""
-    images = augment.random_resized_crop(images, generator, scale=(config.crop_scale, 1.0))
+    images = augment.random_resized_crop(images, generator, scale=(config.crop_scale, 1.0),
+                                         ratio=(1 / config.crop_aspect, config.crop_aspect))
     return augment.horizontal_flip(images, generator) if config.flip else images
 
 
@@ -286,7 +289,7 @@ def train_judge(config: Config, images: Tensor, labels: np.ndarray, *, seed: int
     ``steps`` replaces the ``judge_epochs`` of the config.
     """
     judge = classifiers.build(config.judge, weights=None if config.judge_weights == "none" else config.judge_weights,
-                              small_stem=config.image_size < 112, seed=seed)
+                              seed=seed)
     history = classifiers.train_classifier(
         judge, images, labels, epochs=None if steps else config.judge_epochs, steps=steps, batch_size=JUDGE_BATCH,
         seed=seed, augment=partial(crop_and_flip, config), device=resolve_device(device))

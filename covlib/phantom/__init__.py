@@ -1,7 +1,7 @@
 """Virtual patients: a seeded 3-D thorax in Hounsfield units with lung and lesion masks, slices and X-rays of it.
 
-``generate(number)`` makes a CT scan, ``phantom_slices`` a set of slices, ``xray`` and ``phantom_xrays`` projections. Made to
-show methods, not anatomy: nobody's scan, no diagnostic worth.
+``generate(number)`` makes a CT scan, ``phantom_slices`` a set of slices, ``xray`` and ``phantom_xrays`` projections.
+Made to show methods, not anatomy: nobody's scan, no diagnostic worth.
 """
 
 from covlib.phantom.bench import bench
@@ -9,5 +9,15 @@ from covlib.phantom.generator import Subject, generate, phantom_slices, scan_sub
 from covlib.phantom.patient import MODALITIES, Patient, sample
 from covlib.phantom.xray import phantom_xrays, xray
 
-__all__ = ["MODALITIES", "Patient", "Subject", "bench", "generate", "phantom_slices", "phantom_xrays", "sample",
-           "scan_subject", "xray"]
+__all__ = [
+    "MODALITIES",
+    "Patient",
+    "Subject",
+    "bench",
+    "generate",
+    "phantom_slices",
+    "phantom_xrays",
+    "sample",
+    "scan_subject",
+    "xray",
+]

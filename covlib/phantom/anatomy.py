@@ -1,7 +1,7 @@
 """The shape of the chest: signed distances (mm, negative inside) to cage, body, mediastinum, diaphragm and lungs.
 
-All in the canonical frame of an average chest: midline x = 0 (patient's left positive), front y < 0, lowest point of the
-lungs z = 0; ``u`` = z / lung height. Size, tilt and a smooth random warp make each patient different.
+All in the canonical frame of an average chest: midline x = 0 (patient's left positive), front y < 0, lowest point of
+the lungs z = 0; ``u`` = z / lung height. Size, tilt and a smooth random warp make each patient different.
 """
 
 from dataclasses import dataclass
@@ -16,10 +16,10 @@ HEIGHT = 250.0  # canonical lung height in mm
 
 _U = (-0.45, -0.2, 0.0, 0.15, 0.3, 0.45, 0.6, 0.75, 0.86, 0.94, 0.985, 1.02, 1.1, 1.4)
 _CENTRE = (56, 57, 60, 62, 62, 60, 57, 51, 45, 40, 37, 35, 34, 34)
-_HALF_WIDTH = (76, 78, 78, 78, 77, 74.5, 70, 62, 52, 39, 27, 13, 8, 8)
-_HALF_DEPTH = (82, 86, 89, 91, 91, 89, 85, 77, 66, 51, 36, 20, 12, 12)
+_HALF_WIDTH = (76, 78, 78, 78, 77, 74.5, 70, 60, 47, 32, 20, 10, 8, 8)
+_HALF_DEPTH = (82, 86, 89, 91, 91, 89, 85, 76, 61, 42, 26, 14, 12, 12)
 _DEPTH_CENTRE = (2, 3, 2, 0, -1, -1, 0, 3, 7, 12, 15, 17, 18, 18)
-_FRONT_DEPTH = (64, 70, 78, 83, 85, 84, 80, 70, 58, 46, 40, 36, 34, 34)
+_FRONT_DEPTH = (64, 70, 78, 83, 85, 84, 80, 70, 56, 38, 24, 14, 12, 12)
 
 
 @dataclass
@@ -32,6 +32,7 @@ class Shape:
     u: np.ndarray
     t: np.ndarray  # position around the cage, 0 at the spine, 0.5 at the side, 1 at the sternum
     cage: np.ndarray
+    apex: np.ndarray  # distance above the top of the lungs
     body: np.ndarray
     mediastinum: np.ndarray
     heart: np.ndarray
@@ -66,8 +67,8 @@ class Anatomy:
         y = ((np.cos(a) * gy)[:, None] - (np.sin(a) * gx)[None, :]).astype(F) / F(sy)
         z = (grid.z / sz).astype(F)[:, None, None]
         lean = F(0.06 * p.age) * (z - F(120)) ** 2 / F(120) - F(2 * p.age)  # kyphosis: the upper back bends forward
-        x = x[None] + F(2.6) * self.warp_x(grid)
-        y = y[None] + F(2.6) * self.warp_y(grid) + lean * F(-0.6)
+        x = x[None] + F(3.4) * self.warp_x(grid)
+        y = y[None] + F(3.4) * self.warp_y(grid) + lean * F(-0.6)
         return x, y, z, z / F(HEIGHT)
 
     def shape(self, grid: Grid) -> Shape:
@@ -79,21 +80,25 @@ class Anatomy:
         depth, mid, front = curve(flat, _U, _HALF_DEPTH), curve(flat, _U, _DEPTH_CENTRE), curve(flat, _U, _FRONT_DEPTH)
         cage = ellipse(ax - centre, y - mid, half, depth)
         cage = smooth_union(cage, ellipse(x, y - mid + F(12), centre + half * F(0.45), front), 14)
+        apex = (z - F(HEIGHT)) * F(0.8) + F(0.011) * (ax - centre) ** 2  # the pleural cupola
         t = np.arctan2(ax, y - mid) * F(1 / np.pi)
         bumps = self.bumps(grid)
         heart = self._heart(x, y, z)
         spine = self._spine(ax, y, u)
         mediastinum = self._mediastinum(x, y, z, u, heart, bumps)
         dome = self._dome(x, y, z)
-        oblique, horizontal = self._fissures(x, y, z)
-        lung = np.maximum(np.maximum(cage, -mediastinum), np.maximum(-spine, -dome))
-        muscle = self._muscle(t, u, self.layers(grid))
+        layers = self.layers(grid)
+        oblique, horizontal = (d + F(2.2) * layers for d in self._fissures(x, y, z))
+        lung = np.maximum(np.maximum(np.maximum(cage, apex), -mediastinum), np.maximum(-spine, -dome))
+        muscle = self._muscle(t, u, layers)
         body = self._body(x, y, u, muscle, cage)
-        return Shape(x, y, z, u, t, cage, body, mediastinum, heart, spine, dome, lung, oblique, horizontal, muscle)
+        return Shape(
+            x, y, z, u, t, cage, apex, body, mediastinum, heart, spine, dome, lung, oblique, horizontal, muscle
+        )
 
     def _heart(self, x, y, z):
         k = F(self.patient.heart)
-        hx, hy, hz = x - F(25), y + F(30), z - F(78 + 3 * self.heart_axis[0])
+        hx, hy, hz = x - F(25), y + F(36), z - F(78 + 3 * self.heart_axis[0])
         a = F(0.50 + 0.05 * self.heart_axis[1])  # long axis to the left and to the front
         lx, ly = hx * np.cos(a) - hy * np.sin(a), hx * np.sin(a) + hy * np.cos(a)
         lz = hz + F(0.38) * lx
@@ -111,16 +116,16 @@ class Anatomy:
 
     def _mediastinum(self, x, y, z, u, heart, bumps):
         flat = u.ravel()
-        half = curve(flat, (-0.3, 0.0, 0.3, 0.5, 0.62, 0.72, 0.85, 1.0, 1.3), (20, 20, 24, 31, 31, 27, 26, 33, 36))
+        half = curve(flat, (-0.3, 0.0, 0.3, 0.5, 0.62, 0.72, 0.85, 1.0, 1.3), (20, 20, 24, 31, 31, 25, 23, 28, 34))
         lean = curve(flat, (0.0, 0.5, 0.7, 1.0), (6, 2, 3, 0))
         front = curve(flat, (0.0, 0.45, 0.6, 0.8, 1.0), (66, 68, 72, 66, 60))
         core = ellipse(x - lean, y + F(4), half, front) + F(1.5) * bumps
         aorta = ellipse(x - F(21), y - F(33), F(17), F(17))
         aorta = aorta + np.maximum(z - F(172), 0)
         core = smooth_union(core, aorta, 8)
-        junction = np.abs(x - lean - F(3)) - F(1.3) - F(0.7) * np.maximum(-y - F(60), 0)
+        junction = np.abs(x - lean - F(3)) - F(1.0) - F(0.14) * np.maximum(-y - F(66), 0)
         junction = np.maximum(junction, y + F(20))  # thin septum behind the sternum
-        core = smooth_union(core, junction, 10)
+        core = smooth_union(core, junction, 6)
         fat = F(1.5 + 0.12 * self.patient.fat_mm) * (1 + F(0.5) * bumps)
         return smooth_union(core, heart - np.maximum(fat, F(1)), 9)
 
@@ -133,7 +138,7 @@ class Anatomy:
         cx = np.where(x < 8, F(-56), F(64))
         dx = (x - cx) * np.sign(x - F(8))  # outward positive
         dx = dx / np.where(dx > 0, F(84), F(128))
-        dy = (y + F(10 + 5 * self.asym[1]))
+        dy = y + F(10 + 5 * self.asym[1])
         dy = dy / np.where(dy > 0, F(96), F(122))
         rho = dx * dx + dy * dy
         height = top * (1 - rho) - np.maximum(rho - 1, 0) * F(60)
@@ -150,21 +155,30 @@ class Anatomy:
         return oblique, horizontal
 
     def _muscle(self, t, u, layers):
-        """Thickness in mm of the muscle outside the ribs: latissimus and serratus, pectorals, erector spinae, shoulder."""
+        """Thickness in mm of the muscle outside the ribs: latissimus and serratus, pectorals, erector spinae,
+        shoulder."""
         side = np.exp(-(((t - F(0.42)) / F(0.17)) ** 2)) * F(15)
         flat = u.ravel()
-        pec = np.exp(-(((t - F(0.78)) / F(0.1)) ** 2)) * curve(flat, (0, 0.3, 0.5, 0.7, 0.9, 1.0), (3, 4, 10, 15, 18, 16))
+        pec = np.exp(-(((t - F(0.78)) / F(0.1)) ** 2)) * curve(
+            flat, (0, 0.3, 0.5, 0.7, 0.9, 1.0), (3, 4, 10, 15, 18, 16)
+        )
         back = np.exp(-(((t - F(0.12)) / F(0.12)) ** 2)) * F(20)
-        shoulder = curve(flat, (0.5, 0.7, 0.85, 1.0, 1.1), (0, 6, 24, 46, 64)) * np.exp(-(((t - F(0.42)) / F(0.3)) ** 2))
+        shoulder = curve(flat, (0.5, 0.7, 0.85, 1.0, 1.1), (0, 9, 36, 80, 110)) * np.exp(
+            -(((t - F(0.44)) / F(0.33)) ** 2)
+        )
         return (side + pec + back + shoulder + 2.5) * F(self.patient.muscle) * (1 + F(0.16) * layers)
 
     def _body(self, x, y, u, muscle, cage):
         p = self.patient
         flat = u.ravel()
         lateral = 10 + 14 * p.muscle + 0.75 * p.fat_mm
-        width = curve(flat, (-0.4, 0.0, 0.3, 0.6, 0.8, 0.95, 1.08, 1.2, 1.3, 1.4), (130, 134, 136, 136, 138, 144, 140, 106, 70, 58))
+        width = curve(
+            flat, (-0.4, 0.0, 0.3, 0.6, 0.8, 0.95, 1.08, 1.2, 1.3, 1.4), (130, 134, 136, 134, 136, 150, 154, 92, 58, 50)
+        )
         width = width + F(lateral)
-        front = curve(flat, (-0.4, 0.0, 0.3, 0.6, 0.8, 0.9, 1.0, 1.1, 1.25, 1.4), (95, 96, 97, 94, 80, 70, 58, 50, 44, 42))
+        front = curve(
+            flat, (-0.4, 0.0, 0.3, 0.6, 0.8, 0.9, 1.0, 1.1, 1.25, 1.4), (95, 96, 97, 94, 80, 70, 58, 50, 44, 42)
+        )
         front = front + F(3 + 4 * p.muscle + 0.55 * p.fat_mm)
         back = curve(flat, (-0.4, 0.0, 0.5, 0.8, 1.0, 1.1, 1.25, 1.4), (98, 108, 114, 111, 100, 92, 80, 72))
         back = back + F(3 * p.muscle + 0.42 * p.fat_mm)
@@ -172,7 +186,7 @@ class Anatomy:
         qx, qy = (x / width) ** 2, ((y - mid) / depth) ** 2
         f = np.sqrt(np.sqrt(qx * qx + qy * qy + F(0.9) * qx * qy))
         body = (f - 1) * np.minimum(width, depth) * F(0.95)
-        return smooth_union(body, cage - F(11) - muscle * F(0.75), 12)
+        return smooth_union(body, cage - F(11) - np.minimum(muscle, F(26)) * F(0.75), 12)
 
 
 def lobes(shape: Shape) -> np.ndarray:
@@ -192,4 +206,5 @@ def lung_share(shape: Shape, grid: Grid) -> np.ndarray:
     """Share of each voxel that is lung, with the oblique diaphragm averaged over the slice thickness."""
     w = grid.pixel
     share = cover(np.maximum(np.maximum(shape.cage, -shape.mediastinum), -shape.spine), w)
+    share *= cover(shape.apex, 0.5 * w + 0.8 * grid.thickness)
     return share * cover(-shape.dome, 0.7 * w + 0.8 * grid.thickness)

@@ -24,6 +24,13 @@ def bench(repeats: int = 3) -> list[dict]:
             start = time.perf_counter()
             job()
             took.append(time.perf_counter() - start)
-        rows.append({"name": name, "median_s": float(np.median(took)), "spread_s": max(took) - min(took),
-                     "repeats": repeats, "note": note})
+        rows.append(
+            {
+                "name": name,
+                "median_s": float(np.median(took)),
+                "spread_s": max(took) - min(took),
+                "repeats": repeats,
+                "note": note,
+            }
+        )
     return rows

@@ -48,7 +48,7 @@ def _spine(hu, s, grid, patient, texture):
     solid = cover(np.abs(zl) - F(PITCH / 2 - 2.2), wz)
     _bone(hu, body, w, 1.3, inner, solid, 620)
     end = band(np.abs(zl), PITCH / 2 - 3.4, PITCH / 2 - 2.0, wz) * cover(body, w)
-    paint(hu, end, F(480))
+    paint(hu, end, F(340))
     canal = ellipse(ax, y - F(75), F(10.5), F(8.5))
     arch = np.maximum(np.abs(canal - F(2.6)) - F(2.6), F(64) - y)
     lamina = cover(np.abs(zl - 1) - F(8.5), wz + 4)
@@ -61,7 +61,9 @@ def _spine(hu, s, grid, patient, texture):
     _bone(hu, cross, w, 1.4, inner + 60, cover(np.abs(zl - F(3)) - F(5.5), wz + 2), 700)
     tail = (s.z + (y - F(86)) * F(0.75) - F(FIRST)) / F(PITCH)
     tail = (tail - np.round(tail)) * F(PITCH)
-    spin = np.maximum(ax - F(2.3) - F(0.05) * (y - F(84)), np.maximum(F(84) - y, y - F(112)))
+    spin = np.maximum(
+        ax - F(2.3) - F(0.05) * (y - F(84)), np.maximum(F(84) - y, y - F(112) + F(70) * np.clip(s.u - F(0.9), 0, 0.4))
+    )
     _bone(hu, spin, w, 1.3, inner + 40, cover(np.abs(tail) - F(6), wz + 3), 700)
     paint(hu, cover(canal, w), F(-40))
     paint(hu, cover(canal + F(1.6), w), F(20))
@@ -70,7 +72,7 @@ def _spine(hu, s, grid, patient, texture):
 
 def rib_height(t: np.ndarray, number: np.ndarray) -> np.ndarray:
     """How far (mm) a rib has dropped below its vertebra at position ``t`` around the chest."""
-    fall = F(96) * np.minimum(t, 0.79) ** 1.25 - F(10) * np.exp(-(((t - 0.14) / 0.08) ** 2))
+    fall = F(122) * np.minimum(t, 0.79) ** 1.25 - F(10) * np.exp(-(((t - 0.14) / 0.08) ** 2))
     return fall - np.maximum(t - F(0.79), 0) * np.clip(number - 1, 0, 8) * F(42)
 
 
@@ -80,7 +82,7 @@ def _ribs(hu, s, grid, patient, texture):
     k = 1 + (F(FIRST) + rise * 0 - rib_height(s.t, F(5)) - s.z) / F(PITCH) + F(0.12) * np.sign(s.x)
     number = np.round(k)
     dz = np.abs(k - number) * F(PITCH)
-    wide = F(6.6) + F(grid.thickness * 0.2)
+    wide = F(5.9) + F(grid.thickness * 0.2)
     q = np.sqrt(((s.cage - F(5.5)) / F(3.7)) ** 2 + (dz / wide) ** 2)
     d = (q - 1) * F(3.7)
     ends = np.where(number < 11, F(0.785), np.where(number == 11, F(0.5), F(0.34)))
@@ -115,7 +117,11 @@ def _scapula(hu, s, grid, patient):
     curve = s.cage - F(19) - F(9) * up - F(34) * reach * (0.5 + up)
     half = F(0.028) + F(0.085) * np.sqrt(up)
     edge = np.maximum(np.abs(reach) - half, 0) * F(280)
-    thick = F(1.7) + F(3.4) * np.exp(-(((reach - half) / F(0.022)) ** 2)) + F(1.2) * np.exp(-(((reach + half) / F(0.016)) ** 2))
+    thick = (
+        F(1.7)
+        + F(3.4) * np.exp(-(((reach - half) / F(0.022)) ** 2))
+        + F(1.2) * np.exp(-(((reach + half) / F(0.016)) ** 2))
+    )
     d = np.sqrt(curve * curve + edge * edge) - thick
     exists = cover(F(0.42) - s.u, 0.02) * cover(s.u - F(1.02), 0.03)
     _bone(hu, d, w, 1.1, F(230), exists, 720)

@@ -12,7 +12,8 @@ from covlib.phantom.lesions import Disease
 from covlib.phantom.patient import Patient, sample
 from covlib.phantom.scanner import scan, to_int16
 from covlib.phantom.tissue import Tissue
-from covlib.phantom.vessels import lung_map, lung_trees
+from covlib.phantom.vessels import THINNEST, lung_map, lung_trees
+from covlib.seeding import rng
 
 _VOXELS = 280_000  # per slab: small enough for the cache, large enough for NumPy
 SPAN = (-0.05, 1.06)  # heights covered by a volume, in lung heights
@@ -21,11 +22,12 @@ SPAN = (-0.05, 1.06)  # heights covered by a volume, in lung heights
 class Subject:
     """A patient ready to be scanned: shape, vessel trees and disease are grown once, slabs rendered on demand."""
 
-    def __init__(self, patient: Patient):
+    def __init__(self, patient: Patient, pixel: float = 0.0):
+        """``pixel``: the finest pixel (mm) that will be asked for; vessels too thin to show there are not grown."""
         self.patient = patient
         self.anatomy = Anatomy(patient)
         self.map = lung_map(self.anatomy)
-        self.trees = lung_trees(self.anatomy, self.map)
+        self.trees = lung_trees(self.anatomy, self.map, thinnest=THINNEST * pixel)
         self.tissue = Tissue(self.anatomy, self.trees, Disease(self.anatomy, self.map))
 
     def render(self, z: np.ndarray, y: np.ndarray, x: np.ndarray, thickness: float, noise: bool = True):
@@ -68,15 +70,23 @@ def _axes(patient: Patient, ny: int, nx: int):
     return y, x
 
 
-def generate(number: int, *, seed: int = 0, label: str | None = None, modality: str | None = None,
-             shape: tuple[int, int, int] | None = None, levels=None) -> Case:
+def generate(
+    number: int,
+    *,
+    seed: int = 0,
+    label: str | None = None,
+    modality: str | None = None,
+    shape: tuple[int, int, int] | None = None,
+    levels=None,
+) -> Case:
     """The CT scan of virtual patient ``number``.
 
     Args:
         shape: voxels (Z, Y, X), Y equal to X; default 512x512 in plane and as many slices as the patient's slice
             thickness asks for. Spacing follows from the field of view.
-        levels: lung heights in (0, 1), 0 the base, 1 the apex: only these axial slices are made (``shape[1:]`` or 512x512
-            gives the matrix), in rising order, with the patient's slice thickness; spacing[0] is then that thickness.
+        levels: lung heights in (0, 1), 0 the base, 1 the apex: only these axial slices are made (``shape[1:]`` or
+            512x512 gives the matrix), in rising order, with the patient's slice thickness; spacing[0] is then that
+            thickness.
 
     Returns:
         Case with int16 HU, lung (1 left, 2 right) and infection masks (1 ground glass, 2 consolidation). The same
@@ -86,7 +96,9 @@ def generate(number: int, *, seed: int = 0, label: str | None = None, modality: 
         ConfigError: unknown label or modality, a shape that is not three positive numbers, a level outside (0, 1).
     """
     patient = sample(number, seed=seed, label=label, modality=modality)
-    return scan_subject(Subject(patient), shape=shape, levels=levels)
+    return scan_subject(
+        Subject(patient, patient.fov_mm / (shape[2] if shape and len(shape) == 3 else 512)), shape=shape, levels=levels
+    )
 
 
 def scan_subject(subject: Subject, *, shape=None, levels=None) -> Case:
@@ -109,21 +121,45 @@ def scan_subject(subject: Subject, *, shape=None, levels=None) -> Case:
         thickness = max(dz, 1.0)
     y, x = _axes(p, ny, nx)
     hu, lung, infection = subject.render(z, y, x, thickness)
-    meta = {"modality": p.modality, "kernel": p.kernel, "thickness_mm": round(thickness, 3), "sex": p.sex,
-            "contrast": p.contrast > 0, "lung_sides": True, "lesion_types": True,
-            "levels": None if levels is None else [float(v) for v in levels]}
-    return Case(name=p.name, hu=hu, spacing=(float(dz), float(y[1] - y[0]), float(x[1] - x[0])), lung=lung,
-                infection=infection, label=p.label, patient=p.name, origin=(float(z[0]), float(-y[0]), float(-x[0])),
-                meta=meta)
+    meta = {
+        "modality": p.modality,
+        "kernel": p.kernel,
+        "thickness_mm": round(thickness, 3),
+        "sex": p.sex,
+        "contrast": p.contrast > 0,
+        "lung_sides": True,
+        "lesion_types": True,
+        "levels": None if levels is None else [float(v) for v in levels],
+    }
+    return Case(
+        name=p.name,
+        hu=hu,
+        spacing=(float(dz), float(y[1] - y[0]), float(x[1] - x[0])),
+        lung=lung,
+        infection=infection,
+        label=p.label,
+        patient=p.name,
+        origin=(float(z[0]), float(-y[0]), float(-x[0])),
+        meta=meta,
+    )
 
 
-def phantom_slices(n_patients: int, *, size: int, per_patient: int, seed: int = 0, labels=("normal", "covid"),
-                   modality: str | None = None, window=(-600, 1500), first: int = 0) -> SliceSet:
+def phantom_slices(
+    n_patients: int,
+    *,
+    size: int,
+    per_patient: int,
+    seed: int = 0,
+    labels=("normal", "covid"),
+    modality: str | None = None,
+    window=(-600, 1500),
+    first: int = 0,
+) -> SliceSet:
     """Axial slices of ``n_patients`` virtual patients, with lung and infection masks.
 
-    Patients ``first`` ... ``first + n_patients - 1`` take the ``labels`` in turn, so classes are balanced. Diseased patients'
-    slices are taken where the lungs are diseased; normal ones' at heights drawn from the same range, so that height alone
-    does not tell the classes apart.
+    Patients ``first`` ... ``first + n_patients - 1`` take the ``labels`` in turn, so classes are balanced. Diseased
+    patients' slices are taken where the lungs are diseased; normal ones' at heights drawn from the same range, so
+    that height alone does not tell the classes apart.
 
     Returns:
         SliceSet with images (n_patients * per_patient, 1, size, size) in [-1, 1].
@@ -132,7 +168,8 @@ def phantom_slices(n_patients: int, *, size: int, per_patient: int, seed: int = 
     images, lung, infection, names, patients, classes = [], [], [], [], [], []
     for i in range(first, first + n_patients):
         label = labels[i % len(labels)]
-        subject = Subject(sample(i, seed=seed, label=label, modality=modality))
+        patient = sample(i, seed=seed, label=label, modality=modality)
+        subject = Subject(patient, patient.fov_mm / size)
         case = scan_subject(subject, shape=(1, size, size), levels=_pick_levels(subject, per_patient))
         low = window[0] - window[1] / 2
         images.append(np.clip((case.hu - F(low)) * F(2 / window[1]) - 1, -1, 1).astype(F))
@@ -142,8 +179,18 @@ def phantom_slices(n_patients: int, *, size: int, per_patient: int, seed: int = 
         patients += [case.patient] * per_patient
         classes += [labels.index(label)] * per_patient
     stack = np.concatenate(images)[:, None]
-    return SliceSet(stack, patients, names, np.array(classes, np.int64), tuple(labels), np.concatenate(lung),
-                    np.concatenate(infection), tuple(window), "phantom", hashlib.sha256(stack.tobytes()).hexdigest())
+    return SliceSet(
+        stack,
+        patients,
+        names,
+        np.array(classes, np.int64),
+        tuple(labels),
+        np.concatenate(lung),
+        np.concatenate(infection),
+        tuple(window),
+        "phantom",
+        hashlib.sha256(stack.tobytes()).hexdigest(),
+    )
 
 
 def _check_labels(labels):
@@ -154,8 +201,6 @@ def _check_labels(labels):
 
 def _pick_levels(subject: Subject, n: int) -> np.ndarray:
     """``n`` lung heights: where there is disease, and from the same range in a normal patient."""
-    from covlib.seeding import rng
-
     p = subject.patient
     r = rng(p.seed, "phantom", p.number, "levels", n)
     ill = subject.lesion_levels()

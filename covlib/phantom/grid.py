@@ -6,6 +6,7 @@ a 64x64 slice looks like a 512x512 one that was averaged down.
 """
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -62,19 +63,25 @@ def smooth_union(a: np.ndarray, b: np.ndarray, k: float) -> np.ndarray:
 
 
 def ellipse(x, y, a, b) -> np.ndarray:
-    """Approximate signed distance to an axis-parallel ellipse with half axes ``a``, ``b`` (broadcast arrays or floats)."""
+    """Approximate signed distance to an axis-parallel ellipse with half axes ``a``, ``b`` (broadcast arrays or
+    floats)."""
     ux, uy = x / a, y / b
     f = np.sqrt(ux * ux + uy * uy) + F(1e-6)
     gx, gy = ux / a, uy / b
     return f * (f - F(1)) / np.sqrt(gx * gx + gy * gy + F(1e-9))
 
 
-def curve(u: np.ndarray, knots, values) -> np.ndarray:
-    """A smooth (monotone cubic) curve through ``values`` at ``knots``, shaped (Z, 1, 1)."""
+@cache
+def _table(knots: tuple, values: tuple):
     from scipy.interpolate import PchipInterpolator
 
-    at = np.clip(u, knots[0], knots[-1])
-    return PchipInterpolator(knots, values)(at).astype(F)[:, None, None]
+    at = np.linspace(knots[0], knots[-1], 400)
+    return at, PchipInterpolator(knots, values)(at)
+
+
+def curve(u: np.ndarray, knots: tuple, values: tuple) -> np.ndarray:
+    """A smooth (monotone cubic) curve through ``values`` at ``knots``, constant beyond them, shaped (Z, 1, 1)."""
+    return np.interp(u, *_table(knots, values)).astype(F)[:, None, None]
 
 
 class Field:

@@ -1,8 +1,9 @@
 """Disease that follows the lung: where lesions sit, how they spread, what density they have.
 
-COVID-19: bilateral, peripheral, dorsal, lower-lobe ground glass with some consolidation (Bernheim et al., Radiology 2020,
-doi 10.1148/radiol.2020200463; Pan et al., Radiology 2020, doi 10.1148/radiol.2020200370). Other pneumonia: one lobe
-(sometimes two) filled from the pleura inwards, stopped by the fissure, with air bronchograms and a ground-glass rim.
+COVID-19: bilateral, peripheral, dorsal, lower-lobe ground glass with some consolidation (Bernheim et al., Radiology
+2020, doi 10.1148/radiol.2020200463; Pan et al., Radiology 2020, doi 10.1148/radiol.2020200370). Other pneumonia: one
+lobe (sometimes two) filled from the pleura inwards, stopped by the fissure, with air bronchograms and a ground-glass
+rim.
 """
 
 from dataclasses import dataclass
@@ -51,7 +52,7 @@ class Disease:
     def _seed_covid(self, r, lungs):
         p = self.patient
         left = lungs.lobe < 3
-        weight = np.exp(-lungs.depth / 11) * (0.25 + 1.9 * lungs.v**2) * np.exp(-((lungs.u - 0.27) / 0.28) ** 2)
+        weight = np.exp(-lungs.depth / 11) * (0.25 + 1.9 * lungs.v**2) * np.exp(-(((lungs.u - 0.27) / 0.28) ** 2))
         weight = weight * (lungs.u > 0.03)
         n = int(10 + 46 * p.severity + r.integers(0, 8))
         share = np.clip(0.5 + r.normal(0, 0.1), 0.35, 0.65)
@@ -65,7 +66,7 @@ class Disease:
         self.blobs = lungs.points[chosen], size.astype(F), r.uniform(0.75, 1.15, len(chosen)).astype(F)
         solid = r.random(len(chosen)) < 0.15 + 0.75 * p.consolidated
         self.solid = self.blobs[2] * solid * F(0.75 + 0.35 * p.consolidated)
-        self.target = float(r.uniform(-590, -430))
+        self.target = float(r.uniform(-560, -390))
 
     def _seed_lobar(self, r, lungs):
         p = self.patient
@@ -107,9 +108,10 @@ class Disease:
         g = (g * (1 + F(1.2) * noise) + F(0.9) * noise - F(0.36)) * F(3.0)
         if not self.solid.any():
             return g, np.full_like(g, -1)
-        c = _blobs(grid, points, size * F(0.62), self.solid) * (F(0.2) + F(0.8) * rim)
-        c = (c + F(0.22) * edge + F(0.16) * patch - F(0.56)) * F(3.6)
-        return g, np.minimum(c, g * 2)
+        c = _blobs(grid, points, size * F(0.85), self.solid) * (F(0.3) + F(0.7) * rim)
+        grain = self.grain(grid)
+        c = (c * (F(0.8) + F(0.5) * edge) + F(0.3) * patch + F(0.13) * grain - F(0.62)) * F(1.5) + F(0.1)
+        return g, np.minimum(c, g * F(1.2))
 
     def _lobar_fields(self, grid, shape, edge, patch):
         z, y, x = (a.astype(F) for a in (grid.z, grid.y, grid.x))
@@ -136,7 +138,9 @@ class Disease:
 
 def _blobs(grid: Grid, points, size, strength) -> np.ndarray:
     """Sum of Gaussian blobs, saturating at about 1.3: separable, so one small matrix product per slice."""
-    gx, gy, gz = (np.exp(-(((axis[:, None] - points[:, i]) / size) ** 2) / 2).astype(F)
-                  for i, axis in ((0, grid.x), (1, grid.y), (2, grid.z)))
+    gx, gy, gz = (
+        np.exp(-(((axis[:, None] - points[:, i]) / size) ** 2) / 2).astype(F)
+        for i, axis in ((0, grid.x), (1, grid.y), (2, grid.z))
+    )
     total = np.matmul(gy[None] * (gz * strength)[:, None, :], gx.T)
     return total / (1 + F(0.35) * total) * F(1.2)

@@ -1,7 +1,7 @@
 """Who a virtual patient is: everything that is drawn once, before any voxel is computed.
 
-``sample(number, seed=...)`` draws a :class:`Patient` from ``covlib.seeding.rng(seed, "phantom", number)`` alone, so that
-patient 17 is the same person whether or not patient 16 was ever made.
+``sample(number, seed=...)`` draws a :class:`Patient` from ``covlib.seeding.rng(seed, "phantom", number)`` alone, so
+that patient 17 is the same person whether or not patient 16 was ever made.
 """
 
 from dataclasses import dataclass
@@ -23,14 +23,16 @@ class Patient:
             (sharp kernel, shallower breath, so lungs 60 HU denser, and HU cut off at 400), the two appearances that
             the CoSinGAN paper (section 3.1, Fig. 5) finds in COVID-19-CT-Seg.
         sex: "F" or "M". ``height_mm``: lung height, sulcus to apex. ``width``, ``depth``: thorax scale, 1 = average.
-        fat_mm, muscle: subcutaneous fat in front, mm; muscle thickness, 1 = average. ``age``: 0 young .. 1 old (calcified
-            plaques, kyphosis, thinner marrow).
-        tilt_deg: rotation about the long axis. ``shift_mm``: position on the table (y, x). ``fov_mm``: side of the image.
-        thickness_mm: slice thickness, 1 to 7.5 mm. ``kernel``: "soft", "medium" or "sharp". ``noise_hu``: standard deviation
-            in soft tissue at 0.7 mm pixels. ``contrast``: enhancement of blood in HU, 0 = no contrast agent.
+        fat_mm, muscle: subcutaneous fat in front, mm; muscle thickness, 1 = average. ``age``: 0 young .. 1 old
+            (calcified plaques, kyphosis, thinner marrow).
+        tilt_deg: rotation about the long axis. ``shift_mm``: position on the table (y, x). ``fov_mm``: side of the
+            image.
+        thickness_mm: slice thickness, 1 to 7.5 mm. ``kernel``: "soft", "medium" or "sharp". ``noise_hu``:
+            standard deviation in soft tissue at 0.7 mm pixels. ``contrast``: enhancement of blood in HU, 0 = no
+            contrast agent.
         lung_hu: mean density of the parenchyma. ``gradient_hu``: front-to-back rise of it.
-        heart: size factor of the heart. ``dome_mm``: height of the right diaphragm dome. ``severity``: 0..1 share of lung
-            that the disease strives for (0 in normal). ``consolidated``: 0..1 share of it that consolidates.
+        heart: size factor of the heart. ``dome_mm``: height of the right diaphragm dome. ``severity``: 0..1 share of
+            lung that the disease strives for (0 in normal). ``consolidated``: 0..1 share of it that consolidates.
         paving: crazy-paving pattern in the ground glass. ``table``: which of the three tables.
     """
 
@@ -89,16 +91,33 @@ def sample(number: int, *, seed: int = 0, label: str | None = None, modality: st
     level = {"soft": 9.0, "medium": 17.0, "sharp": 36.0}[kernel]
     noise = float(level * r.uniform(0.75, 1.35) * (1.25 / min(thickness, 3.0)) ** 0.35)
     width, depth = (float(v) for v in size * r.normal(1, (0.035, 0.05)))
-    severity = float(0.08 + 0.5 * r.beta(1.7, 2.3))
+    severity = float(0.16 + 0.5 * r.beta(1.7, 2.3))
     share = float(r.beta(1.5, 3.0))
     return Patient(
-        number=int(number), seed=int(seed), label=label, modality=modality, sex=sex,
-        height_mm=float(252 * size * r.normal(1, 0.05)), width=width, depth=depth, fat_mm=fat,
-        muscle=float(r.normal(1.08 if sex == "M" else 0.85, 0.1)), age=float(r.beta(3, 2)),
-        tilt_deg=float(r.normal(0, 2.2)), shift_mm=(float(r.normal(0, 8)), float(r.normal(0, 7))),
-        fov_mm=float(2 * (163 * width + 0.78 * fat) * r.uniform(0.98, 1.13)), thickness_mm=thickness,
-        kernel=kernel, noise_hu=noise, contrast=float(r.uniform(90, 220)) if r.random() < 0.3 else 0.0,
-        lung_hu=float(r.normal(-862, 17) + (60 if modality == "B" else 0)), gradient_hu=float(r.normal(105, 14)),
-        heart=float(r.normal(1.0, 0.06)), dome_mm=float(r.normal(60, 8)),
-        severity=0.0 if label == "normal" else severity, consolidated=0.0 if label == "normal" else share,
-        paving=bool(r.random() < 0.3) and label == "covid", table=int(r.integers(3)))
+        number=int(number),
+        seed=int(seed),
+        label=label,
+        modality=modality,
+        sex=sex,
+        height_mm=float(252 * size * r.normal(1, 0.05)),
+        width=width,
+        depth=depth,
+        fat_mm=fat,
+        muscle=float(r.normal(1.08 if sex == "M" else 0.85, 0.1)),
+        age=float(r.beta(3, 2)),
+        tilt_deg=float(r.normal(0, 2.2)),
+        shift_mm=(float(r.normal(0, 8)), float(r.normal(0, 7))),
+        fov_mm=float(2 * (163 * width + 0.78 * fat) * r.uniform(0.98, 1.13)),
+        thickness_mm=thickness,
+        kernel=kernel,
+        noise_hu=noise,
+        contrast=float(r.uniform(90, 220)) if r.random() < 0.3 else 0.0,
+        lung_hu=float(r.normal(-862, 17) + (60 if modality == "B" else 0)),
+        gradient_hu=float(r.normal(105, 14)),
+        heart=float(r.normal(1.0, 0.06)),
+        dome_mm=float(r.normal(60, 8)),
+        severity=0.0 if label == "normal" else severity,
+        consolidated=0.0 if label == "normal" else share,
+        paving=bool(r.random() < 0.3) and label == "covid",
+        table=int(r.integers(3)),
+    )

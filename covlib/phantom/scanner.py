@@ -1,9 +1,10 @@
 """What the scanner adds: the kernel's blur or sharpening, noise with the kernel's grain, the round field of view.
 
-Blur and noise are made in one pass in the frequency domain, per slice: image spectrum times the kernel's transfer function,
-plus white noise times the square root of a noise power spectrum of filtered-backprojection shape, f * MTF(f)^2 (Riederer,
-Pelc, Chesler, Phys Med Biol 1978, doi 10.1088/0031-9155/23/3/004). Frequencies are in cycles per mm, so that coarse
-pixels see less of the noise, as they would after averaging.
+Blur and noise are made in one pass in the frequency domain, per slice: image spectrum times the kernel's transfer
+function, plus white noise times the square root of a noise power spectrum of filtered-backprojection shape,
+f * MTF(f)^2 with a small offset (Riederer, Pelc and Chesler, Phys Med Biol 1978; Kijewski and Judy, Phys Med Biol 1987,
+doi 10.1088/0031-9155/32/5/003). Frequencies are in cycles per mm, so that coarse pixels see
+less of the noise, as they would after averaging.
 """
 
 import numpy as np
@@ -23,8 +24,8 @@ def transfer(kernel: str, f: np.ndarray) -> np.ndarray:
 
 
 def scan(hu: np.ndarray, grid: Grid, patient: Patient, slices: list[int], body: np.ndarray) -> np.ndarray:
-    """HU of a slab as reconstructed: float32 (Z, Y, X). ``slices`` number the slices for the noise; ``body`` is the share of
-    soft tissue (0..1, (Z, Y, X)), where noise is strongest."""
+    """HU of a slab as reconstructed: float32 (Z, Y, X). ``slices`` number the slices for the noise; ``body`` is the
+    share of soft tissue (0..1, (Z, Y, X)), where noise is strongest."""
     from scipy import fft
 
     nz, ny, nx = hu.shape

@@ -1,9 +1,11 @@
 """Fills the shape with tissue: what each voxel holds, in Hounsfield units, before the scanner adds blur and noise.
 
-Values follow published tables: Hounsfield unit (Radiopaedia, rID 38181: fat -120 to -90, muscle 35 to 55, blood 30 to 45,
-liver 54 to 60, cancellous bone 300 to 400, cortical bone 500 to 1900), Kalender, Computed Tomography, 3rd ed., 2011,
-ch. 1 (lung -950 to -550, compact bone above 250), and Hansell et al., Fleischner Society glossary, Radiology 2008,
-doi 10.1148/radiol.2462070712 (ground glass: hazy, vessels still seen; consolidation: vessels hidden, air bronchogram).
+Values follow published tables of Hounsfield units: Buzug, Computed Tomography, 2008, p. 475, and Prokop and Galanski,
+Spiral and Multislice Computed Tomography of the Body, 2003 (lung -950 to -550, at inspiration about -850 to -910;
+spleen 35 to 55, blood 30 to 65, liver 45 to 65, spongy bone 50 to 300, compact bone 250 and more; fat -120 to -90).
+What lesions look like follows the Fleischner Society's glossary (Hansell et al., Radiology 2008, doi
+10.1148/radiol.2462070712): ground glass is hazy and leaves vessels visible, consolidation hides them and shows air
+bronchograms.
 """
 
 import numpy as np
@@ -81,7 +83,7 @@ class Tissue:
 
     def _clavicles(self, hu, grid):
         for side in (-1, 1):
-            points = [(20, -62, 222), (34, -66, 228), (66, -54, 238), (104, -22, 247), (138, 2, 252), (152, 8, 250)]
+            points = [(20, -66, 198), (34, -72, 204), (66, -64, 217), (104, -32, 230), (138, 0, 238), (152, 8, 240)]
             tube = polyline([(side * a, b, c) for a, b, c in points], (9, 7, 5.8, 5.6, 6, 6.5), self.place)
             paint(hu, draw(grid, tube), F(780))
             paint(hu, draw(grid, tube.grown(-1.8)), F(230))
@@ -89,7 +91,6 @@ class Tissue:
     def _wall(self, hu, s, grid, coarse):
         w, p = grid.pixel, self.patient
         body = s.body
-        paint(hu, band(body - F(6) - F(2) * coarse, 0, 0.8, w) * F(0.1), F(0))  # a gown
         if p.sex == "F":
             body = np.minimum(body, self._breast(s))
         paint(hu, cover(body, w), F(SKIN))
@@ -97,7 +98,11 @@ class Tissue:
         paint(hu, cover(body + F(1.8), w), fat)
         if p.sex == "F":
             gland = self._breast(s) + F(11) + F(7) * coarse
-            paint(hu, cover(gland, w + 4) * F(0.75 - 0.5 * p.age) * cover(-s.cage + F(24), 4), F(25))
+            paint(
+                hu,
+                cover(gland, w + 4) * F(0.75 - 0.5 * p.age) * cover(-s.cage + F(24), 4) * cover(body + F(4), w),
+                F(25),
+            )
         edge = s.cage - F(10) - s.muscle
         marbled = (F(MUSCLE) - F(9 + 12 * p.age) * np.clip(coarse, 0, 2) + F(15 if p.contrast else 0)).astype(F)
         inside = cover(body + F(4), w)
@@ -114,7 +119,9 @@ class Tissue:
     def _breast(self, s):
         p = self.patient
         size = F(min(0.5 + 0.024 * p.fat_mm, 1.2))
-        q = np.sqrt(((np.abs(s.x) - 74) / (62 * size)) ** 2 + ((s.y + 84) / (46 * size)) ** 2 + ((s.z - 96) / (66 * size)) ** 2)
+        q = np.sqrt(
+            ((np.abs(s.x) - 74) / (62 * size)) ** 2 + ((s.y + 84) / (46 * size)) ** 2 + ((s.z - 96) / (66 * size)) ** 2
+        )
         return (q - 1) * F(46) * size
 
     # -- inside the ribs, outside the lungs --------------------------------------------------------------------------
@@ -124,6 +131,7 @@ class Tissue:
         boost = F(self.patient.contrast)
         fat = (F(FAT + 8) + F(7) * coarse).astype(F)
         paint(hu, cover(s.cage, w), fat)
+        paint(hu, cover(s.cage, w) * cover(-s.apex, wz + 6), F(MUSCLE - 12))  # neck, above the lungs
         paint(hu, band(s.mediastinum, -1.1, 0.6, w) * cover(s.cage, w), F(20))  # pleura and pericardium
         self._heart(hu, s, grid, coarse, boost)
         great = draw(grid, self.great.grown(1.3))
@@ -141,14 +149,16 @@ class Tissue:
     def _heart(self, hu, s, grid, coarse, boost):
         w = grid.pixel
         muscle = s.heart + F(1.5)
-        groove = np.abs(s.x - F(2) + F(0.35) * (s.y + 30)) + F(0.8) * s.heart  # atrioventricular groove, filled with fat
-        muscle = np.maximum(muscle, F(3) - groove)
+        groove = np.abs(s.x - F(2) + F(0.35) * (s.y + 36)) - F(0.17) * (s.heart + F(13))  # atrioventricular groove, fat
+        muscle = np.maximum(muscle, np.minimum(-groove, s.heart + F(13)))
         paint(hu, cover(muscle, w), (F(HEART) + F(0.35) * boost).astype(F))
         if self.patient.contrast:
-            left = np.sqrt(((s.x - 40) / 26) ** 2 + ((s.y + 24) / 21) ** 2 + ((s.z - 74) / 27) ** 2)
-            right = np.sqrt(((s.x - 4) / 24) ** 2 + ((s.y + 48) / 17) ** 2 + ((s.z - 74) / 26) ** 2)
-            atria = np.minimum(np.sqrt(((s.x + 22) / 20) ** 2 + ((s.y + 14) / 22) ** 2 + ((s.z - 86) / 30) ** 2),
-                               np.sqrt(((s.x - 3) / 31) ** 2 + ((s.y - 15) / 14) ** 2 + ((s.z - 104) / 18) ** 2))
+            left = np.sqrt(((s.x - 44) / 26) ** 2 + ((s.y + 34) / 21) ** 2 + ((s.z - 74) / 27) ** 2)
+            right = np.sqrt(((s.x - 4) / 24) ** 2 + ((s.y + 58) / 17) ** 2 + ((s.z - 74) / 26) ** 2)
+            atria = np.minimum(
+                np.sqrt(((s.x + 22) / 20) ** 2 + ((s.y + 14) / 22) ** 2 + ((s.z - 86) / 30) ** 2),
+                np.sqrt(((s.x - 3) / 31) ** 2 + ((s.y - 15) / 14) ** 2 + ((s.z - 104) / 18) ** 2),
+            )
             chamber = (np.minimum(np.minimum(left, right), atria) - 1) * F(20)
             chamber = np.maximum(chamber + F(0.5) * coarse, muscle + F(3))
             paint(hu, cover(chamber, w + 1), (F(BLOOD) + boost).astype(F))
@@ -171,7 +181,9 @@ class Tissue:
         grain = F(4) * coarse
         paint(hu, below, (F(FAT) + grain).astype(F))
         deep = s.dome + F(3.5)
-        liver = np.minimum(ellipse(s.x + F(66), s.y - F(4), F(92), F(108)), ellipse(s.x - F(2), s.y + F(50), F(66), F(40)))
+        liver = np.minimum(
+            ellipse(s.x + F(66), s.y - F(4), F(92), F(108)), ellipse(s.x - F(2), s.y + F(50), F(66), F(40))
+        )
         liver = np.maximum(np.maximum(liver, s.dome + F(1)), -ellipse(s.x - F(8), s.y - F(40), F(26), F(22)))
         paint(hu, below * cover(liver, w + 1), (F(LIVER) + F(0.3) * boost + grain).astype(F))
         spleen = ellipse(s.x - F(92), s.y - F(34), F(36), F(40))
@@ -183,15 +195,31 @@ class Tissue:
         paint(hu, below * cover(np.maximum(stomach + F(4), level), w + 1), F(-960))
         paint(hu, band(s.dome, -2.6, 0.0, wz) * cover(s.cage + F(0.5), w) * F(0.8), F(MUSCLE - 6))
         vessels = (F(BLOOD) + boost).astype(F)
-        aorta = np.minimum(ellipse(s.x - F(12), s.y - F(33), F(11), F(11)), ellipse(s.x + F(26), s.y - F(8), F(14), F(11)))
+        aorta = np.minimum(
+            ellipse(s.x - F(12), s.y - F(33), F(11), F(11)), ellipse(s.x + F(26), s.y - F(8), F(14), F(11))
+        )
         paint(hu, below * cover(aorta, w), vessels)
 
     def _great_vessels(self) -> Tubes:
         """Aorta with its arch and branches, pulmonary trunk and arteries, caval and brachiocephalic veins."""
         lines = (
-            ([(0, -20, 92), (-8, -26, 120), (-14, -26, 160), (-10, -20, 174), (2, -9, 183), (14, 8, 183), (21, 24, 175),
-              (22, 33, 162), (21, 35, 120), (18, 34, 70), (12, 32, 10), (8, 31, -60)],
-             (15, 16.5, 16, 15, 13.5, 13, 12.5, 12, 11.5, 11.5, 11, 10.5)),
+            (
+                [
+                    (0, -20, 92),
+                    (-8, -26, 120),
+                    (-14, -26, 160),
+                    (-10, -20, 174),
+                    (2, -9, 183),
+                    (14, 8, 183),
+                    (21, 24, 175),
+                    (22, 33, 162),
+                    (21, 35, 120),
+                    (18, 34, 70),
+                    (12, 32, 10),
+                    (8, 31, -60),
+                ],
+                (15, 16.5, 16, 15, 13.5, 13, 12.5, 12, 11.5, 11.5, 11, 10.5),
+            ),
             ([(14, -34, 100), (19, -28, 124), (22, -14, 141)], (15, 14.5, 13)),
             ([(20, -12, 141), (4, -4, 138), (-22, 1, 137), (-40, 4, 136)], (12, 11, 10.5, 8)),
             ([(22, -12, 142), (36, 6, 146), (44, 16, 140)], (12, 10.5, 8.5)),
@@ -242,15 +270,15 @@ class Tissue:
         vessels = draw(grid, self.trees.vessels) * bounds
         paint(hu, vessels, np.maximum(blood, hu * 0 + blood))
         main = self._main_airways()
-        shown = level <= (8 if lesions is not None else 5)
+        shown = level <= (8 if lesions is not None else 3)
         bronchi = self.trees.bronchi.pick(shown)
-        wall = draw(grid, bronchi.pick(level[shown] <= 5).grown(0.4, 1.12))
+        wall = draw(grid, bronchi.pick(level[shown] <= 3).grown(0.4, 1.12))
         draw(grid, main.grown(1.5), wall)
         paint(hu, wall * cover(s.cage, 2.0) * F(0.92), np.maximum(F(10), hu))
         lumen = draw(grid, bronchi.grown(-0.05))
         if lesions is not None:
-            late = draw(grid, bronchi.pick(level[shown] > 5))
-            lumen = np.maximum(draw(grid, bronchi.pick(level[shown] <= 5)), late * np.clip(lesions.solid, 0, 1))
+            late = draw(grid, bronchi.pick(level[shown] > 3))
+            lumen = np.maximum(draw(grid, bronchi.pick(level[shown] <= 3)), late * np.clip(lesions.solid, 0, 1))
         lumen *= bounds
         draw(grid, main, lumen)
         paint(hu, lumen, F(TRACHEA))

@@ -13,6 +13,8 @@ from covlib.phantom.anatomy import HEIGHT, Anatomy, lobes
 from covlib.phantom.grid import F, Grid
 from covlib.seeding import rng
 
+THINNEST = 0.17  # tubes of a smaller radius, in pixels, are not drawn
+
 
 @dataclass
 class Tubes:
@@ -38,7 +40,8 @@ class Tubes:
 
 
 def polyline(points, radii, place) -> Tubes:
-    """A tube along canonical ``points`` [(x, y, z), ...] with a radius at each, moved by ``place`` to the grid's frame."""
+    """A tube along canonical ``points`` [(x, y, z), ...] with a radius at each, moved by ``place`` to the grid's
+    frame."""
     p, r = place(np.asarray(points, F)), np.asarray(radii, F)
     return Tubes(p[:-1], p[1:], r[:-1], r[1:])
 
@@ -78,20 +81,25 @@ def lung_map(anatomy: Anatomy) -> LungMap:
     lobe = lobes(shape)
     k, j, i = np.nonzero((lobe > 0) & (shape.lung < -2.5))
     points = np.stack([x[i], y[j], z[k]], 1).astype(F)
-    return LungMap(points, lobe[k, j, i], -shape.cage[k, j, i], shape.u[k, 0, 0],
-                   np.clip((shape.y[k, j, i] + 85) / 175, 0, 1))
+    return LungMap(
+        points, lobe[k, j, i], -shape.cage[k, j, i], shape.u[k, 0, 0], np.clip((shape.y[k, j, i] + 85) / 175, 0, 1)
+    )
 
 
-def _grow(r, root, targets, r_term, radius_power=2.8):
+def _grow(r, root, targets, r_term, thinnest, radius_power=2.8):
     """Tree from ``root`` to ``targets`` (2^k, 3): Tubes and the level (0 = trunk) of each."""
     k = int(np.log2(len(targets)))
     groups, parent = targets[None], root[None].astype(F)
     out, levels = [], []
     r_parent = np.full(1, r_term * len(targets) ** (1 / radius_power) * 1.1, F)
     for level in range(k + 1):
+        if r_term * (len(targets) >> level) ** (1 / radius_power) < thinnest:
+            break
         n = groups.shape[1]
         centre = groups.mean(1)
-        step = F(0.34 if level < k - 2 else 0.45 if level < k else 0.97)
+        step = F(
+            (0.30, 0.26, 0.26, 0.30)[level] if level < 4 else 0.36 if level < k - 2 else 0.45 if level < k else 0.97
+        )
         move = (centre - parent) * step
         length = np.linalg.norm(move, axis=1, keepdims=True)
         node = parent + move + r.standard_normal(move.shape, dtype=F) * length * F(0.08)
@@ -112,7 +120,7 @@ def _grow(r, root, targets, r_term, radius_power=2.8):
     return tubes, np.concatenate(levels)
 
 
-# where the vessels and bronchus of each lobe leave the hilum (canonical mm): left upper, lower, right upper, middle, lower
+# where the vessels of each lobe leave the hilum (canonical mm): left upper, lower, right upper, middle, lower
 _ARTERY = np.array([[42, 4, 146], [44, 20, 132], [-38, 2, 148], [-42, 2, 126], [-42, 14, 128]], F)
 _VEIN = np.array([[38, -6, 136], [34, 22, 104], [-36, -10, 136], [-36, -6, 116], [-34, 22, 104]], F)
 
@@ -126,10 +134,10 @@ class LungTrees:
     bronchus_level: np.ndarray
 
 
-def lung_trees(anatomy: Anatomy, lungs: LungMap, terminals: int = 1024) -> LungTrees:
-    """Grow all trees of both lungs; about 2 x 5 x ``terminals`` end branches."""
+def lung_trees(anatomy: Anatomy, lungs: LungMap, terminals: int = 1024, thinnest: float = 0.0) -> LungTrees:
+    """Grow all trees of both lungs; about 2 x 5 x ``terminals`` end branches. Branches thinner than ``thinnest`` mm are
+    left out (coarse pixels do not show them); the others stay as they are."""
     p = anatomy.patient
-    r = rng(p.seed, "phantom", p.number, "vessels")
     place = placer(anatomy)
     artery, vein = place(_ARTERY), place(_VEIN)
     vessels, bronchi, levels = [], [], []
@@ -139,14 +147,15 @@ def lung_trees(anatomy: Anatomy, lungs: LungMap, terminals: int = 1024) -> LungT
             continue
         n = terminals if lobe != 4 else terminals // 2
         for root, r_term in ((artery, 0.40), (vein, 0.37)):
+            r = rng(p.seed, "phantom", p.number, "vessels", lobe, "artery" if root is artery else "vein")
             targets = own[r.integers(0, len(own), n)] + r.uniform(-4, 4, (n, 3)).astype(F)
-            tubes, level = _grow(r, root[lobe - 1], targets.astype(F), r_term)
+            tubes, level = _grow(r, root[lobe - 1], targets.astype(F), r_term, thinnest)
             vessels.append(tubes)
             if root is artery:
                 near = level <= 8
                 b = tubes.pick(near)
                 aside = np.array([-0.55 if lobe < 3 else 0.55, 0.75, 0.35], F)
-                shift = aside * (1.75 * b.r0[:, None]), aside * (1.75 * b.r1[:, None])
+                shift = aside * (2.0 * b.r0[:, None]), aside * (2.0 * b.r1[:, None])
                 bronchi.append(Tubes(b.start + shift[0], b.end + shift[1], b.r0 * F(0.78), b.r1 * F(0.78)))
                 levels.append(level[near])
     return LungTrees(_join(vessels), _join(bronchi), np.concatenate(levels))
@@ -159,7 +168,7 @@ def _join(parts) -> Tubes:
 def draw(grid: Grid, tubes: Tubes, out: np.ndarray | None = None) -> np.ndarray:
     """Share of each voxel inside any of the tubes, float32 (Z, Y, X); grid.z ascending."""
     share = np.zeros(grid.shape, F) if out is None else out
-    tubes = tubes.pick(np.maximum(tubes.r0, tubes.r1) > 0.17 * grid.pixel)  # thinner ones would not be seen
+    tubes = tubes.pick(np.maximum(tubes.r0, tubes.r1) > THINNEST * grid.pixel)  # thinner ones would not be seen
     reach = np.maximum(tubes.r0, tubes.r1) + F(grid.thickness / 2)
     low = np.minimum(tubes.start[:, 2], tubes.end[:, 2]) - reach
     high = np.maximum(tubes.start[:, 2], tubes.end[:, 2]) + reach

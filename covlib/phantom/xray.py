@@ -1,7 +1,8 @@
 """Frontal chest X-rays of the same patients: Beer-Lambert projection of the HU volume along the beam, plus scatter.
 
-Linear attenuation at about 70 keV effective: water 0.0193 / mm; HU to attenuation by mu = mu_water (1 + HU / 1000), bone
-(above 100 HU) weighted down by 0.78 because hard beams flatten it (Hubbell and Seltzer, NIST X-ray tables, 1995).
+Attenuation of soft tissue follows HU: mu = mu_water (1 + HU / 1000). What is above 100 HU counts several times for
+the photoelectric absorption of calcium (mass attenuation of cortical bone over water at 50 keV: Hubbell and Seltzer,
+NIST X-ray tables, 1995), less and less behind thick bone, whose beam has hardened.
 """
 
 import hashlib
@@ -11,28 +12,28 @@ import numpy as np
 from covlib.data.case import Case, SliceSet
 from covlib.errors import ConfigError
 from covlib.phantom.generator import Subject, _check_labels
-from covlib.phantom.grid import F
+from covlib.phantom.grid import F, Grid
 from covlib.phantom.patient import sample
 from covlib.seeding import rng
 
-MU_WATER = 0.0193  # per mm
+MU_WATER = 0.0205  # per mm, near 65 keV
+BONE, HARDENING = 4.5, 6.0  # weight of bone in thin layers; water-equivalent mm at which it has halved
 
 
 def attenuation(hu: np.ndarray, spacing_y: float) -> np.ndarray:
     """Line integral of attenuation from front to back: HU (Z, Y, X), spacing in mm -> (Z, X), dimensionless."""
     hu = np.asarray(hu, F)
-    soft = np.clip(hu, -1000, 100) + F(1000)
-    total = soft.sum(1)
-    total += F(0.78) * np.clip(hu - F(100), 0, None).sum(1)
-    return total * F(MU_WATER * spacing_y / 1000)
+    soft = (np.clip(hu, -1000, 100) + F(1000)).sum(1) * F(spacing_y / 1000)
+    bone = np.clip(hu - F(100), 0, None).sum(1) * F(spacing_y / 1000)
+    return (soft + BONE * bone / (1 + bone / F(HARDENING))) * F(MU_WATER)
 
 
 def xray(case_or_number, *, size: int = 256, seed: int = 0, label: str | None = None) -> np.ndarray:
     """Frontal chest X-ray, float32 (size, size) in [0, 1]: bright = dense, patient's right on the viewer's left.
 
     Args:
-        case_or_number: a number draws the virtual patient of ``seed`` and projects a volume computed for the purpose, with
-            neck and upper abdomen; a Case projects its own voxels (any scan in HU), with the table left out.
+        case_or_number: a number draws the virtual patient of ``seed`` and projects a volume computed for the purpose,
+            with neck and upper abdomen; a Case projects its own voxels (any scan in HU), with the table left out.
         label: as in ``generate``; only with a number.
     """
     if size < 16:
@@ -50,9 +51,11 @@ def xray(case_or_number, *, size: int = 256, seed: int = 0, label: str | None = 
     return _expose(path, r)
 
 
-def phantom_xrays(n_patients: int, *, size: int, seed: int = 0, labels=("normal", "covid", "pneumonia"),
-                  first: int = 0) -> SliceSet:
-    """One X-ray per virtual patient ``first`` ...; labels in turn; images (N, 1, size, size) in [-1, 1], display grey."""
+def phantom_xrays(
+    n_patients: int, *, size: int, seed: int = 0, labels=("normal", "covid", "pneumonia"), first: int = 0
+) -> SliceSet:
+    """One X-ray per virtual patient ``first`` ...; labels in turn; images (N, 1, size, size) in [-1, 1], display
+    grey."""
     _check_labels(labels)
     films, names = [], []
     for i in range(first, first + n_patients):
@@ -61,14 +64,21 @@ def phantom_xrays(n_patients: int, *, size: int, seed: int = 0, labels=("normal"
         names.append(sample(i, seed=seed, label=label).name)
     images = (np.stack(films)[:, None] * 2 - 1).astype(F)
     classes = np.array([i % len(labels) for i in range(first, first + n_patients)], np.int64)
-    return SliceSet(images, list(names), list(names), classes, tuple(labels), source="phantom",
-                    fingerprint=hashlib.sha256(images.tobytes()).hexdigest())
+    return SliceSet(
+        images,
+        list(names),
+        list(names),
+        classes,
+        tuple(labels),
+        source="phantom",
+        fingerprint=hashlib.sha256(images.tobytes()).hexdigest(),
+    )
 
 
 def _project(subject: Subject, size: int) -> np.ndarray:
     """Attenuation path (size, size) of a subject, head up: a field of view somewhat wider than the chest."""
     p = subject.patient
-    side = max(1.34 * p.height_mm, 2 * 172 * p.width)
+    side = max(1.32 * p.height_mm, 2 * 162 * p.width)
     dx = side / size
     x = (np.arange(size) - (size - 1) / 2) * dx
     z = 1.15 * p.height_mm - side + (np.arange(size) + 0.5) * dx
@@ -76,8 +86,6 @@ def _project(subject: Subject, size: int) -> np.ndarray:
     dy = 250 * p.depth / ny
     y = (np.arange(ny) - (ny - 1) / 2) * dy + 6
     path = np.zeros((size, size), F)
-    from covlib.phantom.grid import Grid
-
     step = max(1, 280_000 // (ny * size))
     for k in range(0, size, step):
         hu, _, _ = subject.tissue.render(Grid(z[k : k + step], y, x, dx), table=False)
@@ -98,13 +106,13 @@ def _expose(path: np.ndarray, r: np.random.Generator) -> np.ndarray:
     grey = -np.log(np.maximum(signal, 1e-6))
     grey = gaussian_filter(grey, 0.0022 * size)
     base = gaussian_filter(grey, size / 10, mode="nearest")
-    grey = base * F(0.6) + (grey - base) * F(r.uniform(1.25, 1.5))  # every digital system equalises somewhat
+    grey = base * F(0.64) + (grey - base) * F(r.uniform(1.6, 2.0))  # every digital system equalises somewhat
     inner = grey[size // 8 : -size // 10, size // 8 : -size // 8]
-    low, high = np.quantile(inner, (0.01, 0.985))
+    low, high = np.quantile(inner, (0.02, 0.88))
     t = (grey - low) / max(high - low, 1e-3)
-    t = F(0.16) + F(0.72) * t
-    out = 1 / (1 + np.exp(-F(5.2) * (t - F(r.uniform(0.47, 0.55)))))
-    return np.clip((out - 0.05) / 0.9, 0, 1).astype(F)
+    t = F(0.12) + F(0.78) * t
+    out = 1 / (1 + np.exp(-F(4.8) * (t - F(r.uniform(0.38, 0.47)))))
+    return np.clip((out - 0.07) / 0.88, 0, 1).astype(F)
 
 
 def _without_table(hu: np.ndarray) -> np.ndarray:

@@ -46,12 +46,14 @@ def loss_curves(log: dict, *, names=None, labels: dict[str, str] | None = None, 
                 references: dict[str, float] | None = None, logy: bool = False):
     """Losses over training: every logged value pale, a moving average in full colour, names at the lines' ends.
 
+    Columns named like "D(real)" are a network's mean belief in (0, 1), not losses; they get axes of their own, below.
+
     Args:
         log: column name -> list of numbers (``FitResult.log``); ``x`` names the column for the horizontal axis.
         names: which columns are drawn; by default all that hold numbers, but for step, epoch, time and the like.
         labels: column -> text at its line.
         weight: of the moving average (0 draws the values alone).
-        references: text -> level of a dashed line, for instance {"ln 2": 0.693}.
+        references: text -> level of a dashed line among the losses, for instance {"ln 2": 0.693}.
     """
     skip = {x, "step", "stage", "epoch", "seconds", "time", "lr", "index"}
     names = [k for k in log if k not in skip and not k.startswith("lr")] if names is None else list(names)
@@ -60,31 +62,50 @@ def loss_curves(log: dict, *, names=None, labels: dict[str, str] | None = None, 
         raise DataError(f"loss_curves: the log has no column {', '.join(missing) or 'with losses'}; "
                         f"it has {', '.join(log)}")
     steps = np.asarray(log.get(x, range(len(log[names[0]]))), float)
-    ends = {name: (labels or {}).get(name, name.replace("_", " ")) for name in names}
-    margin = max(text_width(t) for t in [*ends.values(), *(references or {})]) + 0.25
-    figure = new_figure(3.45)
-    axes = plain_axes(inch_axes(figure, 0.75, 0.15, WIDTH - 0.75 - margin, 2.5), grid="y")
+    beliefs = [k for k in names if k.endswith(")") and "(" in k]
+    panels = [p for p in ([k for k in names if k not in beliefs], beliefs) if p]
+    texts = {name: (labels or {}).get(name, name.replace("_", " ")) for name in names}
+    margin = max(text_width(t) for t in [*texts.values(), *(references or {})]) + 0.25
+    figure = new_figure(0.15 + 2.5 + 1.8 * (len(panels) - 1) + 0.8)
+    for k, columns in enumerate(panels):
+        axes = inch_axes(figure, 0.75, 0.15 + 2.7 * k, WIDTH - 0.75 - margin, 2.5 if k == 0 else 1.6)
+        plain_axes(axes, grid="y")
+        belief = columns == beliefs
+        _draw_curves(axes, steps, {name: log[name] for name in columns}, texts, weight,
+                     {} if belief else references or {}, logy and not belief)
+        if belief:
+            axes.axhline(0.5, color=GREY, linewidth=0.9, linestyle=(0, (5, 3)))
+            axes.set_ylabel("belief")
+        else:
+            axes.set_ylabel("loss")
+        if k + 1 < len(panels):
+            axes.tick_params(labelbottom=False)
+        else:
+            axes.set_xlabel(x)
+    footnote(figure, f"Pale: every logged value. Full: moving average, weight {weight:g}." if weight else "")
+    return figure
+
+
+def _draw_curves(axes, steps, columns: dict, texts: dict, weight: float, references: dict, logy: bool) -> None:
     anchors = []
-    for name, colour in zip(names, _cycle(LINE_COLOURS)):
-        values = np.asarray([np.nan if v in (None, "") else v for v in log[name]], float)
+    for (name, column), colour in zip(columns.items(), _cycle(LINE_COLOURS)):
+        values = np.asarray([np.nan if v in (None, "") else v for v in column], float)
         good = np.isfinite(values)
         if not good.any():
             continue
         averaged = smooth(values[good], weight)
         axes.plot(steps[good], values[good], color=colour, linewidth=0.7, alpha=0.22)
         axes.plot(steps[good], averaged, color=colour, linewidth=1.8, label=name)
-        anchors.append((averaged[-1], ends[name], colour))
-    for text, level in (references or {}).items():
+        anchors.append((averaged[-1], texts[name], colour))
+    for text, level in references.items():
         axes.axhline(level, color=GREY, linewidth=0.9, linestyle=(0, (5, 3)))
         anchors.append((level, text, GREY))
     if logy:
         axes.set_yscale("log")
     axes.set_xlim(steps.min(), steps.max() if steps.max() > steps.min() else steps.min() + 1)
-    axes.set_xlabel(x)
-    axes.set_ylabel("loss")
+    if all(name.endswith(")") for name in columns):
+        axes.set_ylim(0, 1)
     _end_labels(axes, anchors)
-    footnote(figure, f"Pale: every logged value. Full: moving average, weight {weight:g}." if weight else "")
-    return figure
 
 
 def _cycle(colours):
@@ -158,12 +179,13 @@ def confidence_plot(groups: dict, *, threshold: float = 0.5, positive: str = "CO
     return figure
 
 
-def set_scatter(rates, *, set_size: int, mean=None, paper: float | None = 0.40, paper_label: str = "paper: about 40 %",
-                what: str = "judged COVID-19"):
+def set_scatter(rates, *, set_size: int | None = None, mean=None, paper: float | None = 0.40,
+                paper_label: str = "paper: about 40 %", what: str = "judged COVID-19"):
     """Share of each synthetic set that the judge calls positive (as Fig. 7 of Mann et al.), with mean and interval.
 
     Args:
-        rates: (S,) shares in [0, 1], one per set of ``set_size`` images; each gets its Wilson 95 % interval.
+        rates: (S,) shares in [0, 1], one per set.
+        set_size: images in a set; each share then gets its Wilson 95 % interval.
         mean: an Interval over the sets; Student t is computed where it is None.
         paper: the paper's share, a dashed line; None leaves it out.
     """
@@ -172,25 +194,29 @@ def set_scatter(rates, *, set_size: int, mean=None, paper: float | None = 0.40, 
     rates = as_array(rates, "rates").ravel()
     mean = student_t(rates) if mean is None else mean
     numbers = np.arange(1, len(rates) + 1)
-    each = [wilson(int(round(r * set_size)), set_size) for r in rates]
+    bars = None
+    if set_size is not None:
+        each = [wilson(int(round(r * set_size)), set_size) for r in rates]
+        bars = [[100 * max(r - i.low, 0) for r, i in zip(rates, each)],
+                [100 * max(i.high - r, 0) for r, i in zip(rates, each)]]
     figure = new_figure(3.6)
     margin = 1.75
     axes = plain_axes(inch_axes(figure, 0.78, 0.15, WIDTH - 0.78 - margin, 2.65), grid="y")
     if np.isfinite(mean.low):
         axes.axhspan(100 * mean.low, 100 * mean.high, color=VERMILION, alpha=0.18, linewidth=0)
     axes.axhline(100 * mean.value, color=VERMILION, linewidth=1.4)
-    axes.errorbar(numbers, 100 * rates, yerr=[[100 * max(r - i.low, 0) for r, i in zip(rates, each)],
-                                              [100 * max(i.high - r, 0) for r, i in zip(rates, each)]],
-                  fmt="o", color=BLUE, markersize=6, ecolor=BLUE, elinewidth=1, capsize=2.5)
+    axes.errorbar(numbers, 100 * rates, yerr=bars, fmt="o", color=BLUE, markersize=6, ecolor=BLUE, elinewidth=1,
+                  capsize=2.5)
     anchors = [(100 * mean.value, f"mean {100 * mean.value:.0f} %", VERMILION)]
     if paper is not None:
         axes.axhline(100 * paper, color=GREY, linewidth=1.3, linestyle=(0, (5, 3)))
         anchors.append((100 * paper, paper_label, GREY))
     axes.set(xlim=(0.4, len(rates) + 0.6), ylim=(-3, 103), xticks=numbers if len(numbers) <= 12 else numbers[::2])
-    axes.set_xlabel(f"set of {set_size} synthetic positives")
+    axes.set_xlabel("set of synthetic positives" if set_size is None else f"set of {set_size} synthetic positives")
     axes.set_ylabel(f"{what} (%)")
     _end_labels(axes, anchors)
-    footnote(figure, "Bars: Wilson 95 % interval of one set. Band: 95 % interval of the mean over sets (Student t).")
+    said = "" if set_size is None else "Bars: Wilson 95 % interval of one set. "
+    footnote(figure, said + "Band: 95 % interval of the mean over sets (Student t).")
     return figure
 
 

@@ -45,19 +45,23 @@ def umap_embed(features, *, seed: int = 0, neighbours: int = 15, min_dist: float
         return np.asarray(fit.fit_transform(features), np.float32)
 
 
-def umap_embedding(features, groups, *, seed: int = 0, embedding=None, neighbours: int = 15, note: str = ""):
+def umap_embedding(features, groups=None, *, seed: int = 0, embedding=None, neighbours: int = 15, note: str = ""):
     """Scatter of the embedding, real groups as cool circles, synthetic ones as warm triangles.
 
     Args:
-        features: (N, D) features of all images; None where ``embedding`` is given.
-        groups: N group names; the legend has them in order of appearance. Names that hold "synthetic" are synthetic.
+        features: (N, D) features of all images, or a dict group name -> (n, D); None where ``embedding`` is given.
+        groups: N group names, unless they come with the dict; the legend has them in order of appearance. Names that
+            hold "synthetic" are synthetic.
         embedding: (N, 2) from ``umap_embed``, to draw without fitting again.
         note: added to the footnote (which extractor, which layer).
     """
+    if isinstance(features, dict):
+        groups = [name for name, values in features.items() for _ in range(len(values))]
+        features = np.concatenate([as_array(values, name) for name, values in features.items()])
     if embedding is None:
         embedding = umap_embed(features, seed=seed, neighbours=neighbours)
     xy = as_array(embedding, "embedding")
-    groups = np.asarray([str(g) for g in groups])
+    groups = np.asarray([str(g) for g in (() if groups is None else groups)])
     if len(groups) != len(xy):
         raise DataError(f"umap_embedding: {len(xy)} images but {len(groups)} group names; there must be one each")
     styles = group_styles(dict.fromkeys(groups.tolist()))

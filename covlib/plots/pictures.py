@@ -142,8 +142,12 @@ def training_strip(grids, steps, *, unit: str = "step", rows: int = 3, limits=(-
 
 
 def overlay(axes, lung=None, infection=None, *, alpha: float = 0.45):
-    """Masks over a picture: lung as a blue outline, GGO translucent orange, consolidation translucent vermilion."""
+    """Masks over a picture: lung as a blue outline, GGO translucent orange, consolidation translucent vermilion.
+
+    Holes that vessels leave in a lung mask are not outlined.
+    """
     from matplotlib.colors import to_rgb
+    from scipy.ndimage import binary_fill_holes
 
     if infection is not None:
         colours = np.zeros((*np.shape(infection), 4), np.float32)
@@ -154,7 +158,7 @@ def overlay(axes, lung=None, infection=None, *, alpha: float = 0.45):
             if (infection == label).any():
                 axes.contour(infection == label, levels=[0.5], colors=[colour], linewidths=0.8)
     if lung is not None and np.any(lung):
-        axes.contour(np.asarray(lung) > 0, levels=[0.5], colors=[LUNG], linewidths=1.3)
+        axes.contour(binary_fill_holes(np.asarray(lung) > 0), levels=[0.5], colors=[LUNG], linewidths=1.3)
 
 
 def mask_legend(figure, left: float, top: float, present) -> None:

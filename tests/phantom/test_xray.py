@@ -1,0 +1,63 @@
+"""Projection X-rays: Beer-Lambert, orientation, range, determinism."""
+
+import numpy as np
+import pytest
+
+from covlib.errors import ConfigError
+from covlib.phantom import generate, phantom_xrays, xray
+from covlib.phantom.xray import MU_WATER, attenuation
+
+
+def test_attenuation_of_water_and_air_is_beer_lambert():
+    hu = np.zeros((2, 50, 3), np.float32)
+    hu[1] = -1000
+    np.testing.assert_allclose(attenuation(hu, 4.0), [[MU_WATER * 200] * 3, [0] * 3], rtol=1e-5)
+
+
+def test_bone_adds_and_thick_bone_adds_less_per_mm():
+    thin, thick = np.zeros((1, 50, 1), np.float32), np.zeros((1, 50, 1), np.float32)
+    thin[0, :2], thick[0, :20] = 600, 600
+    water = MU_WATER * 50
+    gain = [float(attenuation(h, 1.0)[0, 0]) - water for h in (thin, thick)]
+    assert gain[0] > 0 and gain[0] < gain[1] < 10 * gain[0]
+
+
+def test_films_lie_as_a_radiologist_hangs_them():
+    films = np.stack([xray(n, size=64, label="normal") for n in range(4)])
+    assert films.dtype == np.float32 and films.min() >= 0 and films.max() <= 1
+    film = films.mean(0)
+    top, bottom = film[:8, 16:48].mean(), film[-8:, 16:48].mean()
+    assert bottom > 0.6 and bottom > top - 0.1  # abdomen below
+    lung = film[24:40]
+    assert lung[:, 12:22].mean() < 0.5 * film[-6:].mean() + 0.15  # lungs dark
+    heart = film[34:46]
+    assert heart[:, 36:44].mean() > heart[:, 20:28].mean() + 0.05  # heart towards the viewer's right, patient's left
+
+
+def test_the_heart_is_about_half_as_wide_as_the_chest():
+    case = generate(2, label="normal", modality="A", shape=(64, 96, 96))
+    lung = case.lung > 0
+    wide = lung.any(1)  # (Z, X)
+    k = int(np.argmax(wide.sum(1)))
+    low = slice(max(k - 12, 0), k + 12)
+    span = max(np.ptp(np.nonzero(row)[0]) for row in wide[low] if row.any())
+    heart = (case.hu > -20) & ~lung
+    front = heart[low, 20:60].mean((0, 1))
+    inner = np.nonzero(front > 0.5)[0]
+    inner = inner[(inner > 96 * 0.25) & (inner < 96 * 0.75)]
+    assert 0.3 < np.ptp(inner) / span < 0.62
+
+
+def test_films_repeat_and_a_case_can_be_projected():
+    np.testing.assert_array_equal(xray(3, size=32), xray(3, size=32))
+    film = xray(generate(3, shape=(24, 48, 48)), size=48)
+    assert film.shape == (48, 48) and 0 <= film.min() < film.max() <= 1
+    with pytest.raises(ConfigError, match="16"):
+        xray(0, size=4)
+
+
+def test_sets_of_films():
+    s = phantom_xrays(3, size=32)
+    assert s.images.shape == (3, 1, 32, 32) and s.labels.tolist() == [0, 1, 2]
+    assert s.classes == ("normal", "covid", "pneumonia") and s.hu_window is None
+    assert s.images.min() >= -1 and s.images.max() <= 1

@@ -1,0 +1,143 @@
+"""Every chapter of the book: how its notebook is made, and that it runs at ``smoke`` and repeats itself."""
+
+import functools
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from covlib import chapters
+from covlib.report import comparable, load_metrics
+
+CHAPTERS = chapters.chapters()
+every_chapter = pytest.mark.parametrize("chapter", CHAPTERS, ids=[chapter.name for chapter in CHAPTERS])
+
+
+@pytest.fixture(scope="session")
+def smoke(tmp_path_factory):
+    """chapter -> (exit status, what was printed to standard error, out): run once at ``smoke``, in a new process."""
+
+    @functools.cache
+    def run(chapter: chapters.Chapter) -> tuple[int, str, Path]:
+        out = tmp_path_factory.mktemp(chapter.name) / "out"
+        done = subprocess.run([sys.executable, "-m", "covlib.cli", "run", chapter.name, "--profile", "smoke",
+                               "--device", "cpu", "--out", out], stderr=subprocess.PIPE, text=True)
+        return done.returncode, done.stderr, out
+
+    return run
+
+
+def code_cells(path: Path) -> list:
+    """Code cells with something in them."""
+    cells = nbformat.read(path, as_version=4).cells
+    return [cell for cell in cells if cell.cell_type == "code" and cell.source.strip()]
+
+
+# ---- as committed ----------------------------------------------------------------------------------------------------
+
+
+def test_table_of_contents_has_every_page(root):
+    pages = {f"book/{path.stem}" for path in (root / "book").iterdir() if path.suffix in (".md", ".ipynb")}
+    assert set(chapters.table_of_contents()) == pages
+
+
+@every_chapter
+def test_parameters(chapter):
+    notebook = chapters.read_notebook(chapter.path)
+    assert chapters.parameters(notebook) == {
+        "profile": "cpu", "data": "phantom", "seed": 0, "device": "auto", "out": f"runs/{chapter.name}",
+        "checkpoint": None, "resume": True, "overrides": {}}
+    assert tuple(chapters.parameters(notebook)) == chapters.PARAMETERS
+    assert chapter.title
+
+
+@every_chapter
+def test_committed_outputs(chapter, root):
+    notebook = nbformat.read(chapter.path, as_version=4)
+    nbformat.validate(notebook)
+    assert notebook.metadata.kernelspec.name == "python3"
+    assert "widgets" not in notebook.metadata
+    cells = code_cells(chapter.path)
+    unrun = [cell.source.splitlines()[0] for cell in cells if cell.execution_count is None]
+    assert not unrun, "cells without outputs; run the chapter and publish it"
+    assert any("image/png" in output.get("data", {}) for cell in cells for output in cell.outputs)
+    for cell in cells:
+        for output in cell.outputs:
+            assert output.output_type != "error", cell.source
+            assert output.get("name") != "stderr", cell.source
+            assert "application/vnd.jupyter.widget-view+json" not in output.get("data", {}), cell.source
+    text = json.dumps([cell.outputs for cell in cells] + [cell.source for cell in notebook.cells])
+    for place in (str(root), str(Path.home()) + "/", "/tmp/"):
+        assert place not in text, f"a path of one machine: {place}"
+    assert chapter.path.stat().st_size < 8e6, "smaller pictures, please: a notebook of more than 8 MB"
+
+
+@every_chapter
+def test_every_picture_has_alternative_text(chapter):
+    for cell in code_cells(chapter.path):
+        pictures = [output for output in cell.outputs if "image/png" in output.get("data", {})]
+        if pictures:
+            alt = cell.metadata.get("mystnb", {}).get("image", {}).get("alt", "")
+            assert len(alt) >= 20, f"metadata mystnb.image.alt is missing: {cell.source.splitlines()[0]}"
+
+
+@every_chapter
+def test_reads_as_a_chapter(chapter):
+    """What style.md asks of every chapter's structure."""
+    cells = nbformat.read(chapter.path, as_version=4).cells
+    text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    code = [cell.source for cell in cells if cell.cell_type == "code"]
+    assert len(re.findall(r"class: dropdown|{solution|{dropdown}", text)) >= 3, "three exercises with folded solutions"
+    assert sum("change me" in source.lower() for source in code) >= 2, 'two "change me" cells'
+    assert "run.finish()" in "\n".join(code)
+    checked = [cell.source for cell in cells if chapters.OUTPUT_TAG in cell.metadata.get("tags", [])]
+    assert checked, f"a cell tagged {chapters.OUTPUT_TAG}"
+    # nbval runs cells without history, and IPython then shows what a semicolon at the end would hide.
+    assert not [source for source in checked if source.rstrip().endswith(";")]
+    assert not any(re.search(r"^\s*[!%]\s*pip", source, re.MULTILINE) for source in code)
+
+
+# ---- running ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@every_chapter
+def test_runs_at_smoke(chapter, smoke):
+    status, errors, out = smoke(chapter)
+    assert (status, errors) == (0, "")
+    metrics = load_metrics(out / "metrics.json")
+    assert (metrics["chapter"], metrics["profile"], metrics["seed"]) == (chapter.name, "smoke", 0)
+    assert metrics["metrics"] and metrics["data"]["kind"] == "phantom" and metrics["data"]["fingerprint"]
+    assert {path.name for path in (out / "figures").iterdir()} == set(metrics["figures"])
+    for cell in code_cells(out / f"{chapter.name}.ipynb"):
+        assert cell.execution_count is not None
+        assert not any(output.get("name") == "stderr" for output in cell.outputs), cell.source
+
+
+@pytest.mark.slow
+@every_chapter
+def test_repeats_itself(chapter, smoke, tmp_path):
+    """A second run from nothing: equal metrics.json apart from times and paths, equal outputs of the checked cells."""
+    status, errors, out = smoke(chapter)
+    assert status == 0, errors
+    first = load_metrics(out / "metrics.json")
+    notebook = tmp_path / f"{chapter.name}.ipynb"
+    notebook.write_bytes((out / notebook.name).read_bytes())
+    shutil.move(out, tmp_path / "first")
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    try:
+        with chapters.environment():
+            done = subprocess.run(
+                [sys.executable, "-m", "pytest", "--nbval-lax", "--nbval-kernel-name", "python3",
+                 "--nbval-cell-timeout", "900", "-q", "-p", "no:cacheprovider", "-c", "pytest.ini", notebook],
+                cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout[-6000:]
+        assert comparable(load_metrics(out / "metrics.json")) == comparable(first)
+    finally:
+        shutil.rmtree(out, ignore_errors=True)
+        shutil.move(tmp_path / "first", out)

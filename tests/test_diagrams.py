@@ -1,0 +1,91 @@
+"""Drawn diagrams: what they say follows the config, the pictures are the ones given, and all stays on the page."""
+
+import io
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from covlib import diagrams
+from covlib.errors import DataError
+from covlib.seeding import rng
+
+
+@dataclass
+class Settings:
+    image_size: int = 224
+    width: int = 192
+    latent: int = 100
+    channels: int = 3
+
+
+def pictures(n, size=16):
+    return rng(0, "test", "diagram").uniform(-1, 1, (n, 1, size, size)).astype(np.float32)
+
+
+def texts(figure):
+    return [t.get_text() for t in figure.findobj(lambda a: a.__class__.__name__ == "Text") if t.get_text()]
+
+
+def check_page(figure):
+    width, height = figure.get_size_inches() * figure.dpi
+    figure.draw_without_rendering()
+    for artist in figure.axes[0].texts:
+        box = artist.get_window_extent()
+        assert box.x0 >= 0 and box.x1 <= width and box.y0 >= 0 and box.y1 <= height, artist.get_text()
+    vector = io.StringIO()
+    figure.savefig(vector, format="svg")
+    assert "<svg" in vector.getvalue() and width <= 1200
+
+
+def test_shapes_are_the_papers():
+    assert diagrams.shapes(Settings()) == [(3072, 7, 7), (1536, 14, 14), (768, 28, 28), (384, 56, 56), (192, 112, 112),
+                                           (3, 224, 224)]
+
+
+def test_shapes_are_those_of_the_networks():
+    import torch
+
+    from covlib.papers.dcgan import Config, Generator
+
+    config = Config.for_profile("smoke")
+    with torch.device("meta"):
+        net = Generator(config.image_size, config.width, config.latent, config.channels)
+        seen = [net.root(net.project(torch.empty(2, config.latent)))]
+        for layer in net.up:
+            seen.append(layer(seen[-1]))
+    found = list(dict.fromkeys(tuple(t.shape[1:]) for t in seen))
+    assert found == diagrams.shapes(config)
+
+
+@pytest.mark.parametrize("config", [Settings(), Settings(28, 8, 16, 1)])
+def test_the_dcgan_diagrams_follow_the_config(config):
+    real, fake = pictures(2)
+    game = diagrams.dcgan(real, fake, config=config)
+    check_page(game)
+    shown = [np.asarray(a.images[0].get_array()) for a in game.axes if a.images]
+    assert np.array_equal(shown[0], fake[0]) and np.array_equal(shown[1], real[0])
+    assert any(f"{config.channels}×{config.image_size}×{config.image_size}" in t for t in texts(game))
+    check_page(diagrams.dcgan(config=config))
+    layers = diagrams.dcgan_layers(config)
+    check_page(layers)
+    for channels, side, _ in diagrams.shapes(config):
+        assert texts(layers).count(f"{channels}×\n{side}×{side}") == 2  # once in each network
+
+
+def test_the_pipeline_shows_what_it_is_given():
+    images = pictures(5)
+    figure = diagrams.pipeline(images[0, 0], images[1:, 0], (images[0, 0] + 1) / 2, counts=(12, 4, 4))
+    check_page(figure)
+    assert {"train 12", "val 4", "test 4"} <= set(texts(figure))
+    assert sum(bool(a.images) for a in figure.axes) == 1 + 3 + 1 + 9
+    with pytest.raises(DataError, match="at least 3 slices"):
+        diagrams.pipeline(images[0, 0], images[:2, 0], images[0, 0])
+
+
+def test_judging_shows_both_sets():
+    figure = diagrams.judging(pictures(6), -pictures(4), judge="DenseNet-169")
+    check_page(figure)
+    assert "DenseNet-169" in texts(figure) and sum(bool(a.images) for a in figure.axes) == 8
+    with pytest.raises(DataError, match="at least 4"):
+        diagrams.judging(pictures(3), pictures(4))

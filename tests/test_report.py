@@ -1,0 +1,236 @@
+"""The ledger: the transcription of the paper, verdicts, recorded runs, and the table of the two."""
+
+import copy
+import json
+from itertools import pairwise
+
+import pytest
+import yaml
+
+from covlib import project, report
+from covlib.errors import DataError
+from covlib.tables import Box, Table
+
+METRIC = {"name": "positive_rate", "value": 0.41, "unit": "", "n": 10, "interval": [0.36, 0.46], "how": "Student t",
+          "paper": {"claim": "positive_rate"}}
+RUN = {"schema": 1, "chapter": "03_dcgan", "profile": "paper", "seed": 0, "device": "cpu", "config": None,
+       "overrides": {},
+       "data": {"kind": "source", "name": "covid-ct", "fingerprint": "", "images": 746, "patients": 300, "classes": {},
+                "split": None, "notes": []}, "weights": {}, "versions": {"python": "3.11", "covlib": "0"},
+       "git_commit": None, "metrics": [METRIC], "notes": [], "figures": [],
+       "times": {"started": "now", "wall_seconds": 90.0, "stage_seconds": {}}, "paths": {"out": "/home/someone/out"}}
+CLAIM = {"id": "positive_rate", "text": "About 40 %.", "where": "Section IV", "number": "positive_rate",
+         "metric": "positive_rate", "scale": 100, "tolerance": 5, "scope": "run", "sources": ["covid-ct"]}
+NUMBER = {"id": "positive_rate", "what": "share", "value": 40, "unit": "%", "where": "Section IV", "kind": "result"}
+
+
+def run_with(value=0.41, interval=(0.36, 0.46), *, data=None, **changes):
+    run = copy.deepcopy(RUN) | changes
+    run["metrics"][0] |= {"value": value, "interval": None if interval is None else list(interval)}
+    run["data"] |= data or {}
+    return run
+
+
+# -- what the paper says ----------------------------------------------------------------------------------------------
+
+
+def test_the_transcription_holds_the_papers_numbers():
+    paper = report.load_reported("dcgan")
+    values = {n["id"]: n["value"] for n in paper["numbers"]}
+    assert values["positive_rate"] == 40 and values["judge_accuracy"] == 0.89 and values["projection"] == 150528
+    assert [values[f"{part}_parameters"] for part in ("generator", "discriminator", "model")] == [30, 5, 35]
+    assert (values["covid_images"], values["covid_patients"], values["noncovid_images"]) == (349, 216, 463)
+    assert values["discriminator_shape_5"] == [3027, 7, 7] and values["generator_shape_1"] == [3072, 7, 7]
+    assert (values["batch_size"], values["learning_rate"], values["beta1"], values["epochs"]) == (16, 2e-4, 0.5, 3000)
+    assert (values["sets"], values["set_size"]) == (10, 100)
+    assert all(n["where"] for n in paper["numbers"])
+
+
+def test_the_transcriptions_own_arithmetic():
+    """The computation given for the contradictions, from the transcribed shapes alone."""
+    values = {n["id"]: n["value"] for n in report.load_reported("dcgan")["numbers"]}
+    up = [values[f"generator_shape_{k}"][0] for k in range(1, 6)] + [values["generator_output"][0]]
+    c, h, w = values["generator_shape_1"]
+    assert c * h * w == values["projection"] == 3 * 224 * 224
+    assert all(a == 2 * b for a, b in pairwise(up[:-1]))
+    dense = (values["latent"] + 1) * values["projection"]
+    convolutions = 16 * sum(a * b for a, b in pairwise(up))
+    assert round(dense / 1e6, 1) == 15.2 and round(convolutions / 1e6, 1) == 100.3
+    assert dense + convolutions > 3 * 30e6 and convolutions > 20 * 5e6
+    # halving all widths k times never brings both counts to what is stated
+    for k in range(1, 6):
+        widths = [a / 2**k for a in up[:-1]] + [3]
+        conv = 16 * sum(a * b for a, b in pairwise(widths))
+        generator, discriminator = 101 * widths[0] * 49 + conv, conv + widths[0] * 49
+        assert not (abs(generator - 30e6) < 5e6 and abs(discriminator - 5e6) < 0.5e6)
+
+
+def test_config_fields_named_in_the_ledger_exist_and_agree():
+    from covlib.papers.dcgan import Config
+
+    settings = Config.for_profile("paper").as_dict()
+    stated = {n["field"]: n["value"] for n in report.load_reported("dcgan")["numbers"] if "field" in n}
+    assert stated.keys() <= settings.keys()
+    assert {name: settings[name] for name in stated} == stated
+
+
+def test_claims_name_registered_sources():
+    from covlib.data.sources import registry
+
+    for claim in report.load_reported("dcgan")["claims"]:
+        assert set(claim.get("sources", ())) <= set(registry())
+
+
+@pytest.mark.parametrize("change, words", [
+    (lambda p: p["numbers"][0].pop("where"), "field numbers[0]: 'where' is a required property"),
+    (lambda p: p["numbers"][1].update(kind="guess"), "field numbers[1].kind"),
+    (lambda p: p["claims"][0].update(number="nothing"), "field claims[0].number: 'nothing' is not an id among numbers"),
+    (lambda p: p["numbers"].append(dict(p["numbers"][0])), "field numbers: id 'positive_rate' occurs twice"),
+    (lambda p: p.update(schema=2), "field schema"),
+    (lambda p: p["claims"][0].update(verdict="reproduced"), "field claims[0]"),
+])
+def test_a_bad_transcription_names_file_and_field(tmp_path, change, words):
+    paper = yaml.safe_load((project.REPORTED / "dcgan.yaml").read_text())
+    change(paper)
+    path = tmp_path / "bad.yaml"
+    path.write_text(yaml.safe_dump(paper))
+    with pytest.raises(DataError) as error:
+        report.load_reported(str(path))
+    assert str(error.value).startswith("bad.yaml: ") and words in str(error.value) and "\n" not in str(error.value)
+
+
+def test_files_that_cannot_be_read(tmp_path):
+    (tmp_path / "x.yaml").write_text("a: [1")
+    (tmp_path / "metrics.json").write_text("{")
+    with pytest.raises(DataError, match="x.yaml: not valid YAML"):
+        report.load_reported(str(tmp_path / "x.yaml"))
+    with pytest.raises(DataError, match="no such file of reported numbers; there are .*dcgan"):
+        report.load_reported("dcgam")
+    with pytest.raises(DataError, match="metrics.json: not valid JSON"):
+        report.load_metrics(tmp_path / "metrics.json")
+    with pytest.raises(DataError, match="does not exist"):
+        report.load_metrics(tmp_path / "none.json")
+
+
+# -- verdicts ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("run, word", [
+    (run_with(0.41), "reproduced"), (run_with(0.449), "reproduced"), (run_with(0.35, None), "reproduced"),
+    (run_with(0.47, (0.38, 0.56)), "within interval"), (run_with(0.71, (0.66, 0.76)), "differs"),
+    (run_with(0.71, None), "differs"), (run_with(None, None), "not attempted"),
+    (run_with(metrics=[dict(METRIC, name="a", paper=None)]), "not attempted"), (None, "not attempted"),
+])
+def test_verdicts_of_a_faithful_run(run, word):
+    verdict = report.judge(CLAIM, NUMBER, run)
+    assert verdict.word == word and verdict.reason and str(verdict).endswith(word)
+
+
+@pytest.mark.parametrize("value, interval", [(0.40, None), (0.5, (0.3, 0.7)), (0.9, (0.8, 0.95))])
+@pytest.mark.parametrize("changes, words", [
+    ({"profile": "cpu"}, "covid-ct, profile cpu"), ({"profile": "gpu"}, "profile gpu"),
+    ({"profile": "smoke"}, "profile smoke"), ({"overrides": {"epochs": 3}}, "settings changed"),
+    ({"data": {"kind": "phantom", "name": "phantom"}}, "virtual patients, profile paper"),
+    ({"data": {"kind": "folder", "name": "ct_slices"}}, "own data (ct_slices)"),
+    ({"data": {"kind": "source", "name": "mosmeddata"}}, "mosmeddata"),
+])
+@pytest.mark.parametrize("scope", ["run", "architecture"])
+def test_nothing_but_the_papers_experiment_is_a_reproduction(value, interval, changes, words, scope):
+    run = run_with(value, interval, **changes)
+    verdict = report.judge(CLAIM | {"scope": scope}, NUMBER, run)
+    other_data = "data" in changes
+    if scope == "run":
+        assert verdict.word == "not attempted" and words in verdict.reason
+    elif not other_data:
+        assert verdict.word == ("differs" if value == 0.9 else "not attempted")
+
+
+def test_a_difference_that_follows_from_the_layers_counts_at_every_profile():
+    claim = CLAIM | {"scope": "architecture", "scale": 1e-6, "tolerance": 5}
+    number = NUMBER | {"value": 30, "unit": "million", "approximate": True}
+    verdict = report.judge(claim, number, run_with(115_500_000, None, profile="smoke"))
+    assert verdict.word == "differs" and "116 million against about 30 million" in verdict.reason
+
+
+def test_reasons_given_in_the_ledger():
+    assert report.judge(CLAIM | {"unavailable": "never published"}, NUMBER, run_with()).word == "data unavailable"
+    no_number = {k: v for k, v in CLAIM.items() if k != "number"} | {"not_attempted": "no number in the paper"}
+    assert report.judge(no_number, None, run_with()) == report.Verdict("not attempted", "no number in the paper")
+
+
+def test_a_measurement_is_found_by_claim_before_name():
+    run = run_with(metrics=[dict(METRIC, paper=None, value=0.1), dict(METRIC, name="other", value=0.4)])
+    assert report.find_metric(run, CLAIM)["name"] == "other"
+
+
+# -- recorded runs and tables -----------------------------------------------------------------------------------------
+
+
+def write(folder, name, run):
+    folder.mkdir(exist_ok=True)
+    path = folder / name
+    path.write_text(json.dumps(run))
+    return path
+
+
+def test_recording_strips_paths_and_names_the_file(tmp_path):
+    source = write(tmp_path / "out", "metrics.json", run_with(seed=3))
+    kept = report.record(source.parent, folder=tmp_path / "results", note="two hours")
+    assert kept.name == "03_dcgan-covid_ct-paper-seed3.json"
+    found = report.load_metrics(kept)
+    assert found["paths"] == {} and found["notes"] == ["two hours"] and "someone" not in kept.read_text()
+    assert report.comparable(found) == report.comparable(run_with(seed=3)) | {"notes": ["two hours"]}
+    other = write(tmp_path / "out", "b.json", run_with(overrides={"epochs": 5}))
+    changed = report.record(other, folder=tmp_path / "results")
+    assert changed.name.startswith("03_dcgan-covid_ct-paper-seed0-") and len(changed.stem.split("-")[-1]) == 6
+
+
+def test_a_result_that_does_not_fit_the_schema_is_refused(tmp_path):
+    path = write(tmp_path / "out", "metrics.json", run_with(profile="fast"))
+    with pytest.raises(DataError, match="field profile"):
+        report.record(path, folder=tmp_path / "results")
+    assert not (tmp_path / "results").exists()
+
+
+def test_committed_results_are_valid_and_free_of_paths():
+    for result in report.load_results():
+        assert result["paths"] == {} and result["file"].startswith(result["chapter"])
+
+
+def test_results_of_a_chapter(tmp_path):
+    write(tmp_path, "03_dcgan-a.json", run_with())
+    write(tmp_path, "02_judging-a.json", run_with(chapter="02_judging"))
+    assert [r["file"] for r in report.load_results("03_dcgan", tmp_path)] == ["03_dcgan-a.json"]
+    assert len(report.load_results(folder=tmp_path)) == 2 and report.load_results(folder=tmp_path / "none") == []
+
+
+def test_the_table_of_the_paper_beside_ours(tmp_path):
+    virtual = {"data": {"kind": "phantom", "name": "phantom"}, "profile": "cpu"}
+    for seed, value in enumerate((0.70, 0.74, 0.72)):
+        write(tmp_path, f"03_dcgan-phantom-cpu-seed{seed}.json", run_with(value, (0.6, 0.8), seed=seed, **virtual))
+    results = report.load_results("03_dcgan", tmp_path)
+    table = report.paper_beside_ours("03_dcgan", run_with(0.71, (0.66, 0.76), **virtual), results)
+    assert table.columns == ["what", "paper", "this run", "recorded runs", "verdict"]
+    row = table.rows[0]
+    assert row[1].startswith("about 40 %") and "Section IV" in row[1]
+    assert row[2].startswith("71 % [66, 76]") and "n = 10" in row[2] and "Student t" in row[2]
+    assert row[3].startswith("72 % [67, 77] (virtual patients, profile cpu, seeds [0](../data/results/03_dcgan-phantom")
+    assert row[4].startswith("**○ not attempted**\nvirtual patients, profile cpu")
+    assert "reproduced" not in str(table)
+    assert '<a href="../data/results/03_dcgan-phantom-cpu-seed2.json">2</a>' in table._repr_html_()
+    alone = report.paper_beside_ours("03_dcgan", None, [])
+    assert {r[4].split("\n")[0] for r in alone.rows} == {"**○ not attempted**"}
+
+
+def test_tables_of_open_points():
+    assert any("3027" in row[0] for row in report.open_points("dcgan").rows)
+    assert any("0.02" in row[1] for row in report.open_points("dcgan", "silences").rows)
+
+
+def test_tables_escape_what_they_are_given():
+    table = Table(["a", "n"], [["x < y | `z` **b** [l](u.json)", "1\n2"]], title="T", note="N", right=("n",))
+    html, text = table._repr_html_(), table._repr_markdown_()
+    assert "x &lt; y | <code>z</code> <strong>b</strong>" in html and '<a href="u.json">l</a>' in html
+    assert "1<br>2" in html
+    assert "x < y \\| `z`" in text and "| ---: |" in text and text.startswith("**T**")
+    assert "admonition" in Box("B", table)._repr_html_() and "**B**" in str(Box("B", table))
