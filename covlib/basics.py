@@ -3,14 +3,13 @@
 Each experiment is a function of arrays and a seed, short enough to be shown in the chapter that uses it.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from covlib.config import Config
 from covlib.data.case import Case, SliceSet
-from covlib.errors import ConfigError, DataError
+from covlib.errors import ConfigError
 from covlib.seeding import rng
 
 
@@ -31,17 +30,38 @@ class DataConfig(Config):
 
     @classmethod
     def profiles(cls):
-        return {"smoke": {"volume_shape": (32, 96, 96), "picture_size": 128, "slice_size": 32, "patients": 12,
-                          "per_patient": 4, "repeats": 5, "mask_cases": 3, "mask_shape": (24, 80, 80),
-                          "export_patients": 2, "export_size": 64},
-                "cpu": {"volume_shape": (80, 192, 192), "picture_size": 320, "patients": 48, "per_patient": 8,
-                        "repeats": 20, "mask_cases": 6, "mask_shape": (40, 128, 128), "export_patients": 4,
-                        "export_size": 128}}
+        return {
+            "smoke": {
+                "volume_shape": (32, 96, 96),
+                "picture_size": 128,
+                "slice_size": 32,
+                "patients": 12,
+                "per_patient": 4,
+                "repeats": 5,
+                "mask_cases": 3,
+                "mask_shape": (24, 80, 80),
+                "export_patients": 2,
+                "export_size": 64,
+            },
+            "cpu": {
+                "volume_shape": (80, 192, 192),
+                "picture_size": 320,
+                "patients": 48,
+                "per_patient": 8,
+                "repeats": 20,
+                "mask_cases": 6,
+                "mask_shape": (40, 128, 128),
+                "export_patients": 4,
+                "export_size": 128,
+            },
+        }
 
     def __post_init__(self):
         if self.patients < 6 or self.per_patient < 2:
-            raise ConfigError(f"patients = {self.patients}, per_patient = {self.per_patient}: at least 6 patients with "
-                              "2 slices each are needed to split them")
+            raise ConfigError(
+                f"patients = {self.patients}, per_patient = {self.per_patient}: at least 6 patients with "
+                "2 slices each are needed to split them"
+            )
         if min(self.repeats, self.mask_cases) < 2:
             raise ConfigError("repeats and mask_cases: at least 2 are needed for an interval")
 
@@ -66,12 +86,36 @@ class JudgingConfig(Config):
 
     @classmethod
     def profiles(cls):
-        return {"smoke": {"picture_size": 96, "size": 32, "patients": 24, "per_patient": 2, "set_sizes": (6, 12, 24),
-                          "set_repeats": 2, "judge_steps": 8, "shortcut_steps": 6, "batch_size": 8, "simulations": 40,
-                          "bootstrap_resamples": 100, "umap_points": 40},
-                "cpu": {"picture_size": 200, "size": 48, "patients": 120, "per_patient": 4,
-                        "set_sizes": (20, 40, 80, 160, 240), "set_repeats": 5, "judge_steps": 50, "shortcut_steps": 20,
-                        "batch_size": 24, "simulations": 400, "bootstrap_resamples": 200, "umap_points": 240}}
+        return {
+            "smoke": {
+                "picture_size": 96,
+                "size": 32,
+                "patients": 24,
+                "per_patient": 2,
+                "set_sizes": (6, 12, 24),
+                "set_repeats": 2,
+                "judge_steps": 8,
+                "shortcut_steps": 6,
+                "batch_size": 8,
+                "simulations": 40,
+                "bootstrap_resamples": 100,
+                "umap_points": 40,
+            },
+            "cpu": {
+                "picture_size": 200,
+                "size": 48,
+                "patients": 120,
+                "per_patient": 4,
+                "set_sizes": (20, 40, 80, 160, 240),
+                "set_repeats": 5,
+                "judge_steps": 50,
+                "shortcut_steps": 20,
+                "batch_size": 24,
+                "simulations": 400,
+                "bootstrap_resamples": 200,
+                "umap_points": 240,
+            },
+        }
 
     def __post_init__(self):
         if self.patients < 10:
@@ -101,8 +145,16 @@ class Picked:
     line: str
 
 
-def pick_slices(data: str, *, size: int, n_patients: int, per_patient: int, seed: int, need: tuple[str, ...] = (),
-                labels: tuple[str, ...] = ("normal", "covid")) -> Picked:
+def pick_slices(
+    data: str,
+    *,
+    size: int,
+    n_patients: int,
+    per_patient: int,
+    seed: int,
+    need: tuple[str, ...] = (),
+    labels: tuple[str, ...] = ("normal", "covid"),
+) -> Picked:
     """Slices from ``data`` where they have what is needed; virtual patients, saying so, where they have not.
 
     Args:
@@ -121,17 +173,30 @@ def pick_slices(data: str, *, size: int, n_patients: int, per_patient: int, seed
         made = load_slices("phantom", need=need, **virtual)
         return Picked(made, True, f"Virtual patients: {describe_set(made)}.")
     own = load_slices(data, size=size, per_patient=per_patient, seed=seed)
-    held = {"labels": own.labels is not None and len(np.unique(own.labels)) > 1, "lung": own.lung is not None,
-            "infection": own.infection is not None}
+    held = {
+        "labels": own.labels is not None and len(np.unique(own.labels)) > 1,
+        "lung": own.lung is not None,
+        "infection": own.infection is not None,
+    }
     missing = [NEED_WORDS[part] for part in need if not held[part]]
     if missing:
-        return Picked(load_slices("phantom", need=need, **virtual), False,
-                      f"No {' and no '.join(missing)} in {own.source}: {INSTEAD}")
+        return Picked(
+            load_slices("phantom", need=need, **virtual),
+            False,
+            f"No {' and no '.join(missing)} in {own.source}: {INSTEAD}",
+        )
     return Picked(own, True, f"From {own.source}: {describe_set(own)}.")
 
 
-def pick_cases(data: str, *, n: int, shape: tuple[int, int, int] | None, seed: int, need: tuple[str, ...] = (),
-               labels: tuple[str, ...] = ("normal", "covid", "pneumonia")) -> Picked:
+def pick_cases(
+    data: str,
+    *,
+    n: int,
+    shape: tuple[int, int, int] | None,
+    seed: int,
+    need: tuple[str, ...] = (),
+    labels: tuple[str, ...] = ("normal", "covid", "pneumonia"),
+) -> Picked:
     """Up to ``n`` volumes from ``data`` that have the masks needed, or virtual patients, saying so.
 
     Args:
@@ -238,8 +303,17 @@ def plant_duplicates(slices: SliceSet, split) -> tuple[SliceSet, object]:
     names = ["planted: equal", "planted: contrast", "planted: resampled"]
     fill = lambda mask: None if mask is None else np.concatenate([mask, mask[split.train[:3]]])
     labels = None if slices.labels is None else np.concatenate([slices.labels, slices.labels[split.train[:3]]])
-    planted = SliceSet(np.concatenate([slices.images, copies]), slices.patients + names, slices.names + names, labels,
-                       slices.classes, fill(slices.lung), fill(slices.infection), slices.hu_window, slices.source)
+    planted = SliceSet(
+        np.concatenate([slices.images, copies]),
+        slices.patients + names,
+        slices.names + names,
+        labels,
+        slices.classes,
+        fill(slices.lung),
+        fill(slices.infection),
+        slices.hu_window,
+        slices.source,
+    )
     test = np.concatenate([split.test, len(slices) + np.arange(3)])
     return planted, Split(split.train, split.val, test)
 
@@ -261,7 +335,7 @@ def richest_slice(case: Case) -> int:
 def body_crop(picture: np.ndarray, margin: int = 6) -> np.ndarray:
     """The rows of an axial picture in [-1, 1] that hold the body (lung window): table and air above are cut off."""
     filled = np.flatnonzero((picture > 0.2).mean(1) > 0.05)
-    return picture[max(filled[0] - margin, 0):filled[-1] + margin] if len(filled) else picture
+    return picture[max(filled[0] - margin, 0) : filled[-1] + margin] if len(filled) else picture
 
 
 def three_levels(case: Case) -> list[int]:
@@ -282,262 +356,3 @@ def square_pixels(picture: np.ndarray, height_mm: float, width_mm: float) -> np.
     from scipy import ndimage
 
     return ndimage.zoom(picture, (height_mm / width_mm, 1), order=1)
-
-
-# ---- chapter 02: what metrics answer to -----------------------------------------------------------------------------
-
-
-CANDIDATES = {"rescan": "second scan", "average": "average of 16 scans", "blur": "blurred", "brightness": "brighter",
-              "person": "another person"}
-
-
-def candidates(seed: int, size: int, noise_hu: float = 120.0) -> dict[str, np.ndarray]:
-    """A reference picture of the right lung in [-1, 1] and what one might compare with it, each (size, size).
-
-    Keys: "reference"; "rescan", the same body and scanner with fresh noise (``noise_hu`` in soft tissue, a sharp kernel);
-    "average" of 16 further scans; "blur" and "brightness", the reference made worse; "person", another virtual patient.
-    """
-    import dataclasses
-
-    from covlib import phantom
-    from covlib.data.scans import window
-
-    scanner = {"kernel": "sharp", "noise_hu": float(noise_hu), "thickness_mm": 1.5, "contrast": 0.0}
-    people = [phantom.Subject(dataclasses.replace(phantom.sample(n, seed=seed, label="covid", modality="A"), **scanner))
-              for n in (1, 4)]
-    first, again, *more = (window(hu) for hu in scans_of(people[0], size, 18))
-    return {"reference": first, "rescan": again, "average": np.mean(more, axis=0), "blur": blurred(first, 0.8),
-            "brightness": degrade(first[None, None], "brightness", 0.1)[0, 0],
-            "person": window(scans_of(people[1], size, 1)[0])}
-
-
-def scans_of(subject, size: int, n: int, level: float = 0.35, pixel: float = 0.7, margin: int = 16) -> list[np.ndarray]:
-    """The right lung of one body, scanned ``n`` times: HU (size, size) at ``pixel`` mm, equal but for the noise.
-
-    ``margin`` pixels around are made and cut off, since the scanner's filters wrap around at the edges.
-    """
-    from covlib.phantom.grid import Grid
-    from covlib.phantom.scanner import scan
-
-    p, side = subject.patient, size + 2 * margin
-    axis = (np.arange(side) - (side - 1) / 2) * pixel
-    y, x, z = axis + p.shift_mm[0], axis + p.shift_mm[1] - 80 * p.width, np.array([level * p.height_mm])
-    clean, _, _ = subject.render(z, y, x, p.thickness_mm, noise=False)
-    body = np.clip((clean + 1000) / 1000, 0, 1).astype(np.float32)
-    scans = [scan(clean, Grid(z, y, x, p.thickness_mm), p, [number], body)[0] for number in range(n)]
-    return [hu[margin:-margin, margin:-margin] for hu in scans]
-
-
-def blurred(picture, sigma: float) -> np.ndarray:
-    """A picture (H, W) blurred by a Gaussian of ``sigma`` pixels."""
-    return degrade(np.asarray(picture)[None, None], "blur", sigma)[0, 0]
-
-
-def image_scores(pictures: dict[str, np.ndarray]) -> list[dict]:
-    """PSNR (dB), SSIM, MS-SSIM and RMSE of each candidate against "reference", data range 2."""
-    from covlib.metrics import image
-
-    reference, rows = pictures["reference"], []
-    scales = max(s for s in (1, 2, 3, 4, 5) if s == 1 or min(reference.shape) > 10 * 2 ** (s - 1))
-    for key in CANDIDATES:
-        other = pictures[key]
-        rows.append({"key": key, "name": CANDIDATES[key], "psnr": image.psnr(reference, other, 2.0),
-                     "ssim": image.ssim(reference, other, 2.0), "rmse": image.rmse(reference, other),
-                     "ms_ssim": image.ms_ssim(reference, other, 2.0, scales=scales)})
-    return rows
-
-
-DEGRADATIONS = {"noise": (0.0, 0.05, 0.1, 0.2, 0.4), "blur": (0.0, 0.5, 1.0, 1.5, 2.5), "copies": (0.0, 0.5, 0.8, 0.9, 0.98)}
-
-
-def degradation_curves(images, extractor, repeats: int, seed: int) -> dict[str, list[dict]]:
-    """One half of a set against the other half made worse: FID, precision and recall by kind and strength.
-
-    Returns:
-        kind -> rows {"strength", "fid", "low", "high", "precision", "recall", "n"}; the first row is the floor. Means over
-        random halvings, low and high the smallest and largest FID.
-    """
-    from covlib.metrics.generative import fid, precision_recall
-
-    half, made, real = len(images) // 2, {}, extractor(images)
-    orders = [rng(seed, "halves", repeat).permutation(len(images)) for repeat in range(repeats)]
-    for kind, strengths in DEGRADATIONS.items():
-        made[kind] = []
-        for strength in strengths:
-            same = kind == "copies" or strength == 0
-            worse, found = real if same else extractor(degrade(images, kind, strength, seed)), []
-            for order in orders:
-                first, second = order[:half], order[half:2 * half]
-                if kind == "copies":
-                    second = np.resize(second[:max(2, round(half * (1 - strength)))], half)
-                pr = precision_recall(real[first], worse[second])
-                found.append((fid(real[first], worse[second]), pr.precision, pr.recall))
-            values = np.array(found)
-            made[kind].append({"strength": strength, "fid": values[:, 0].mean(), "low": values[:, 0].min(),
-                               "high": values[:, 0].max(), "precision": values[:, 1].mean(), "recall": values[:, 2].mean(),
-                               "n": half})
-    return made
-
-
-def degrade(images, kind: str, strength: float, seed: int = 0) -> np.ndarray:
-    """Images made worse in one way, for a metric to notice.
-
-    Args:
-        images: (N, 1, H, W) in [-1, 1].
-        kind: "noise" (white, standard deviation ``strength`` in grey units), "blur" (Gaussian, sigma ``strength``
-            pixels), "brightness" (``strength`` added), "shift" (``strength`` whole pixels to the side), or "copies"
-            (all N images are copies of a share 1 - ``strength`` of them: a generator that dropped modes).
-    """
-    from scipy import ndimage
-
-    images = np.asarray(images, np.float32)
-    if kind == "noise":
-        images = images + strength * rng(seed, "degrade").standard_normal(images.shape).astype(np.float32)
-    elif kind == "blur":
-        images = ndimage.gaussian_filter(images, (0, 0, strength, strength), mode="nearest") if strength else images
-    elif kind == "brightness":
-        images = images + np.float32(strength)
-    elif kind == "shift":
-        images = np.roll(images, round(strength), axis=-1)
-    elif kind == "copies":
-        kept = rng(seed, "degrade").permutation(len(images))[: max(2, round(len(images) * (1 - strength)))]
-        images = images[np.resize(kept, len(images))]
-    else:
-        raise ConfigError(f"degrade: {kind!r} is not known; noise, blur, brightness, shift or copies")
-    return np.clip(images, -1, 1)
-
-
-def kid_value(real, fake) -> float:
-    """KID as one number: the mean over twenty subsets of half the images."""
-    from covlib.metrics.generative import kid
-
-    return kid(real, fake, subsets=20).value
-
-
-def fid_by_size(features, sizes, repeats: int, seed: int, distance: Callable | None = None) -> dict[int, np.ndarray]:
-    """FID between two disjoint random draws of n from one set of features: what "no difference" measures at n.
-
-    Args:
-        features: (N, D); sizes: the n, each at most N / 2 (larger ones are left out).
-        distance: of two sets of features; FID by default.
-    Returns:
-        {n: (repeats,) distances}.
-    """
-    from covlib.metrics.generative import fid
-
-    fid, found = distance or fid, {}
-    for n in (n for n in sizes if 2 * n <= len(features)):
-        orders = [rng(seed, "fid by size", n, k).permutation(len(features)) for k in range(repeats)]
-        found[n] = np.array([fid(features[o[:n]], features[o[n:2 * n]]) for o in orders])
-    if not found:
-        raise DataError(f"fid_by_size: {len(features)} images; two draws of {min(sizes)} are needed")
-    return found
-
-
-def fid_at_infinity(by_size: dict[int, np.ndarray]) -> tuple[float, float]:
-    """Intercept and slope of FID against 1/n, by least squares (Chong and Forsyth, CVPR 2020)."""
-    x = np.concatenate([np.full(len(v), 1 / n) for n, v in by_size.items()])
-    slope, intercept = np.polyfit(x, np.concatenate(list(by_size.values())), 1)
-    return float(intercept), float(slope)
-
-
-def coverage(draw: Callable, intervals: dict[str, Callable], truth: float, simulations: int, seed: int) -> list[dict]:
-    """How often 95 % intervals hold the truth, by simulation.
-
-    Args:
-        draw: generator -> one simulated study; intervals: name -> function of a study giving an Interval.
-        truth: what the intervals should hold.
-    Returns:
-        rows {"name", "coverage": Interval (Wilson), "width": mean}.
-    """
-    from covlib.metrics.intervals import wilson
-
-    studies = [draw(rng(seed, "coverage", k)) for k in range(simulations)]
-    rows = []
-    for name, make in intervals.items():
-        made = [make(study) for study in studies]
-        held = sum(i.low <= truth <= i.high for i in made)
-        width = float(np.mean([i.high - i.low for i in made]))
-        rows.append({"name": name, "coverage": wilson(held, simulations), "width": width})
-    return rows
-
-
-def draw_study(generator, patients: int, slices: int, mean: float, concentration: float) -> np.ndarray:
-    """A test set of ``patients`` by ``slices``: 1 where the judge was right, (patients, slices).
-
-    Each patient has an own rate, Beta distributed about ``mean``; the smaller ``concentration``, the more they differ.
-    """
-    rates = generator.beta(mean * concentration, (1 - mean) * concentration, patients)
-    return (generator.random((patients, slices)) < rates[:, None]).astype(float)
-
-
-def interval_recipes(n_boot: int, seed: int) -> dict[str, Callable]:
-    """Ways to put a 95 % interval on the share of right answers of a study (patients, slices); see ``draw_study``."""
-    from covlib.metrics.intervals import bootstrap, student_t, wilson
-
-    def folds_of_copies(study):
-        # Each slice fourteen times, one in ten copies judged the other way, dealt at random to ten folds.
-        generator = rng(seed, "copies", int(study.sum()))
-        copies = np.repeat(study.ravel(), 14)
-        copies = np.where(generator.random(len(copies)) < 0.1, study.mean(), copies)
-        return student_t([fold.mean() for fold in np.array_split(generator.permutation(copies), 10)])
-
-    patients = lambda study: np.repeat(np.arange(len(study)), study.shape[1])
-    return {"Student t, patients": lambda study: student_t(study.mean(1)),
-            "bootstrap, patients": lambda study: bootstrap(study.ravel(), seed=seed, n_boot=n_boot, groups=patients(study)),
-            "Wilson, slices": lambda study: wilson(int(study.sum()), study.size),
-            "Student t, folds of copies": folds_of_copies}
-
-
-def umap_panels(embedded, labels, classes, seed: int):
-    """Layouts for a figure: the same features by two seeds and three neighbourhoods, and two clouds of known shape.
-
-    Returns:
-        panels title -> (N, 2); groups title -> N names; {"data", "umap"}: width of the wide cloud by that of the narrow one.
-    """
-    from covlib.plots import umap_embed
-
-    near = min(15, len(embedded) - 1)
-    settings = [(seed, near), (seed + 1, near), (seed, 5), (seed, min(60, len(embedded) // 2))]
-    panels = {f"seed {s}, {k} neighbours": umap_embed(embedded, seed=s, neighbours=k) for s, k in settings}
-    names = np.array([classes[-1] if label else " or ".join(classes[:-1]) for label in labels])
-    groups = dict.fromkeys(panels, names)
-    generator, n = rng(seed, "clouds"), max(20, len(embedded) // 2)
-    narrow, wide = generator.standard_normal((n, 10)), 10 * generator.standard_normal((n, 10))
-    wide[:, 0] += 200
-    panels["two clouds"] = umap_embed(np.concatenate([narrow, wide]), seed=seed, neighbours=min(15, n))
-    groups["two clouds"] = np.array(["narrow cloud"] * n + ["cloud ten times as wide"] * n)
-    panels["noise"] = umap_embed(generator.standard_normal((2 * n, 10)), seed=seed, neighbours=min(15, n))
-    groups["noise"] = np.array(["noise, heads", "noise, tails"])[generator.integers(0, 2, 2 * n)]
-    width = lambda xy: float(np.sqrt(xy.var(0).sum()))
-    xy = panels["two clouds"]
-    return panels, groups, {"data": width(wide) / width(narrow), "umap": width(xy[n:]) / width(xy[:n])}
-
-
-def add_marker(images, where, size: int = 4, value: float = 1.0) -> np.ndarray:
-    """Images with a small bright square in the upper right corner, like a burnt-in letter, where ``where`` is True."""
-    images = np.array(images, np.float32)
-    images[np.asarray(where, bool), :, 1:1 + size, -1 - size:-1] = value
-    return images
-
-
-def reliability(probs, labels, bins: int = 5) -> list[dict]:
-    """Calibration by bins of predicted probability: mean prediction beside the share that is positive (Wilson).
-
-    Args:
-        probs: (N,) probability of the positive class; labels: (N,) 0 or 1.
-    Returns:
-        rows {"predicted", "observed": Interval, "n"} of the bins that hold an image.
-    """
-    from covlib.metrics.intervals import wilson
-
-    probs, labels = np.asarray(probs, float), np.asarray(labels)
-    index = np.minimum((probs * bins).astype(int), bins - 1)
-    rows = []
-    for b in range(bins):
-        inside = index == b
-        if inside.any():
-            n = int(inside.sum())
-            observed = wilson(int(labels[inside].sum()), n)
-            rows.append({"predicted": float(probs[inside].mean()), "observed": observed, "n": n})
-    return rows

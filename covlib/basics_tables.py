@@ -2,22 +2,27 @@
 
 import numpy as np
 
-from covlib import basics, figures_basics
+from covlib import basics_judging, figures_basics
 from covlib.data.case import CONSOLIDATION, GGO, Case, SliceSet
 from covlib.tables import Table
 
 # Published HU. Kalender, Computed Tomography, 2011 (lung); Radiopaedia rID 38181 (blood, muscle); for lesions
 # doi 10.1186/s12879-021-06556-z (border at -300 HU) and doi 10.1007/s42058-020-00034-2 (most at -700 to -500 HU).
-TISSUES = {"air around the body": ("-1000", -1024, -970), "lung without lesions": ("-950 to -550", -950, -550),
-           "ground glass": ("-700 to -300", -700, -300), "consolidation": ("above -300, to about 60", -300, 60),
-           "heart and great vessels": ("30 to 60", 30, 60), "heart and great vessels, contrast agent": ("100 to 350", 100, 350)}
+TISSUES = {
+    "air around the body": ("-1000", -1024, -970),
+    "lung without lesions": ("-950 to -550", -950, -550),
+    "ground glass": ("-700 to -300", -700, -300),
+    "consolidation": ("above -300, to about 60", -300, 60),
+    "heart and great vessels": ("30 to 60", 30, 60),
+    "heart and great vessels, contrast agent": ("100 to 350", 100, 350),
+}
 
 
 def tissue_regions(case: Case) -> dict[str, np.ndarray]:
     """HU of voxels in regions placed by position and masks, never by the HU they are to show.
 
-    Heart and vessels: a strip in the midline in front of the spine, at 20 to 50 % of the lungs' height. Air: a corner of
-    the field of view, in front of the chest.
+    Heart and vessels: a strip in the midline in front of the spine, at 20 to 50 % of the lungs' height. Air: a corner
+    of the field of view, in front of the chest.
     """
     from scipy import ndimage
 
@@ -32,7 +37,7 @@ def tissue_regions(case: Case) -> dict[str, np.ndarray]:
     middle, front, half = round((x.min() + x.max()) / 2), int(np.quantile(y, 0.35)), int(np.quantile(y, 0.55))
     wide = max(2, (x.max() - x.min()) // 24)
     blood = "heart and great vessels, contrast agent" if case.meta.get("contrast") else "heart and great vessels"
-    regions[blood] = hu[levels.start:levels.stop, front:half, middle - wide:middle + wide]
+    regions[blood] = hu[levels.start : levels.stop, front:half, middle - wide : middle + wide]
     regions["air around the body"] = hu[:, :3, :3]
     return {name: np.asarray(values).ravel() for name, values in regions.items()}
 
@@ -60,10 +65,20 @@ def window_table(hu, windows: dict[str, tuple[float, float]]) -> Table:
         x = window(hu, level, width)
         back = np.abs(unwindow(x, level, width) - hu)[inside].max()
         eight = np.abs(unwindow(np.round((x + 1) * 127.5) / 127.5 - 1, level, width) - hu)[inside].max()
-        rows.append([name, f"{level:g} / {width:g}", f"{100 * (1 - inside.mean()):.0f} %",
-                     f"{back:.4f}" if back > 1e-4 else "below 0.0001", f"{eight:.1f}"])
-    return Table(["window", "level / width", "voxels clipped", "largest error inside, HU", "after 8 bits, HU"], rows,
-                 right=("voxels clipped", "largest error inside, HU", "after 8 bits, HU"))
+        rows.append(
+            [
+                name,
+                f"{level:g} / {width:g}",
+                f"{100 * (1 - inside.mean()):.0f} %",
+                f"{back:.4f}" if back > 1e-4 else "below 0.0001",
+                f"{eight:.1f}",
+            ]
+        )
+    return Table(
+        ["window", "level / width", "voxels clipped", "largest error inside, HU", "after 8 bits, HU"],
+        rows,
+        right=("voxels clipped", "largest error inside, HU", "after 8 bits, HU"),
+    )
 
 
 def affine_table(case: Case, folder) -> Table:
@@ -78,19 +93,32 @@ def affine_table(case: Case, folder) -> Table:
     turned = nibabel.as_closest_canonical(image)  # right, anterior, superior: the other half of the world's files
     nibabel.save(turned, folder / "turned.nii.gz")
     other = read_case(folder / "turned.nii.gz")
-    axes = lambda i: ", ".join({"L": "left", "R": "right", "P": "back", "A": "front", "S": "head", "I": "feet"}[a]
-                               for a in nibabel.aff2axcodes(i.affine))
+    axes = lambda i: ", ".join(
+        {"L": "left", "R": "right", "P": "back", "A": "front", "S": "head", "I": "feet"}[a]
+        for a in nibabel.aff2axcodes(i.affine)
+    )
     same = lambda c: "yes" if np.array_equal(c.hu, case.hu) and np.allclose(c.spacing, case.spacing) else "no"
-    return Table(["file", "first, second, third axis run towards", "read back equal"],
-                 [["image.nii.gz as we write it", axes(image), same(again)], ["turned.nii.gz", axes(turned), same(other)]])
+    return Table(
+        ["file", "first, second, third axis run towards", "read back equal"],
+        [["image.nii.gz as we write it", axes(image), same(again)], ["turned.nii.gz", axes(turned), same(other)]],
+    )
 
 
 def registry() -> Table:
     """The registered real data sets, one row each, from ``data/sources.yaml``."""
     from covlib.data import sources
 
-    rows = [[f"`{name}`", f"[{s.title}]({s.homepage})", s.what["counts"], s.what["masks"], s.licence["name"],
-             ", ".join(c[:2] for c in s.chapters)] for name, s in sources.registry().items()]
+    rows = [
+        [
+            f"`{name}`",
+            f"[{s.title}]({s.homepage})",
+            s.what["counts"],
+            s.what["masks"],
+            s.licence["name"],
+            ", ".join(c[:2] for c in s.chapters),
+        ]
+        for name, s in sources.registry().items()
+    ]
     return Table(["name", "title", "holds", "masks", "licence", "chapters"], rows)
 
 
@@ -136,8 +164,14 @@ def mask_extremes(cases: list[Case], made: list, scores):
         truth.append(case.lung[at])
         own.append(made[k][at])
         titles.append(f"{names[k]}: {case.label or case.name}")
-    return figures_basics.mask_comparison(pictures, truth, own, [scores[k] for k in chosen], titles,
-                                          "Dice of the whole volume; shown is the slice where the two differ most.")
+    return figures_basics.mask_comparison(
+        pictures,
+        truth,
+        own,
+        [scores[k] for k in chosen],
+        titles,
+        "Dice of the whole volume; shown is the slice where the two differ most.",
+    )
 
 
 def augmentations(slices: SliceSet, seed: int):
@@ -149,34 +183,55 @@ def augmentations(slices: SliceSet, seed: int):
 
     masks = [m for m in (slices.lung, slices.infection) if m is not None]
     marked = max(range(len(slices)), key=lambda k: int((slices.infection[k] > 0).sum()))
-    image = torch.from_numpy(slices.images[marked:marked + 1])
+    image = torch.from_numpy(slices.images[marked : marked + 1])
     mask = torch.from_numpy(np.stack([m[marked] for m in masks])[None])
-    ways = {"as it is": lambda g: (image, mask),
-            "crop": lambda g: augment.random_resized_crop(image, g, scale=(0.4, 0.6), masks=mask),
-            "flip": lambda g: augment.horizontal_flip(image, g, p=1.0, masks=mask),
-            "rotation": lambda g: augment.rotation(image, g, degrees=20, masks=mask),
-            "brightness": lambda g: augment.brightness(image, g, strength=0.6, masks=mask),
-            "elastic": lambda g: augment.elastic(image, g, strength=5.0, masks=mask)}
+    ways = {
+        "as it is": lambda g: (image, mask),
+        "crop": lambda g: augment.random_resized_crop(image, g, scale=(0.4, 0.6), masks=mask),
+        "flip": lambda g: augment.horizontal_flip(image, g, p=1.0, masks=mask),
+        "rotation": lambda g: augment.rotation(image, g, degrees=20, masks=mask),
+        "brightness": lambda g: augment.brightness(image, g, strength=0.6, masks=mask),
+        "elastic": lambda g: augment.elastic(image, g, strength=5.0, masks=mask),
+    }
     done = {name: way(torch_generator(seed, "augment", name)) for name, way in ways.items()}
     both = slices.lung is not None
     cut = lambda k: [[done[n][1][0, k].numpy() for n in row] for row in (list(ways)[:3], list(ways)[3:])]
     rows = [[done[n][0][0, 0].numpy() for n in row] for row in (list(ways)[:3], list(ways)[3:])]
-    return figures_basics.picture_rows(rows, lung=cut(0) if both else None, infection=cut(int(both)),
-                                       under=[list(ways)[:3], list(ways)[3:]], max_side=1.9)
+    return figures_basics.picture_rows(
+        rows,
+        lung=cut(0) if both else None,
+        infection=cut(int(both)),
+        under=[list(ways)[:3], list(ways)[3:]],
+        max_side=1.9,
+    )
 
 
 # ---- the papers' numbers, checked against each other ----------------------------------------------------------------
 
-RULES = {"sum": sum, "product": lambda v: float(np.prod(v)), "ratio": lambda v: v[0] / v[1], "percent": lambda v: 100 * v[0] / v[1],
-         "skew": lambda v: v[0] / sum(v[1:]), "blocks": lambda v: v[0] * v[1] * v[2] / v[3] ** 3,
-         "implied_range": lambda v: 10 ** (v[0] / 20) * v[1], "centre": lambda v: (v[0] + v[1]) / 2,
-         "sensitivity": lambda v: 100 * (v[1] - v[0]) / v[1], "largest": max, "above_095": lambda v: sum(x > 0.95 for x in v)}
-PAPERS = {"mann2021": "Mann", "jiang2020": "Jiang", "zhang2020cosingan": "Zhang", "zunair2021": "Zunair",
-          "mangalagiri2021": "Mangalagiri"}
+RULES = {
+    "sum": sum,
+    "product": lambda v: float(np.prod(v)),
+    "ratio": lambda v: v[0] / v[1],
+    "percent": lambda v: 100 * v[0] / v[1],
+    "skew": lambda v: v[0] / sum(v[1:]),
+    "blocks": lambda v: v[0] * v[1] * v[2] / v[3] ** 3,
+    "implied_range": lambda v: 10 ** (v[0] / 20) * v[1],
+    "centre": lambda v: (v[0] + v[1]) / 2,
+    "sensitivity": lambda v: 100 * (v[1] - v[0]) / v[1],
+    "largest": max,
+    "above_095": lambda v: sum(x > 0.95 for x in v),
+}
+PAPERS = {
+    "mann2021": "Mann",
+    "jiang2020": "Jiang",
+    "zhang2020cosingan": "Zhang",
+    "zunair2021": "Zunair",
+    "mangalagiri2021": "Mangalagiri",
+}
 
 
 def cross_checks(chapter: str) -> list[dict]:
-    """Rows of ``data/cross_checks.yaml`` for a chapter, each with "computed" and "holds" (to one unit of the last digit)."""
+    """Rows of ``data/cross_checks.yaml`` for a chapter, each with "computed" and "holds" (to one last digit)."""
     import yaml
 
     from covlib import project
@@ -185,17 +240,31 @@ def cross_checks(chapter: str) -> list[dict]:
     for row in rows:
         row["computed"] = float(RULES[row["rule"]](row["numbers"]))
         digits = len(str(row["stated"]).partition(".")[2])
-        row["holds"] = abs(row["computed"] - row["stated"]) <= 10.0**-digits + 1e-9 if digits else (
-            abs(row["computed"] - row["stated"]) < 0.5)
+        row["holds"] = (
+            abs(row["computed"] - row["stated"]) <= 10.0**-digits + 1e-9
+            if digits
+            else (abs(row["computed"] - row["stated"]) < 0.5)
+        )
     return rows
 
 
 def checks_table(chapter: str) -> Table:
     """The cross-checks of a chapter: what the paper prints, what its own numbers add up to, and whether they agree."""
     shown = lambda v: f"{v:,.0f}" if float(v).is_integer() else f"{v:,.3g}" if abs(v) < 100 else f"{v:,.1f}"
-    rows = [[PAPERS[r["paper"]], r["meaning"], f"{r['stated']:,}", shown(r["computed"]) if r["stated"] != r["computed"] else
-             f"{r['stated']:,}", "✓ agree" if r["holds"] else "✗ **differ**", r["where"]] for r in cross_checks(chapter)]
-    return Table(["paper", "what", "printed", "from its parts", "verdict", "where"], rows, right=("printed", "from its parts"))
+    rows = [
+        [
+            PAPERS[r["paper"]],
+            r["meaning"],
+            f"{r['stated']:,}",
+            shown(r["computed"]) if r["stated"] != r["computed"] else f"{r['stated']:,}",
+            "✓ agree" if r["holds"] else "✗ **differ**",
+            r["where"],
+        ]
+        for r in cross_checks(chapter)
+    ]
+    return Table(
+        ["paper", "what", "printed", "from its parts", "verdict", "where"], rows, right=("printed", "from its parts")
+    )
 
 
 # ---- chapter 01, composed -------------------------------------------------------------------------------------------
@@ -208,9 +277,15 @@ def scanner_figure(seed: int, size: int):
     from covlib import phantom
     from covlib.data.scans import window
 
-    person = dataclasses.replace(phantom.sample(0, seed=seed, label="covid", modality="A"), kernel="soft", thickness_mm=1.0)
-    ways = {"soft kernel, 1 mm": {}, "sharp kernel": {"kernel": "sharp"}, "7.5 mm slices": {"thickness_mm": 7.5},
-            "modality B": {"modality": "B"}}
+    person = dataclasses.replace(
+        phantom.sample(0, seed=seed, label="covid", modality="A"), kernel="soft", thickness_mm=1.0
+    )
+    ways = {
+        "soft kernel, 1 mm": {},
+        "sharp kernel": {"kernel": "sharp"},
+        "7.5 mm slices": {"thickness_mm": 7.5},
+        "modality B": {"modality": "B"},
+    }
     level = float(person_level(phantom.Subject(person)))
     views = []
     for change in ways.values():
@@ -219,8 +294,10 @@ def scanner_figure(seed: int, size: int):
         rows, columns = np.nonzero(case.lung[0] == 2)
         side = max(np.ptp(rows), np.ptp(columns)) + 8
         top, left = (rows.min() + rows.max() - side) // 2, (columns.min() + columns.max() - side) // 2
-        views.append(window(case.hu[0])[max(top, 0):top + side, max(left, 0):left + side])
-    return figures_basics.picture_rows([views], titles=list(ways), note="Right lung. Window: level -600, width 1500 HU.")
+        views.append(window(case.hu[0])[max(top, 0) : top + side, max(left, 0) : left + side])
+    return figures_basics.picture_rows(
+        [views], titles=list(ways), note="Right lung. Window: level -600, width 1500 HU."
+    )
 
 
 def person_level(subject) -> float:
@@ -243,7 +320,7 @@ def letters(seed: int) -> dict[str, str]:
     """Which candidate hides behind which letter, shuffled by the seed: key -> letter."""
     from covlib.seeding import rng
 
-    keys = list(rng(seed, "puzzle").permutation(list(basics.CANDIDATES)))
+    keys = list(rng(seed, "puzzle").permutation(list(basics_judging.CANDIDATES)))
     return dict(zip(keys, "ABCDE"))
 
 
@@ -252,8 +329,12 @@ def puzzle(pictures: dict[str, np.ndarray], seed: int):
     names = letters(seed)
     shown = [("reference", pictures["reference"])] + [(names[k], pictures[k]) for k in sorted(names, key=names.get)]
     rows = [[p for _, p in shown[:3]], [p for _, p in shown[3:]]]
-    return figures_basics.picture_rows(rows, under=[[t for t, _ in shown[:3]], [t for t, _ in shown[3:]]],
-                                       note="Right lung. Window: level -600, width 1500 HU.", max_side=2.0)
+    return figures_basics.picture_rows(
+        rows,
+        under=[[t for t, _ in shown[:3]], [t for t, _ in shown[3:]]],
+        note="Right lung. Window: level -600, width 1500 HU.",
+        max_side=2.0,
+    )
 
 
 def scores_table(scores: list[dict], seed: int) -> Table:
@@ -264,8 +345,12 @@ def scores_table(scores: list[dict], seed: int) -> Table:
     top = {k: pick(r[k] for r in scores) for k, pick in best.items()}
     cell = lambda row, k: f"**{form[k].format(row[k])}**" if row[k] == top[k] else form[k].format(row[k])
     rows = [[names[r["key"]], r["name"], *(cell(r, k) for k in best)] for r in ranked]
-    return Table(["", "what it is", "PSNR, dB", "SSIM", "MS-SSIM", "RMSE"], rows, right=("PSNR, dB", "SSIM", "MS-SSIM", "RMSE"),
-                 note="Against the reference scan; data range 2. Bold: best.")
+    return Table(
+        ["", "what it is", "PSNR, dB", "SSIM", "MS-SSIM", "RMSE"],
+        rows,
+        right=("PSNR, dB", "SSIM", "MS-SSIM", "RMSE"),
+        note="Against the reference scan; data range 2. Bold: best.",
+    )
 
 
 def psnr_table(reference, other) -> Table:
@@ -273,30 +358,48 @@ def psnr_table(reference, other) -> Table:
     from covlib.metrics.image import psnr, psnr_mangalagiri
 
     rows = []
-    for name, scale, offset in (("[0, 1]", 0.5, 0.5), ("[-1, 1]", 1, 0), ("8 bit", 127.5, 127.5), ("12 bit", 2047.5, 2047.5)):
+    for name, scale, offset in (
+        ("[0, 1]", 0.5, 0.5),
+        ("[-1, 1]", 1, 0),
+        ("8 bit", 127.5, 127.5),
+        ("12 bit", 2047.5, 2047.5),
+    ):
         a, b, data_range = reference * scale + offset, other * scale + offset, 2 * scale
-        rows.append([name, f"{data_range:g}", f"{psnr(a, b, data_range):.2f}", f"{psnr_mangalagiri(a, b, data_range):.2f}"])
-    return Table(["pixels stored as", "L", "usual PSNR, dB", "as printed by Mangalagiri et al., dB"], rows,
-                 right=("L", "usual PSNR, dB", "as printed by Mangalagiri et al., dB"))
+        rows.append(
+            [name, f"{data_range:g}", f"{psnr(a, b, data_range):.2f}", f"{psnr_mangalagiri(a, b, data_range):.2f}"]
+        )
+    return Table(
+        ["pixels stored as", "L", "usual PSNR, dB", "as printed by Mangalagiri et al., dB"],
+        rows,
+        right=("L", "usual PSNR, dB", "as printed by Mangalagiri et al., dB"),
+    )
 
 
 def degradation_figure(curves: dict[str, list[dict]]):
     """FID above, precision and recall below, one column per kind of damage."""
     words = {"noise": "noise, standard deviation", "blur": "blur, pixels", "copies": "share replaced by copies"}
     column = lambda rows, key: [r[key] for r in rows]
-    upper = {f"FID: {kind}": {"FID": tuple(column(rows, k) for k in ("strength", "fid", "low", "high"))} for kind, rows in
-             curves.items()}
-    lower = {f"P, R: {kind}": {k: (column(rows, "strength"), column(rows, k)) for k in ("precision", "recall")} for kind, rows
-             in curves.items()}
+    upper = {
+        f"FID: {kind}": {"FID": tuple(column(rows, k) for k in ("strength", "fid", "low", "high"))}
+        for kind, rows in curves.items()
+    }
+    lower = {
+        f"P, R: {kind}": {k: (column(rows, "strength"), column(rows, k)) for k in ("precision", "recall")}
+        for kind, rows in curves.items()
+    }
     labels = {f"{head}: {kind}": words[kind] for kind in curves for head in ("FID", "P, R")}
     floors = {f"FID: {kind}": (rows[0]["fid"], "floor") for kind, rows in curves.items()}
     n = next(iter(curves.values()))[0]["n"]
-    return figures_basics.curve_panels({**upper, **lower}, xlabels=labels, references=floors,
-                                       note=f"n = {n} images in each set. Band: smallest to largest over random halvings.")
+    return figures_basics.curve_panels(
+        {**upper, **lower},
+        xlabels=labels,
+        references=floors,
+        note=f"n = {n} images in each set. Band: smallest to largest over random halvings.",
+    )
 
 
 def mask_table(slices: SliceSet) -> Table:
-    """A small, a middling and a large lesion mask against itself moved by one pixel, and against an empty prediction."""
+    """A small, a middling and a large lesion mask against itself moved by one pixel, and against nothing found."""
     from covlib.metrics.overlap import dice, sensitivity, specificity
 
     masks = (slices.infection > 0).astype(np.uint8)
@@ -305,13 +408,30 @@ def mask_table(slices: SliceSet) -> Table:
     rows = []
     for name, k in (("small", order[0]), ("middling", order[len(order) // 2]), ("large", order[-1])):
         moved = np.roll(masks[k], 1, axis=1)
-        rows.append([f"{name}, moved by 1 pixel", f"{area[k]}", f"{dice(moved, masks[k]):.3f}",
-                     f"{sensitivity(moved, masks[k]):.3f}", f"{specificity(moved, masks[k]):.4f}"])
+        rows.append(
+            [
+                f"{name}, moved by 1 pixel",
+                f"{area[k]}",
+                f"{dice(moved, masks[k]):.3f}",
+                f"{sensitivity(moved, masks[k]):.3f}",
+                f"{specificity(moved, masks[k]):.4f}",
+            ]
+        )
     k, nothing = order[len(order) // 2], np.zeros_like(masks[0])
-    rows.append(["middling, nothing found", f"{area[k]}", f"{dice(nothing, masks[k]):.3f}",
-                 f"{sensitivity(nothing, masks[k]):.3f}", f"{specificity(nothing, masks[k]):.4f}"])
-    return Table(["lesion and prediction", "pixels", "Dice", "sensitivity", "specificity"], rows,
-                 right=("pixels", "Dice", "sensitivity", "specificity"))
+    rows.append(
+        [
+            "middling, nothing found",
+            f"{area[k]}",
+            f"{dice(nothing, masks[k]):.3f}",
+            f"{sensitivity(nothing, masks[k]):.3f}",
+            f"{specificity(nothing, masks[k]):.4f}",
+        ]
+    )
+    return Table(
+        ["lesion and prediction", "pixels", "Dice", "sensitivity", "specificity"],
+        rows,
+        right=("pixels", "Dice", "sensitivity", "specificity"),
+    )
 
 
 def paper_intervals() -> Table:
@@ -321,19 +441,32 @@ def paper_intervals() -> Table:
     from covlib.metrics.intervals import student_t, wilson
 
     rows = []
-    for what, where, k, n in (("Mann: judged positive, about 40 % of 10 sets of 100", "Section IV", 400, 1000),
-                              ("Zunair: VGG-16 sensitivity, real only", "Table 1, FN 37", 9, 46),
-                              ("Zunair: VGG-16 sensitivity, real + synthetic", "Table 1, FN 21", 25, 46),
-                              ("Zunair: DenseNet-102, real only", "Table 1, FN 34", 12, 46),
-                              ("Zunair: DenseNet-102, real + synthetic", "Table 1, FN 33", 13, 46),
-                              ("Mangalagiri: volunteers right, 3 x 20 pairs", "Section IV-B", 30, 60)):
+    for what, where, k, n in (
+        ("Mann: judged positive, about 40 % of 10 sets of 100", "Section IV", 400, 1000),
+        ("Zunair: VGG-16 sensitivity, real only", "Table 1, FN 37", 9, 46),
+        ("Zunair: VGG-16 sensitivity, real + synthetic", "Table 1, FN 21", 25, 46),
+        ("Zunair: DenseNet-102, real only", "Table 1, FN 34", 12, 46),
+        ("Zunair: DenseNet-102, real + synthetic", "Table 1, FN 33", 13, 46),
+        ("Mangalagiri: volunteers right, 3 x 20 pairs", "Section IV-B", 30, 60),
+    ):
         i = wilson(k, n)
         rows.append([what, where, f"{k} of {n}", f"{i.value:.2f}", f"{i.low:.2f} to {i.high:.2f}", "Wilson"])
     with np.errstate(all="ignore"):
         ends = stats.t.interval(0.95, 4, loc=1.0, scale=0.0)
-    rows.append(["Zhang: five equal values, by scipy", "Table 3", "5 scans", "1.00", f"{ends[0]:.2f} to {ends[1]:.2f}", "t, 4 d.f."])
+    rows.append(
+        [
+            "Zhang: five equal values, by scipy",
+            "Table 3",
+            "5 scans",
+            "1.00",
+            f"{ends[0]:.2f} to {ends[1]:.2f}",
+            "t, 4 d.f.",
+        ]
+    )
     i = student_t([1.0] * 5)
-    rows.append(["the same by this library", "", "5 scans", "1.00", f"{i.low:.2f} to {i.high:.2f}", "t, said to be degenerate"])
+    rows.append(
+        ["the same by this library", "", "5 scans", "1.00", f"{i.low:.2f} to {i.high:.2f}", "t, said to be degenerate"]
+    )
     return Table(["number", "where", "count", "value", "95 % interval", "recipe"], rows, right=("value",))
 
 
@@ -342,8 +475,12 @@ def marker_figure(images, labels, outcome: dict):
     from covlib.plots.style import BLUE, VERMILION, inch_axes, inch_text, plain_axes, show
 
     figure = figures_basics.sheet(3.0)
-    picked = [np.flatnonzero(labels == 1)[0], np.flatnonzero(labels == 1)[-1], np.flatnonzero(labels == 0)[0],
-              np.flatnonzero(labels == 0)[-1]]
+    picked = [
+        np.flatnonzero(labels == 1)[0],
+        np.flatnonzero(labels == 1)[-1],
+        np.flatnonzero(labels == 0)[0],
+        np.flatnonzero(labels == 0)[-1],
+    ]
     for k, index in enumerate(picked):
         show(inch_axes(figure, 0.05 + (k % 2) * 1.2, 0.3 + (k // 2) * 1.2, 1.15, 1.15), images[index, 0])
     inch_text(figure, 1.22, 0.2, "training: positives above", ha="center", size=9.5)

@@ -43,9 +43,18 @@ def lighter(figure):
     return figure
 
 
-def picture_rows(rows: Sequence[Sequence], *, titles: Sequence[str] = (), labels: Sequence[str] = (),
-                 limits=(-1.0, 1.0), lung=None, infection=None, note: str = "", under: Sequence[Sequence[str]] = (),
-                 max_side: float = 2.6):
+def picture_rows(
+    rows: Sequence[Sequence],
+    *,
+    titles: Sequence[str] = (),
+    labels: Sequence[str] = (),
+    limits=(-1.0, 1.0),
+    lung=None,
+    infection=None,
+    note: str = "",
+    under: Sequence[Sequence[str]] = (),
+    max_side: float = 2.6,
+):
     """Rows of pictures of one height each, with column titles, row labels and texts below each picture.
 
     Args:
@@ -96,9 +105,14 @@ def one_patient(case, xray, at: int, window=(-600, 1500)):
     lung = None if case.lung is None else case.lung[at, crop]
     infection = None if case.infection is None else case.infection[at, crop]
     rows = [[axial, axial], [coronal, np.asarray(xray) * 2 - 1]]
-    return picture_rows(rows, lung=[[None, lung], [None, None]], infection=[[None, infection], [None, None]],
-                        under=[["axial slice", "the same, with its masks"], ["coronal cut", "X-ray of the same body"]],
-                        note=f"CT window: level {level}, width {width} HU. Patient's right on the left.", max_side=3.1)
+    return picture_rows(
+        rows,
+        lung=[[None, lung], [None, None]],
+        infection=[[None, infection], [None, None]],
+        under=[["axial slice", "the same, with its masks"], ["coronal cut", "X-ray of the same body"]],
+        note=f"CT window: level {level}, width {width} HU. Patient's right on the left.",
+        max_side=3.1,
+    )
 
 
 def window_panel(hu, windows: dict[str, tuple[float, float]]):
@@ -132,17 +146,34 @@ def orientation(hu, limits=(-1350, 150)):
     axes = inch_axes(figure, left, 0.45, side * hu.shape[1] / hu.shape[0], side)
     show(axes, hu, limits=limits)
     centre = left + side / 2
-    for x, y, text, ha, va in ((centre, 0.38, "front (anterior)", "center", "bottom"),
-                               (centre, side + 0.55, "back (posterior), table", "center", "top"),
-                               (left - 0.12, 0.45 + side / 2, "patient's\nright", "right", "center"),
-                               (left + side + 0.12, 0.45 + side / 2, "patient's\nleft", "left", "center")):
+    for x, y, text, ha, va in (
+        (centre, 0.38, "front (anterior)", "center", "bottom"),
+        (centre, side + 0.55, "back (posterior), table", "center", "top"),
+        (left - 0.12, 0.45 + side / 2, "patient's\nright", "right", "center"),
+        (left + side + 0.12, 0.45 + side / 2, "patient's\nleft", "left", "center"),
+    ):
         inch_text(figure, x, y, text, ha=ha, va=va)
-    for end, text, place, turn in (((0.4, 0.95), "x: second index of hu[k]", (0.42, 0.95), 0),
-                                   ((0.05, 0.6), "y: first index", (0.05, 0.58), 90)):
-        axes.annotate("", end, (0.05, 0.95), xycoords="axes fraction",
-                      arrowprops={"arrowstyle": "-|>", "color": ORANGE, "linewidth": 2})
-        axes.text(*place, text, transform=axes.transAxes, color=ORANGE, fontsize=SMALL, rotation=turn,
-                  va="top" if turn else "center", ha="center" if turn else "left")
+    for end, text, place, turn in (
+        ((0.4, 0.95), "x: second index of hu[k]", (0.42, 0.95), 0),
+        ((0.05, 0.6), "y: first index", (0.05, 0.58), 90),
+    ):
+        axes.annotate(
+            "",
+            end,
+            (0.05, 0.95),
+            xycoords="axes fraction",
+            arrowprops={"arrowstyle": "-|>", "color": ORANGE, "linewidth": 2},
+        )
+        axes.text(
+            *place,
+            text,
+            transform=axes.transAxes,
+            color=ORANGE,
+            fontsize=SMALL,
+            rotation=turn,
+            va="top" if turn else "center",
+            ha="center" if turn else "left",
+        )
     return figure
 
 
@@ -151,8 +182,12 @@ def projection_steps(path_integral, transmission, picture):
     side = (WIDTH - 0.1 - 2 * 0.55) / 3
     figure = sheet(side + 0.75)
     for k, (values, title, text) in enumerate(
-            ((path_integral, "1. sum of μ along each ray", "∫ μ dl"),
-             (transmission, "2. photons that arrive", "I / I₀"), (picture, "3. logarithm, film", "grey"))):
+        (
+            (path_integral, "1. sum of μ along each ray", "∫ μ dl"),
+            (transmission, "2. photons that arrive", "I / I₀"),
+            (picture, "3. logarithm, film", "grey"),
+        )
+    ):
         left = 0.05 + k * (side + 0.55)
         axes = inch_axes(figure, left, 0.35, side, side)
         artist = axes.imshow(values, cmap="gray", vmin=np.quantile(values, 0.005), vmax=np.quantile(values, 0.995))
@@ -225,9 +260,16 @@ def mask_comparison(pictures, reference, made, scores, names, note: str = "", li
 # ---- chapter 02 -----------------------------------------------------------------------------------------------------
 
 
-def curve_panels(panels: dict[str, dict[str, tuple]], *, xlabels: dict[str, str] | str = "", logx: bool = False,
-                 references: dict[str, tuple[float, str]] | None = None, note: str = "", columns: int = 3,
-                 zero: bool = True):
+def curve_panels(
+    panels: dict[str, dict[str, tuple]],
+    *,
+    xlabels: dict[str, str] | str = "",
+    logx: bool = False,
+    references: dict[str, tuple[float, str]] | None = None,
+    note: str = "",
+    columns: int = 3,
+    zero: bool = True,
+):
     """Small plots side by side: lines with optional error bars, one legend each where there are several lines.
 
     Args:
@@ -248,8 +290,16 @@ def curve_panels(panels: dict[str, dict[str, tuple]], *, xlabels: dict[str, str]
         if references and title in references:
             level, text = references[title]
             axes.axhline(level, color=GREY, linestyle="--", linewidth=1.2)
-            axes.text(0.02 if text == "floor" else 0.98, level, text, transform=axes.get_yaxis_transform(),
-                      fontsize=SMALL, color=GREY, ha="left" if text == "floor" else "right", va="bottom")
+            axes.text(
+                0.02 if text == "floor" else 0.98,
+                level,
+                text,
+                transform=axes.get_yaxis_transform(),
+                fontsize=SMALL,
+                color=GREY,
+                ha="left" if text == "floor" else "right",
+                va="bottom",
+            )
         plain_axes(axes, grid="y")
         axes.set_xlabel(xlabels if isinstance(xlabels, str) else xlabels[title], fontsize=SMALL)
         if logx:
@@ -276,8 +326,13 @@ def reliability_plot(rows: list[dict], probs, note: str = ""):
         o = row["observed"]
         axes.plot([row["predicted"]] * 2, [o.low, o.high], color=BLUE, linewidth=1.5)
         axes.scatter([row["predicted"]], [o.value], s=30, color=BLUE, zorder=3)
-        axes.annotate(f"n = {row['n']}", (row["predicted"], o.value), xytext=(6, -3), textcoords="offset points",
-                      fontsize=SMALL - 0.5)
+        axes.annotate(
+            f"n = {row['n']}",
+            (row["predicted"], o.value),
+            xytext=(6, -3),
+            textcoords="offset points",
+            fontsize=SMALL - 0.5,
+        )
     plain_axes(axes, grid="y").set(xlim=(-0.03, 1.12), ylim=(-0.03, 1.05), ylabel="share that is positive")
     axes.set_xticklabels([])
     under = inch_axes(figure, 1.9, 2.4, 3.4, 0.45)
@@ -302,11 +357,18 @@ def coverage_dots(rows: list[dict], target: float = 0.95, note: str = ""):
         good = c.high >= target
         axes.plot([c.low, c.high], [k, k], color=BLUE if good else VERMILION, linewidth=2)
         axes.scatter([c.value], [k], color=BLUE if good else VERMILION, s=34, zorder=3)
-        axes.text(1.06, k, f"{100 * c.value:.0f} %, width {row['width']:.3f}", fontsize=SMALL, va="center",
-                  transform=axes.get_yaxis_transform())
+        axes.text(
+            1.06,
+            k,
+            f"{100 * c.value:.0f} %, width {row['width']:.3f}",
+            fontsize=SMALL,
+            va="center",
+            transform=axes.get_yaxis_transform(),
+        )
     lowest = min(0.2, min(r["coverage"].low for r in rows))
-    plain_axes(axes, grid="x").set(ylim=(len(rows) - 0.5, -0.5), xlim=(lowest, 1.01),
-                                   xlabel="share of studies whose interval holds the truth")
+    plain_axes(axes, grid="x").set(
+        ylim=(len(rows) - 0.5, -0.5), xlim=(lowest, 1.01), xlabel="share of studies whose interval holds the truth"
+    )
     axes.set_yticks(range(len(rows)), [r["name"] for r in rows], fontsize=SMALL)
     footnote(figure, note)
     return figure

@@ -235,6 +235,25 @@ def results_table(results: list[dict] | None = None, link: str = "../data/result
                  right=("seed", "minutes"))
 
 
+def measurements_table(chapter: str, columns: dict[str, str], results: list[dict] | None = None) -> Table:
+    """One row per recorded run of a chapter: data, profile, seed, changed settings, and chosen measurements.
+
+    Args:
+        columns: metric name -> heading. A run that lacks the metric has a dash there.
+        results: recorded runs; all of the chapter if None.
+    """
+    results = load_results(chapter) if results is None else results
+    rows = []
+    order = lambda r: (r["data"]["kind"] != "phantom", r["profile"], len(r["overrides"]), r["seed"])
+    for r in sorted(results, key=order):
+        found = {m["name"]: (m["value"], m["interval"], m["unit"]) for m in r["metrics"]}
+        cells = [show_value(*found.get(name, (None,))) for name in columns]
+        changed = ", ".join(f"{k} = {v}" for k, v in r["overrides"].items()) or "–"
+        data = "virtual patients" if r["data"]["kind"] == "phantom" else r["data"]["name"]
+        rows.append([data, r["profile"], str(r["seed"]), changed, *cells])
+    return Table(["data", "profile", "seed", "changed", *columns.values()], rows, right=("seed",))
+
+
 def _faithfulness(metrics: dict) -> tuple:
     order = ("smoke", "cpu", "gpu", "paper")
     return metrics["data"]["kind"] == "source", order.index(metrics["profile"]), -metrics["seed"]

@@ -77,7 +77,7 @@ def start(chapter: str, *, profile: str = "cpu", data: str = "phantom", seed: in
                overrides={k: getattr(config, k) for k in overrides}, data_kind=kind, data_name=name)
 
 
-@dataclass
+@dataclass(repr=False)
 class Run:
     """A started run. Made by ``start``; see there for the parameters.
 
@@ -305,6 +305,9 @@ class Run:
 
     def _repr_markdown_(self) -> str:
         return self._overview()._repr_markdown_()
+
+    def __repr__(self) -> str:
+        return str(self._overview())  # without the paths of this machine: it is kept in the notebook
 
     def _overview(self) -> Table:
         rows = [["profile", self.profile], ["data", self.data_name], ["seed", str(self.seed)],

@@ -32,8 +32,10 @@ class Source:
 
         block = highlight(self.code, PythonLexer(), HtmlFormatter(nowrap=True))
         summary = f"<summary><code>{html.escape(self.name)}</code> in <code>{html.escape(self.file)}</code></summary>"
-        return (f'<details class="covlib-source"{" open" if self.unfolded else ""}>{summary}\n'
-                f'<div class="highlight-python"><div class="highlight"><pre>{block}</pre></div></div></details>')
+        return (
+            f'<details class="covlib-source"{" open" if self.unfolded else ""}>{summary}\n'
+            f'<div class="highlight-python"><div class="highlight"><pre>{block}</pre></div></div></details>'
+        )
 
     def _repr_markdown_(self) -> str:
         return f"`{self.name}` in `{self.file}`\n\n```python\n{self.code}```\n"
@@ -78,4 +80,4 @@ def _without_docstring(code: str) -> str:
     end = first.end_lineno
     while len(body) > 1 and end < body[1].lineno - 1 and not lines[end].strip():
         end += 1
-    return "\n".join(lines[:first.lineno - 1] + lines[end:])
+    return "\n".join(lines[: first.lineno - 1] + lines[end:])

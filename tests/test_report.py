@@ -234,3 +234,15 @@ def test_tables_escape_what_they_are_given():
     assert "1<br>2" in html
     assert "x < y \\| `z`" in text and "| ---: |" in text and text.startswith("**T**")
     assert "admonition" in Box("B", table)._repr_html_() and "**B**" in str(Box("B", table))
+
+
+def test_measurements_of_recorded_runs_stand_in_rows_by_profile_and_seed():
+    runs = [run_with(seed=1), run_with(0.97, (0.95, 0.99), seed=0, overrides={"first_norm": True}),
+            run_with(seed=0, data={"kind": "phantom", "name": "phantom"})]
+    table = report.measurements_table("03_dcgan", {"positive_rate": "rate", "missing": "nothing"}, runs)
+    assert table.columns == ["data", "profile", "seed", "changed", "rate", "nothing"]
+    assert [row[:4] for row in table.rows] == [["virtual patients", "paper", "0", "–"],
+                                               ["covid-ct", "paper", "1", "–"],
+                                               ["covid-ct", "paper", "0", "first_norm = True"]]
+    assert [row[4] for row in table.rows] == ["0.41 [0.36, 0.46]", "0.41 [0.36, 0.46]", "0.970 [0.950, 0.990]"]
+    assert all(row[5] == "–" for row in table.rows)

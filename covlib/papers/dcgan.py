@@ -3,7 +3,7 @@
 The paper gives its layers in words (Section III) and its training in one sentence (Section IV). Both are followed to
 the letter here at full size (``Config.for_profile("paper")``); what it leaves open is marked "ours" in ``Config`` and
 discussed in chapter 03. The smaller profiles keep the 7x7 root, the 4x4 stride-2 kernels and every hyper-parameter of
-the optimiser, and cut image size, width and length of training.
+the optimiser, cut image size, width and length of training, and leave out one BatchNorm (``Config.first_norm``).
 """
 
 import math
@@ -48,8 +48,9 @@ class Config(BaseConfig):
     beta2: float = 0.999  # ours: PyTorch's default, the paper names beta1 only
     epochs: int = 3000
     crop_scale: float = 0.5  # ours: smallest area kept by RandomResizedCrop, as in the COVID-CT baseline code
-    crop_aspect: float = 4 / 3  # ours: widest aspect of the crop before it is squeezed to a square, torchvision's default
+    crop_aspect: float = 4 / 3  # ours: widest aspect of the crop, torchvision's default
     flip: bool = True
+    first_norm: bool = True  # BatchNorm after the discriminator's first layer, as the text says
     sets: int = 10
     set_size: int = 100
     judge: str = "densenet169"
@@ -69,10 +70,10 @@ class Config(BaseConfig):
         return {
             "smoke": small | {"image_size": 56, "width": 8, "epochs": 2, "patients": 24, "slices_per_patient": 2,
                               "judge_epochs": 1, "sets": 3, "set_size": 8, "arms_seeds": 2},
-            "cpu": small | {"image_size": 56, "width": 32, "epochs": 40, "crop_scale": 0.8, "crop_aspect": 1.1,
-                            "patients": 300, "judge_epochs": 4, "arms_seeds": 2},
-            "gpu": {"width": 64, "epochs": 300, "crop_scale": 0.8, "crop_aspect": 1.1, "patients": 400,
-                    "judge_epochs": 20},
+            "cpu": small | {"image_size": 56, "width": 32, "epochs": 40, "first_norm": False, "crop_scale": 0.8,
+                            "crop_aspect": 1.1, "patients": 300, "judge_epochs": 4, "arms_seeds": 2},
+            "gpu": {"width": 64, "epochs": 300, "first_norm": False, "crop_scale": 0.8, "crop_aspect": 1.1,
+                    "patients": 400, "judge_epochs": 20},
             "paper": {},
         }
 
@@ -116,14 +117,20 @@ class Discriminator(nn.Module):
     Strided 4x4 convolutions that double the channels and halve the side down to 7x7, each followed by BatchNorm and
     LeakyReLU(0.2) (also the first, as the text says), then a dense layer. The sigmoid lives in the loss, where its
     logarithm is computed without overflow; the mathematics is the paper's.
+
+    ``first_norm=False`` leaves out the first BatchNorm, after Radford et al. (2015), and gives that layer a bias. Real
+    and generated images pass in batches of their own, so a BatchNorm right behind the image takes away brightness and
+    contrast before anything can compare them: see chapter 03.
     """
 
-    def __init__(self, image_size: int = 224, width: int = 192, channels: int = 3):
+    def __init__(self, image_size: int = 224, width: int = 192, channels: int = 3, first_norm: bool = True):
         super().__init__()
         widths = [channels] + [width * 2**k for k in range(ups(image_size))]
         layers = []
-        for a, b in zip(widths, widths[1:]):
-            layers += [nn.Conv2d(a, b, KERNEL, STRIDE, PADDING, bias=False), nn.BatchNorm2d(b), nn.LeakyReLU(0.2)]
+        for k, (a, b) in enumerate(zip(widths, widths[1:])):
+            norm = first_norm or k > 0
+            layers += [nn.Conv2d(a, b, KERNEL, STRIDE, PADDING, bias=not norm),
+                       nn.BatchNorm2d(b) if norm else nn.Identity(), nn.LeakyReLU(0.2)]
         self.down = nn.Sequential(*layers)
         self.dense = nn.Linear(widths[-1] * ROOT * ROOT, 1)
 
@@ -172,7 +179,7 @@ class DCGAN(Method):
         with seeded(seed, "dcgan", "init"):
             self.networks = {
                 "G": init_normal(Generator(c.image_size, c.width, c.latent, c.channels)),
-                "D": init_normal(Discriminator(c.image_size, c.width, c.channels)),
+                "D": init_normal(Discriminator(c.image_size, c.width, c.channels, c.first_norm)),
             }
         steps = max(1, math.ceil(c.epochs * n_images / c.batch_size))
         self.stages = [Stage("adversarial", steps=steps, batch_size=c.batch_size, nets=("G", "D"))]
