@@ -109,7 +109,7 @@ class JudgingConfig(Config):
                 "set_sizes": (20, 40, 80, 160, 240),
                 "set_repeats": 5,
                 "judge_steps": 50,
-                "shortcut_steps": 20,
+                "shortcut_steps": 14,
                 "batch_size": 24,
                 "simulations": 400,
                 "bootstrap_resamples": 200,

@@ -44,6 +44,7 @@ def stage(runs: Path | None, out: Path) -> Path:
     source = out / "src"
     shutil.rmtree(source, ignore_errors=True)
     shutil.copytree(ROOT / "book", source / "book", ignore=shutil.ignore_patterns("runs", ".*", "__pycache__"))
+    shutil.copytree(ROOT / "book" / "_static", source / "_static")  # where jupyter-book looks for styles
     shutil.copytree(ROOT / "data", source / "data")
     extra = source / "extra" / "data" / "results"  # tables in notebooks link to the recorded runs: shipped as they are
     extra.mkdir(parents=True)

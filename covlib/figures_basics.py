@@ -26,7 +26,7 @@ from covlib.plots.style import (
     text_width,
 )
 
-DPI = 90  # of these figures: pictures of CT noise do not compress, and a notebook holds many
+DPI = 80  # of these figures: pictures of CT noise do not compress, and a notebook holds many
 SERIES = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, INK)
 
 

@@ -8,6 +8,7 @@ run is repeated on the same CPU.
 import hashlib
 import io
 import json
+import logging
 import math
 import os
 import re
@@ -71,10 +72,31 @@ def start(chapter: str, *, profile: str = "cpu", data: str = "phantom", seed: in
     from covlib.seeding import seed_everything
 
     seed_everything(seed)
-    return Run(chapter=chapter, profile=profile, data=str(data), seed=seed, device=device, out=out,
-               checkpoint=None if checkpoint is None else Path(checkpoint), resume=resume,
-               config=config if config_cls else None,
-               overrides={k: getattr(config, k) for k in overrides}, data_kind=kind, data_name=name)
+    run = Run(chapter=chapter, profile=profile, data=str(data), seed=seed, device=device, out=out,
+              checkpoint=None if checkpoint is None else Path(checkpoint), resume=resume,
+              config=config if config_cls else None,
+              overrides={k: getattr(config, k) for k in overrides}, data_kind=kind, data_name=name)
+    _Warnings(run).attach()
+    return run
+
+
+class _Warnings(logging.Handler):
+    """Keeps what the library warns of (a fallback, say) as notes of the run and in ``out/run.log``, off the page."""
+
+    def __init__(self, run: "Run"):
+        super().__init__(logging.WARNING)
+        self.run = run
+
+    def attach(self) -> None:
+        logger = logging.getLogger("covlib")
+        for handler in [h for h in logger.handlers if isinstance(h, _Warnings)]:
+            logger.removeHandler(handler)  # of an earlier run in this process
+        logger.addHandler(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.run.note(record.getMessage())
+        with (self.run.out / "run.log").open("a", encoding="utf-8") as log:
+            log.write(f"{record.levelname} {record.name}: {record.getMessage()}\n")
 
 
 @dataclass(repr=False)

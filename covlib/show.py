@@ -61,6 +61,8 @@ def source(thing: Any, *, doc: bool = True, unfolded: bool = True) -> Source:
     try:
         path = Path(inspect.getsourcefile(thing)).resolve().relative_to(Path(covlib.__file__).resolve().parents[1])
         code = textwrap.dedent(inspect.getsource(thing))
+        if path.parts[0] != covlib.__name__:  # a virtual environment may lie in the repository
+            raise ValueError
     except (TypeError, OSError, ValueError):
         raise ConfigError(f"source: {thing!r} is no function, class or method of covlib") from None
     if not doc:

@@ -244,5 +244,5 @@ def test_measurements_of_recorded_runs_stand_in_rows_by_profile_and_seed():
     assert [row[:4] for row in table.rows] == [["virtual patients", "paper", "0", "–"],
                                                ["covid-ct", "paper", "1", "–"],
                                                ["covid-ct", "paper", "0", "first_norm = True"]]
-    assert [row[4] for row in table.rows] == ["0.41 [0.36, 0.46]", "0.41 [0.36, 0.46]", "0.970 [0.950, 0.990]"]
+    assert [row[4] for row in table.rows] == ["0.41 [0.36, 0.46]", "0.41 [0.36, 0.46]", "0.97 [0.95, 0.99]"]
     assert all(row[5] == "–" for row in table.rows)

@@ -253,3 +253,14 @@ def test_importing_runs_is_light():
            "print([m for m in ('torch', 'matplotlib', 'umap', 'yaml', 'jsonschema', 'sklearn') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=project.ROOT)
     assert done.stdout.strip() == "[]"
+
+
+def test_warnings_of_the_library_become_notes_of_the_newest_run(tmp_path, capsys):
+    import logging
+
+    first = runs.start("03_dcgan", out=tmp_path / "first", device="cpu")
+    second = runs.start("03_dcgan", out=tmp_path / "second", device="cpu")
+    logging.getLogger("covlib.judges.features").warning("weights were not found; random-conv was used instead")
+    assert first.notes == [] and second.notes == ["weights were not found; random-conv was used instead"]
+    assert "random-conv was used" in (tmp_path / "second" / "run.log").read_text()
+    assert capsys.readouterr().err == ""

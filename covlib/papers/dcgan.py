@@ -59,6 +59,7 @@ class Config(BaseConfig):
     patients: int = 200  # ours: virtual patients, where data="phantom"
     slices_per_patient: int = 3  # ours
     arms_seeds: int = 5  # ours: repeats of the real against real-plus-synthetic comparison
+    arms_epochs: int = 50  # ours: their length
 
     def __post_init__(self):
         ups(self.image_size)  # refuses sizes that are not 7 times a power of two
@@ -69,11 +70,12 @@ class Config(BaseConfig):
         small = {"judge": "resnet18", "judge_weights": "none"}
         return {
             "smoke": small | {"image_size": 56, "width": 8, "epochs": 2, "patients": 24, "slices_per_patient": 2,
-                              "judge_epochs": 1, "sets": 3, "set_size": 8, "arms_seeds": 2},
-            "cpu": small | {"image_size": 56, "width": 32, "epochs": 40, "first_norm": False, "crop_scale": 0.8,
-                            "crop_aspect": 1.1, "patients": 300, "judge_epochs": 4, "arms_seeds": 2},
+                              "judge_epochs": 1, "sets": 3, "set_size": 8, "arms_seeds": 2, "arms_epochs": 1},
+            "cpu": small | {"image_size": 56, "width": 32, "epochs": 36, "first_norm": False, "crop_scale": 0.8,
+                            "crop_aspect": 1.1, "patients": 260, "judge_epochs": 4, "arms_seeds": 2,
+                            "arms_epochs": 2},
             "gpu": {"width": 64, "epochs": 300, "first_norm": False, "crop_scale": 0.8, "crop_aspect": 1.1,
-                    "patients": 400, "judge_epochs": 20},
+                    "patients": 400, "judge_epochs": 20, "arms_epochs": 20},
             "paper": {},
         }
 
@@ -305,7 +307,7 @@ def train_judge(config: Config, images: Tensor, labels: np.ndarray, *, seed: int
 
 def compare_arms(config: Config, images: Tensor, labels: np.ndarray, split: Split, synthetic: dict[str, Tensor], *,
                  seed: int = 0, device="auto") -> dict[str, np.ndarray]:
-    """Accuracy on held-out patients of the judge's network, trained on real slices and on real plus synthetic ones.
+    """The judge's network on held-out patients, trained on real slices and on real plus synthetic ones.
 
     Both arms take the same number of steps, from the same initial weights, once for each of ``arms_seeds`` seeds.
 
@@ -313,23 +315,22 @@ def compare_arms(config: Config, images: Tensor, labels: np.ndarray, split: Spli
         synthetic: class name -> images, in the order of the labels.
 
     Returns:
-        {"real": (arms_seeds,), "real_plus_synthetic": (arms_seeds,)}, paired by seed.
+        {"real": ..., "real_plus_synthetic": ...}, each float64 (arms_seeds, test slices), 1 where the class was right.
     """
     real, truth = images[split.train], labels[split.train]
     added = torch.cat(list(synthetic.values()))
     added_labels = np.repeat(np.arange(len(synthetic)), [len(x) for x in synthetic.values()])
     arms = {"real": (real, truth),
             "real_plus_synthetic": (torch.cat([real, added]), np.concatenate([truth, added_labels]))}
-    steps = max(1, config.judge_epochs * len(real) // JUDGE_BATCH)
-    accuracy = {}
+    steps = max(1, config.arms_epochs * len(real) // JUDGE_BATCH)
+    correct = {}
     for arm, (x, y) in arms.items():
-        scores = []
+        answers = []
         for k in range(config.arms_seeds):
             judge, _ = train_judge(config, x, y, seed=derive(seed, "arm", k), device=device, steps=steps)
-            guess = classifiers.predict(judge, images[split.test]).argmax(1)
-            scores.append(float((guess == labels[split.test]).mean()))
-        accuracy[arm] = np.array(scores)
-    return accuracy
+            answers.append(classifiers.predict(judge, images[split.test]).argmax(1) == labels[split.test])
+        correct[arm] = np.array(answers, dtype=float)
+    return correct
 
 
 def nearest_training(images: Tensor, train: Tensor) -> tuple[np.ndarray, np.ndarray]:

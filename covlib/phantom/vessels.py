@@ -93,7 +93,7 @@ def _grow(r, root, targets, r_term, thinnest, radius_power=2.8):
     out, levels = [], []
     r_parent = np.full(1, r_term * len(targets) ** (1 / radius_power) * 1.1, F)
     for level in range(k + 1):
-        if r_term * (len(targets) >> level) ** (1 / radius_power) < thinnest:
+        if level and r_term * (len(targets) >> level) ** (1 / radius_power) < thinnest:
             break
         n = groups.shape[1]
         centre = groups.mean(1)

@@ -8,15 +8,21 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from covlib.checkpoints import save_weights
+from covlib.data.splits import Split
 from covlib.errors import ConfigError
+from covlib.nets import init_normal
 from covlib.papers.dcgan import (
     DCGAN,
     Config,
     Discriminator,
     Generator,
     adversarial_loss,
+    compare_arms,
+    nearest_training,
     normalise_brightness,
     parameter_table,
+    train_all,
     ups,
 )
 from covlib.seeding import torch_generator
@@ -149,3 +155,72 @@ def test_steps_follow_from_epochs_and_images():
     assert DCGAN(small(epochs=3), 10).stages[0].steps == math.ceil(3 * 10 / 4)
     stated = {"epochs": 3000, "batch_size": 16, "learning_rate": 2e-4, "beta1": 0.5, "image_size": 224, "latent": 100}
     assert Config.for_profile("paper").as_dict() | stated == Config().as_dict()
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, images):
+    out = tmp_path_factory.mktemp("trained")
+    by_class = {"normal": images[:4], "covid": images[4:]}
+    methods, results = train_all(small(epochs=1), by_class, out, seed=2, device="cpu")
+    return out, by_class, methods, results
+
+
+def test_one_generator_for_each_class_and_one_file_to_start_from(trained):
+    out, by_class, methods, results = trained
+    assert set(methods) == set(results) == {"normal", "covid"}
+    a, b = (m.synthesize(2, torch_generator(0, "x")) for m in methods.values())
+    assert not torch.equal(a, b)
+    again, none = train_all(small(epochs=1), by_class, out / "elsewhere", seed=9, device="cpu",
+                            checkpoint=out / "checkpoints" / "dcgan.safetensors")
+    assert none == {} and not (out / "elsewhere").exists()
+    for name, method in methods.items():
+        one, other = (m.synthesize(2, torch_generator(0, "x")) for m in (method, again[name]))
+        assert torch.equal(one, other)
+
+
+def test_checkpoints_that_do_not_belong_are_refused(trained, tmp_path):
+    out, by_class, methods, _ = trained
+    ours = out / "checkpoints" / "dcgan.safetensors"
+    with pytest.raises(ConfigError, match="width"):
+        train_all(small(width=8), by_class, tmp_path, device="cpu", checkpoint=ours)
+    nets = {f"{c}.{n}": net for c, m in methods.items() for n, net in m.networks.items()}
+    foreign = save_weights(tmp_path / "foreign.safetensors", nets, {"chapter": "06_cyclegan"})
+    with pytest.raises(ConfigError, match="06_cyclegan.*03_dcgan"):
+        train_all(small(), by_class, tmp_path, device="cpu", checkpoint=foreign)
+    (tmp_path / "text.safetensors").write_text("no weights")
+    with pytest.raises(ConfigError, match="text.safetensors"):
+        train_all(small(), by_class, tmp_path, device="cpu", checkpoint=tmp_path / "text.safetensors")
+
+
+def test_nearest_training_image_is_found_mirrored_or_not(images):
+    index, similarity = nearest_training(torch.cat([images[3:4].flip(-1), images[5:6] * 0.5 + 0.1]), images)
+    assert index.tolist() == [3, 5]
+    np.testing.assert_allclose(similarity, 1, atol=1e-5)
+    pixels = images.flatten(1).numpy().astype(np.float64)
+    others = images[:4]
+    expected = max(np.corrcoef(pixels[6], x.flatten().numpy())[0, 1]
+                   for other in others for x in (other, other.flip(-1)))
+    assert math.isclose(nearest_training(images[6:7], others)[1][0], expected, abs_tol=1e-5)
+
+
+def test_without_its_first_norm_the_discriminator_sees_contrast():
+    """The finding of chapter 03: behind a BatchNorm the image's contrast is gone; without it, it is not."""
+    x = torch.rand(8, 3, 28, 28, generator=torch_generator(0, "contrast")) * 2 - 1
+    for first_norm, seen in ((True, False), (False, True)):
+        first = init_normal(Discriminator(28, width=4, first_norm=first_norm)).down[:2].train()
+        with torch.no_grad():
+            clear, grey = first(x), first(x / 3)
+        assert ((clear - grey).abs().mean() > 0.1 * clear.abs().mean()).item() is seen
+
+
+def test_two_arms_answer_for_every_held_out_slice():
+    config = small(image_size=56, judge="resnet18", judge_weights="none", arms_seeds=2, arms_epochs=1)
+    x = torch.rand(12, 1, 56, 56, generator=torch_generator(0, "arms")) * 2 - 1
+    labels = np.arange(12) % 2
+    split = Split(np.arange(8), np.array([], dtype=int), np.arange(8, 12))
+    arms = compare_arms(config, x, labels, split, {"normal": x[:2], "covid": x[2:4]}, seed=1, device="cpu")
+    again = compare_arms(config, x, labels, split, {"normal": x[:2], "covid": x[2:4]}, seed=1, device="cpu")
+    assert set(arms) == {"real", "real_plus_synthetic"}
+    for arm, correct in arms.items():
+        assert correct.shape == (2, 4) and set(np.unique(correct)) <= {0.0, 1.0}
+        assert np.array_equal(correct, again[arm])
