@@ -9,6 +9,7 @@ import difflib
 import json
 import os
 import re
+import shutil
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -247,7 +248,7 @@ def run(chapter: Chapter, settings: dict[str, Any], progress=None) -> Path:
     """Execute a chapter; the executed notebook is ``settings["out"]``/NAME.ipynb.
 
     While it runs the notebook is a hidden file there; it gets its name at the end, also where a cell failed. A chapter
-    that stops on a CovlibError before it wrote anything leaves nothing behind.
+    that stops on a CovlibError with no more than a few figures written leaves nothing behind in a new folder.
 
     Args:
         chapter: the chapter.
@@ -293,10 +294,14 @@ def run(chapter: Chapter, settings: dict[str, Any], progress=None) -> Path:
 
 def is_user_error(name: str) -> bool:
     """Whether an exception class of this name is one of covlib's own (a message for the user, not a defect)."""
-    from covlib import errors
+    import covlib.data.archives
+    import covlib.data.sources  # noqa: F401  (both define kinds of their own)
+    from covlib.errors import CovlibError
 
-    kind = getattr(errors, name, None)
-    return isinstance(kind, type) and issubclass(kind, errors.CovlibError)
+    kinds = [CovlibError]
+    for kind in kinds:  # grows as it goes: subclasses of subclasses too
+        kinds += kind.__subclasses__()
+    return name in {kind.__name__ for kind in kinds}
 
 
 def publish(executed: Path, chapter: Chapter) -> Path:
@@ -397,10 +402,9 @@ def _settle(running: Path, final: Path) -> None:
 
 
 def _keep_or_drop(error: str, out: Path, made: bool, running: Path, final: Path) -> Path | None:
-    """Keep a failed run's notebook, unless the chapter only refused what it was given and wrote nothing itself."""
-    if is_user_error(error) and made and os.listdir(out) == [running.name]:
-        running.unlink()
-        out.rmdir()
+    """Keep a failed run's notebook, unless the chapter refused what it was given before it had trained anything."""
+    if is_user_error(error) and made and set(os.listdir(out)) <= {running.name, "figures", "run.log"}:
+        shutil.rmtree(out)
         return None
     if is_user_error(error) and final.exists():
         running.unlink()  # an earlier run's notebook is worth more than a refusal

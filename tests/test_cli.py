@@ -358,3 +358,9 @@ def test_missing_executed_chapter_is_named(tmp_path):
         pytest.skip("no chapters in the table of contents")
     with pytest.raises(ConfigError, match="run the chapter first"):
         book.stage(tmp_path / "no_runs", tmp_path / "out")
+
+
+def test_errors_of_every_part_of_the_library_are_the_users(root):
+    assert all(chapters.is_user_error(name) for name in ("CovlibError", "DataError", "ConfigError", "TrainingError",
+                                                         "RefusedError", "ManualStepsNeeded"))
+    assert not chapters.is_user_error("ValueError") and not chapters.is_user_error("KeyError")
