@@ -127,7 +127,10 @@ class Run:
     stage_seconds: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self):
+        import torch
+
         self._clock = time.perf_counter()
+        self._threads = torch.get_num_threads()  # now: what a chapter imports later may change it
         self._started = datetime.now(UTC).isoformat(timespec="seconds")
         self._data = {"kind": self.data_kind, "name": self.data_name, "fingerprint": "", "images": None,
                       "patients": None, "classes": {}, "split": None, "notes": []}
@@ -306,7 +309,7 @@ class Run:
             "metrics": [dict(m) for m in self.metrics], "notes": list(self.notes), "figures": sorted(self.figures),
             "times": {"started": self._started, "wall_seconds": round(time.perf_counter() - self._clock, 3),
                       "stage_seconds": {k: round(v, 3) for k, v in self.stage_seconds.items()},
-                      **_machine(self.device)},
+                      "threads": self._threads, **_machine(self.device)},
             "paths": {"out": str(self.out.resolve()), "data": self.data,
                       "checkpoint": None if self.checkpoint is None else str(self.checkpoint)}}
 
@@ -437,7 +440,7 @@ def _make_out(out) -> Path:
 
 
 def _machine(device) -> dict[str, Any]:
-    """What depends on the machine: its name for the device, threads, and peak memory in MB (10^6 bytes)."""
+    """What depends on the machine: its name for the device, and peak memory in MB (10^6 bytes)."""
     import platform
     import resource
     import sys
@@ -445,7 +448,7 @@ def _machine(device) -> dict[str, Any]:
     import torch
 
     scale = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux KiB
-    found = {"device_name": platform.processor() or platform.machine(), "threads": torch.get_num_threads(),
+    found = {"device_name": platform.processor() or platform.machine(),
              "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale / 1e6, 1),
              "peak_device_memory_mb": None}
     if device.type == "cuda":

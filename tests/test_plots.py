@@ -223,3 +223,16 @@ def test_real_and_synthetic_differ_in_colour_and_marker_whatever_the_order():
     styles, turned = style.group_styles(names), style.group_styles(names[::-1])
     assert styles == turned and len({c for c, _ in styles.values()}) == 4
     assert all((m == "^") == ("synthetic" in n) for n, (_, m) in styles.items())
+
+
+def test_umap_leaves_pytorchs_threads_as_they_were():
+    """numba's pool sets the number that OpenMP uses; a chapter that trains after UMAP must not notice."""
+    import torch
+
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        plots.umap_embed(np.random.default_rng(0).normal(size=(12, 4)), seed=0)
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)

@@ -38,11 +38,15 @@ def umap_embed(features, *, seed: int = 0, neighbours: int = 15, min_dist: float
     features = (features - features.mean(0)) / np.where(spread > 1e-8, spread, 1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # numba's and umap's own notices about threads and versions
+        import torch
         import umap
 
+        threads = torch.get_num_threads()
         fit = umap.UMAP(n_neighbors=min(neighbours, len(features) - 1), min_dist=min_dist, random_state=seed, n_jobs=1,
                         init="pca" if features.shape[1] > 2 else "random")
-        return np.asarray(fit.fit_transform(features), np.float32)
+        positions = np.asarray(fit.fit_transform(features), np.float32)
+        torch.set_num_threads(threads)  # numba's thread pool changes PyTorch's, and with it speed and last digits
+        return positions
 
 
 def umap_embedding(features, groups=None, *, seed: int = 0, embedding=None, neighbours: int = 15, note: str = ""):
