@@ -21,7 +21,10 @@ from covlib.errors import ConfigError
 ROW = ("name", "median_s", "spread_s", "repeats", "note")
 
 MODULES = {"phantom": "covlib.phantom", "data": "covlib.data.scans", "training": "covlib.training",
-           "metrics": "covlib.metrics", "judges": "covlib.judges"}
+           "metrics": "covlib.metrics", "judges": "covlib.judges",
+           "global_local": "covlib.papers.global_local_bench",
+           "cgan3d": "covlib.papers.cgan3d_bench",
+           "cyclegan": "covlib.papers.cyclegan_bench"}
 
 
 def timed(name: str, work: Callable[[], object], *, repeats: int = 5, warm_up: int = 1, note: str = "") -> dict:

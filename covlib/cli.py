@@ -1,7 +1,7 @@
 """The ``covlib`` command. ``covlib --help`` lists what it does.
 
-Exit status: 0 all went well; 1 a cell of a chapter failed (its traceback is shown), or ``data check`` found problems;
-2 something given does not fit (one line on standard error); 130 interrupted.
+Exit status: 0 all went well; 1 a cell of a chapter failed (its traceback is shown), an arm of a study diverged, or
+``data check`` found problems; 2 something given does not fit (one line on standard error); 130 interrupted.
 """
 
 import argparse
@@ -88,16 +88,24 @@ def _settings(given, chapter) -> dict:
         value = text if isinstance(known.get(name), str) else chapters.parse_value(text)
         if settings.setdefault(name, value) != value:
             raise ConfigError(f"parameter {name}: given twice, {settings[name]!r} and {value!r}")
-    overrides = {}
-    for item in given.set:
-        field, equals, value = item.partition("=")
-        if not equals or not field:
-            raise ConfigError(f"--set: {item!r} must look like FIELD=VALUE")
-        overrides[field] = chapters.parse_value(value)
+    overrides = _overrides(given.set)
     if overrides:
         settings["overrides"] = {**settings.get("overrides", {}), **overrides}
     chapters.check_parameters(settings, known)
     return {"overrides": {}, "checkpoint": None, **known, "out": f"runs/{chapter.name}", **settings}
+
+
+def _overrides(items: list[str]) -> dict:
+    """``--set FIELD=VALUE`` as field -> value."""
+    from covlib.chapters import parse_value
+
+    overrides = {}
+    for item in items:
+        field, equals, value = item.partition("=")
+        if not equals or not field:
+            raise ConfigError(f"--set: {item!r} must look like FIELD=VALUE")
+        overrides[field] = parse_value(value)
+    return overrides
 
 
 def _explain(failed, progress) -> int:
@@ -115,6 +123,32 @@ def _explain(failed, progress) -> int:
     print(f"covlib: {failed.chapter}: code cell {failed.cell} failed with {failed.error}: {failed.text}{where}",
           file=sys.stderr)
     return 1
+
+
+# ---- sweep -----------------------------------------------------------------------------------------------------------
+
+
+def _sweep(given) -> int:
+    from covlib import studies
+
+    if given.list:
+        print(align([["study", "chapter", "title", "arms"], *studies.listing(given.profile)]))
+        return 0
+    if given.study is None:
+        raise ConfigError("sweep: no STUDY given; covlib sweep --list shows them")
+    study = studies.find(given.study)
+    out = studies.default_out(study.name, given.data, given.profile) if given.out is None else Path(given.out)
+    if given.collect:
+        print(studies.collect(study, out))
+        return 0
+    names = None if given.arms is None else [name for name in given.arms.split(",") if name]
+    print(f"{study.name}: profile={given.profile}, data={given.data}; into {out}", flush=True)
+    outcome = studies.sweep(study, profile=given.profile, data=given.data, seeds=given.seeds, arms=names, out=out,
+                            overrides=_overrides(given.set), device=given.device,
+                            say=lambda text: print(text, flush=True))
+    print(f"{study.name}: {len(outcome.done)} done, {len(outcome.there)} there already, {len(outcome.elsewhere)} left "
+          f"to other processes, {len(outcome.failed)} failed")
+    return 1 if outcome.failed else 0
 
 
 # ---- data ------------------------------------------------------------------------------------------------------------
@@ -195,6 +229,22 @@ def _bench(given) -> None:
     bench.main(given.what, Path(given.json) if given.json else None)
 
 
+def _translate(given) -> None:
+    from covlib.papers import cyclegan_set
+
+    print(cyclegan_set.translate_folder(given.checkpoint, given.data, given.label, given.to, device=given.device,
+                                        batch=given.batch, precision=given.precision))
+
+
+def _volume(given) -> None:
+    from covlib.papers.cgan3d_noise import NoiseModel
+
+    model = NoiseModel.load(given.checkpoint, given.device)
+    size = tuple(given.size[::-1] if given.size else model.coarse.config.volume)
+    report = lambda line: print(line, flush=True)
+    print(model.write(given.to, size, seed=given.seed, overlap=given.overlap, report=report))
+
+
 def _book(given) -> None:
     from covlib import book, status
 
@@ -222,11 +272,14 @@ def _parser() -> _Parser:
     listing = _add(commands, "chapters", _chapters, "list the chapters")
     listing.add_argument("--names", action="store_true", help="names only")
     _add_run(commands)
+    _add_sweep(commands)
     _add_data(commands)
     _add_results(commands)
     bench = _add(commands, "bench", _bench, "measure how fast things are (warm-up, median, spread)")
     bench.add_argument("what", nargs="*", help="what to measure: phantom, import, cli, data, ...; all when left out")
     bench.add_argument("--json", metavar="FILE", help="write the rows there too")
+    _add_translate(commands)
+    _add_volume(commands)
     book = _add(commands, "book", _book, "build the HTML book (does not run anything)")
     book.add_argument("--runs", metavar="DIR", help="take executed chapters from DIR/CHAPTER; default: those in book/")
     book.add_argument("--out", metavar="DIR", default="_build", help="where to build (default: _build)")
@@ -254,6 +307,44 @@ def _add_run(commands) -> None:
                      help="any parameter of the chapter")
     run.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE",
                      help="change a setting of the chapter")
+
+
+def _add_translate(commands) -> None:
+    translate = _add(commands, "translate", _translate, "turn a folder's X-rays of one class into synthetic COVID-19 "
+                     "ones (chapter 06); give the command again to go on")
+    translate.add_argument("--checkpoint", required=True, metavar="RUN",
+                           help="out folder of a run of chapter 06, or its weights")
+    translate.add_argument("--data", required=True, metavar="DIR", help="a folder with classes, or a source's name")
+    translate.add_argument("--class", required=True, dest="label", metavar="NAME", help="normal or pneumonia")
+    translate.add_argument("--to", required=True, metavar="DIR", help="a new folder, or one that was cut off")
+    translate.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
+    translate.add_argument("--batch", type=int, default=32, metavar="N", help="images per pass (default 32)")
+    translate.add_argument("--precision", default="32", help="32 (default) or bf16-mixed")
+
+
+def _add_sweep(commands) -> None:
+    sweep = _add(commands, "sweep", _sweep, "run a study's arms that are not there yet; give the command again to go "
+                 "on, or several times at once to share the work")
+    sweep.add_argument("study", nargs="?", metavar="STUDY", help="a study's name (see --list)")
+    sweep.add_argument("--list", action="store_true", help="list the studies and their arms")
+    sweep.add_argument("--profile", default="cpu", help="smoke, cpu (default), gpu or paper")
+    sweep.add_argument("--data", default="phantom", help="phantom (default), a folder, or a registered source's name")
+    sweep.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="N", help="random seeds (default 0)")
+    sweep.add_argument("--arms", metavar="A,B", help="only these arms (default: all)")
+    sweep.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
+    sweep.add_argument("--out", metavar="DIR", help="folder of the arms (default runs/studies/STUDY-DATA-PROFILE)")
+    sweep.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="change a setting")
+    sweep.add_argument("--collect", action="store_true", help="write the finished arms of OUT to data/results/studies")
+
+
+def _add_volume(commands) -> None:
+    volume = _add(commands, "volume", _volume, "write a synthetic CT volume, made from noise, as NIfTI (chapter 07)")
+    volume.add_argument("--checkpoint", required=True, metavar="RUN", help="out folder of chapter 07, or its weights")
+    volume.add_argument("--to", required=True, metavar="FILE", help="a file ending in .nii or .nii.gz")
+    volume.add_argument("--size", type=int, nargs=3, metavar=("X", "Y", "Z"), help="voxels (default: the run's)")
+    volume.add_argument("--seed", type=int, default=0, metavar="N", help="which volume (default 0)")
+    volume.add_argument("--overlap", type=int, metavar="VOXELS", help="of neighbouring blocks (default: the run's)")
+    volume.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
 
 
 def _add_data(commands) -> None:

@@ -151,13 +151,19 @@ class Step:
         drawn = draw(rows, *shape[1:], generator=self.generator, device=self.device)
         return drawn[shape[0] * self._rank : shape[0] * (self._rank + 1)]
 
-    def minimise(self, name: str, loss: Tensor, *, retain_graph: bool = False) -> None:
+    def minimise(self, name: str, loss: Tensor, *, retain_graph: bool = False, update: bool = True) -> None:
         """One step of optimiser ``name`` down the gradient of ``loss`` (a scalar).
 
         Gradients are made for that optimiser's weights only: a loss that passes through another network leaves that
         network's weights, and their ``.grad``, alone.
+
+        With ``update=False`` the weights stay, and the gradient is kept to be added to that of the next call: so a
+        batch that does not fit into memory is taken part by part, the last one with an update.
         """
-        self._minimise(name, loss, retain_graph)
+        if update:
+            self._minimise(name, loss, retain_graph)
+        else:
+            self._minimise(name, loss, retain_graph, update=False)
 
     @contextmanager
     def frozen(self, *names: str):

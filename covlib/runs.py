@@ -196,9 +196,9 @@ class Run:
         return figure
 
     def set_data(self, slices, split=None) -> None:
-        """Keep what the run worked on: a SliceSet (fingerprint, counts, classes, notes) and its patient-level Split."""
+        """Keep what the run worked on: a SliceSet or Paired (fingerprint, counts, classes, notes) and its Split."""
         classes = {}
-        if slices.labels is not None:
+        if getattr(slices, "labels", None) is not None:
             classes = {name: int((slices.labels == k).sum()) for k, name in enumerate(slices.classes)}
         kept = {"fingerprint": slices.fingerprint, "images": len(slices), "patients": len(set(slices.patients)),
                 "classes": classes, "notes": list(slices.notes), "split": None}
@@ -210,13 +210,16 @@ class Run:
         self._data.update(kept)
 
     def export(self, images: dict[str, Any], names=None, *, method: str,
-               limits: str = "Made by a network; not for diagnosis. May repeat its training images.", **masks) -> Path:
+               limits: str = "Made by a network; not for diagnosis. May repeat its training images.",
+               patients: list[str] | None = None, **masks) -> Path:
         """Write a synthetic data set with its datasheet to ``out/synthetic`` (see covlib.data.export.export_set).
 
         Args:
             images: class -> (N, 1, H, W) array or tensor in [-1, 1].
             names: order of the classes, the positive one last; by default that of ``images``.
             method: how they were made; limits: what they must not be used for.
+            patients: of the source images, stacked in the order of ``names``, where images were made from images or
+                masks: splits go by them. None: each class counts as one patient, the generator.
             masks: ``lung``, ``infection`` (label maps stacked in the order of ``names``), ``hu_window``, ``form``.
         """
         import numpy as np
@@ -234,8 +237,8 @@ class Run:
         return export_set(self.out / "synthetic", np.concatenate([as_array(images[name], name) for name in names]),
                           labels=np.repeat(np.arange(len(names)), counts), classes=names, datasheet=sheet,
                           names=[f"{name}_{k:04d}" for name, n in zip(names, counts) for k in range(n)],
-                          patients=[f"{self.chapter}_{name}_seed{self.seed}" for name, n in zip(names, counts)
-                                    for _ in range(n)], **masks)
+                          patients=patients or [f"{self.chapter}_{name}_seed{self.seed}"
+                                                for name, n in zip(names, counts) for _ in range(n)], **masks)
 
     @contextmanager
     def stage(self, name: str):

@@ -165,6 +165,7 @@ class _Trainer:
         self.ema: dict[str, nn.Module] = {}
         self.ema_stored: dict[str, dict] = {}  # from a resumed state, until the stage's copies exist
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
+        self.begun: set[str] = set()  # optimisers with a gradient that waits for more of its batch
         self.learnable: dict[str, list[nn.Parameter]] = {}
         self.loss_names: dict[str, list[str]] = {}
         self.augmenter = torch.Generator(self.device)
@@ -334,14 +335,18 @@ class _Trainer:
         self.pending.append(torch.stack([loss.detach().float() for loss in losses.values()]))
         self.update_averages()
 
-    def minimise(self, name: str, loss: Tensor, retain_graph: bool) -> None:
+    def minimise(self, name: str, loss: Tensor, retain_graph: bool, update: bool = True) -> None:
         if name not in self.optimizers:
             raise ConfigError(f"method {self.method.name!r}: there is no optimiser {name!r} in this stage; there are "
                               f"{', '.join(self.optimizers)}")
         optimizer, parameters = self.optimizers[name], self.moved[name]
-        optimizer.zero_grad(set_to_none=True)
+        if name not in self.begun:
+            optimizer.zero_grad(set_to_none=True)
+        (self.begun.discard if update else self.begun.add)(name)
         with torch.autocast(self.device.type, enabled=False):
             self.fabric.backward(loss, inputs=parameters, retain_graph=retain_graph)
+            if not update:
+                return
             if self.world > 1:
                 average_gradients(parameters, self.world)
             if self.options["clip"] is not None:

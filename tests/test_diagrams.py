@@ -89,3 +89,36 @@ def test_judging_shows_both_sets():
     assert "DenseNet-169" in texts(figure) and sum(bool(a.images) for a in figure.axes) == 8
     with pytest.raises(DataError, match="at least 4"):
         diagrams.judging(pictures(3), pictures(4))
+
+
+@pytest.mark.parametrize("profile", ["paper", "cpu"])
+def test_the_global_local_diagram_follows_the_config(profile):
+    from covlib.papers.global_local import Config
+
+    config = Config.for_profile(profile)
+    one_map = np.zeros((16, 16), np.uint8)
+    one_map[4:12, 4:12], one_map[6:8, 6:8], one_map[8, 8] = 1, 2, 3
+    real, fake = pictures(2)
+    figure = diagrams.global_local(one_map, real, fake, config=config)
+    check_page(figure)
+    shown = [np.asarray(a.images[0].get_array()) for a in figure.axes if a.images]
+    assert [s.shape for s in shown] == [(8, 8, 3), (16, 16, 3), (16, 16), (16, 16)]
+    assert np.array_equal(shown[2], fake[0]) and np.array_equal(shown[3], real[0])
+    said, size = texts(figure), config.image_size
+    assert f"{config.blocks} blocks\n{8 * config.width}×{size // 16}×{size // 16}" in said
+    assert f"{config.blocks} blocks\n{2 * config.width}×{size}×{size}" in said
+    assert f"D2\n{size // 2}×{size // 2}" in said
+    assert all(said.count(name) >= 3 for name in ("DESUM", "DFM"))  # once in the drawing, once in each step
+    check_page(diagrams.global_local(config=config))
+
+
+def test_texts_of_the_global_local_diagram_do_not_overlap():
+    from covlib.papers.global_local import Config
+
+    figure = diagrams.global_local(config=Config.for_profile("paper"))
+    figure.draw_without_rendering()
+    boxes = [(t.get_text(), t.get_window_extent()) for t in figure.axes[0].texts if t.get_text()]
+    for k, (name, box) in enumerate(boxes):
+        for other, b in boxes[k + 1:]:
+            apart = box.x1 <= b.x0 + 2 or b.x1 <= box.x0 + 2 or box.y1 <= b.y0 + 2 or b.y1 <= box.y0 + 2
+            assert apart, f"{name!r} and {other!r} overlap"

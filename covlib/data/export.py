@@ -62,7 +62,7 @@ def export_set(folder, images, *, lung=None, infection=None, labels=None, classe
     _check_lists(n, names, patients, labels, classes, datasheet, form, hu_window)
     kinds = [""] * n if labels is None else [str(classes[k]) for k in labels]
     sheet = {**datasheet, "images": n, "size": list(shape), "form": form, "classes": list(classes),
-             "hu_window": list(hu_window) if hu_window else None, "field_of_view": "whole", "caution": CAUTION}
+             "hu_window": list(hu_window) if hu_window else None, "field_of_view": "whole"}
     with atomic_folder(folder, replaceable=SHEET) as partial:
         if form == "nifti":
             files = _write_nifti(partial, images, masks, names, hu_window)
@@ -72,9 +72,18 @@ def export_set(folder, images, *, lung=None, infection=None, labels=None, classe
             table = csv.writer(file)
             table.writerow(["file", "patient", "label"])
             table.writerows(zip(files, patients, kinds, strict=True))
-        (partial / SHEET).write_text(_json(folder, sheet), encoding="utf-8")
-        (partial / "DATASHEET.md").write_text(_markdown(sheet), encoding="utf-8")
+        write_sheet(partial, sheet)
     return Path(folder)
+
+
+def write_sheet(folder: Path, sheet: dict) -> None:
+    """``datasheet.json`` and ``DATASHEET.md`` of a set that is already there; the caution is added.
+
+    ``sheet`` holds the fields of ``REQUIRED`` and "images", "size", "form", "classes", "hu_window"; the rest is kept.
+    """
+    sheet = {**sheet, "caution": CAUTION}
+    (folder / "DATASHEET.md").write_text(_markdown(sheet), encoding="utf-8")
+    (folder / SHEET).write_text(_json(folder, sheet), encoding="utf-8")
 
 
 def export_slices(folder, slices: SliceSet, *, datasheet: dict, form: str = "png8") -> Path:

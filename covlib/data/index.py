@@ -86,7 +86,7 @@ _NOT = re.compile(r"\b(non|not|no)[ ]?(covid|ncov|corona|sars)")
 _KINDS = (
     ("covid", re.compile(r"covid|ncov|coronavirus|sars ?cov")),
     ("pneumonia", re.compile(r"pneumonia|bacterial|viral|lung opacity")),
-    ("normal", re.compile(r"\b(normal|healthy|no finding|nofinding|control|controls)\b")),
+    ("normal", re.compile(r"\b(normal|healthy|no findings?|nofindings?|control|controls)\b")),
 )
 _RANK = {"normal": 0, "noncovid": 1, "pneumonia": 3, "covid": 4}
 

@@ -3,6 +3,15 @@
 Pictures are shown as they lie in memory: patient's right on the left, spine down. Colours are Okabe and Ito's.
 """
 
+from covlib.plots.arms import metric_panels, share_curves
+from covlib.plots.conditions import (
+    condition_editing,
+    condition_panels,
+    listening,
+    map_colours,
+    method_comparison,
+    zoom_box,
+)
 from covlib.plots.curves import (
     confidence_plot,
     hu_histogram,
@@ -21,7 +30,12 @@ from covlib.plots.pictures import (
     which_is_which,
     xray_panel,
 )
+from covlib.plots.translation import class_bars, confidence_by_training, translation_panels
+from covlib.plots.volumes3d import close_ups, difference_images, gains, hu_distribution, seams, three_planes
 
-__all__ = ["confidence_plot", "hu_histogram", "loss_curves", "metric_intervals", "pick", "sample_grid", "set_scatter",
-           "slice_panels", "smooth", "training_strip", "umap_embed", "umap_embedding", "volume_views",
-           "which_is_which", "xray_panel"]
+__all__ = ["class_bars", "close_ups", "condition_editing", "condition_panels", "confidence_by_training",
+           "confidence_plot", "difference_images", "gains", "hu_distribution", "hu_histogram", "listening",
+           "loss_curves", "map_colours", "method_comparison", "metric_intervals", "metric_panels", "pick",
+           "sample_grid", "seams", "set_scatter", "share_curves", "slice_panels", "smooth", "three_planes",
+           "training_strip", "translation_panels", "umap_embed", "umap_embedding", "volume_views", "which_is_which",
+           "xray_panel", "zoom_box"]

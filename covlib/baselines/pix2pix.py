@@ -1,0 +1,201 @@
+"""pix2pix, after Isola, Zhu, Zhou and Efros (2017, arXiv 1611.07004): a U-Net, a PatchGAN, L1.
+
+Rival of Jiang et al. in chapter 04. Layers are the paper's appendix 6.1, losses its Eqs. 1, 3 and 4, training its
+section 3.3. With three channels in and out the networks have 54.41 and 2.769 million weights, as many as the authors'
+PyTorch program (junyanz/pytorch-CycleGAN-and-pix2pix) prints for its ``unet_256`` and its basic discriminator.
+
+What the paper leaves open, and what we do:
+
+* Images of 512x512. The published network halves eight times, which takes 256x256 down to one pixel; it is
+  convolutional, so we keep it as it is (``levels=8``) and it ends at 2x2. ``levels=9`` goes on to one pixel.
+* The innermost layer has no BatchNorm: over one pixel of a batch of one it would give zero (the paper's appendix names
+  the error in an erratum).
+* At test time the paper keeps dropout, its only noise, and normalises by the statistics of the test batch. The
+  defaults do so. The smaller profiles normalise by the running statistics, so that an image does not depend on which
+  others were asked for with it.
+* Jiang et al. train with batches of 16, where the paper uses 1 to 10 (``batch_size``); fake and real go through D
+  apart, since its BatchNorm would mix them.
+"""
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from covlib.baselines import common
+from covlib.baselines.common import MaskToSlice, check_patches, fuse, log_loss
+from covlib.data.conditions import one_hot
+from covlib.errors import ConfigError
+from covlib.methods import Step, seeded
+from covlib.nets import PatchGAN, init_normal
+
+DROPOUT_LAYERS = 3  # of the decoder, from its inner end (appendix 6.1.1)
+WIDEST = 8  # times the first layer's channels
+
+
+@dataclass(frozen=True)
+class Config(common.Config):
+    """Hyper-parameters. Defaults are Isola et al.'s (size, batch and epochs as Jiang et al.) unless marked "ours"."""
+
+    levels: int = 8  # halvings of the U-Net; at 512x512 eight are ours
+    width_d: int = 64
+    patch_layers: int = 3  # strided layers of the PatchGAN: 3 see 70x70
+    dropout: float = 0.5
+    lambda_l1: float = 100.0
+    test_norm: Literal["batch", "running"] = "batch"
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_levels(self.image_size, self.levels)
+        check_patches(self.image_size, self.patch_layers)
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"dropout: {self.dropout} is not a share; at least 0 and below 1 is wanted")
+
+    @classmethod
+    def profiles(cls) -> dict[str, dict]:
+        """What each profile changes from the paper's values."""
+        return {
+            "smoke": {"image_size": 32, "levels": 4, "width": 4, "width_d": 4, "patch_layers": 2, "batch_size": 8,
+                      "epochs": 1, "test_norm": "running"},
+            "cpu": {"image_size": 64, "levels": 6, "width": 16, "width_d": 16, "patch_layers": 2, "batch_size": 16,
+                    "test_norm": "running"},
+            "gpu": {"image_size": 256, "test_norm": "running"},
+            "paper": {},
+        }
+
+
+def check_levels(image_size: int, levels: int) -> None:
+    """Refuse images that cannot be halved ``levels`` times. ConfigError naming the sizes that can."""
+    if levels < 2:
+        raise ConfigError(f"levels: {levels} is too few for a U-Net; 2 or more are wanted")
+    if image_size < 2**levels or image_size % 2**levels:
+        raise ConfigError(f"image_size: {image_size} cannot be halved {levels} times; a multiple of {2**levels} is "
+                          "wanted, or fewer levels")
+
+
+class NoiseDropout(nn.Module):
+    """Dropout that may go on at test time, as pix2pix's only source of noise.
+
+    In training mode it is ordinary dropout. In eval mode it does nothing, unless ``generators`` holds one
+    ``torch.Generator`` (on the CPU) for each sample of the batch: their draws then say what is dropped, so that an
+    image does not depend on the batch in which it was made.
+    """
+
+    def __init__(self, p: float = 0.5):
+        super().__init__()
+        self.p, self.generators = p, None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training or self.generators is None:
+            return F.dropout(x, self.p, self.training)
+        kept = torch.stack([torch.rand(x.shape[1:], generator=g) >= self.p for g in self.generators])
+        return x * kept.to(x.device) / (1 - self.p)
+
+
+class Generator(nn.Module):
+    """One-hot maps (N, labels, S, S) to images (N, channels, S, S) in [-1, 1]; S a multiple of 2 ** levels.
+
+    Encoder C64-C128-C256-C512-C512-C512-C512-C512, decoder CD512-CD512-CD512-C512-C256-C128-C64 and a last layer with
+    tanh, each layer of the decoder fed with its mirror image in the encoder too (appendix 6.1.1, "U-Net"). 4x4
+    convolutions of stride 2, transposed in the decoder; LeakyReLU 0.2 before them in the encoder, ReLU in the decoder;
+    BatchNorm but for the first, the innermost and the last.
+    """
+
+    def __init__(self, labels: int = 4, channels: int = 1, width: int = 64, levels: int = 8, dropout: float = 0.5):
+        super().__init__()
+        widths = [min(width * 2**k, width * WIDEST) for k in range(levels)]
+        self.down = nn.ModuleList([nn.Conv2d(labels, width, 4, 2, 1)])
+        for k, (a, b) in enumerate(zip(widths, widths[1:]), start=2):
+            inner = k == levels
+            self.down.append(nn.Sequential(nn.LeakyReLU(0.2), nn.Conv2d(a, b, 4, 2, 1, bias=inner),
+                                           *([] if inner else [nn.BatchNorm2d(b)])))
+        self.up = nn.ModuleList()
+        for k in range(levels - 1, 0, -1):
+            a, b = widths[k] * (1 if k == levels - 1 else 2), widths[k - 1]
+            noisy = dropout and levels - 1 - k < DROPOUT_LAYERS
+            self.up.append(nn.Sequential(nn.ReLU(), nn.ConvTranspose2d(a, b, 4, 2, 1, bias=False), nn.BatchNorm2d(b),
+                                         *([NoiseDropout(dropout)] if noisy else [])))
+        self.image = nn.Sequential(nn.ReLU(), nn.ConvTranspose2d(2 * width, channels, 4, 2, 1), nn.Tanh())
+
+    def forward(self, condition: Tensor) -> Tensor:
+        x, skips = condition, []
+        for layer in self.down:
+            x = layer(x)
+            skips.append(x)
+        skips.pop()
+        for layer in self.up:
+            x = torch.cat([layer(x), skips.pop()], 1)
+        return self.image(x)
+
+
+class Pix2Pix(MaskToSlice):
+    """pix2pix on label maps; see ``covlib.baselines.common.MaskToSlice`` for data, schedule and synthesis.
+
+    Images at test time carry noise: two calls of ``synthesize`` with different generators differ a little.
+    """
+
+    name = "pix2pix"
+
+    def __init__(self, config: Config, n_images: int, seed: int = 0):
+        c = config
+        with seeded(seed, self.name, "init"):
+            networks = {
+                "G": init_normal(Generator(c.labels, 1, c.width, c.levels, c.dropout)),
+                "D": init_normal(PatchGAN(c.labels + 1, c.width_d, c.patch_layers, norm="batch")),
+            }
+        super().__init__(config, n_images, networks)
+
+    def training_step(self, batch: dict[str, Tensor], step: Step) -> dict[str, Tensor]:
+        """One step of D, then one of G against the new D (section 3.3)."""
+        G, D = self.networks["G"], self.networks["D"]
+        real, condition = batch["image"], one_hot(batch["map"])
+        fake = G(condition)
+        d_real, d_fake = D(fuse(condition, real)), D(fuse(condition, fake.detach()))
+        # "we divide the objective by 2 while optimizing D, which slows down the rate at which D learns"
+        d_loss = (log_loss(d_real, True) + log_loss(d_fake, False)) / 2
+        step.minimise("D", d_loss)
+        with step.frozen("D"):
+            g_gan = log_loss(D(fuse(condition, fake)), True)
+        g_l1 = F.l1_loss(fake.float(), real)
+        step.minimise("G", g_gan + self.config.lambda_l1 * g_l1)
+        return {"D": d_loss, "G": g_gan, "L1": g_l1, "D(real)": d_real.float().sigmoid().mean(),
+                "D(fake)": d_fake.float().sigmoid().mean()}
+
+    def generate(self, condition: Tensor, generator: torch.Generator) -> Tensor:
+        G = self.networks["G"]
+        seeds = torch.randint(2**62, (len(condition),), generator=generator, device=generator.device).tolist()
+        with noise_from([torch.Generator().manual_seed(s) for s in seeds], G):
+            if self.config.test_norm == "running":
+                return G(condition)
+            with batch_statistics(G):
+                return G(condition)
+
+
+@contextmanager
+def noise_from(generators: list[torch.Generator], net: nn.Module):
+    """Dropout of ``net`` draws from ``generators``, one for each sample, also in eval mode."""
+    layers = [m for m in net.modules() if isinstance(m, NoiseDropout)]
+    for m in layers:
+        m.generators = generators
+    try:
+        yield
+    finally:
+        for m in layers:
+            m.generators = None
+
+
+@contextmanager
+def batch_statistics(net: nn.Module):
+    """BatchNorms of ``net``, in eval mode, normalise by the batch at hand and leave their running statistics alone."""
+    layers = [(m, m.running_mean, m.running_var) for m in net.modules()
+              if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    for m, _, _ in layers:
+        m.running_mean = m.running_var = None  # PyTorch takes the batch's where there are none
+    try:
+        yield
+    finally:
+        for m, mean, var in layers:
+            m.running_mean, m.running_var = mean, var

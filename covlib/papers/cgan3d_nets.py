@@ -1,0 +1,117 @@
+"""The two networks of chapter 07: a 3-D U-Net that is given a condition and noise, and a patch discriminator.
+
+The paper says "a 3D U-net as the Generator architecture", that noise "drawn from a uniform distribution" feeds it
+"initially", and that the discriminator sees condition, fake and target (Section III-A). Its Fig. 1 gives no layer
+sizes, so widths, norms and the way in of the noise are ours; the blocks are those of Cicek et al. (MICCAI 2016, arXiv
+1606.06650) and of Isola et al. (the paper's reference 4), one axis added.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from covlib.errors import ConfigError
+from covlib.nets import norm_layer
+
+SLOPE = 0.2
+
+
+def _double(a: int, b: int, norm: str) -> nn.Sequential:
+    """Two 3x3x3 convolutions, each with norm and ReLU (Cicek et al., Fig. 2)."""
+    layers = []
+    for i, o in ((a, b), (b, b)):
+        layers += [nn.Conv3d(i, o, 3, padding=1, bias=norm != "batch"), norm_layer(norm, o, dims=3), nn.ReLU(True)]
+    return nn.Sequential(*layers)
+
+
+class UNet3d(nn.Module):
+    """Condition (N, 1, S, S, S) and noise (N, z, S, S, S) to a block (N, 1, S, S, S) in [-1, 1].
+
+    Down: two convolutions, halving by max-pooling. Up: doubling by a 2x2x2 transposed convolution, the features of the
+    same size beside it, two convolutions. A 1x1x1 convolution ends it. S must be a multiple of 2^(len(widths) - 1).
+
+    Args:
+        widths: channels at each size, finest first.
+        noise: channels of uniform noise beside the condition; 0 for none.
+        residual: ours. False: tanh, as in Isola et al. True: the network predicts a correction that is added to the
+            condition; it starts at 0, so that an untrained network gives back the condition.
+        pixelated: of a residual network: the correction is added to the trilinear interpolation of the condition,
+            which is one voxel in eight repeated.
+    """
+
+    def __init__(self, widths=(32, 64, 128, 256), noise: int = 1, norm: str = "batch", residual: bool = False,
+                 pixelated: bool = False):
+        super().__init__()
+        if len(widths) < 2 or min(widths) < 1 or noise < 0:
+            raise ConfigError(f"widths: {list(widths)} with {noise} noise channels; two widths at least are wanted")
+        self.noise, self.residual, self.pixelated = noise, residual, pixelated
+        self.down = nn.ModuleList(_double(a, b, norm) for a, b in zip((1 + noise, *widths), widths))
+        self.halve = nn.MaxPool3d(2)
+        up = list(zip(widths[::-1], widths[-2::-1]))
+        self.grow = nn.ModuleList(nn.ConvTranspose3d(a, b, 2, 2) for a, b in up)
+        self.up = nn.ModuleList(_double(2 * b, b, norm) for _, b in up)
+        self.last = nn.Conv3d(widths[0], 1, 1)
+        self.reset()
+
+    def reset(self) -> None:
+        """He initialisation. Ours: weights that take the noise start at 0 (at He's size it drowns the condition for
+        hundreds of steps), and so does the last layer of a residual network."""
+        for part in self.modules():
+            if isinstance(part, nn.Conv3d | nn.ConvTranspose3d):
+                fan = part.weight[0].numel() if isinstance(part, nn.Conv3d) else part.weight.shape[0]
+                nn.init.normal_(part.weight, 0.0, (2 / fan) ** 0.5)
+                if part.bias is not None:
+                    nn.init.zeros_(part.bias)
+        nn.init.zeros_(self.down[0][0].weight[:, 1:])
+        if self.residual:
+            nn.init.zeros_(self.last.weight)
+        else:
+            nn.init.normal_(self.last.weight, 0.0, self.last.weight[0].numel() ** -0.5)
+
+    def forward(self, condition: Tensor, noise: Tensor | None = None) -> Tensor:
+        x = torch.cat([condition, noise], 1) if self.noise else condition
+        kept = []
+        for k, block in enumerate(self.down):
+            x = block(self.halve(x) if k else x)
+            kept.append(x)
+        kept.pop()
+        for grow, block in zip(self.grow, self.up):
+            x = block(torch.cat([kept.pop(), grow(x)], 1))
+        x = self.last(x)
+        if not self.residual:
+            return torch.tanh(x)
+        return x + (joined(condition) if self.pixelated else condition)
+
+
+def joined(pixelated: Tensor) -> Tensor:
+    """Trilinear interpolation of (..., Z, Y, X), even sides, in which the first voxel of each 2x2x2 is repeated: that
+    voxel stays, the others lie half-way to its neighbours; at the far end the last one is repeated."""
+    x = pixelated[..., ::2, ::2, ::2]
+    for axis in (-3, -2, -1):
+        n = x.shape[axis]
+        following = torch.cat([x.narrow(axis, 1, n - 1), x.narrow(axis, n - 1, 1)], axis)
+        at = x.ndim + axis
+        x = torch.stack([x, (x + following) / 2], at + 1).flatten(at, at + 1)
+    return x
+
+
+class PatchDiscriminator3d(nn.Module):
+    """Block and condition, each (N, 1, S, S, S), to logits (N, 1, s, s, s), one for every patch.
+
+    4x4x4 convolutions: ``layers`` of stride 2, one of stride 1, one to a single channel, LeakyReLU(0.2); no norm in the
+    first (Isola et al., appendix 6.1.2, one axis added). Each logit sees 16, 34 or 70 voxels along each axis for 1, 2,
+    3 layers; for blocks of 32, two layers give 6x6x6 patches.
+    """
+
+    def __init__(self, width: int = 64, layers: int = 2, norm: str = "batch"):
+        super().__init__()
+        parts = [nn.Conv3d(2, width, 4, 2, 1), nn.LeakyReLU(SLOPE, True)]
+        a = width
+        for k in range(1, layers + 1):
+            b = width * 2 ** min(k, 3)
+            parts += [nn.Conv3d(a, b, 4, 2 if k < layers else 1, 1, bias=norm != "batch"), norm_layer(norm, b, dims=3),
+                      nn.LeakyReLU(SLOPE, True)]
+            a = b
+        self.layers = nn.Sequential(*parts, nn.Conv3d(a, 1, 4, 1, 1))
+
+    def forward(self, block: Tensor, condition: Tensor) -> Tensor:
+        return self.layers(torch.cat([block, condition], 1))

@@ -1,0 +1,154 @@
+"""Translation of whole classes: provenance, resumption, streaming, and what is refused."""
+
+import csv
+import hashlib
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from covlib import cli
+from covlib.data.layouts import load_slices
+from covlib.errors import ConfigError, DataError
+from covlib.papers.cyclegan import Config, CycleGAN, train_all
+from covlib.papers.cyclegan_set import (
+    COLUMNS,
+    load_images,
+    sources_from,
+    sources_in,
+    translate_folder,
+    translate_set,
+)
+from covlib.seeding import rng, torch_generator
+
+CONFIG = Config.for_profile("paper", {"image_size": 32, "width": 4, "d_width": 4, "blocks": 1, "batch_size": 2,
+                                      "epochs": 1, "pool_size": 0, "sources": ("normal",)})
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """X-rays of mixed size, depth and kind, in class folders with names of their own."""
+    r = rng(0, "xrays")
+    shapes = [(40, 40), (50, 32), (32, 64), (33, 33), (64, 64)]
+    for k, shape in enumerate(shapes):
+        (tmp_path / "x" / "No Findings" / f"p{k // 2}").mkdir(parents=True, exist_ok=True)
+        grey = r.integers(0, 256, shape)
+        picture = Image.fromarray((grey * 257).astype(np.uint16)) if k == 1 else Image.fromarray(grey.astype(np.uint8))
+        picture = picture.convert("RGB") if k == 2 else picture
+        picture.save(tmp_path / "x" / "No Findings" / f"p{k // 2}" / f"{k}.png")
+    (tmp_path / "x" / "COVID-19").mkdir()
+    for k in range(3):
+        Image.fromarray(r.integers(0, 256, (36, 36)).astype(np.uint8)).save(tmp_path / "x" / "COVID-19" / f"c{k}.png")
+    return tmp_path / "x"
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    out = tmp_path_factory.mktemp("run")
+    x = torch.rand(4, 1, 32, 32, generator=torch_generator(0, "w")) * 2 - 1
+    train_all(CONFIG, {"normal": x, "covid": -x}, out, seed=3, device="cpu", progress=False)
+    return out
+
+
+def rows(folder):
+    with (folder / "provenance.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_every_file_says_where_it_comes_from_and_reads_back_by_source_patient(folder, weights, tmp_path):
+    to = translate_folder(weights, folder, "No_Finding", tmp_path / "set", device="cpu", batch=2, progress=False)
+    table, sources = rows(to), sources_in(folder, "normal", 32)
+    assert tuple(table[0]) == COLUMNS and [r["source"] for r in table] == sources.names
+    checkpoint = (weights / "checkpoints" / "cyclegan.safetensors").read_bytes()
+    for row in table:
+        assert hashlib.sha256((to / row["file"]).read_bytes()).hexdigest() == row["sha256"]
+        assert row["model"] == hashlib.sha256(checkpoint).hexdigest() and row["seed"] == "3"
+    back = load_slices(to, size=32)
+    assert back.classes == ("covid",) and sorted(set(back.patients)) == ["p0", "p1", "p2"] and len(back) == 5
+    assert "Not for diagnosis" in (to / "DATASHEET.md").read_text()
+    from covlib.papers.cyclegan import load_trained
+
+    method, _ = load_trained(weights / "checkpoints" / "cyclegan.safetensors", "normal")
+    x = torch.from_numpy(np.stack([sources.read(k) for k in range(5)]))[:, None]
+    expected = method.synthesize(x, None)[:, 0].numpy()
+    made = {name: image for name, image in zip(back.names, back.images[:, 0])}
+    for row, image in zip(table, expected):
+        name = next(n for n in made if row["file"].endswith(n.split("/")[-1] + ".png"))
+        assert np.abs(made[name] - image).max() < 1.01 / 127.5
+
+
+def test_a_set_that_was_cut_off_ends_as_if_it_had_not(folder, weights, tmp_path, monkeypatch):
+    whole = translate_folder(weights, folder, "normal", tmp_path / "whole", device="cpu", batch=1, progress=False)
+    calls, translate = [], CycleGAN.synthesize
+
+    def stops(self, images, generator, batch=32):
+        calls.append(len(images))
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return translate(self, images, generator, batch)
+
+    monkeypatch.setattr(CycleGAN, "synthesize", stops)
+    with pytest.raises(KeyboardInterrupt):
+        translate_folder(weights, folder, "normal", tmp_path / "cut", device="cpu", batch=1, progress=False)
+    cut = tmp_path / "cut"
+    assert 0 < len(rows(cut)) < 5 and not (cut / "datasheet.json").exists()
+    (cut / rows(cut)[0]["file"]).write_bytes(b"half")  # written, then damaged
+    with (cut / "provenance.csv").open("a") as file:
+        file.write("covid/half of a li")
+    kept = len(rows(cut)) - 2
+    calls.clear()
+    calls += [1] * 10  # no more stops
+    translate_folder(weights, folder, "normal", cut, device="cpu", batch=1, progress=False)
+    assert len(calls) - 10 == 5 - kept
+    files = sorted(p.relative_to(whole) for p in whole.rglob("*") if p.is_file())
+    assert files == sorted(p.relative_to(cut) for p in cut.rglob("*") if p.is_file())
+    assert all((whole / f).read_bytes() == (cut / f).read_bytes() for f in files)
+    before = len(calls)
+    translate_folder(weights, folder, "normal", cut, device="cpu", batch=1, progress=False)
+    assert len(calls) == before  # a finished set is left as it is
+
+
+def test_folders_of_others_and_of_other_models_are_refused(folder, weights, tmp_path):
+    method, sources = CycleGAN(CONFIG, 1), sources_in(folder, "normal", 32)
+    translate_set(method, sources, tmp_path / "set", model="a", progress=False)
+    with pytest.raises(ConfigError, match="model is 'a', this one's is 'b'"):
+        translate_set(method, sources, tmp_path / "set", model="b", progress=False)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.tex").write_text("mine")
+    with pytest.raises(DataError, match="left alone"):
+        translate_set(method, sources, tmp_path / "other", model="a", progress=False)
+    with pytest.raises(DataError, match="'pneumonia'.*normal, covid"):
+        sources_in(folder, "pneumonia", 32)
+    with pytest.raises(ConfigError, match="no checkpoints"):
+        translate_folder(folder, folder, "normal", tmp_path / "no", progress=False)
+
+
+def test_the_command_line_translates_and_complains_in_one_line(folder, weights, tmp_path, capsys):
+    args = ["translate", "--checkpoint", str(weights), "--data", str(folder), "--to", str(tmp_path / "set"), "--device",
+            "cpu"]
+    assert cli.main([*args, "--class", "normal"]) == 0
+    assert capsys.readouterr().out.strip() == str(tmp_path / "set")
+    assert cli.main([*args, "--class", "pneumonia"]) == 2
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("covlib: error:") and "\n" not in error and "has no model for class" in error
+
+
+def test_sources_in_memory_and_virtual_patients(tmp_path):
+    config = Config.for_profile("smoke", {"patients": 7, "covid_patients": 2})
+    slices = load_images(config, "phantom", seed=1)
+    assert slices.classes == ("normal", "pneumonia", "covid")
+    assert np.bincount(slices.labels).tolist() == [3, 2, 2] and len(set(slices.patients)) == 7
+    sources = sources_from(slices, "pneumonia")
+    assert len(sources) == 2 and np.array_equal(sources.read(1), slices.images[4, 0])
+    with pytest.raises(DataError, match="'lung'"):
+        sources_from(slices, "lung")
+
+
+def test_folders_give_as_many_as_asked_with_covid_last(folder):
+    from dataclasses import replace
+
+    slices = load_images(replace(CONFIG, patients=5, covid_patients=2), folder)
+    assert slices.classes == ("normal", "covid") and np.bincount(slices.labels).tolist() == [3, 2]
+    with pytest.raises(DataError, match="'pneumonia'.*normal, covid"):
+        load_images(replace(CONFIG, sources=("pneumonia",)), folder)
