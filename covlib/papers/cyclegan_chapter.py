@@ -1,6 +1,7 @@
 """What chapter 06 shows beside its method: tables of one run, the paper's checked against themselves, studies."""
 
 import csv
+import shutil
 
 import numpy as np
 import torch
@@ -35,6 +36,7 @@ def write_sets(run, methods: dict, known: SliceSet) -> dict[str, list[dict]]:
     place = run.checkpoint or run.out / "checkpoints"
     weights = place if place.is_file() else next(iter(sorted(place.rglob("cyclegan.safetensors"))))
     tables = {}
+    shutil.rmtree(run.out / "synthetic", ignore_errors=True)  # of an earlier run into the same folder
     for source, method in methods.items():
         folder = cyclegan_set.translate_set(method, cyclegan_set.sources_from(known, source),
                                             run.out / "synthetic" / source, model=sha256(weights), seed=run.seed,

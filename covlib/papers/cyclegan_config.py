@@ -51,6 +51,7 @@ class Config(BaseConfig):
     detect_epochs: int = 50  # ours: at most so many
     detect_patience: int = 5  # ours: epochs without a lower loss before early stopping
     detect_val: float = 0.2  # ours: share of training patients for the proper validation split
+    detect_augment: bool = False  # ours: flips, shifts, brightness; the paper names none, small training sets need it
     detect_trees: int = 100  # ours
     patients: int = 6000  # ours: virtual patients, where data="phantom"
     covid_patients: int = 226  # Section 4.1: so many of them have COVID-19
@@ -78,8 +79,8 @@ class Config(BaseConfig):
     @classmethod
     def profiles(cls) -> dict[str, dict]:
         """What each profile changes from the defaults."""
-        small = {"detect_weights": "none", "detect_models": ("small",), "detect_lr": 1.0, "decay_from": 0.5,
-                 "generator": "unet", "residual": True, "d_layers": 2, "identity": 0.0, "cycle": 2.0}
+        small = {"detect_weights": "none", "detect_models": ("small",), "detect_lr": 1.0,
+                 "decay_from": 0.5, "generator": "unet", "residual": True, "d_layers": 2, "identity": 0.0, "cycle": 2.0}
         return {
             "smoke": small | {"image_size": 32, "width": 4, "d_width": 8, "per_domain": 8, "batch_size": 4, "epochs": 2,
                               "pool_size": 8, "patients": 60, "covid_patients": 16, "detect_epochs": 2},

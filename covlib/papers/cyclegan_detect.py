@@ -184,7 +184,7 @@ def train_detector(config: Config, name: str, images: Tensor, labels: np.ndarray
     """GAP and one dense layer on network ``name``, all layers trained with Adadelta (Sections 4.3 and 4.5).
 
     Stops after ``detect_patience`` epochs in which the loss of ``watch`` did not fall, and keeps (ours) the weights of
-    the epoch where it was lowest. No augmentation and no class weights: the paper names none.
+    the epoch where it was lowest. No class weights; augmentation with ``detect_augment`` only: the paper names none.
 
     Returns:
         The network, in eval mode, and {"loss", "watched": per epoch, "epochs", "kept"}.
@@ -194,13 +194,15 @@ def train_detector(config: Config, name: str, images: Tensor, labels: np.ndarray
     model.to(device)
     x, y = images.to(device), torch.from_numpy(labels).to(device)
     stepper = torch.optim.Adadelta(model.parameters(), lr=config.detect_lr)
+    noise = torch_generator(seed, "detector augment", device=device)
     best, kept, history = None, 0, {"loss": [], "watched": []}
     for epoch in range(config.detect_epochs):
         order = torch.randperm(len(x), generator=torch_generator(seed, "detector order", epoch)).to(device)
         losses = []
         for index in _batches(order, config.detect_batch):
             model.train()
-            loss = F.cross_entropy(model(x[index]), y[index])
+            batch = classifiers.augment_batch(x[index], noise) if config.detect_augment else x[index]
+            loss = F.cross_entropy(model(batch), y[index])
             stepper.zero_grad(set_to_none=True)
             loss.backward()
             stepper.step()

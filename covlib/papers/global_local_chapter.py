@@ -7,6 +7,8 @@ from torch import Tensor
 from covlib.data import conditions
 from covlib.data.conditions import CONSOLIDATION, GGO, LUNG, Paired
 from covlib.errors import ConfigError
+from covlib.metrics import generative
+from covlib.metrics.intervals import Interval
 from covlib.papers.global_local import GlobalLocal, check_maps, pyramid
 from covlib.papers.global_local_nets import desum, enlarge_to
 from covlib.tables import Table
@@ -55,6 +57,13 @@ def with_alpha(method: GlobalLocal, maps: Tensor, alpha: float, batch: int = 8) 
 def lung_pair(paired: Paired) -> tuple[Tensor, Tensor]:
     """(lung-only images, maps), as discriminators see real slices."""
     return conditions.lung_only(paired.images, paired.maps), paired.maps
+
+
+def real_floor(extractor, paired: Paired, seed: int = 0) -> Interval | None:
+    """Frechet distance between random halves of the real lungs, a yardstick for FID; None for fewer than 8 slices."""
+    if len(paired) < 8:
+        return None
+    return generative.fid_floor(extractor(lung_pair(paired)[0]), seed=seed)
 
 
 def quality_table(quality: dict[str, dict], names: dict[str, str]) -> Table:

@@ -8,6 +8,7 @@ from covlib import runs
 from covlib.data import conditions, layouts
 from covlib.data.conditions import Paired
 from covlib.errors import ConfigError
+from covlib.judges.features import get_extractor
 from covlib.papers import global_local_chapter as chapter
 from covlib.papers import global_local_study as study
 from covlib.papers.global_local import Config, GlobalLocal, listen
@@ -55,6 +56,17 @@ def test_alpha_must_be_a_share_of_two_generators(method, roles):
         chapter.with_alpha(method, roles.test.maps, 1.5)
     with pytest.raises(ConfigError, match="generators: 1"):
         chapter.with_alpha(GlobalLocal(Config.for_profile("smoke", {"generators": 1}), 8), roles.test.maps, 0.5)
+
+
+def test_the_floor_needs_enough_slices(roles):
+    extractor = get_extractor("random-conv")
+    assert chapter.real_floor(extractor, roles.test.subset(np.arange(7))) is None
+    floor = chapter.real_floor(extractor, roles.slices, seed=0)
+    assert 0 < floor.value < chapter.generative.fid(extractor(lung_only(roles)), extractor(-lung_only(roles)))
+
+
+def lung_only(roles):
+    return chapter.lung_pair(roles.slices)[0]
 
 
 def test_tables_mark_the_best_and_leave_out_nothing():
