@@ -230,7 +230,7 @@ class DicomSC(Png):
             level, width = picture.hu_window
             data.RescaleIntercept, data.RescaleSlope, data.RescaleType = -ZERO_HU, 1, "HU"
             data.WindowCenter, data.WindowWidth = level, width
-        data.set_pixel_data(np.ascontiguousarray(array), "MONOCHROME2", bits)
+        data.set_pixel_data(np.ascontiguousarray(array), "MONOCHROME2", bits, generate_instance_uid=False)
         data.save_as(path, enforce_file_format=True)
 
 
