@@ -44,9 +44,10 @@ def test_nothing_is_told_where_nothing_is(slices):
 
 
 def test_a_network_as_judge(slices):
-    marked = plant(slices.images, slices.labels == 1)
-    found = probe(marked, slices.labels, slices.patients, judge="resnet18", folds=2, steps=25, classes=slices.classes)
-    assert found.auc.value > 0.9 and found.judge == "resnet18" and found.classes == ("normal", "covid")
+    marked = plant(slices.images[:24, :, :32, :32], slices.labels[:24] == 1, "brightness", strength=3)
+    found = probe(marked, slices.labels[:24], slices.patients[:24], judge="resnet18", folds=2, steps=12,
+                  classes=slices.classes)
+    assert found.auc.value > 0.8 and found.judge == "resnet18" and found.classes == ("normal", "covid")
 
 
 def test_auc_is_scikit_learns_and_patients_are_held_out():
