@@ -57,11 +57,13 @@ def test_auc_is_scikit_learns_and_patients_are_held_out():
     found = probe(np.clip(images, -1, 1), labels, who, folds=4)
     by_hand = np.mean([roc_auc_score(labels == k, found.scores[:, k]) for k in range(3)])
     assert found.auc.value == pytest.approx(by_hand) and found.auc.n == 20 and "groups" in found.auc.method
-    r = rng(3, "patients")  # patients that can be recognised, with labels at random: only a leak could tell them
-    face = np.repeat(r.uniform(-1, 1, (30, 1, 16, 16)), 6, 0)
-    seen = np.clip(face.repeat(2, 2).repeat(2, 3) + 0.05 * r.normal(size=(180, 1, 32, 32)), -1, 1)
-    leak = probe(seen, np.repeat(r.permutation(15 * [0, 1]), 6), np.repeat(np.arange(30), 6))
-    assert leak.auc.value < 0.75 and leak.verdict == NOT_TOLD
+    leaks = []
+    for seed in range(5):  # patients that can be recognised, with labels at random: only a leak could tell them
+        r = rng(seed, "patients")
+        face = np.repeat(r.uniform(-1, 1, (30, 1, 16, 16)), 6, 0)
+        seen = np.clip(face.repeat(2, 2).repeat(2, 3) + 0.05 * r.normal(size=(180, 1, 32, 32)), -1, 1)
+        leaks.append(probe(seen, np.repeat(r.permutation(15 * [0, 1]), 6), np.repeat(np.arange(30), 6)).auc.value)
+    assert np.mean(leaks) < 0.65  # 0.95 and more if slices of a patient were on both sides
 
 
 def test_few_patients_and_wrong_input():
