@@ -162,14 +162,16 @@ def _dcgan(config: Config, kinds, slices: SliceSet, seed: int, device) -> list[R
             made = _generated(own, seen[train], labels[train], config.samples, seed, device)
         else:
             made = {name: marked[test[labels[test] == k]] for k, name in enumerate(("negative", "positive"))}
-        back = (lambda x: images[test[labels[test] == 1]]) if not config.dcgan_epochs else (lambda x: unplant(x, kind))
         for which in kinds if kind == CLEAN else (kind,):
             tests = {AS_TRAINED: made["positive"]}
-            tests |= ({ADDED: plant(made["positive"], True, which)} if kind == CLEAN else
-                      {REMOVED: back(made["positive"])})
+            if kind == CLEAN:
+                tests[ADDED] = plant(made["positive"], True, which)
+            else:
+                tests[REMOVED] = (unplant(made["positive"], which) if config.dcgan_epochs else
+                                  images[test[labels[test] == 1]])
             tests |= {OTHERS: made["negative"], OTHERS_ADDED: plant(made["negative"], True, which)}
-            found += [_row("dcgan", metric, which, CLEAN if kind == CLEAN else MARKED, tested, rate(judge, as_judged(x)))
-                      for tested, x in tests.items()]
+            found += [_row("dcgan", metric, which, CLEAN if kind == CLEAN else MARKED, tested,
+                           rate(judge, as_judged(x))) for tested, x in tests.items()]
     return found
 
 
