@@ -43,10 +43,10 @@ NAMES = {"dcgan": "DCGAN (ch. 03)", "global_local": "Segmentation (ch. 04, 05)",
          "cgan3d": "3-D GAN (ch. 07)"}
 HU_SHIFT, HU_MARK = 100, 1000
 WHY = {
-    ("dcgan", "corner"): "the judge reads the mark; the generator need not draw a disease",
+    ("dcgan", "corner"): "a judge can read the mark, and call any image with it ill",
     ("dcgan", "brightness"): "each image's brightness is normalised before anything sees it: the shift is gone",
-    ("cyclegan", "corner"): "the detector reads the mark and misses unmarked patients",
-    ("cyclegan", "brightness"): "the detector reads the exposure",
+    ("cyclegan", "corner"): "a detector can read the mark, and miss unmarked patients",
+    ("cyclegan", "brightness"): "a detector can read the exposure",
     ("global_local", "corner"): "the mark can say whether there is a lesion, never where",
     ("global_local", "brightness"): "the shift can say whether there is a lesion, and moves the lesion's own grey",
     ("cgan3d", "corner"): "cannot be used: the mark is in the original too; it is only hard to restore",
@@ -88,7 +88,7 @@ class Config(BaseConfig):
 @dataclass(frozen=True)
 class Row:
     """One measurement: ``metric`` of ``paper`` with the shortcut ``kind``, ``trained`` on CLEAN or MARKED images and
-    ``tested`` as one of TESTED says. ``why``: what the mark can do there, in words."""
+    ``tested`` as one of TESTED says. ``why``: what the mark can do there; whether it did, the numbers say."""
 
     paper: str
     metric: str
@@ -310,7 +310,7 @@ def planting_table(rows: list[Row], title: str = "") -> Table:
         cells = [_cell(by.get((paper, kind, trained, tested))) for tested in TESTED]
         lines.append([NAMES[paper], first.metric, kind, trained, *cells, first.why if trained == MARKED else ""])
     columns = ["method", "headline number", "shortcut", "trained on", AS_TRAINED, REMOVED, ADDED, OTHERS, OTHERS_ADDED,
-               "why"]
+               "what the mark can do"]
     return Table(columns, lines, title=title, right=TESTED, note=(
         "Positive rate and sensitivity in %, of positive images and (negatives) of images without the disease, where "
         "it should be low. 95 % intervals: Wilson; bootstrap over patients for Dice and PSNR. One training each."))
