@@ -79,7 +79,7 @@ class Config(BaseConfig):
     @classmethod
     def profiles(cls) -> dict[str, dict]:
         """What each profile changes from the defaults."""
-        small = {"detect_weights": "none", "detect_models": ("small",), "detect_lr": 1.0,
+        small = {"detect_weights": "none", "detect_models": ("small",), "detect_lr": 1.0, "detect_augment": True,
                  "decay_from": 0.5, "generator": "unet", "residual": True, "d_layers": 2, "identity": 0.0, "cycle": 2.0}
         return {
             "smoke": small | {"image_size": 32, "width": 4, "d_width": 8, "per_domain": 8, "batch_size": 4, "epochs": 2,

@@ -6,6 +6,7 @@ NIST X-ray tables, 1995), less and less behind thick bone, whose beam has harden
 """
 
 import hashlib
+import os
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from covlib.phantom.patient import sample
 from covlib.seeding import rng
 
 MU_WATER = 0.0205  # per mm, near 65 keV
+PER_WORKER = 24  # patients that are worth the second or two in which a process starts
 BONE, HARDENING = 4.5, 6.0  # weight of bone in thin layers; water-equivalent mm at which it has halved
 
 
@@ -52,16 +54,26 @@ def xray(case_or_number, *, size: int = 256, seed: int = 0, label: str | None = 
 
 
 def phantom_xrays(
-    n_patients: int, *, size: int, seed: int = 0, labels=("normal", "covid", "pneumonia"), first: int = 0
+    n_patients: int, *, size: int, seed: int = 0, labels=("normal", "covid", "pneumonia"), first: int = 0,
+    workers: int | None = None,
 ) -> SliceSet:
     """One X-ray per virtual patient ``first`` ...; labels in turn; images (N, 1, size, size) in [-1, 1], display
-    grey."""
+    grey.
+
+    Args:
+        workers: processes that draw them, the same bits with any number; default: as many as there are cores (or
+            ``OMP_NUM_THREADS``, where that is less) if there is enough to draw.
+    """
     _check_labels(labels)
-    films, names = [], []
-    for i in range(first, first + n_patients):
-        label = labels[i % len(labels)]
-        films.append(xray(i, size=size, seed=seed, label=label))
-        names.append(sample(i, seed=seed, label=label).name)
+    chosen = [(i, labels[i % len(labels)]) for i in range(first, first + n_patients)]
+    workers = min(_cores(), max(1, n_patients // PER_WORKER)) if workers is None else workers
+    if workers > 1:
+        from joblib import Parallel, delayed
+
+        films = Parallel(n_jobs=workers)(delayed(xray)(i, size=size, seed=seed, label=label) for i, label in chosen)
+    else:
+        films = [xray(i, size=size, seed=seed, label=label) for i, label in chosen]
+    names = [sample(i, seed=seed, label=label).name for i, label in chosen]
     images = (np.stack(films)[:, None] * 2 - 1).astype(F)
     classes = np.array([i % len(labels) for i in range(first, first + n_patients)], np.int64)
     return SliceSet(
@@ -73,6 +85,13 @@ def phantom_xrays(
         source="phantom",
         fingerprint=hashlib.sha256(images.tobytes()).hexdigest(),
     )
+
+
+def _cores() -> int:
+    """Cores that this process may use, as far as the environment allows numerical libraries."""
+    free = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    return min(free, int(asked)) if asked.isdigit() and int(asked) else free
 
 
 def _project(subject: Subject, size: int) -> np.ndarray:
