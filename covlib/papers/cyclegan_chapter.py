@@ -11,11 +11,13 @@ from covlib import report, studies
 from covlib.checkpoints import sha256
 from covlib.data.case import SliceSet
 from covlib.data.splits import Split
+from covlib.devices import resolve_device
 from covlib.metrics.intervals import Interval, wilson
 from covlib.papers import cyclegan_detect as detect
 from covlib.papers import cyclegan_set
 from covlib.papers.cyclegan_config import ARMS, TARGET
 from covlib.papers.cyclegan_study import COLUMNS, TABLES
+from covlib.parallel import spread
 from covlib.tables import Table
 
 WORDS = {"real": "real", "real+own": "real + own", "real+both": "real + both", "synthetic": "synthetic only"}
@@ -56,9 +58,14 @@ def train_arms(tasks: dict, config, seed: int, device) -> dict[tuple[str, str, s
     """
     order = [("real", "test"), *((arm, "validation") for arm in ARMS)]
     wanted = [(source, arm, stopping) for source in tasks for arm, stopping in order]
-    return {(source, arm, stopping): detect.run_arm(tasks[source], arm, config.detect_models[0], config, seed=seed,
-                                                    stopping=stopping, device=device)
-            for source, arm, stopping in wanted}
+    jobs = [(tasks[source], arm, config.detect_models[0], config, stopping, seed, device)
+            for source, arm, stopping in wanted]
+    alone = None if resolve_device(device).type == "cpu" else 1
+    return dict(zip(wanted, spread(_arm, jobs, alone), strict=True))
+
+
+def _arm(task, arm: str, model: str, config, stopping: str, seed: int, device) -> detect.Result:
+    return detect.run_arm(task, arm, model, config, stopping=stopping, seed=seed, device=device)
 
 
 def metric_name(source: str, arm: str) -> str:
@@ -107,9 +114,9 @@ def equal_table(results: dict, specificity: float = 0.9, seed: int = 0) -> Table
 def verdict(gain) -> str:
     """What a gain with its interval says, in words."""
     if gain.low > 0:
-        return "more sensitive than real images alone; the interval lies above zero"
+        return "more sensitive; the interval lies above zero"
     if gain.high < 0:
-        return "less sensitive than real images alone; the interval lies below zero"
+        return "less sensitive; the interval lies below zero"
     side = "no less" if gain.value >= 0 else "less"
     return f"{side} sensitive in this sample, but the interval holds zero: nothing is shown either way"
 

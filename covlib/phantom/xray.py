@@ -6,12 +6,12 @@ NIST X-ray tables, 1995), less and less behind thick bone, whose beam has harden
 """
 
 import hashlib
-import os
 
 import numpy as np
 
 from covlib.data.case import Case, SliceSet
 from covlib.errors import ConfigError
+from covlib.parallel import cores, spread
 from covlib.phantom.generator import Subject, _check_labels
 from covlib.phantom.grid import F, Grid
 from covlib.phantom.patient import sample
@@ -66,13 +66,8 @@ def phantom_xrays(
     """
     _check_labels(labels)
     chosen = [(i, labels[i % len(labels)]) for i in range(first, first + n_patients)]
-    workers = min(_cores(), max(1, n_patients // PER_WORKER)) if workers is None else workers
-    if workers > 1:
-        from joblib import Parallel, delayed
-
-        films = Parallel(n_jobs=workers)(delayed(xray)(i, size=size, seed=seed, label=label) for i, label in chosen)
-    else:
-        films = [xray(i, size=size, seed=seed, label=label) for i, label in chosen]
+    workers = min(cores(), max(1, n_patients // PER_WORKER)) if workers is None else workers
+    films = spread(_film, [(i, size, seed, label) for i, label in chosen], workers)
     names = [sample(i, seed=seed, label=label).name for i, label in chosen]
     images = (np.stack(films)[:, None] * 2 - 1).astype(F)
     classes = np.array([i % len(labels) for i in range(first, first + n_patients)], np.int64)
@@ -87,11 +82,8 @@ def phantom_xrays(
     )
 
 
-def _cores() -> int:
-    """Cores that this process may use, as far as the environment allows numerical libraries."""
-    free = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    asked = os.environ.get("OMP_NUM_THREADS", "")
-    return min(free, int(asked)) if asked.isdigit() and int(asked) else free
+def _film(number: int, size: int, seed: int, label: str) -> np.ndarray:
+    return xray(number, size=size, seed=seed, label=label)
 
 
 def _project(subject: Subject, size: int) -> np.ndarray:
