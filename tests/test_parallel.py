@@ -6,24 +6,17 @@ import pytest
 import torch
 
 from covlib import parallel
+from covlib.config import check_profile
 from covlib.errors import ConfigError
-
-
-def share_of_work(number: int) -> tuple[int, int]:
-    return number, torch.get_num_threads()
-
-
-def refuse(number: int) -> None:
-    raise ConfigError(f"number: {number} is not wanted")
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_results_come_in_order_from_one_thread_each_and_errors_come_back(workers):
     before = torch.get_num_threads()
     assert parallel.spread(math.sqrt, [(9,), (16,), (25,)], workers) == [3, 4, 5]
-    assert parallel.spread(share_of_work, [(1,), (2,)], workers) == [(1, 1), (2, 1)]
-    with pytest.raises(ConfigError, match="number: 7 is not wanted"):
-        parallel.spread(refuse, [(7,), (7,)], workers)
+    assert parallel.spread(torch.get_num_threads, [(), ()], workers) == [1, 1]
+    with pytest.raises(ConfigError, match="no-such"):
+        parallel.spread(check_profile, [("no-such",), ("no-such",)], workers)
     assert torch.get_num_threads() == before and parallel.spread(math.sqrt, [], workers) == []
 
 
