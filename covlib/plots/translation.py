@@ -202,7 +202,7 @@ def umap_by_training(tasks: dict, headings, *, seed: int = 0, neighbours: int = 
     if not tasks or any(len(added) != len(headings) for added in tasks.values()):
         raise DataError(f"umap_by_training: every task needs groups for each of the {len(headings)} panels")
     groups = {name: len(x) for added in tasks.values() for part in added for name, x in part.items()}
-    styles = group_styles(groups)
+    styles = group_styles(sorted(groups, key=lambda name: "synth" in name.lower()))  # real ones first in the legend
     side = (WIDTH - 0.1 - 0.12 * (len(headings) - 1)) / len(headings)
     key = _umap_key(styles, groups)
     figure = new_figure(0.3 + len(tasks) * (side + 0.42) + 0.26 * len(key) + 0.35)
