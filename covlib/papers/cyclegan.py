@@ -28,6 +28,7 @@ from covlib.seeding import derive, rng
 from covlib.training import FitResult, fit, resolve_device
 
 NETS = ("G_A", "G_B", "D_A", "D_B")
+WORTH_A_PROCESS = 50  # steps; a process takes seconds to start
 
 
 # ---- losses ----------------------------------------------------------------------------------------------------------
@@ -253,7 +254,8 @@ def train_all(config: Config, images: dict[str, Tensor], out, *, seed: int = 0, 
         return methods, {}
     options = {"device": device, "resume": resume, **options}
     jobs = lambda: [(methods[s], data[s], Path(out) / "training" / s, s, seed, options) for s in methods]
-    if resolve_device(device).type == "cpu" and not options.get("progress", True):
+    long = max(method.stages[0].steps for method in methods.values()) >= WORTH_A_PROCESS
+    if long and resolve_device(device).type == "cpu" and not options.get("progress", True):
         spread(_train, jobs())  # each model on a core of its own; what they left is taken up below, at once
         options["resume"] = True
     results = {job[3]: _train(*job) for job in jobs()}

@@ -60,8 +60,8 @@ def train_arms(tasks: dict, config, seed: int, device) -> dict[tuple[str, str, s
     wanted = [(source, arm, stopping) for source in tasks for arm, stopping in order]
     jobs = [(tasks[source], arm, config.detect_models[0], config, stopping, seed, device)
             for source, arm, stopping in wanted]
-    alone = None if resolve_device(device).type == "cpu" else 1
-    return dict(zip(wanted, spread(_arm, jobs, alone), strict=True))
+    apart = resolve_device(device).type == "cpu" and config.detect_epochs >= 10  # a process takes seconds to start
+    return dict(zip(wanted, spread(_arm, jobs, None if apart else 1), strict=True))
 
 
 def _arm(task, arm: str, model: str, config, stopping: str, seed: int, device) -> detect.Result:

@@ -18,7 +18,7 @@ from covlib.phantom.patient import sample
 from covlib.seeding import rng
 
 MU_WATER = 0.0205  # per mm, near 65 keV
-PER_WORKER = 24  # patients that are worth the second or two in which a process starts
+PER_WORKER = 40  # patients that are worth the seconds in which a process starts
 BONE, HARDENING = 4.5, 6.0  # weight of bone in thin layers; water-equivalent mm at which it has halved
 
 
