@@ -11,9 +11,9 @@ from covlib.data.case import SliceSet
 from covlib.metrics.intervals import Interval
 from covlib.papers import cyclegan_chapter as chapter
 from covlib.papers import cyclegan_detect as detect
-from covlib.papers.cyclegan_config import ARMS
+from covlib.papers.cyclegan_config import ARMS, STOPPING
 from covlib.papers.cyclegan_detect import Result, make_split
-from covlib.papers.cyclegan_study import TABLES
+from covlib.papers.cyclegan_study import COLUMNS, TABLES, arm_name
 from covlib.seeding import rng
 
 
@@ -95,11 +95,17 @@ def test_a_study_without_results_says_so_and_one_with_them_names_its_arms(monkey
     for name in TABLES:
         empty = chapter.study_table(name)
         assert empty.rows == [] and f"covlib sweep {name}" in empty.note
-    monkeypatch.undo()
+    run = lambda seed: {"seed": seed, "metrics": {name: 50.0 + seed for name in COLUMNS}}
+    arms = [{"name": arm_name("small", training, stopping), "runs": [run(0), run(1)],
+             "settings": {"model": "small", "training": training, "stopping": stopping}}
+            for training in ARMS for stopping in STOPPING]
+    document = {"study": "cyclegan-table1", "chapter": "06_cyclegan", "number": "t1_{arm}_{metric}", "profile": "cpu",
+                "data": {"kind": "phantom", "name": "phantom"}, "overrides": {}, "arms": arms}
+    monkeypatch.setattr(studies, "load", lambda name: [document])
     table = chapter.study_table("cyclegan-table1")
-    names = [row[table.columns.index("arm")] for row in table.rows]
-    assert {"small, real", "small, real + own", "small, synthetic only, stopped on test"} <= set(names)
-    assert all("(" in cell for row in table.rows for cell in row[-2:-1])  # the number of seeds
+    names = [row[0] for row in table.rows]
+    assert names[:3] == ["small, real, stopped on test", "small, real", "small, real + own, stopped on test"]
+    assert len(names) == 8 and table.rows[0][1] == "50.5 ± 0.7 (2)"
 
 
 def test_features_come_panel_by_panel():
