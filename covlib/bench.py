@@ -1,8 +1,8 @@
 """``covlib bench``: how fast things are. One warm-up, several timed repeats, median and spread, as table and JSON.
 
-A module that has something to measure defines ``bench() -> list[dict]``; ``timed`` makes such a row, with the keys of
-``ROW``. Where a plain implementation of the same mathematics exists, ``bench`` measures that too, after showing that
-the two agree. Nothing here is a test: machines differ.
+A module that has something to measure defines ``bench() -> list[dict]``, or more of them (``MODULES``); ``timed`` makes
+such a row, with the keys of ``ROW``. Where a plain implementation of the same mathematics exists, ``bench`` measures
+that too, after showing that the two agree. Nothing here is a test: machines differ.
 """
 
 import importlib
@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from covlib.errors import ConfigError
@@ -24,7 +25,8 @@ MODULES = {"phantom": "covlib.phantom", "data": "covlib.data.scans", "training":
            "metrics": "covlib.metrics", "judges": "covlib.judges",
            "global_local": "covlib.papers.global_local_bench",
            "cgan3d": "covlib.papers.cgan3d_bench",
-           "cyclegan": "covlib.papers.cyclegan_bench"}
+           "cyclegan": "covlib.papers.cyclegan_bench",
+           "cyclegan_batch8": "covlib.papers.cyclegan_bench:bench_batch8"}
 
 
 def timed(name: str, work: Callable[[], object], *, repeats: int = 5, warm_up: int = 1, note: str = "") -> dict:
@@ -72,10 +74,15 @@ def main(what: list[str], file: Path | None = None) -> list[dict]:
 def available() -> dict[str, Callable[[], list[dict]]]:
     """What can be measured: name -> function that returns rows."""
     found = {"cli": _command_line, "import": _imports}
-    for name, module in MODULES.items():
+    for name, place in MODULES.items():
+        module, _, function = place.partition(":")
         if _defines_bench(module):
-            found[name] = lambda module=module: importlib.import_module(module).bench()
+            found[name] = partial(_call, module, function or "bench")
     return found
+
+
+def _call(module: str, function: str) -> list[dict]:
+    return getattr(importlib.import_module(module), function)()
 
 
 def machine() -> dict:

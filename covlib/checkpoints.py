@@ -6,6 +6,7 @@ keeps the last few, and falls back to the one before when the newest is damaged.
 """
 
 import hashlib
+import json
 import os
 import pickle
 import re
@@ -67,15 +68,28 @@ def _sync_folder(folder: Path) -> None:
 def save_weights(path, nets: dict[str, nn.Module], meta: dict[str, str] | None = None) -> Path:
     """Write the weights and buffers of ``nets`` to one safetensors file, atomically; keys are ``net.parameter``.
 
-    ``meta`` (chapter, method, seed, ...) goes into the file's header, values as text.
+    ``meta`` (chapter, method, seed, ...) goes into the file's header, values as text. Equal weights and notes give
+    equal bytes, so that a file's checksum names its weights.
     """
     from safetensors.torch import save
 
     tensors = {f"{n}.{k}": v.detach().cpu().clone(memory_format=torch.contiguous_format)
                for n, net in nets.items() for k, v in net.state_dict().items()}
     content = save(tensors, metadata={str(k): str(v) for k, v in (meta or {}).items()})
-    write_atomically(Path(path), lambda file: file.write(content))
+    write_atomically(Path(path), lambda file: file.writelines(_ordered(content)))
     return Path(path)
+
+
+def _ordered(content: bytes) -> tuple:
+    """The parts of a safetensors file with its header in order: safetensors writes the notes in any order."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    notes = header.pop("__metadata__", None)
+    fixed = {} if notes is None else {"__metadata__": dict(sorted(notes.items()))}
+    fixed |= dict(sorted(header.items(), key=lambda item: item[1]["data_offsets"]))
+    text = json.dumps(fixed, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # as the format has it: the tensors begin at a multiple of 8 bytes
+    return len(text).to_bytes(8, "little"), text, memoryview(content)[end:]
 
 
 def load_weights(path, nets: dict[str, nn.Module], expect: dict[str, str] | None = None) -> dict[str, str]:
@@ -222,8 +236,6 @@ def sha256(path) -> str:
 
 def jsonable(value):
     """``value`` as JSON would give it back (tuples become lists, other objects text), for storing and comparing."""
-    import json
-
     return json.loads(json.dumps(value, sort_keys=True, default=str))
 
 

@@ -323,7 +323,8 @@ def _add_translate(commands) -> None:
     translate.add_argument("--checkpoint", required=True, metavar="RUN",
                            help="out folder of a run of chapter 06, or its weights")
     translate.add_argument("--data", required=True, metavar="DIR", help="a folder with classes, or a source's name")
-    translate.add_argument("--class", required=True, dest="label", metavar="NAME", help="normal or pneumonia")
+    translate.add_argument("--class", required=True, dest="label", metavar="NAME", nargs="+",
+                           help="normal, pneumonia, or both: then each has its folder in DIR")
     translate.add_argument("--to", required=True, metavar="DIR", help="a new folder, or one that was cut off")
     translate.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
     translate.add_argument("--batch", type=int, default=32, metavar="N", help="images per pass (default 32)")

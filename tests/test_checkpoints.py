@@ -38,6 +38,21 @@ def test_weights_round_trip_with_buffers_and_header(tmp_path):
     assert [p.name for p in path.parent.iterdir()] == ["both.safetensors"]
 
 
+def test_equal_weights_give_equal_bytes(tmp_path):
+    """safetensors itself writes the notes in an order that changes from call to call."""
+    a, notes = nets(), {f"note {k}": "\N{GREEK SMALL LETTER LAMDA}" * k for k in range(12)}
+    turned = dict(reversed(notes.items()))
+    files = [save_weights(tmp_path / f"{k}.safetensors", a, turned if k % 2 else notes) for k in range(6)]
+    assert len({sha256(file) for file in files}) == 1
+    tensors, read = read_weights(files[0])
+    assert read == notes and torch.equal(tensors["G.0.weight"], a["G"][0].weight)
+    assert int.from_bytes(files[0].read_bytes()[:8], "little") % 8 == 0
+    a["G2"].weight.data[0, 0] += 1
+    assert sha256(save_weights(tmp_path / "moved.safetensors", a, notes)) != sha256(files[0])
+    bare = [save_weights(tmp_path / f"bare{k}.safetensors", {"G2": a["G2"]}) for k in range(2)]
+    assert sha256(bare[0]) == sha256(bare[1]) and read_weights(bare[0])[1] == {}
+
+
 def test_weights_in_a_folder_and_in_part(tmp_path):
     a, b = nets(), nets()
     for name, net in a.items():

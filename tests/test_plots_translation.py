@@ -6,7 +6,7 @@ import pytest
 from covlib.diagrams.translation import cyclegan
 from covlib.errors import DataError
 from covlib.papers.cyclegan_config import Config
-from covlib.plots.translation import class_bars, confidence_by_training, translation_panels
+from covlib.plots.translation import class_bars, confidence_by_training, translation_panels, umap_by_training
 from covlib.seeding import rng
 
 
@@ -81,3 +81,22 @@ def test_diagram_names_networks_and_losses(with_images):
     for name in ("$G_A$", "$G_B$", "$D_A$", "$D_B$", "$L_{cyc}$", "$L_{GAN}$"):
         assert name in words
     assert inside(figure) and len(figure.axes) == (9 if with_images else 1)
+
+
+def test_umap_panels_add_groups_and_leave_the_others_in_place():
+    r = rng(0, "umap panels")
+    cloud = lambda n, at: (r.normal(size=(n, 6)) + at).astype(np.float32)
+    task = lambda: [{"covid, real": cloud(9, 0), "normal, real": cloud(9, 6)},
+                    {"from normal, synthetic": cloud(12, -6)}, {"from pneumonia, synthetic": cloud(10, 3)}]
+    figure = umap_by_training({"first": task(), "second": task()}, ["real alone", "+ own", "+ both"], seed=2,
+                              neighbours=5, note="Features.")
+    panels = [a for a in figure.axes if len(a.collections) > 1]
+    places = [np.concatenate([c.get_offsets() for c in a.collections]) for a in panels]
+    assert [len(p) for p in places] == [18, 30, 40] * 2 and inside(figure)
+    rows = [{tuple(x) for x in p.tolist()} for p in places]
+    assert rows[0] < rows[1] < rows[2] and rows[3] < rows[4] < rows[5] and not rows[2] & rows[5]
+    words = texts(figure)
+    assert all(w in words for w in ("first", "second", "+ both", "covid, real (9)", "from normal, synthetic (12)",
+                                    "seed 2", "Features."))
+    with pytest.raises(DataError, match="each of the 2 panels"):
+        umap_by_training({"first": task()}, ["a", "b"])

@@ -23,10 +23,12 @@ from covlib.methods import Method, OptimizerSpec, Stage, Step, seeded
 from covlib.nets import PatchGAN, init_normal
 from covlib.papers.cyclegan_config import CHAPTER, SHAPE_FIELDS, TARGET, Config, training_fields
 from covlib.papers.cyclegan_nets import ImagePool, build_generator
+from covlib.parallel import spread
 from covlib.seeding import derive, rng
 from covlib.training import FitResult, fit, resolve_device
 
 NETS = ("G_A", "G_B", "D_A", "D_B")
+WORTH_A_PROCESS = 50  # steps; a process takes seconds to start
 
 
 # ---- losses ----------------------------------------------------------------------------------------------------------
@@ -235,7 +237,8 @@ def train_all(config: Config, images: dict[str, Tensor], out, *, seed: int = 0, 
     Args:
         images: class name -> training images (N, 1, S, S), of ``by_class``.
         checkpoint: file of an earlier call (``out/checkpoints/cyclegan.safetensors``); nothing is trained then.
-        options: further arguments of ``covlib.training.fit`` (precision, channels_last, compile ...).
+        options: further arguments of ``covlib.training.fit`` (precision, channels_last, compile ...). On a CPU and
+            without ``progress`` the models are trained side by side, one core each.
 
     Returns:
         source class -> method with trained networks; source class -> what ``fit`` returned (empty with a checkpoint).
@@ -244,20 +247,26 @@ def train_all(config: Config, images: dict[str, Tensor], out, *, seed: int = 0, 
     methods = {s: CycleGAN(config, len(d["a"]), derive(seed, s)) for s, d in data.items()}
     nets = {f"{s}.{n}": net for s, m in methods.items() for n, net in m.networks.items()}
     meta = {"chapter": CHAPTER, **{k: str(getattr(config, k)) for k in SHAPE_FIELDS}}
-    results = {}
     if checkpoint is not None:
         load_weights(checkpoint, nets, expect=meta)
         for net in nets.values():
             net.to(resolve_device(device))
-        return methods, results
-    for source, method in methods.items():
-        steps = method.stages[0].steps
-        results[source] = fit(
-            method, data[source], Path(out) / "training" / source, seed=derive(seed, source), device=device,
-            resume=resume, log_every=max(1, steps // 100),
-            identity={"chapter": CHAPTER, "source": source, **training_fields(config)}, **options)
+        return methods, {}
+    options = {"device": device, "resume": resume, **options}
+    jobs = lambda: [(methods[s], data[s], Path(out) / "training" / s, s, seed, options) for s in methods]
+    long = max(method.stages[0].steps for method in methods.values()) >= WORTH_A_PROCESS
+    if long and resolve_device(device).type == "cpu" and not options.get("progress", True):
+        spread(_train, jobs())  # each model on a core of its own; what they left is taken up below, at once
+        options["resume"] = True
+    results = {job[3]: _train(*job) for job in jobs()}
     save_weights(Path(out) / "checkpoints" / "cyclegan.safetensors", nets, {**meta, "seed": str(seed)})
     return methods, results
+
+
+def _train(method: CycleGAN, data: Unpaired, out: Path, source: str, seed: int, options: dict) -> FitResult:
+    identity = {"chapter": CHAPTER, "source": source, **training_fields(method.config)}
+    return fit(method, data, out, seed=derive(seed, source), log_every=max(1, method.stages[0].steps // 100),
+               identity=identity, **options)
 
 
 def load_trained(file, source: str, device="cpu") -> tuple[CycleGAN, dict[str, str]]:

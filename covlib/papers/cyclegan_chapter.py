@@ -11,11 +11,13 @@ from covlib import report, studies
 from covlib.checkpoints import sha256
 from covlib.data.case import SliceSet
 from covlib.data.splits import Split
+from covlib.devices import resolve_device
 from covlib.metrics.intervals import Interval, wilson
 from covlib.papers import cyclegan_detect as detect
 from covlib.papers import cyclegan_set
 from covlib.papers.cyclegan_config import ARMS, TARGET
 from covlib.papers.cyclegan_study import COLUMNS, TABLES
+from covlib.parallel import spread
 from covlib.tables import Table
 
 WORDS = {"real": "real", "real+own": "real + own", "real+both": "real + both", "synthetic": "synthetic only"}
@@ -36,7 +38,8 @@ def write_sets(run, methods: dict, known: SliceSet) -> dict[str, list[dict]]:
     place = run.checkpoint or run.out / "checkpoints"
     weights = place if place.is_file() else next(iter(sorted(place.rglob("cyclegan.safetensors"))))
     tables = {}
-    shutil.rmtree(run.out / "synthetic", ignore_errors=True)  # of an earlier run into the same folder
+    if not run.resume:
+        shutil.rmtree(run.out / "synthetic", ignore_errors=True)  # of an earlier run into the same folder
     for source, method in methods.items():
         folder = cyclegan_set.translate_set(method, cyclegan_set.sources_from(known, source),
                                             run.out / "synthetic" / source, model=sha256(weights), seed=run.seed,
@@ -55,9 +58,14 @@ def train_arms(tasks: dict, config, seed: int, device) -> dict[tuple[str, str, s
     """
     order = [("real", "test"), *((arm, "validation") for arm in ARMS)]
     wanted = [(source, arm, stopping) for source in tasks for arm, stopping in order]
-    return {(source, arm, stopping): detect.run_arm(tasks[source], arm, config.detect_models[0], config, seed=seed,
-                                                    stopping=stopping, device=device)
-            for source, arm, stopping in wanted}
+    jobs = [(tasks[source], arm, config.detect_models[0], config, stopping, seed, device)
+            for source, arm, stopping in wanted]
+    apart = resolve_device(device).type == "cpu" and config.detect_epochs >= 10  # a process takes seconds to start
+    return dict(zip(wanted, spread(_arm, jobs, None if apart else 1), strict=True))
+
+
+def _arm(task, arm: str, model: str, config, stopping: str, seed: int, device) -> detect.Result:
+    return detect.run_arm(task, arm, model, config, stopping=stopping, seed=seed, device=device)
 
 
 def metric_name(source: str, arm: str) -> str:
@@ -106,9 +114,9 @@ def equal_table(results: dict, specificity: float = 0.9, seed: int = 0) -> Table
 def verdict(gain) -> str:
     """What a gain with its interval says, in words."""
     if gain.low > 0:
-        return "more sensitive than real images alone; the interval lies above zero"
+        return "more sensitive; the interval lies above zero"
     if gain.high < 0:
-        return "less sensitive than real images alone; the interval lies below zero"
+        return "less sensitive; the interval lies below zero"
     side = "no less" if gain.value >= 0 else "less"
     return f"{side} sensitive in this sample, but the interval holds zero: nothing is shown either way"
 
@@ -178,13 +186,15 @@ def gallery(slices: SliceSet, split: Split, source: str) -> tuple[Tensor, np.nda
     return torch.from_numpy(slices.images[rows]), np.array(slices.patients)[rows]
 
 
-def clouds(task: detect.Task, result: detect.Result) -> dict[str, np.ndarray]:
-    """Group -> features, by the network of ``result``: held-out real images, and the translations (100 of each)."""
+def clouds(task: detect.Task, result: detect.Result) -> list[dict[str, np.ndarray]]:
+    """Features by the network of ``result``, for the three panels of a row of Fig. 8: held-out real images; then the
+    translations of the task's own negative class; then those of the others (at most 100 of each)."""
     rows, labels = task.split.test, task.labels[task.split.test]
-    groups = {f"{name}, real": task.images[torch.from_numpy(rows[labels == k])]
-              for k, name in ((1, TARGET), (0, task.source))}
-    groups |= {f"from {name}, synthetic": made.images[:100] for name, made in task.synthetic.items()}
-    return {name: result.features(images) for name, images in groups.items()}
+    real = {f"{name}, real": task.images[torch.from_numpy(rows[labels == k])]
+            for k, name in ((1, TARGET), (0, task.source))}
+    made = {name: {f"from {name}, synthetic": x.images[:100]} for name, x in task.synthetic.items()}
+    others = {group: x for name, groups in made.items() if name != task.source for group, x in groups.items()}
+    return [{group: result.features(x) for group, x in panel.items()} for panel in (real, made[task.source], others)]
 
 
 # ---- the paper against itself ----------------------------------------------------------------------------------------
@@ -263,8 +273,9 @@ def separate(table: str = "t1") -> int:
 
 
 def study_table(name: str) -> Table:
-    """A study's collected results beside the paper's table; where nothing is collected, a table that says so."""
-    documents = studies.load(name)
-    if documents:
-        return studies.table(documents, COLUMNS, reported=report.load_reported("cyclegan"))
-    return Table(["study", "recorded arms"], [[f"`{name}`", f"none yet: run `covlib sweep {name}`, then `--collect`"]])
+    """A study's collected results with its arms in words, beside the paper's table where the networks are the paper's;
+    without rows where nothing is collected."""
+    settings = {arm["name"]: arm["settings"] for document in studies.load(name) for arm in document["arms"]}
+    words = {arm: f"{s['model']}, {WORDS[s['training']]}" + (", stopped on test" if s["stopping"] == "test" else "")
+             for arm, s in settings.items()}
+    return studies.table(name, COLUMNS, arms=words or None)

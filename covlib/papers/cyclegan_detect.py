@@ -9,6 +9,7 @@ validation split by patient; both can be chosen. At the end: does a synthetic im
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
@@ -253,7 +254,7 @@ def run_arm(task: Task, arm: str, model: str, config: Config, *, stopping: str =
     return Result(task.source, arm, model, stopping, predict(test)[:, 1], task.labels[task.split.test],
                   task.patients[task.split.test], predict(val)[:, 1] if checked else np.empty(0),
                   task.labels[task.split.val] if checked else np.empty(0, np.int64), classification.skew(labels),
-                  len(labels), history["epochs"], history["kept"], note, lambda x: classifiers.embed(net, x))
+                  len(labels), history["epochs"], history["kept"], note, partial(classifiers.embed, net))
 
 
 # ---- scores ----------------------------------------------------------------------------------------------------------

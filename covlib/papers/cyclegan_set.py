@@ -1,8 +1,9 @@
 """Chapter 06's data: the three classes, and a whole class translated into a data set that says where it is from.
 
-    covlib translate --checkpoint RUN --data FOLDER --class normal --to DIR
+    covlib translate --checkpoint RUN --data FOLDER --class normal pneumonia --to DIR
 
-writes one image of class COVID-19 for every image of the class, 16,537 and 4,758 in the paper's case:
+writes one image of class COVID-19 for every image of the classes, 16,537 and 4,758 in the paper's case, to DIR/normal
+and DIR/pneumonia (to DIR itself where there is one class):
 
     DIR/covid/NAME.png           8-bit grey
     DIR/provenance.csv           a line per image: file, source image, its patient and class, model, seed, checksum
@@ -290,12 +291,15 @@ def _sheet(identity: dict, config: Config) -> dict:
             "split": "by source patient (metadata.csv): never put an image on the other side of its source"}
 
 
-def translate_folder(checkpoint, data, label: str, to, *, device="auto", batch: int = 32, precision: str = "32",
+def translate_folder(checkpoint, data, labels, to, *, device="auto", batch: int = 32, precision: str = "32",
                      progress: bool = True) -> Path:
-    """What ``covlib translate`` does: the weights of a run, a folder, a class, and where the set goes.
+    """What ``covlib translate`` does: the weights of a run, a folder, classes, and where the set goes.
+
+    Everything is looked at before the first image is made: files, models and images of all classes.
 
     Args:
         checkpoint: ``cyclegan.safetensors``, or the folder of a run that holds it.
+        labels: a class, whose set goes to ``to``, or several, whose sets go to ``to``/<class> one after the other.
     """
     from covlib.checkpoints import sha256
     from covlib.data.index import canonical
@@ -307,11 +311,14 @@ def translate_folder(checkpoint, data, label: str, to, *, device="auto", batch: 
         if file is None:
             raise ConfigError(f"--checkpoint: {checkpoint} holds no checkpoints/cyclegan.safetensors; give the out "
                               f"folder of a run of {CHAPTER}")
-    label = canonical(label)
-    method, meta = load_trained(file, label, device)
-    sources = sources_in(data, label, method.config.image_size)
-    return translate_set(method, sources, to, model=sha256(file), seed=int(meta.get("seed", 0)), batch=batch,
-                         precision=precision, progress=progress)
+    jobs = []
+    for label in dict.fromkeys(map(canonical, [labels] if isinstance(labels, str) else labels)):
+        method, meta = load_trained(file, label, device)
+        jobs.append((method, sources_in(data, label, method.config.image_size), int(meta.get("seed", 0))))
+    for method, sources, seed in jobs:
+        translate_set(method, sources, Path(to) if len(jobs) == 1 else Path(to) / sources.label, model=sha256(file),
+                      seed=seed, batch=batch, precision=precision, progress=progress)
+    return Path(to)
 
 
 __all__ = ["COLUMNS", "SHEET", "Sources", "load_images", "sources_from", "sources_in", "translate_folder",

@@ -6,6 +6,7 @@ in per cent, as in the paper's tables. Nothing heavy is imported until an arm ru
 """
 
 import time
+from functools import lru_cache
 from pathlib import Path
 
 from covlib.errors import ConfigError
@@ -74,10 +75,12 @@ def columns(result, seed: int = 0) -> dict[str, float]:
     return numbers
 
 
-def tasks(config, data, seed: int, device, shared: Path) -> dict:
+@lru_cache(maxsize=1)
+def tasks(config: Config, data, seed: int, device, shared: Path) -> dict:
     """Both tasks with their translations; the CycleGANs of a seed are trained once, in ``shared``, for all the arms.
 
-    An arm that finds another one training them waits for it, and takes over what a killed one left.
+    An arm that finds another one training them waits for it, and takes over what a killed one left. The arms of one
+    process, which come seed by seed, also share the images: the last ones asked for are kept.
     """
     from covlib.papers import cyclegan_detect as detect
     from covlib.papers.cyclegan import by_class, train_all

@@ -11,12 +11,14 @@ import numpy as np
 
 from covlib.data.case import Case, SliceSet
 from covlib.errors import ConfigError
+from covlib.parallel import cores, spread
 from covlib.phantom.generator import Subject, _check_labels
 from covlib.phantom.grid import F, Grid
 from covlib.phantom.patient import sample
 from covlib.seeding import rng
 
 MU_WATER = 0.0205  # per mm, near 65 keV
+PER_WORKER = 40  # patients that are worth the seconds in which a process starts
 BONE, HARDENING = 4.5, 6.0  # weight of bone in thin layers; water-equivalent mm at which it has halved
 
 
@@ -52,16 +54,21 @@ def xray(case_or_number, *, size: int = 256, seed: int = 0, label: str | None = 
 
 
 def phantom_xrays(
-    n_patients: int, *, size: int, seed: int = 0, labels=("normal", "covid", "pneumonia"), first: int = 0
+    n_patients: int, *, size: int, seed: int = 0, labels=("normal", "covid", "pneumonia"), first: int = 0,
+    workers: int | None = None,
 ) -> SliceSet:
     """One X-ray per virtual patient ``first`` ...; labels in turn; images (N, 1, size, size) in [-1, 1], display
-    grey."""
+    grey.
+
+    Args:
+        workers: processes that draw them, the same bits with any number; default: as many as there are cores (or
+            ``OMP_NUM_THREADS``, where that is less) if there is enough to draw.
+    """
     _check_labels(labels)
-    films, names = [], []
-    for i in range(first, first + n_patients):
-        label = labels[i % len(labels)]
-        films.append(xray(i, size=size, seed=seed, label=label))
-        names.append(sample(i, seed=seed, label=label).name)
+    chosen = [(i, labels[i % len(labels)]) for i in range(first, first + n_patients)]
+    workers = min(cores(), max(1, n_patients // PER_WORKER)) if workers is None else workers
+    films = spread(_film, [(i, size, seed, label) for i, label in chosen], workers)
+    names = [sample(i, seed=seed, label=label).name for i, label in chosen]
     images = (np.stack(films)[:, None] * 2 - 1).astype(F)
     classes = np.array([i % len(labels) for i in range(first, first + n_patients)], np.int64)
     return SliceSet(
@@ -73,6 +80,10 @@ def phantom_xrays(
         source="phantom",
         fingerprint=hashlib.sha256(images.tobytes()).hexdigest(),
     )
+
+
+def _film(number: int, size: int, seed: int, label: str) -> np.ndarray:
+    return xray(number, size=size, seed=seed, label=label)
 
 
 def _project(subject: Subject, size: int) -> np.ndarray:

@@ -3,6 +3,7 @@
 import numpy as np
 
 from covlib.errors import DataError
+from covlib.plots.embedding import umap_embed
 from covlib.plots.pictures import GAP, pick
 from covlib.plots.style import (
     BLUE,
@@ -19,6 +20,7 @@ from covlib.plots.style import (
     as_array,
     as_images,
     footnote,
+    group_styles,
     inch_axes,
     inch_text,
     new_figure,
@@ -185,3 +187,77 @@ def _cases(axes, p: np.ndarray, threshold: float) -> None:
               ha="right")
     axes.set(xlim=(0.3, len(p) + 0.7), ylim=(0, 1), yticks=[0, threshold, 1])
     axes.set_yticklabels(["0", f"{threshold:g}", "1"])
+
+
+def umap_by_training(tasks: dict, headings, *, seed: int = 0, neighbours: int = 15, note: str = ""):
+    """UMAP of features, a row per task, and from panel to panel one more set of images (Fig. 8).
+
+    Each row is laid out once, with all its images, so that an image lies at the same place in every panel of it.
+
+    Args:
+        tasks: title -> a list of {group: features (n, D)}, one for each panel: the groups that this panel adds. Names
+            that hold "synthetic" get warm triangles.
+        headings: what each panel shows, one each.
+    """
+    if not tasks or any(len(added) != len(headings) for added in tasks.values()):
+        raise DataError(f"umap_by_training: every task needs groups for each of the {len(headings)} panels")
+    groups = {name: len(x) for added in tasks.values() for part in added for name, x in part.items()}
+    styles = group_styles(sorted(groups, key=lambda name: "synth" in name.lower()))  # real ones first in the legend
+    side = (WIDTH - 0.1 - 0.12 * (len(headings) - 1)) / len(headings)
+    key = _umap_key(styles, groups)
+    figure = new_figure(0.3 + len(tasks) * (side + 0.42) + 0.26 * len(key) + 0.35)
+    for k, heading in enumerate(headings):
+        inch_text(figure, 0.05 + k * (side + 0.12) + side / 2, 0.2, heading, size=TEXT, ha="center")
+    top = 0.3
+    for title, added in tasks.items():
+        inch_text(figure, 0.05, top + 0.24, title, size=HEAD)
+        xy = umap_embed(np.concatenate([as_array(x, name) for part in added for name, x in part.items()]), seed=seed,
+                        neighbours=neighbours)
+        names = np.array([name for part in added for name, x in part.items() for _ in range(len(x))])
+        panel = np.array([k for k, part in enumerate(added) for x in part.values() for _ in range(len(x))])
+        for k in range(len(headings)):
+            _umap_panel(inch_axes(figure, 0.05 + k * (side + 0.12), top + 0.34, side, side), xy, names, panel <= k,
+                        styles)
+        top += side + 0.42
+    for row, items in enumerate(key):
+        x = 0.12
+        for name, text in items:
+            dot = inch_axes(figure, x, top + 0.12 + 0.26 * row, 0.16, 0.16)
+            dot.scatter([0], [0], s=40, color=styles[name][0], marker=styles[name][1], linewidths=0)
+            dot.set_axis_off()
+            inch_text(figure, x + 0.22, top + 0.25 + 0.26 * row, text, size=SMALL)
+            x += 0.45 + text_width(text, SMALL)
+    words = f"UMAP, {neighbours} neighbours, seed {seed}; axes have no unit."
+    footnote(figure, f"{words} {note}".strip())
+    return figure
+
+
+def _umap_key(styles: dict, groups: dict) -> list[list[tuple[str, str]]]:
+    """The legend's entries in lines that fit the figure."""
+    lines, used = [[]], 0.12
+    for name in styles:
+        text = f"{name} ({groups[name]:,})"
+        wide = 0.45 + text_width(text, SMALL)
+        if lines[-1] and used + wide > WIDTH:
+            lines.append([])
+            used = 0.12
+        lines[-1].append((name, text))
+        used += wide
+    return lines
+
+
+def _umap_panel(axes, xy: np.ndarray, names: np.ndarray, shown: np.ndarray, styles: dict) -> None:
+    """One panel; the frame is that of all images, those not shown too. Groups are drawn in turns, so that none hides
+    another."""
+    turn = np.random.Generator(np.random.PCG64(0)).permutation(len(xy)) % 6
+    for k in range(6):
+        for name, (colour, marker) in styles.items():
+            at = xy[shown & (names == name) & (turn == k)]
+            axes.scatter(*at.T, s=13, color=colour, marker=marker, alpha=0.8, linewidths=0.25, edgecolors="white")
+    low, high = xy.min(0), xy.max(0)
+    edge = 0.06 * np.maximum(high - low, 1e-3)
+    axes.set(xticks=[], yticks=[], xlim=(low[0] - edge[0], high[0] + edge[0]),
+             ylim=(low[1] - edge[1], high[1] + edge[1]))
+    for spine in axes.spines.values():
+        spine.set_color(GREY)
+        spine.set_linewidth(0.6)

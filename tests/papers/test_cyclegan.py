@@ -29,7 +29,7 @@ from covlib.papers.cyclegan import (
     train_all,
     undersample,
 )
-from covlib.papers.cyclegan_nets import ImagePool, ResnetGenerator, UNetGenerator, build_generator
+from covlib.papers.cyclegan_nets import ImagePool, Residual, ResnetGenerator, UNetGenerator, build_generator
 from covlib.seeding import torch_generator
 from covlib.training import fit
 
@@ -402,3 +402,29 @@ def test_a_residual_generator_starts_from_the_image(kind):
         init_normal(net)
         assert net(x).abs().max() <= 1
     assert torch.isfinite(net(torch.ones(1, 1, 32, 32))).all()
+
+
+
+def test_bf16_and_channels_last_train_on_a_cpu_too(data, tmp_path):
+    """What is meant for GPUs gives nearly the losses of the plain run; the pool goes along."""
+    config = small(generator="unet")
+    logs = [train_all(config, data, tmp_path / str(k), seed=1, device="cpu", progress=False, **more)[1]["normal"].log
+            for k, more in enumerate(({}, {"precision": "bf16-mixed", "channels_last": True}))]
+    for name in ("cycle_A", "G_A", "D_B"):
+        assert len(logs[1][name]) == len(logs[0][name]) > 1
+        np.testing.assert_allclose(logs[1][name], logs[0][name], rtol=0.05, atol=5e-3)
+
+
+@pytest.mark.parametrize("net", [Residual(UNetGenerator(1, 4)), ResnetGenerator(1, 4, 1), PatchGAN(1, 4, 2)],
+                         ids=["unet", "resnet", "patchgan"])
+def test_networks_are_captured_whole_by_the_compiler(net):
+    """No graph break, forwards and backwards; the code generator itself is left out, it takes a minute on a CPU."""
+    torch._dynamo.reset()
+    x, whole = pictures(2, "compile"), torch.compile(net, backend="aot_eager", fullgraph=True)
+    grads = []
+    for run in (net, whole):
+        net.zero_grad(set_to_none=True)
+        run(x).square().mean().backward()
+        grads.append([p.grad.clone() for p in net.parameters()])
+    for one, two in zip(*grads, strict=True):
+        torch.testing.assert_close(one, two)

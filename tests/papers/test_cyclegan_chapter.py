@@ -4,14 +4,16 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from covlib import studies
 from covlib.data.case import SliceSet
 from covlib.metrics.intervals import Interval
 from covlib.papers import cyclegan_chapter as chapter
-from covlib.papers.cyclegan_config import ARMS
+from covlib.papers import cyclegan_detect as detect
+from covlib.papers.cyclegan_config import ARMS, STOPPING
 from covlib.papers.cyclegan_detect import Result, make_split
-from covlib.papers.cyclegan_study import TABLES
+from covlib.papers.cyclegan_study import COLUMNS, TABLES, arm_name
 from covlib.seeding import rng
 
 
@@ -88,7 +90,33 @@ def test_the_gallery_begins_with_the_test_patients():
     assert set(patients[:n]) == {slices.patients[i] for i in split.test if labels[i] == 0}
 
 
-def test_a_study_without_results_says_so(monkeypatch, tmp_path):
+def test_a_study_without_results_says_so_and_one_with_them_names_its_arms(monkeypatch, tmp_path):
     monkeypatch.setattr(studies, "FOLDER", tmp_path)
     for name in TABLES:
-        assert "none yet" in str(chapter.study_table(name))
+        empty = chapter.study_table(name)
+        assert empty.rows == [] and f"covlib sweep {name}" in empty.note
+    run = lambda seed: {"seed": seed, "metrics": {name: 50.0 + seed for name in COLUMNS}}
+    arms = [{"name": arm_name("small", training, stopping), "runs": [run(0), run(1)],
+             "settings": {"model": "small", "training": training, "stopping": stopping}}
+            for training in ARMS for stopping in STOPPING]
+    document = {"study": "cyclegan-table1", "chapter": "06_cyclegan", "number": "t1_{arm}_{metric}", "profile": "cpu",
+                "data": {"kind": "phantom", "name": "phantom"}, "overrides": {}, "arms": arms}
+    monkeypatch.setattr(studies, "load", lambda name: [document])
+    table = chapter.study_table("cyclegan-table1")
+    names = [row[0] for row in table.rows]
+    assert names[:3] == ["small, real, stopped on test", "small, real", "small, real + own, stopped on test"]
+    assert len(names) == 8 and table.rows[0][1] == "50.5 ± 0.7 (2)"
+
+
+def test_features_come_panel_by_panel():
+    images, labels = torch.rand(12, 1, 8, 8) * 2 - 1, np.arange(12) % 2
+    made = {name: detect.Synthetic(torch.rand(130, 1, 8, 8), ["p"] * 130) for name in ("normal", "pneumonia")}
+    split = detect.Split(np.arange(4), np.arange(4, 6), np.arange(6, 12))
+    task = detect.Task("pneumonia", images, labels, np.arange(12).astype(str), split, made)
+    seen = result("pneumonia", "real")
+    seen.features = lambda x: x.flatten(1).numpy()
+    panels = chapter.clouds(task, seen)
+    assert [list(p) for p in panels] == [["covid, real", "pneumonia, real"], ["from pneumonia, synthetic"],
+                                         ["from normal, synthetic"]]
+    assert panels[0]["covid, real"].shape == (3, 64) and len(panels[1]["from pneumonia, synthetic"]) == 100
+    assert np.array_equal(panels[0]["pneumonia, real"], images[[6, 8, 10]].flatten(1).numpy())

@@ -136,6 +136,23 @@ def test_the_command_line_translates_and_complains_in_one_line(folder, weights, 
     assert error.startswith("covlib: error:") and "\n" not in error and "has no model for class" in error
 
 
+def test_one_command_translates_several_classes_once_all_of_them_are_found(folder, weights, tmp_path, capsys):
+    from dataclasses import replace
+
+    x = torch.rand(4, 1, 32, 32, generator=torch_generator(0, "w")) * 2 - 1
+    train_all(replace(CONFIG, sources=("normal", "pneumonia")), {"normal": x, "pneumonia": x * 0.5, "covid": -x},
+              tmp_path / "run", seed=3, device="cpu", progress=False)
+    args = ["translate", "--data", str(folder), "--to", str(tmp_path / "sets"), "--device", "cpu", "--class", "normal",
+            "pneumonia"]
+    assert cli.main([*args, "--checkpoint", str(weights)]) == 2  # has a model for the first class only
+    assert cli.main([*args, "--checkpoint", str(tmp_path / "run")]) == 2  # the folder has images of the first only
+    assert "no image of class 'pneumonia'" in capsys.readouterr().err and not (tmp_path / "sets").exists()
+    (folder / "Pneumonia").mkdir()
+    Image.fromarray(np.full((40, 40), 90, np.uint8)).save(folder / "Pneumonia" / "a.png")
+    assert cli.main([*args, "--checkpoint", str(tmp_path / "run")]) == 0
+    assert [len(rows(tmp_path / "sets" / name)) for name in ("normal", "pneumonia")] == [5, 1]
+
+
 def test_sources_in_memory_and_virtual_patients(tmp_path):
     config = Config.for_profile("smoke", {"patients": 7, "covid_patients": 2})
     slices = load_images(config, "phantom", seed=1)

@@ -61,3 +61,9 @@ def test_sets_of_films():
     assert s.images.shape == (3, 1, 32, 32) and s.labels.tolist() == [0, 1, 2]
     assert s.classes == ("normal", "covid", "pneumonia") and s.hu_window is None
     assert s.images.min() >= -1 and s.images.max() <= 1
+
+
+def test_several_processes_draw_the_same_films():
+    one, two = (phantom_xrays(6, size=16, labels=("normal", "covid"), first=3, workers=n) for n in (1, 2))
+    np.testing.assert_array_equal(one.images, two.images)
+    assert one.fingerprint == two.fingerprint and one.names == two.names and one.labels.tolist() == two.labels.tolist()
