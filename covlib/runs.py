@@ -62,7 +62,7 @@ def start(chapter: str, *, profile: str = "cpu", data: str = "phantom", seed: in
         raise ConfigError(f"resume: must be True or False, got {resume!r}")
     overrides = {} if overrides is None else overrides
     config = (config_cls or Config).for_profile(profile, overrides)
-    kind, name = _check_data(data)
+    kind, name = name_data(data)
     if checkpoint is not None and not (isinstance(checkpoint, (str, Path)) and Path(checkpoint).exists()):
         raise ConfigError(f"checkpoint: {str(checkpoint)!r} does not exist; "
                           f"give the weights of an earlier run of {chapter}")
@@ -400,8 +400,12 @@ def _stated(name: str, required: bool) -> dict[str, Any]:
     return {number["field"]: number["value"] for number in report.load_reported(name)["numbers"] if "field" in number}
 
 
-def _check_data(data) -> tuple[str, str]:
-    """Kind and name of the data set, both free of this machine's paths."""
+def name_data(data) -> tuple[str, str]:
+    """Kind ("phantom", "source", "folder") and name of a data set, both free of this machine's paths.
+
+    Raises:
+        ConfigError: neither "phantom", nor a registered source, nor a path that exists and can be read.
+    """
     if not isinstance(data, (str, Path)) or not str(data):
         raise ConfigError(f'data: must be "phantom", a registered source or a folder, got {data!r}')
     if str(data) == "phantom":

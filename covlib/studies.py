@@ -154,14 +154,14 @@ def sweep(study: Study, *, profile: str = "cpu", data: str = "phantom", seeds: I
             set, profile or settings. DataError: data that cannot be used.
     """
     from covlib.devices import resolve_device
-    from covlib.runs import _check_data
+    from covlib.runs import name_data
 
     seeds = list(seeds)
     if not seeds or any(isinstance(s, bool) or not isinstance(s, int) or s < 0 for s in seeds):
         raise ConfigError(f"seeds: {seeds} given; whole numbers of at least 0 are wanted")
     chosen, overrides = chosen_arms(study, profile, arms), dict(overrides or {})
     config = _resolved(study, profile, overrides)
-    kind, name = _check_data(data)
+    kind, name = name_data(data)
     common = {"schema": 1, "study": study.name, "chapter": study.chapter, "profile": profile,
               "data": {"kind": kind, "name": name, "fingerprint": fingerprint(data)},
               "overrides": {k: (config or overrides)[k] for k in sorted(overrides)}, "config": config}

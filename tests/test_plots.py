@@ -103,6 +103,17 @@ def test_losses_are_drawn_raw_and_smoothed():
         plots.loss_curves(log, names=["loss_x"])
 
 
+def test_a_stage_without_a_loss_leaves_a_gap():
+    """The first ten and the last ten rows have it: two lines each of raw and smoothed values, and one name."""
+    values = [1.0] * 10 + [None] * 10 + [0.5] * 10
+    log = {"step": list(range(30)), "stage": ["a"] * 30, "matching": values}
+    figure = check_page(plots.loss_curves(log, ylabel="loss, or weight"))
+    lines = figure.axes[0].get_lines()
+    assert [list(line.get_xdata()) for line in lines[:4:2]] == [list(range(10)), list(range(20, 30))]
+    assert [set(line.get_ydata()) for line in lines[1:4:2]] == [{1.0}, {0.5}]  # the average starts anew
+    assert figure.axes[0].get_ylabel() == "loss, or weight" and texts(figure).count("matching") == 1
+
+
 def test_beliefs_have_axes_of_their_own():
     log = {"step": [1, 2, 3], "stage": ["a"] * 3, "D": [1.4, 1.2, 1.0], "G": [0.7, 0.9, 2.0],
            "D(real)": [0.5, 0.6, 0.7], "D(fake)": [0.5, 0.4, 0.3]}

@@ -99,6 +99,18 @@ def test_a_bad_transcription_names_file_and_field(tmp_path, change, words):
     assert str(error.value).startswith("bad.yaml: ") and words in str(error.value) and "\n" not in str(error.value)
 
 
+def test_a_transcription_is_read_anew_where_it_changed_and_is_nobodys_to_spoil(tmp_path):
+    path = tmp_path / "paper.yaml"
+    path.write_text((project.REPORTED / "dcgan.yaml").read_text())
+    first = report.load_reported(str(path))
+    first["numbers"].clear()
+    assert report.load_reported(str(path)) == report.load_reported("dcgan") != first
+    paper = yaml.safe_load(path.read_text())
+    paper["numbers"][0]["value"] = 12.5
+    path.write_text(yaml.safe_dump(paper))
+    assert report.load_reported(str(path))["numbers"][0]["value"] == 12.5
+
+
 def test_files_that_cannot_be_read(tmp_path):
     (tmp_path / "x.yaml").write_text("a: [1")
     (tmp_path / "metrics.json").write_text("{")

@@ -208,15 +208,15 @@ def train_classifier(model: Classifier, images, labels, *, val=None, epochs: int
         "lr", "note"}.
     """
     x, y = _check_images(model, images), _check_labels(model, labels, len(images))
-    steps, per_epoch = _length(len(x), epochs, steps, batch_size)
+    steps, per_epoch = training_length(len(x), epochs, steps, batch_size)
     device = resolve_device(device)
     held_out = None
     if val is not None:
         held_out = _check_images(model, val[0]), _check_labels(model, val[1], len(val[0]), least=1)
     x, y, model = x.to(device), y.to(device), model.to(device)
     lr = lr or (2e-4 if model.pretrained or model.name == "vgg16" else 1e-3)
-    stepper, scheduler = _optimiser(model, optimizer, schedule, lr, weight_decay, steps)
-    order = _order(y.cpu(), steps, batch_size, balance, seed).to(device)
+    stepper, scheduler = build_optimiser(model, optimizer, schedule, lr, weight_decay, steps)
+    order = drawing_order(y.cpu(), steps, batch_size, balance, seed).to(device)
     noise = torch_generator(seed, "judge augment", device=device)
     change = augment_batch if augment is True else augment or (lambda batch, generator: batch)
     losses, history, started = [], {"train_loss": [], "val_loss": [], "val_accuracy": []}, time.perf_counter()
@@ -287,7 +287,8 @@ def _check_labels(model: Classifier, labels, n: int, least: int = 2) -> torch.Te
     return y
 
 
-def _length(n: int, epochs: int | None, steps: int | None, batch_size: int) -> tuple[int, int]:
+def training_length(n: int, epochs: int | None, steps: int | None, batch_size: int) -> tuple[int, int]:
+    """Steps of a judge's training on ``n`` images, and steps in an epoch; ConfigError for a length that cannot be."""
     if batch_size < 2:
         raise ConfigError(f"batch_size is {batch_size}; batch normalisation needs at least 2")
     if epochs is not None and steps is not None:
@@ -299,7 +300,12 @@ def _length(n: int, epochs: int | None, steps: int | None, batch_size: int) -> t
     return steps, per_epoch
 
 
-def _optimiser(model, optimizer: str, schedule: str, lr: float, weight_decay: float, steps: int):
+def build_optimiser(model, optimizer: str, schedule: str, lr: float, weight_decay: float, steps: int):
+    """Optimiser ("adamw", "adam") and learning-rate scheduler ("onecycle", "cosine", "constant") for ``steps`` steps.
+
+    Raises:
+        ConfigError: another word for either.
+    """
     kinds = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
     if optimizer not in kinds:
         raise ConfigError(f"optimizer {optimizer!r} is not known; one of {', '.join(kinds)}")
@@ -313,7 +319,7 @@ def _optimiser(model, optimizer: str, schedule: str, lr: float, weight_decay: fl
     raise ConfigError(f"schedule {schedule!r} is not known; one of onecycle, cosine, constant")
 
 
-def _order(labels: torch.Tensor, steps: int, batch_size: int, balance: bool, seed: int) -> torch.Tensor:
+def drawing_order(labels: torch.Tensor, steps: int, batch_size: int, balance: bool, seed: int) -> torch.Tensor:
     """Which images each step takes, (steps, batch): a pure function of labels, sizes and seed."""
     generator, need = torch_generator(seed, "judge order"), steps * batch_size
     if not balance:

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from covlib.devices import resolve_device
 from covlib.errors import ConfigError, DataError, TrainingError
-from covlib.judges.classifiers import _length, _optimiser, _order
+from covlib.judges.classifiers import build_optimiser, drawing_order, training_length
 from covlib.metrics import overlap
 from covlib.metrics.intervals import Interval, student_t
 from covlib.seeding import derive, rng, torch_generator
@@ -264,14 +264,14 @@ def train_segmenter(model: nn.Module, images, maps, *, epochs: int | None = None
     """
     x = _check_images(model, images)
     y, weights = _check_maps(model, maps, x), _check_weights(model, weights)
-    steps, per_epoch = _length(len(x), epochs, steps, batch_size)
+    steps, per_epoch = training_length(len(x), epochs, steps, batch_size)
     if str(precision) not in ("32", "bf16-mixed"):
         raise ConfigError(f"precision {precision!r} is not one of 32, bf16-mixed")
     device = resolve_device(device)
     x, y, model = x.to(device), y.to(device), model.to(device)
     weights = None if weights is None else weights.to(device)
-    stepper, scheduler = _optimiser(model, "adam", schedule, lr, 0.0, steps)
-    order = _order(y[:, 0, 0].cpu(), steps, batch_size, False, seed).to(device)
+    stepper, scheduler = build_optimiser(model, "adam", schedule, lr, 0.0, steps)
+    order = drawing_order(y[:, 0, 0].cpu(), steps, batch_size, False, seed).to(device)
     noise = torch_generator(seed, "segmenter augment", device=device)
     losses, train_loss, started = [], [], time.perf_counter()
     model.train()

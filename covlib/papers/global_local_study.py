@@ -10,7 +10,9 @@ import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -83,6 +85,17 @@ def load(config, data="phantom", seed: int = 0) -> Paired:
     if config.crop_to_lungs:
         slices = crop_to_lungs(slices, config.image_size)
     return conditions.from_slices(slices).infected()
+
+
+READ = ("image_size", "patients", "slices_per_patient", "crop_to_lungs")  # fields that ``load`` reads
+
+
+@lru_cache(maxsize=1)
+def _slices(image_size: int, patients: int, slices_per_patient: int, crop_to_lungs: bool, data: str,
+            seed: int) -> Paired:
+    """``load``, kept for the next arm of a sweep: the arms of one seed all take the same slices."""
+    return load(SimpleNamespace(image_size=image_size, patients=patients, slices_per_patient=slices_per_patient,
+                                crop_to_lungs=crop_to_lungs), data, seed)
 
 
 def prepare(config, data="phantom", seed: int = 0, *, split: str | None = None, seg_test: str | None = None) -> Roles:
@@ -427,7 +440,7 @@ def run_arm(table: int, settings: dict, *, profile: str, data, seed: int, device
 
     changes = settings if table == 5 else {}
     config = Config.for_profile(profile, {**(overrides or {}), **changes})
-    roles = prepare(config, data, seed)
+    roles = prepare(config, _slices(*(getattr(config, name) for name in READ), str(data), seed), seed)
     make = lambda name: trained(name, method_config(name, config, profile), roles, out, seed=seed, device=device,
                                 copies=config.copies)
     if table == 2:

@@ -43,7 +43,7 @@ def smooth(values, weight: float = 0.9) -> np.ndarray:
 
 
 def loss_curves(log: dict, *, names=None, labels: dict[str, str] | None = None, weight: float = 0.9, x: str = "step",
-                references: dict[str, float] | None = None, logy: bool = False):
+                references: dict[str, float] | None = None, logy: bool = False, ylabel: str = "loss"):
     """Losses over training: every logged value pale, a moving average in full colour, names at the lines' ends.
 
     Columns named like "D(real)" are a network's mean belief in (0, 1), not losses; they get axes of their own, below.
@@ -54,6 +54,7 @@ def loss_curves(log: dict, *, names=None, labels: dict[str, str] | None = None, 
         labels: column -> text at its line.
         weight: of the moving average (0 draws the values alone).
         references: text -> level of a dashed line among the losses, for instance {"ln 2": 0.693}.
+        ylabel: of the axes with the losses.
     """
     skip = {x, "step", "stage", "epoch", "seconds", "time", "lr", "index"}
     names = [k for k in log if k not in skip and not k.startswith("lr")] if names is None else list(names)
@@ -77,13 +78,20 @@ def loss_curves(log: dict, *, names=None, labels: dict[str, str] | None = None, 
             axes.axhline(0.5, color=GREY, linewidth=0.9, linestyle=(0, (5, 3)))
             axes.set_ylabel("belief")
         else:
-            axes.set_ylabel("loss")
+            axes.set_ylabel(ylabel)
         if k + 1 < len(panels):
             axes.tick_params(labelbottom=False)
         else:
             axes.set_xlabel(x)
     footnote(figure, f"Pale: every logged value. Full: moving average, weight {weight:g}." if weight else "")
     return figure
+
+
+def _stretches(good: np.ndarray) -> list[np.ndarray]:
+    """Numbers of the rows that hold a value, cut where it was not logged for a twentieth of the rows or more: a loss
+    that a stage of training does not have leaves a gap, not a straight line."""
+    rows = np.flatnonzero(good)
+    return np.split(rows, np.flatnonzero(np.diff(rows) > max(3, len(good) / 20)) + 1)
 
 
 def _draw_curves(axes, steps, columns: dict, texts: dict, weight: float, references: dict, logy: bool) -> None:
@@ -93,9 +101,10 @@ def _draw_curves(axes, steps, columns: dict, texts: dict, weight: float, referen
         good = np.isfinite(values)
         if not good.any():
             continue
-        averaged = smooth(values[good], weight)
-        axes.plot(steps[good], values[good], color=colour, linewidth=0.7, alpha=0.22)
-        axes.plot(steps[good], averaged, color=colour, linewidth=1.8, label=name)
+        for k, stretch in enumerate(_stretches(good)):
+            averaged = smooth(values[stretch], weight)
+            axes.plot(steps[stretch], values[stretch], color=colour, linewidth=0.7, alpha=0.22)
+            axes.plot(steps[stretch], averaged, color=colour, linewidth=1.8, label=None if k else name)
         anchors.append((averaged[-1], texts[name], colour))
     for text, level in references.items():
         axes.axhline(level, color=GREY, linewidth=0.9, linestyle=(0, (5, 3)))

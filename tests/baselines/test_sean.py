@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from rivals import Recorder, largest_moves, paired, rates, whole_and_killed
 from torch import nn
 from torch.nn.utils import parametrize
 
@@ -13,7 +14,6 @@ from covlib.baselines.sean import SEAN, Config, Generator, RegionNorm, StyleEnco
 from covlib.baselines.spade import initialise
 from covlib.data.conditions import one_hot
 from covlib.errors import ConfigError, DataError
-from covlib.methods import Step
 from covlib.nets import count_parameters
 from covlib.seeding import torch_generator
 from covlib.training import fit
@@ -28,13 +28,7 @@ def small(**changes):
 
 @pytest.fixture(scope="module")
 def data():
-    """Eight maps of all four labels, and images that follow them."""
-    g = torch_generator(0, "maps")
-    coarse = torch.randint(0, 4, (8, 4, 4), generator=g, dtype=torch.uint8)
-    maps = coarse.repeat_interleave(4, 1).repeat_interleave(4, 2)
-    texture = 0.1 * torch.randn(8, 1, 16, 16, generator=g)
-    grey = torch.tensor([-1.0, -0.6, 0.0, 0.6])[maps.long()][:, None]
-    return {"image": (grey + texture * (maps[:, None] > 0)).clamp(-1, 1), "map": maps}
+    return paired(8, 16)
 
 
 # ---- full size -------------------------------------------------------------------------------------------------------
@@ -176,41 +170,20 @@ def test_mean_styles_are_a_fading_mean_of_the_codes_that_were_there():
 # ---- one step --------------------------------------------------------------------------------------------------------
 
 
-class _Recorder:
-    """A Step that keeps which weights each optimiser would move, and moves none."""
-
-    def __init__(self, method):
-        self.method, self.reached = method, {}
-        self.step = Step(method.stages[0], method.networks, self._minimise, torch_generator(0, "step"), 0, 1)
-
-    def _minimise(self, name, loss, retain_graph):
-        nets = self.method.optimizers(self.method.stages[0])[name].nets
-        weights = {f"{n}.{k}": p for n in nets for k, p in self.method.networks[n].named_parameters()}
-        grads = torch.autograd.grad(loss, list(weights.values()), allow_unused=True, retain_graph=retain_graph)
-        self.reached[name] = {k: g is not None and bool(g.abs().sum() > 0) for k, g in zip(weights, grads)}
-
-
 def test_every_weight_learns_from_its_own_loss(data):
     method = SEAN(small(), 8)
-    recorder = _Recorder(method)
+    recorder = Recorder(method)
     losses = method.training_step(data, recorder.step)
     assert list(losses) == ["D", "G", "features"]
     assert {k[0] for k in recorder.reached["G"]} == {"G", "E"} and {k[0] for k in recorder.reached["D"]} == {"D"}
-    for reached in recorder.reached.values():
-        missed = [k for k, ok in reached.items() if not ok and not k.endswith("bias")]  # a bias before a norm has none
-        assert not missed, missed
+    assert not recorder.missed()
     assert all(p.grad is None for net in method.networks.values() for p in net.parameters())
 
 
 @pytest.mark.parametrize("still", ["G", "D"])
 def test_each_optimiser_moves_its_own_networks_only(data, tmp_path, still):
-    rates = {"learning_rate": 1e-30, "learning_rate_d": 1e-3} if still == "G" else {
-        "learning_rate": 1e-3, "learning_rate_d": 1e-30}
-    method = SEAN(small(batch_size=8, epochs=1, **rates), 8)
-    before = {n: [p.detach().clone() for p in net.parameters()] for n, net in method.networks.items()}
-    fit(method, data, tmp_path, device="cpu", progress=False)
-    for name, net in method.networks.items():
-        moved = max((p - start).abs().max().item() for p, start in zip(net.parameters(), before[name]))
+    method = SEAN(small(batch_size=8, epochs=1, **rates(still)), 8)
+    for name, moved in largest_moves(method, data, tmp_path).items():
         assert moved < 1e-12 if (name == "D") == (still == "D") else moved > 1e-5
 
 
@@ -235,23 +208,8 @@ def test_one_batch_can_be_learnt_by_heart(data, tmp_path):
     assert distance() < 0.25 * before
 
 
-class _Killed(SEAN):
-    def training_step(self, batch, step):
-        if step.index == 7:
-            raise KeyboardInterrupt
-        return super().training_step(batch, step)
-
-
 def test_a_killed_run_ends_with_the_weights_of_one_that_was_not_bit_for_bit(data, tmp_path):
-    config, options = small(augment=True), {"seed": 3, "device": "cpu", "progress": False, "checkpoint_every": 3}
-    whole, again = (SEAN(config, 8, seed=3) for _ in range(2))
-    fit(whole, data, tmp_path / "whole", **options)
-    with pytest.raises(KeyboardInterrupt):
-        fit(_Killed(config, 8, seed=3), data, tmp_path / "killed", **options)
-    assert fit(again, data, tmp_path / "killed", **options).resumed_from == 6
-    for name, net in whole.networks.items():
-        state, other = net.state_dict(), again.networks[name].state_dict()
-        assert all(torch.equal(state[k], other[k]) for k in state)
+    whole, again = whole_and_killed(SEAN, small(augment=True), data, tmp_path)
     assert {"sums", "weights"} <= set(whole.networks["E"].state_dict()) and whole.networks["E"].weights.min() > 0
     assert any(k.endswith("_u") for k in whole.networks["D"].state_dict())
     assert any(k.endswith("running_mean") for k in whole.networks["G"].state_dict())
@@ -270,7 +228,7 @@ def test_training_options_of_the_book_run(data, tmp_path, options):
 def test_mean_styles_see_the_map_alone_and_image_styles_see_the_image(data):
     blind, seeing = (SEAN(small(styles=s), 8, seed=1) for s in ("mean", "image"))
     for method in (blind, seeing):
-        method.training_step(data, _Recorder(method).step)
+        method.training_step(data, Recorder(method).step)
         method.networks["G"].train()
     a = blind.synthesize(data["map"], torch_generator(0, "s"), batch=3)
     assert a.shape == (8, 1, 16, 16) and a.dtype == torch.float32 and a.abs().max() <= 1 and not a.requires_grad

@@ -179,12 +179,12 @@ def test_augmentation_moves_flips_and_brightens_each_image_by_itself():
 
 def test_balanced_order_draws_classes_equally_and_plain_order_takes_all():
     labels = torch.tensor([0] * 30 + [1] * 3)
-    balanced = c._order(labels, 8, 10, True, 0)
+    balanced = c.drawing_order(labels, 8, 10, True, 0)
     assert labels[balanced].float().mean() == 0.5 and set(balanced.flatten().tolist()) >= {30, 31, 32}
-    plain = c._order(labels, 11, 3, False, 0)
+    plain = c.drawing_order(labels, 11, 3, False, 0)
     assert sorted(plain.flatten().tolist()) == list(range(33))
-    assert torch.equal(balanced, c._order(labels, 8, 10, True, 0))
-    assert not torch.equal(plain, c._order(labels, 11, 3, False, 1))
+    assert torch.equal(balanced, c.drawing_order(labels, 8, 10, True, 0))
+    assert not torch.equal(plain, c.drawing_order(labels, 11, 3, False, 1))
 
 
 @pytest.mark.parametrize("kind", [dict(optimizer="adam", schedule="cosine", augment=False),

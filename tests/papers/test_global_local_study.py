@@ -297,6 +297,20 @@ def test_an_arm_runs_from_the_data_to_the_numbers(table, arm, tmp_path):
     assert (tmp_path / "generators").exists() == (table in (4, 5))
 
 
+def test_arms_of_one_seed_share_the_slices_and_those_of_another_do_not(paired, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(study, "load", lambda config, data, seed: asked.append((data, seed)) or paired)
+    study._slices.cache_clear()
+    run = lambda arm, seed: study.run_arm(2, study.arms(2)[arm], profile="smoke", data="phantom", seed=seed,
+                                          device="cpu", out=tmp_path / arm, overrides={"extractor": "random-conv"})
+    first = run("painted", 0)
+    run("real", 0)
+    assert asked == [("phantom", 0)] and run("painted", 0) == first
+    run("painted", 1)
+    assert asked == [("phantom", 0), ("phantom", 1)]
+    study._slices.cache_clear()  # these are not what "phantom" draws
+
+
 # -- the paper's own arithmetic ---------------------------------------------------------------------------------------
 
 
