@@ -7,7 +7,6 @@ sizes, so widths, norms and the way in of the noise are ours; the blocks are tho
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from covlib.errors import ConfigError
@@ -127,24 +126,20 @@ def local_differences(x: Tensor, count: int) -> list[Tensor]:
     """
     found = []
     for k in range(count):
-        mean = x
-        for _ in range(2**k):
-            mean = F.avg_pool3d(F.pad(mean, (1,) * 6, mode="replicate"), 3, 1)
+        z, y, x_ = (_smoothing(n, 2**k, x) for n in x.shape[-3:])
+        mean = y @ x @ x_.T
+        mean = (z @ mean.flatten(-2)).view(x.shape)
         found.append(mean - x)
         x = mean
     return found
 
 
-def joined(pixelated: Tensor) -> Tensor:
-    """Trilinear interpolation of (..., Z, Y, X), even sides, in which the first voxel of each 2x2x2 is repeated: that
-    voxel stays, the others lie half-way to its neighbours; at the far end the last one is repeated."""
-    x = pixelated[..., ::2, ::2, ::2]
-    for axis in (-3, -2, -1):
-        n = x.shape[axis]
-        following = torch.cat([x.narrow(axis, 1, n - 1), x.narrow(axis, n - 1, 1)], axis)
-        at = x.ndim + axis
-        x = torch.stack([x, (x + following) / 2], at + 1).flatten(at, at + 1)
-    return x
+def _smoothing(n: int, times: int, like: Tensor) -> Tensor:
+    """(n, n): the mean of three neighbours along a line of n voxels, ``times`` in a row. As a product of matrices it is
+    many times as fast on a CPU as pooling one channel."""
+    line = torch.ones(n, n, dtype=like.dtype, device=like.device).tril(1).triu(-1) / 3
+    line[0, 0] = line[-1, -1] = 2 / 3 if n > 1 else 1
+    return torch.linalg.matrix_power(line, times)
 
 
 class PatchDiscriminator3d(nn.Module):
