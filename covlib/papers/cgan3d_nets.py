@@ -142,6 +142,18 @@ def _smoothing(n: int, times: int, like: Tensor) -> Tensor:
     return torch.linalg.matrix_power(line, times)
 
 
+def joined(pixelated: Tensor) -> Tensor:
+    """Trilinear interpolation of (..., Z, Y, X), even sides, in which the first voxel of each 2x2x2 is repeated: that
+    voxel stays, the others lie half-way to its neighbours; at the far end the last one is repeated."""
+    x = pixelated[..., ::2, ::2, ::2]
+    for axis in (-3, -2, -1):
+        n = x.shape[axis]
+        following = torch.cat([x.narrow(axis, 1, n - 1), x.narrow(axis, n - 1, 1)], axis)
+        at = x.ndim + axis
+        x = torch.stack([x, (x + following) / 2], at + 1).flatten(at, at + 1)
+    return x
+
+
 class PatchDiscriminator3d(nn.Module):
     """Block and condition, each (N, 1, S, S, S), to logits (N, 1, s, s, s), one for every patch.
 
