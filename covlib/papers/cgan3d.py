@@ -118,7 +118,7 @@ class Config(BaseConfig):
                               "blocks_per_scan": 4, "train_patients": 2, "test_patients": 2, "shape": (32, 64, 64),
                               "coarse": (8, 16, 16), "coarse_latent": 8, "coarse_width": 4, "coarse_patients": 8,
                               "coarse_batch": 4, "coarse_epochs": 2, "volume": (32, 64, 64), "volumes": 4},
-            "cpu": small | {"widths": (8, 16, 32), "d_width": 8, "batch_size": 2, "epochs": 3, "denoise_times": 6,
+            "cpu": small | {"widths": (8, 16, 32), "d_width": 8, "batch_size": 2, "epochs": 4, "denoise_times": 5,
                             "blocks_per_scan": 18, "train_patients": 12, "test_patients": 3, "shape": (64, 96, 96),
                             "coarse": (16, 24, 24), "coarse_latent": 64, "coarse_width": 16, "coarse_patients": 160,
                             "coarse_batch": 8, "coarse_epochs": 30, "volume": (64, 96, 96), "mirrors": True},
