@@ -15,9 +15,10 @@ from torch import Tensor
 from covlib.errors import ConfigError, DataError
 from covlib.papers.cgan3d_conditions import MU_WATER, counts_to_hu, expected_counts, pixelate, shrink
 
-STRENGTHS = (0.4, 0.6, 0.8, 1.0)  # tried by tune_non_local_means, in standard deviations of the noise
+STRENGTHS = (0.3, 0.4, 0.5, 0.6, 0.8)  # tried by tune_non_local_means, in standard deviations of the noise
 PATCHES = (3,)
 DISTANCE = 3
+DISTANCES = (2, 3)
 CROP = 32  # side of the middle part of each training volume that the tuning looks at
 
 
@@ -94,16 +95,16 @@ class NonLocalMeans:
 
 
 def tune_non_local_means(noisy: list[np.ndarray], clean: list[np.ndarray], *, photons: float, path_mm: float,
-                         strengths=STRENGTHS, patches=PATCHES, distance: int = DISTANCE) -> NonLocalMeans:
+                         strengths=STRENGTHS, patches=PATCHES, distances=DISTANCES) -> NonLocalMeans:
     """The non-local means with the smallest mean squared error in HU on pairs of training volumes (their middles).
 
-    Strengths, patch sides and both scales (HU, stabilised counts) are tried.
+    Strengths, patch sides, distances and both scales (HU, stabilised counts) are tried.
     """
     if not noisy or len(noisy) != len(clean):
         raise ConfigError(f"non-local means: {len(noisy)} noisy and {len(clean)} clean volumes; as many of each")
     middle = lambda v: v[tuple(slice(max(0, (n - CROP) // 2), max(0, (n - CROP) // 2) + CROP) for n in v.shape)]
     pairs = [(middle(np.asarray(a)), middle(np.asarray(b, np.float64))) for a, b in zip(noisy, clean)]
-    tried = [NonLocalMeans(photons, path_mm, s, p, distance, stable)
-             for s, p, stable in product(strengths, patches, (True, False))]
+    tried = [NonLocalMeans(photons, path_mm, s, p, d, stable)
+             for s, p, d, stable in product(strengths, patches, distances, (True, False))]
     errors = [np.mean([np.mean((method(a) - b) ** 2) for a, b in pairs]) for method in tried]
     return tried[int(np.argmin(errors))]

@@ -21,7 +21,7 @@ def cgan3d(blocks=None, scan=None, *, config):
     c, side = Canvas(4.5), config.block
     size = f"{side}{TIMES}{side}{TIMES}{side}"
     top, low, mid = 3.05, 1.15, 2.1
-    _cube(c, scan, 0.62, low, 0.95, "scan in HU,\nequalised")
+    _cube(c, scan, 0.62, low, 0.95, "scan in HU,\nto [\N{MINUS SIGN}1, 1]")
     c.arrow((1.18, low), (1.42, low))
     _cube(c, blocks[0], 1.86, low, 0.68, f"block X\n{size}")
     c.arrow((1.86, low + 0.46), (1.86, mid - 0.08))

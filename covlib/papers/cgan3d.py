@@ -49,7 +49,7 @@ class Config(BaseConfig):
     blocks_per_scan: int = 162  # Section III-C; which ones of a scan is not said: ours, drawn at random
     augmentations: int = 34  # Section III-C: how many times each block comes in an epoch, moved differently each time
     margin: int = 4  # ours: a block is moved by up to this many voxels along each axis
-    floor: float = 0.25  # ours: share of the straight line in the equalisation (covlib.data.equalise)
+    floor: float = 0.25  # ours: share of the straight line in the equalisation (covlib.data.equalise); 1 for a line
     batch_size: int = 50
     epochs: int = 100
     denoise_times: int = 1  # ours: how many times as many epochs denoising gets, the slowest of the tasks to learn
@@ -61,9 +61,13 @@ class Config(BaseConfig):
     # ours: predict a correction to the condition (to its trilinear interpolation, where it is pixelated by nearest
     # neighbour); never for "autoencode", where 0 would do
     residual: bool = False
+    means: int = 0  # ours: how many local means a residual denoiser chooses among (cgan3d_nets.UNet3d)
+    # ours: what is residual folds 2x2x2 voxels into channels at its finest size, instead of convolving there
+    folded: bool = False
     saturating: bool = False  # ours: G maximises ln D, as in the paper's reference 4; True: eq. (2) as printed
     l1: float = 100.0  # ours, as in the paper's reference 4; the paper names the loss, not its weight
     learning_rate: float = 2e-4  # ours: the generator's
+    restore_rate: float = 1.0  # ours: the learning rate of "denoise" and "depixelate" is taken times this
     d_learning_rate: float = 2e-4  # ours: the discriminator's; as fast as a hasty generator's, it drowns the L1 loss
     beta1: float = 0.5  # ours
     beta2: float = 0.999  # ours
@@ -90,6 +94,8 @@ class Config(BaseConfig):
     def __post_init__(self):
         if self.task not in TASKS:
             raise ConfigError(f"task: {self.task!r} is not one of {', '.join(TASKS)}")
+        if self.means < 0:
+            raise ConfigError(f"means: {self.means}; 0 or more are wanted")
         step = 2 ** (len(self.widths) - 1)
         if self.block % step or self.block < 2 * step:
             raise ConfigError(f"block: {self.block} cannot be halved {len(self.widths) - 1} times; a multiple of "
@@ -105,14 +111,14 @@ class Config(BaseConfig):
     @classmethod
     def profiles(cls) -> dict[str, dict]:
         """What each profile changes from the paper's values."""
-        small = {"norm": "none", "residual": True, "overlap": 16, "augmentations": 1, "floor": 0.6,
-                 "learning_rate": 4e-3, "beta1": 0.9, "decay": True}
+        small = {"norm": "none", "residual": True, "means": 3, "folded": True, "overlap": 16, "augmentations": 1,
+                 "floor": 1.0, "learning_rate": 4e-3, "restore_rate": 0.5, "beta1": 0.9, "decay": True}
         return {
             "smoke": small | {"widths": (4, 8), "d_width": 4, "d_layers": 1, "batch_size": 2, "epochs": 1,
                               "blocks_per_scan": 4, "train_patients": 2, "test_patients": 2, "shape": (32, 64, 64),
                               "coarse": (8, 16, 16), "coarse_latent": 8, "coarse_width": 4, "coarse_patients": 8,
                               "coarse_batch": 4, "coarse_epochs": 2, "volume": (32, 64, 64), "volumes": 4},
-            "cpu": small | {"widths": (8, 16, 32), "d_width": 8, "batch_size": 2, "epochs": 3, "denoise_times": 4,
+            "cpu": small | {"widths": (8, 16, 32), "d_width": 8, "batch_size": 2, "epochs": 4, "denoise_times": 5,
                             "blocks_per_scan": 18, "train_patients": 12, "test_patients": 3, "shape": (64, 96, 96),
                             "coarse": (16, 24, 24), "coarse_latent": 64, "coarse_width": 16, "coarse_patients": 160,
                             "coarse_batch": 8, "coarse_epochs": 30, "volume": (64, 96, 96), "mirrors": True},
@@ -136,7 +142,9 @@ class CGAN3D(Method):
         with seeded(seed, "cgan3d", "init"):
             self.networks = {
                 "G": UNet3d(c.widths, c.noise, c.norm, c.residual and c.task != "autoencode",
-                            pixelated=c.task == "depixelate" and c.pixels == "nearest"),
+                            pixelated=c.task == "depixelate" and c.pixels == "nearest",
+                            means=c.means if c.task == "denoise" else 0,
+                            folded=c.folded and c.task != "autoencode"),
                 "D": init_normal(PatchDiscriminator3d(c.d_width, c.d_layers, c.norm)),
             }
         epochs = c.epochs * (c.denoise_times if c.task == "denoise" else 1)
@@ -146,7 +154,7 @@ class CGAN3D(Method):
 
     def optimizers(self, stage: Stage) -> dict[str, OptimizerSpec]:
         c = self.config
-        rates = {"D": c.d_learning_rate, "G": c.learning_rate}
+        rates = {"D": c.d_learning_rate, "G": c.learning_rate * (1 if c.task == "autoencode" else c.restore_rate)}
         return {net: OptimizerSpec((net,), lr=lr, betas=(c.beta1, c.beta2)) for net, lr in rates.items()}
 
     def augment(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
@@ -276,7 +284,7 @@ def train(config: Config, cases: list[Case], out, *, seed: int = 0, device="auto
         The method, and what ``fit`` returned (None with a checkpoint).
     """
     expect = {"chapter": "07_cgan3d", "task": config.task, "widths": list(config.widths), "norm": config.norm,
-              "residual": config.residual}
+              "residual": config.residual, "means": config.means, "folded": config.folded}
     if checkpoint is not None:
         method = CGAN3D(config, 1, seed)
         load_weights(checkpoint, method.networks, expect={k: str(v) for k, v in expect.items()})

@@ -13,13 +13,16 @@ from covlib.errors import ConfigError
 from covlib.nets import norm_layer
 
 SLOPE = 0.2
+FOLDED_SLOPE = 0.1  # of a folded network's LeakyReLU: with so few channels a dead ReLU is missed
+CORRECTION = 0.1  # a residual network's output is taken times this: about the size of the noise in [-1, 1]
 
 
-def _double(a: int, b: int, norm: str) -> nn.Sequential:
-    """Two 3x3x3 convolutions, each with norm and ReLU (Cicek et al., Fig. 2)."""
+def _double(a: int, b: int, norm: str, slope: float = 0.0) -> nn.Sequential:
+    """Two 3x3x3 convolutions, each with norm and ReLU (Cicek et al., Fig. 2), leaky if ``slope`` is not 0."""
     layers = []
     for i, o in ((a, b), (b, b)):
-        layers += [nn.Conv3d(i, o, 3, padding=1, bias=norm != "batch"), norm_layer(norm, o, dims=3), nn.ReLU(True)]
+        layers += [nn.Conv3d(i, o, 3, padding=1, bias=norm != "batch"), norm_layer(norm, o, dims=3),
+                   nn.LeakyReLU(slope, True) if slope else nn.ReLU(True)]
     return nn.Sequential(*layers)
 
 
@@ -35,41 +38,57 @@ class UNet3d(nn.Module):
         residual: ours. False: tanh, as in Isola et al. True: the network predicts a correction that is added to the
             condition; it starts at 0, so that an untrained network gives back the condition.
         pixelated: of a residual network: the correction is added to the trilinear interpolation of the condition,
-            which is one voxel in eight repeated.
+            which is one voxel in eight repeated. The network is shown how the two differ.
+        means: ours, of a residual network that denoises. It is shown how the condition differs from that many local
+            means, each wider than the one before (``local_differences``), and chooses, voxel by voxel, how far to go
+            from each to the next, as kernel-predicting denoisers choose among neighbours (Bako et al., SIGGRAPH 2017).
+            Untrained, it goes half of every way.
+        folded: ours. At the finest size nothing is convolved: 2x2x2 voxels become eight channels on the way in, and
+            eight channels 2x2x2 voxels on the way out (Shi et al., CVPR 2016; Zhang, Zuo and Zhang, 2018), so that
+            the first width goes unused. ReLUs leak, and halving is by the mean.
     """
 
     def __init__(self, widths=(32, 64, 128, 256), noise: int = 1, norm: str = "batch", residual: bool = False,
-                 pixelated: bool = False):
+                 pixelated: bool = False, means: int = 0, folded: bool = False):
         super().__init__()
-        if len(widths) < 2 or min(widths) < 1 or noise < 0:
-            raise ConfigError(f"widths: {list(widths)} with {noise} noise channels; two widths at least are wanted")
-        self.noise, self.residual, self.pixelated = noise, residual, pixelated
-        self.down = nn.ModuleList(_double(a, b, norm) for a, b in zip((1 + noise, *widths), widths))
-        self.halve = nn.MaxPool3d(2)
+        if len(widths) < 2 or min(widths) < 1 or noise < 0 or means < 0:
+            raise ConfigError(f"widths: {list(widths)} with {noise} noise channels and {means} means; two widths at "
+                              "least are wanted")
+        self.noise, self.residual, self.folded = noise, residual, folded
+        self.pixelated, self.means = pixelated and residual, means if residual else 0
+        widths = widths[1:] if folded else widths
+        each, slope = (8, FOLDED_SLOPE) if folded else (1, 0.0)
+        first = each * (1 + self.means + self.pixelated + noise)
+        self.down = nn.ModuleList(_double(a, b, norm, slope) for a, b in zip((first, *widths), widths))
+        self.halve = nn.AvgPool3d(2) if folded else nn.MaxPool3d(2)
         up = list(zip(widths[::-1], widths[-2::-1]))
         self.grow = nn.ModuleList(nn.ConvTranspose3d(a, b, 2, 2) for a, b in up)
-        self.up = nn.ModuleList(_double(2 * b, b, norm) for _, b in up)
-        self.last = nn.Conv3d(widths[0], 1, 1)
-        self.reset()
+        self.up = nn.ModuleList(_double(2 * b, b, norm, slope) for _, b in up)
+        self.last = nn.Conv3d(widths[0], each * (1 + self.means), 1)
+        self.reset(each * noise)
 
-    def reset(self) -> None:
-        """He initialisation. Ours: weights that take the noise start at 0 (at He's size it drowns the condition for
-        hundreds of steps), and so does the last layer of a residual network."""
+    def reset(self, noisy: int) -> None:
+        """He initialisation. Ours: weights that take the noise (the last ``noisy`` channels) start at 0 (at He's size
+        it drowns the condition for hundreds of steps), and so does the last layer of a residual network."""
         for part in self.modules():
             if isinstance(part, nn.Conv3d | nn.ConvTranspose3d):
                 fan = part.weight[0].numel() if isinstance(part, nn.Conv3d) else part.weight.shape[0]
                 nn.init.normal_(part.weight, 0.0, (2 / fan) ** 0.5)
                 if part.bias is not None:
                     nn.init.zeros_(part.bias)
-        nn.init.zeros_(self.down[0][0].weight[:, 1:])
+        first = self.down[0][0].weight
+        nn.init.zeros_(first[:, first.shape[1] - noisy :])
         if self.residual:
             nn.init.zeros_(self.last.weight)
         else:
             nn.init.normal_(self.last.weight, 0.0, self.last.weight[0].numel() ** -0.5)
 
     def forward(self, condition: Tensor, noise: Tensor | None = None) -> Tensor:
-        x = torch.cat([condition, noise], 1) if self.noise else condition
-        kept = []
+        start = joined(condition) if self.pixelated else condition
+        ways = local_differences(condition, self.means)
+        shown = [way / CORRECTION for way in ([start - condition] if self.pixelated else ways)]
+        x = torch.cat([condition, *shown, *([noise] if self.noise else [])], 1)
+        x, kept = fold(x) if self.folded else x, []
         for k, block in enumerate(self.down):
             x = block(self.halve(x) if k else x)
             kept.append(x)
@@ -77,9 +96,50 @@ class UNet3d(nn.Module):
         for grow, block in zip(self.grow, self.up):
             x = block(torch.cat([kept.pop(), grow(x)], 1))
         x = self.last(x)
+        x = unfold(x) if self.folded else x
         if not self.residual:
             return torch.tanh(x)
-        return x + (joined(condition) if self.pixelated else condition)
+        for k, way in enumerate(ways):
+            start = start + torch.sigmoid(x[:, k + 1 : k + 2]) * way
+        return start + CORRECTION * x[:, :1]
+
+
+def fold(x: Tensor) -> Tensor:
+    """(N, C, Z, Y, X), even sides, to (N, 8 C, Z / 2, Y / 2, X / 2); ``unfold`` is its inverse."""
+    n, c, *sides = x.shape
+    z, y, x_ = (s // 2 for s in sides)
+    return x.reshape(n, c, z, 2, y, 2, x_, 2).permute(0, 1, 3, 5, 7, 2, 4, 6).reshape(n, 8 * c, z, y, x_)
+
+
+def unfold(x: Tensor) -> Tensor:
+    """(N, 8 C, Z, Y, X) to (N, C, 2 Z, 2 Y, 2 X)."""
+    n, c, z, y, x_ = x.shape
+    x = x.reshape(n, c // 8, 2, 2, 2, z, y, x_).permute(0, 1, 5, 2, 6, 3, 7, 4)
+    return x.reshape(n, c // 8, 2 * z, 2 * y, 2 * x_)
+
+
+def local_differences(x: Tensor, count: int) -> list[Tensor]:
+    """From ``x`` (N, 1, Z, Y, X) to its first local mean, from that to the second, and so on, ``count`` in all.
+
+    The k-th mean is that of 3x3x3 voxels, taken 2^k - 1 times in all, so that each reaches further than the one before
+    (1, 3, 7 voxels); at the faces the outermost voxels are repeated.
+    """
+    found = []
+    for k in range(count):
+        z, y, x_ = (_smoothing(n, 2**k, x) for n in x.shape[-3:])
+        mean = y @ x @ x_.T
+        mean = (z @ mean.flatten(-2)).view(x.shape)
+        found.append(mean - x)
+        x = mean
+    return found
+
+
+def _smoothing(n: int, times: int, like: Tensor) -> Tensor:
+    """(n, n): the mean of three neighbours along a line of n voxels, ``times`` in a row. As a product of matrices it is
+    many times as fast on a CPU as pooling one channel."""
+    line = torch.ones(n, n, dtype=like.dtype, device=like.device).tril(1).triu(-1) / 3
+    line[0, 0] = line[-1, -1] = 2 / 3 if n > 1 else 1
+    return torch.linalg.matrix_power(line, times)
 
 
 def joined(pixelated: Tensor) -> Tensor:

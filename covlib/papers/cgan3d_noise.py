@@ -33,6 +33,7 @@ from covlib.errors import ConfigError, DataError
 from covlib.methods import Method, OptimizerSpec, Stage, Step, seeded
 from covlib.nets import init_normal
 from covlib.papers.cgan3d import CGAN3D, Config, discriminator_loss, generator_loss, restore_volume
+from covlib.papers.cgan3d_nets import fold
 from covlib.seeding import derive, torch_generator
 from covlib.training import FitResult, fit, resolve_device
 
@@ -80,14 +81,7 @@ class CoarseDiscriminator(nn.Module):
         self.dense = nn.Linear(a * math.prod(_root(coarse)), 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.dense(self.down(_folded(x)).flatten(1)).squeeze(1)
-
-
-def _folded(x: Tensor) -> Tensor:
-    """(N, 1, Z, Y, X) to (N, 8, Z / 2, Y / 2, X / 2): the cheapest first halving there is."""
-    n, _, z, y, x_ = x.shape
-    x = x.reshape(n, z // 2, 2, y // 2, 2, x_ // 2, 2).permute(0, 2, 4, 6, 1, 3, 5)
-    return x.reshape(n, 8, z // 2, y // 2, x_ // 2)
+        return self.dense(self.down(fold(x)).flatten(1)).squeeze(1)
 
 
 def _root(coarse) -> tuple[int, ...]:

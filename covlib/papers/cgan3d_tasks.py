@@ -38,7 +38,8 @@ INPUT = {"denoise": "noisy", "depixelate": "pixelated"}
 RIVAL = {"denoise": "non-local means", "depixelate": "trilinear"}
 PLAIN = ", side by side"
 PLANES = ("axial", "coronal", "sagittal")
-ARCHITECTURE = ("widths", "norm", "residual", "noise", "block", "coarse", "coarse_latent", "coarse_width")
+ARCHITECTURE = ("widths", "norm", "residual", "means", "folded", "noise", "block", "coarse", "coarse_latent",
+                "coarse_width")
 
 
 # ---- scans -----------------------------------------------------------------------------------------------------------
@@ -356,6 +357,18 @@ def reference_volumes(config: Config, test_cases: list[Case], n: int, data="phan
     from covlib.data.volumes import resample
 
     return [resample(case, config.volume) for case in test_cases]
+
+
+def regrown(model: noise.NoiseModel, cases: list[Case], size, seed: int = 0) -> list[Case]:
+    """Cases made as coarse as the coarse GAN's volumes and grown again to ``size``: what depixelation alone costs, for
+    a coarse volume that is right. They cover the same millimetres; masks are left out."""
+    coarse = noise.coarse_set(cases, model.coarse.config.coarse).hu
+    made = []
+    for k, (case, low) in enumerate(zip(cases, coarse)):
+        hu = model.grow(low, np.empty(tuple(size), np.int16), seed=derive(seed, "regrown", k))
+        spacing = tuple(n * s / m for n, s, m in zip(case.hu.shape, case.spacing, size))
+        made.append(Case(case.name, hu, spacing, label=case.label, patient=case.patient, origin=case.origin))
+    return made
 
 
 def planes_of(cases: list[Case], plane: str, per_volume: int = 8, size: int = 64) -> np.ndarray:

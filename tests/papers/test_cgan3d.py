@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats
+from scipy import ndimage, stats
 
 from covlib.data.blocks import divide, seam_ratio
 from covlib.data.case import Case
@@ -42,7 +42,7 @@ from covlib.papers.cgan3d_conditions import (
     poisson_noise,
     to_int16,
 )
-from covlib.papers.cgan3d_nets import PatchDiscriminator3d, UNet3d
+from covlib.papers.cgan3d_nets import PatchDiscriminator3d, UNet3d, fold, local_differences, unfold
 from covlib.papers.cgan3d_scores import compare, pulmonary_blocks, scores
 from covlib.phantom import generate
 from covlib.seeding import rng, torch_generator
@@ -94,6 +94,50 @@ def test_a_residual_network_starts_as_the_identity_and_a_plain_one_stays_in_rang
     assert torch.equal(UNet3d((2, 4), residual=True, norm="none")(x, z), x)
     plain = UNet3d((2, 4), norm="none")(x, z)
     assert plain.shape == x.shape and plain.abs().max() <= 1 and not torch.equal(plain, x)
+
+
+def test_folding_is_undone_and_keeps_neighbours_together():
+    x = torch.rand(2, 3, 4, 6, 8, generator=torch_generator(0, "x"))
+    folded = fold(x)
+    assert folded.shape == (2, 24, 2, 3, 4) and torch.equal(unfold(folded), x)
+    assert torch.equal(folded[1, 8:16, 1, 2, 3], x[1, 1, 2:4, 4:6, 6:8].flatten())
+
+
+def test_local_means_are_those_of_scipy_and_each_is_wider():
+    x = torch.rand(1, 1, 12, 12, 12, generator=torch_generator(0, "x"), dtype=torch.float64)
+    mean, reached = x.numpy()[0, 0], x
+    for k, way in enumerate(local_differences(x, 3)):
+        for _ in range(2**k):
+            mean = ndimage.uniform_filter(mean, 3, mode="nearest")
+        reached = reached + way
+        np.testing.assert_allclose(reached.numpy()[0, 0], mean, atol=1e-12)
+    point = torch.zeros(1, 1, 31, 31, 31)
+    point[..., 15, 15, 15] = 1
+    spread = point + sum(local_differences(point, 3))
+    assert int((spread[0, 0, :, 15, 15] > 0).sum()) == 2 * 7 + 1
+
+
+@pytest.mark.parametrize("folded", [False, True])
+def test_an_untrained_denoiser_with_means_goes_half_of_every_way(folded):
+    x = torch.rand(2, 1, 16, 16, 16, generator=torch_generator(0, "x")) * 2 - 1
+    net = UNet3d((2, 4), residual=True, norm="none", means=2, folded=folded)
+    expected = x + sum(way / 2 for way in local_differences(x, 2))
+    torch.testing.assert_close(net(x, torch.ones_like(x)), expected)
+    assert UNet3d((2, 4), norm="none", means=2).means == 0  # without a residual there is nothing to go from
+
+
+def test_folded_networks_train_and_noise_has_no_weight_at_first(cases):
+    for task in TASKS:
+        config = tiny(task=task, residual=True, folded=True, means=2)
+        method, batch = CGAN3D(config, 4), training_blocks(cases, config)
+        batch = method.augment({k: v[:2] for k, v in batch.items()}, torch_generator(0, "augment"))
+        G, z = method.networks["G"], torch.rand(2, 1, 16, 16, 16) * 2 - 1
+        made = G(batch["condition"], z)
+        assert made.shape == batch["target"].shape and torch.equal(made, G(batch["condition"], -z))
+        torch.nn.functional.l1_loss(made, batch["target"]).backward()
+        assert G.last.weight.grad.abs().sum() > 0 and G.folded is (task != "autoencode")
+    with pytest.raises(ConfigError, match="means"):
+        tiny(means=-1)
 
 
 @given(st.lists(st.floats(-30, 30), min_size=1, max_size=6), st.lists(st.floats(-30, 30), min_size=1, max_size=6))
@@ -415,7 +459,7 @@ def test_bench_compares_like_with_like(tmp_path):
 
 @pytest.mark.slow
 def test_real_scans_go_through_in_hu(real_data):
-    method = CGAN3D(Config.for_profile("smoke", {"task": "denoise"}), 4)
+    method = CGAN3D(Config.for_profile("smoke", {"task": "denoise", "means": 0}), 4)
     for folder in sorted((real_data / "ct_volumes").iterdir()):
         case = read_case(folder)
         made = restore(method, case, overlap=0)

@@ -129,6 +129,18 @@ def test_errors_are_parted_into_kept_and_other_voxels():
     assert np.isclose(found["kept"], 20) and np.isclose(found["other"], 20) and np.isclose(found["all"], 20)
 
 
+def test_grown_copies_cover_the_same_millimetres_and_follow_their_scan(config, scans, trained):
+    """Of a scan in two halves, air and water, the copy has the same halves, whatever the network does at the border."""
+    hu = np.full(config.shape, -1000, np.int16)
+    hu[:, :, 16:] = 0
+    case = Case("c", hu, (4.0, 2.0, 2.0), origin=(1.0, 2.0, 3.0), patient="p")
+    (copy,) = tasks.regrown(trained[1].noise, [case], (16, 64, 64), seed=1)
+    assert copy.hu.shape == (16, 64, 64) and copy.spacing == (4.0, 1.0, 1.0) and copy.patient == "p"
+    assert abs(copy.hu[:, :, :20].mean() + 1000) < 100 and abs(copy.hu[:, :, -20:].mean()) < 100
+    (again,) = tasks.regrown(trained[1].noise, [case], (16, 64, 64), seed=1)
+    assert np.array_equal(copy.hu, again.hu)
+
+
 def test_slices_of_three_planes_are_right_way_up():
     hu = np.full((32, 32, 32), -1350, np.int16)
     hu[24:] = 150  # the head end
