@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from covlib import chapters
+from covlib import chapters, pages
 from covlib.errors import ConfigError
 from covlib.project import ROOT
 
@@ -61,10 +61,20 @@ def stage(runs: Path | None, out: Path) -> Path:
     config["sphinx"]["config"]["html_extra_path"] = ["extra"]
     config["sphinx"]["config"]["mathjax_path"] = ship_mathjax(source / "extra" / "_static")
     config["sphinx"]["extra_extensions"] = [*config["sphinx"].get("extra_extensions", []), "covlib.sphinx_book"]
+    if config["repository"]["url"]:
+        add_launch_buttons(config)
     (source / "_config.yml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
     for chapter, path in executed.items():
         shutil.copyfile(path, source / "book" / chapter.path.name)
+    pages.write(source)
     return source
+
+
+def add_launch_buttons(config: dict) -> None:
+    """Buttons to the repository, to Colab and to Binder: they need its public address, and are left out without one."""
+    config["html"]["use_repository_button"] = True
+    config["launch_buttons"] |= {"binderhub_url": "https://mybinder.org",
+                                 "colab_url": "https://colab.research.google.com"}
 
 
 def ship_mathjax(static: Path) -> str:
