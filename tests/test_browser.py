@@ -245,3 +245,68 @@ def test_the_book_can_be_paged_through(browser, address):
         assert len(seen) < 200
     assert len(seen) >= 10 and len(set(seen)) == len(seen)
     context.close()
+
+
+def _viewer_page(tab, viewer) -> None:
+    tab.set_content(f"<!doctype html><html lang=en><title>viewer</title><main>{viewer._repr_html_()}</main></html>")
+
+
+def test_slice_viewer_by_mouse_and_keyboard(tab, site):
+    pages = [path for path in sorted((site / "book").glob("*.html")) if 'section id="slices' in path.read_text("utf-8")]
+    assert pages, "no page has a slice viewer"
+    tab.goto("/" + pages[0].relative_to(site).as_posix())
+    viewer = tab.locator("section[id^=slices]").first
+    where, slider, image = viewer.locator(".where"), viewer.locator(".slice"), viewer.locator("img")
+    at = lambda: int(where.inner_text().split()[1])
+    first, shown = at(), image.get_attribute("src")
+    slider.focus()
+    tab.keyboard.press("ArrowRight")
+    assert at() > first and image.get_attribute("src") != shown and where.inner_text() in image.get_attribute("alt")
+    viewer.locator(".picture").hover()
+    tab.mouse.wheel(0, -100)
+    tab.wait_for_function("([e, n]) => Number(e.innerText.split(' ')[1]) <= n", arg=[where.element_handle(), first])
+    with_outlines = image.get_attribute("src")
+    viewer.locator(".masks").uncheck()
+    assert image.get_attribute("src") != with_outlines
+    viewer.locator(".plane").select_option("coronal")
+    assert where.inner_text().startswith("coronal")
+    assert slider.get_attribute("aria-valuetext") == where.inner_text()
+
+
+def test_before_after_slider_by_mouse_and_keyboard(tab):
+    import numpy as np
+
+    from covlib import viewers
+
+    _viewer_page(tab, viewers.before_after(np.zeros((40, 60)), np.ones((40, 60)), names=("noisy", "clear")))
+    handle, line = tab.locator(".share"), tab.locator(".line")
+    assert handle.input_value() == "50"
+    handle.focus()
+    tab.keyboard.press("ArrowLeft")
+    assert handle.input_value() == "49" and "49 % noisy" in handle.get_attribute("aria-valuetext")
+    box = tab.locator(".picture").bounding_box()
+    tab.mouse.move(box["x"] + 0.2 * box["width"], box["y"] + 20)
+    tab.mouse.down()
+    assert handle.input_value() == "20"
+    tab.mouse.move(box["x"] + 0.8 * box["width"], box["y"] + 20)
+    tab.mouse.up()
+    assert handle.input_value() == "80" and line.evaluate("(e) => e.style.left") == "80%"
+    assert _covered(tab) == "inset(0px 0px 0px 80%)"
+
+
+def _covered(tab) -> str:
+    return tab.locator(".over").evaluate("(e) => getComputedStyle(e).clipPath")
+
+
+def test_glossary_words_show_their_definition(tab):
+    tab.goto("/book/02_judging.html")
+    word = tab.locator("a.covlib-term").first
+    word.wait_for(timeout=10000)
+    box = tab.locator("#covlib-term")
+    word.scroll_into_view_if_needed()
+    word.hover()
+    assert box.is_visible() and len(box.inner_text()) > 20
+    tab.keyboard.press("Escape")
+    assert not box.is_visible()
+    word.focus()
+    assert box.is_visible() and word.get_attribute("aria-describedby") == "covlib-term"
