@@ -42,25 +42,21 @@ def load_reported(name: str) -> dict:
     Raises:
         DataError: one line with the file and the field that is missing, misspelt or out of range.
     """
-    import yaml
-
     path = Path(name) if str(name).endswith(".yaml") else project.REPORTED / f"{name}.yaml"
     try:
-        reported = yaml.safe_load(path.read_text(encoding="utf-8"))
+        reported = project.read_yaml(path)
     except FileNotFoundError:
         known = ", ".join(sorted(p.stem for p in project.REPORTED.glob("*.yaml")))
         raise DataError(f"{path.name}: no such file of reported numbers; there are {known}") from None
-    except yaml.YAMLError as problem:
-        raise DataError(f"{path.name}: not valid YAML: {' '.join(str(problem).split())}") from None
     project.validate(reported, "reported", path.name, DataError)
     for part in ("numbers", "claims", "contradictions", "silences"):
         ids = [item["id"] for item in reported[part]]
         doubles = sorted({i for i in ids if ids.count(i) > 1})
         if doubles:
             raise DataError(f"{path.name}: field {part}: id {doubles[0]!r} occurs twice")
-    known = {number["id"] for number in reported["numbers"]}
+    numbers = {number["id"] for number in reported["numbers"]}
     for k, claim in enumerate(reported["claims"]):
-        if claim.get("number", next(iter(known))) not in known:
+        if "number" in claim and claim["number"] not in numbers:
             raise DataError(f"{path.name}: field claims[{k}].number: {claim['number']!r} is not an id among numbers")
     return reported
 
@@ -72,7 +68,9 @@ def load_metrics(path) -> dict:
         metrics = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DataError(f"{path}: does not exist; a finished run leaves it in its out folder") from None
-    except ValueError as problem:
+    except OSError as problem:
+        raise DataError(f"{path}: cannot be read ({problem.strerror or problem})") from None
+    except (ValueError, RecursionError) as problem:
         raise DataError(f"{path}: not valid JSON: {problem}") from None
     project.validate(metrics, "metrics", str(path), DataError)
     return metrics
@@ -147,7 +145,7 @@ def judge(claim: dict, number: dict | None, metrics: dict | None) -> Verdict:
     metric = None if metrics is None else find_metric(metrics, claim)
     if "unavailable" in claim:
         return Verdict("data unavailable", claim["unavailable"])
-    if metric is None:
+    if metrics is None or metric is None:
         return Verdict("not attempted", claim.get("not_attempted", "this run has no such measurement"))
     if metric["value"] is None:
         return Verdict("not attempted", metric["how"])
