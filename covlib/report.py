@@ -291,13 +291,11 @@ def _recorded(claim: dict, number: dict | None, results: list[dict], link: str) 
     """Recorded values, one line per (data, profile, settings): the mean over seeds, each seed a link to its file."""
     from covlib.metrics.intervals import student_t
 
-    found = [(context(r), r, find_metric(r, claim)) for r in results]
     settings = lambda f: (f[0], json.dumps(f[1]["overrides"], sort_keys=True))
-    found = sorted(((c, r, m) for c, r, m in found if m is not None and m["value"] is not None),
-                   key=lambda f: (settings(f), f[1]["seed"]))
+    found = [(context(r), r, m) for r in results if (m := find_metric(r, claim)) is not None and m["value"] is not None]
     lines = []
-    for (where, _), group in groupby(found, key=settings):
-        group = list(group)
+    for (where, _), same in groupby(sorted(found, key=lambda f: (settings(f), f[1]["seed"])), key=settings):
+        group = list(same)
         values = [m["value"] for _, _, m in group]
         interval, value = group[0][2]["interval"], values[0]
         if len(values) > 1:

@@ -118,8 +118,17 @@ def _write_terms(app, problem) -> None:
         path.write_text("window.covlibTerms = " + terms.replace("</", "<\\/") + ";\n", encoding="utf-8")
 
 
+def plain_formula(tex: str) -> str:
+    """A short formula as text: ``\\mu_\\text{water}`` becomes "μ_water"."""
+    words = re.sub(r"\\(?:text|mathrm)\{([^}]*)\}", r"\1", tex)
+    words = re.sub(r"\\[,;!]", " ", words)
+    signs = {"mu": "μ", "int": "∫", "cdot": "·", "sigma": "σ", "sqrt": "√"}
+    words = re.sub(r"\\([a-z]+)\s?", lambda m: signs.get(m[1], m[1] + " "), words)
+    return re.sub(r"[{}\\]", "", " ".join(words.split()))
+
+
 def definitions(doctree) -> dict[str, str]:
-    """Identifier of each term in a glossary -> its definition as plain text, formulas in TeX, citations left out."""
+    """Identifier of each term in a glossary -> its definition as plain text, citations left out."""
     from docutils import nodes
     from sphinx import addnodes
 
@@ -131,6 +140,8 @@ def definitions(doctree) -> dict[str, str]:
         copy = definition.deepcopy()
         for cited in [node for node in copy.findall(addnodes.pending_xref) if node.get("refdomain") == "cite"]:
             cited.parent.remove(cited)
+        for formula in list(copy.findall(nodes.math)):
+            formula.parent.replace(formula, nodes.Text(plain_formula(formula.astext())))
         words = re.sub(r"\s+", " ", copy.astext()).strip()
         words = re.sub(r" (?=[.,;:])", "", words)
         for term in item.findall(nodes.term):

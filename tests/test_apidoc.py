@@ -58,3 +58,11 @@ def test_an_unreadable_docstring_is_shown_as_it_is():
     assert lines[0] == "::" and lines[2:] == ["   A list:", "     * one", "    two *and"] and sphinx_book.valid(lines)
 
 
+
+
+@pytest.mark.parametrize("tex, text", [
+    (r"\mu_\text{water}", "μ_water"), (r"-y \log p - (1 - y) \log (1 - p)", "-y log p - (1 - y) log (1 - p)"),
+    (r"I = I_0 \exp(-\int \mu \, ds)", "I = I_0 exp (-∫μ ds)"),
+])
+def test_formulas_in_hover_texts_are_readable(tex, text):
+    assert sphinx_book.plain_formula(tex) == text

@@ -163,8 +163,9 @@ def _orient(path: Path, data: np.ndarray, affine: np.ndarray, text: str = "") ->
     affine = affine @ ornt.inv_ornt_aff(change, data.shape)
     sizes = voxel_sizes(affine)
     cosines = np.abs(np.diag(affine[:3, :3])) / sizes
-    return Volume(np.ascontiguousarray(array.transpose(2, 1, 0)), tuple(float(s) for s in sizes[::-1]),
-                  tuple(float(o) for o in affine[2::-1, 3]), affine, text,
+    x, y, z = (float(s) for s in sizes)
+    origin = (float(affine[2, 3]), float(affine[1, 3]), float(affine[0, 3]))
+    return Volume(np.ascontiguousarray(array.transpose(2, 1, 0)), (z, y, x), origin, affine, text,
                   float(np.degrees(np.arccos(np.clip(cosines.min(), -1, 1)))))
 
 
