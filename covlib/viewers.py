@@ -200,7 +200,8 @@ _PAGES = {"slices": """<section id="%NAME%" aria-label="%WORDS%">
 <div class="picture" style="width:%SIZE%px"><img alt="%WORDS%, a slice from its middle" src="%FIRST%"></div>
 <label>Slice <output class="where"></output>
 <input type="range" class="slice" min="0" max="0" value="0" step="1"></label>
-<p><small>Arrow keys move by one slice, Page Up and Page Down by several. %NOTE%</small></p>
+<p><small>Arrow keys move by one step, Page Up and Page Down by several; so does the wheel over the picture.
+%NOTE%</small></p>
 </section>
 """, "slider": """<section id="%NAME%" aria-label="%WORDS%">
 <div class="picture" style="width:%SIZE%px"><img alt="%FIRSTNAME%" src="%BEFORE%">
