@@ -9,6 +9,8 @@ PROFILE ?= cpu
 DATA ?= phantom
 SEED ?= 0
 DEVICE ?= auto
+FUZZ ?= 10000
+KILLS ?= 200
 BUILD := _build
 RUNS := $(BUILD)/runs
 SETTINGS = $(PROFILE) $(DATA) $(SEED) $(DEVICE)
@@ -19,13 +21,14 @@ STAMP := $(VENV)/.installed
 
 SHELL := /bin/sh
 .DELETE_ON_ERROR:
-.PHONY: help book html test lint clean distclean install
+.PHONY: help book html test lint soak clean distclean install
 
 help:
 	@echo "make book     run all chapters (PROFILE=$(PROFILE) DATA=$(DATA) SEED=$(SEED) DEVICE=$(DEVICE)) and build the book from them"
 	@echo "make html     build the book from the outputs in the repository, without running anything"
 	@echo "make test     run all tests, fast ones first"
-	@echo "make lint     check the style of the code"
+	@echo "make lint     check style and types of the code"
+	@echo "make soak     the long runs: $(FUZZ) damaged inputs for each reader, $(KILLS) killed and resumed runs"
 	@echo "make clean    remove what was built and run (_build, runs, caches)"
 	@echo "make distclean  the same, and the virtual environment"
 
@@ -65,9 +68,17 @@ test: $(STAMP)
 
 lint: $(STAMP)
 	@"$(BIN)/python" -m ruff check .
+	@"$(BIN)/python" -m mypy
+
+# Hours: at least 10,000 damaged inputs for each reader, and KILLS interrupted runs.
+soak: $(STAMP)
+	@echo "== 2. Fuzzing the readers: $(FUZZ) inputs each"
+	@COVLIB_FUZZ=$(FUZZ) "$(BIN)/python" -m pytest tests/test_fuzz.py
+	@echo "== 3. Killing and resuming: $(KILLS) times"
+	@"$(BIN)/python" tests/soak/kills.py --kills $(KILLS)
 
 clean:
-	rm -rf "$(BUILD)" runs book/runs .pytest_cache .hypothesis .ruff_cache
+	rm -rf "$(BUILD)" runs book/runs .pytest_cache .hypothesis .ruff_cache .mypy_cache
 	find covlib tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean

@@ -4,16 +4,22 @@ jupyter-book is given a staged copy of the book's files only, so that it neither
 nor writes into the repository. Nothing is executed: a chapter that failed has stopped its run before we come here.
 """
 
+import importlib.util
+import os
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-from covlib import chapters
+from covlib import chapters, pages
 from covlib.errors import ConfigError
 from covlib.project import ROOT
 
+MATHJAX_NOTICE = """MathJax 3.2.2, unchanged, as the Python package sphinx-mathjax-offline ships it.
+Copyright The MathJax Consortium. Licensed under the Apache License, version 2.0:
+https://www.apache.org/licenses/LICENSE-2.0. Source: https://github.com/mathjax/MathJax-src
+"""
 
 def main(runs: Path | None, out: Path, quiet: bool = False) -> Path:
     """Stage and build; prints and returns the path of index.html.
@@ -53,10 +59,48 @@ def stage(runs: Path | None, out: Path) -> Path:
     shutil.copyfile(ROOT / "_toc.yml", source / "_toc.yml")
     config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
     config["sphinx"]["config"]["html_extra_path"] = ["extra"]
+    config["sphinx"]["config"]["mathjax_path"] = ship_mathjax(source / "extra" / "_static")
+    config["sphinx"]["extra_extensions"] = [*config["sphinx"].get("extra_extensions", []), "covlib.sphinx_book"]
+    if config["repository"]["url"]:
+        add_launch_buttons(config)
     (source / "_config.yml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
     for chapter, path in executed.items():
         shutil.copyfile(path, source / "book" / chapter.path.name)
+    pages.write(source)
     return source
+
+
+def add_launch_buttons(config: dict) -> None:
+    """Buttons to the repository, to Colab and to Binder: they need its public address, and are left out without one."""
+    config["html"]["use_repository_button"] = True
+    config["launch_buttons"] |= {"binderhub_url": "https://mybinder.org",
+                                 "colab_url": "https://colab.research.google.com"}
+
+
+def ship_mathjax(static: Path) -> str:
+    """Copy what pages need of MathJax to ``static/mathjax``, so that formulas are set without a network.
+
+    ``static`` is merged with the site's own (html_extra_path): jupyter-book would load every script in the book's
+    _static on every page.
+
+    Returns:
+        The script's path relative to ``static``.
+
+    Raises:
+        ConfigError: the package that holds MathJax is not installed.
+    """
+    spec = importlib.util.find_spec("sphinx-mathjax-offline")  # the name of the module too
+    if spec is None or spec.origin is None:
+        raise ConfigError("book: the package sphinx-mathjax-offline is not installed; pip install 'covlib[book]'")
+    there, here = Path(spec.origin).parent / "static" / "mathjax", static / "mathjax"
+    for part in ("tex-chtml-full.js", "output/chtml/fonts", "a11y", "sre"):  # the last two: the menu of a formula
+        if (there / part).is_dir():
+            shutil.copytree(there / part, here / part)
+        else:
+            here.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(there / part, here / part)
+    (here / "README.txt").write_text(MATHJAX_NOTICE, encoding="utf-8")
+    return "mathjax/tex-chtml-full.js"
 
 
 def build(source: Path, out: Path, quiet: bool = False) -> Path:
@@ -67,7 +111,9 @@ def build(source: Path, out: Path, quiet: bool = False) -> Path:
     shutil.rmtree(work, ignore_errors=True)  # Sphinx's own cache would keep pages whose warnings it no longer repeats
     command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(source),
                "--path-output", str(work), "-n", "-W", "--keep-going", *(["-q"] if quiet else [])]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]  # the pages describe this very copy of covlib
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                          env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)})
     if done.returncode:
         lines = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout).splitlines()
         wrong = [line for line in lines if "WARNING" in line or "ERROR" in line or "rror:" in line]

@@ -25,8 +25,8 @@ INJECTED_TAG = "injected-parameters"
 
 # What every chapter takes, in the order of its parameters cell.
 PARAMETERS = ("profile", "data", "seed", "device", "out", "checkpoint", "resume", "overrides")
-_KINDS = {"profile": str, "data": str, "seed": int, "device": str, "out": str, "checkpoint": (str, type(None)),
-          "resume": bool, "overrides": dict}
+_KINDS: dict[str, Any] = {"profile": str, "data": str, "seed": int, "device": str, "out": str,
+                          "checkpoint": (str, type(None)), "resume": bool, "overrides": dict}
 _WORDS = {str: "a text", int: "a whole number", bool: "true or false", dict: "a dict of field: value",
           (str, type(None)): "a file or none"}
 
@@ -99,7 +99,7 @@ def read_notebook(path: Path) -> dict:
     try:
         notebook = json.loads(Path(path).read_text(encoding="utf-8"))
         notebook["cells"][0]["cell_type"]
-    except (ValueError, KeyError, IndexError, TypeError):
+    except (ValueError, KeyError, IndexError, TypeError, RecursionError):
         raise ConfigError(f"chapter: {path} is not a Jupyter notebook") from None
     return notebook
 
@@ -128,10 +128,14 @@ def parameters(notebook: dict, name: str = "the notebook") -> dict[str, Any]:
     if not cells:
         raise ConfigError(f"chapter: {name} has no cell tagged 'parameters'")
     found = {}
-    for node in ast.parse(source(cells[0])).body:
-        target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
-        if isinstance(target, ast.Name):
-            found[target.id] = ast.literal_eval(node.value)
+    try:
+        for node in ast.parse(source(cells[0])).body:
+            target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
+            if isinstance(target, ast.Name):
+                found[target.id] = ast.literal_eval(getattr(node, "value", None) or ast.Constant(None))
+    except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError) as problem:
+        raise ConfigError(f"chapter: {name}: the cell tagged 'parameters' must assign plain values to names "
+                          f"({' '.join(str(problem).split())[:80]})") from None
     return found
 
 

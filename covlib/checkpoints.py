@@ -47,11 +47,11 @@ def write_atomically(path: Path, write) -> Path:
 
 
 def _reason(error: BaseException) -> str:
-    while not isinstance(error, OSError) and (error.__cause__ or error.__context__):
-        error = error.__cause__ or error.__context__
+    while not isinstance(error, OSError) and (deeper := error.__cause__ or error.__context__):
+        error = deeper
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    return str(error).splitlines()[0]
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _sync_folder(folder: Path) -> None:
@@ -188,7 +188,7 @@ class CheckpointStore:
     def save(self, state: dict, label: str, keep: int | None = None) -> Path:
         """Write a state (tensors, numbers, text, lists, dicts), then remove all but the last ``keep``."""
         older = self.files()
-        number = 1 + (int(_NAME.fullmatch(older[-1].name)[1]) if older else 0)
+        number = 1 + (int(older[-1].name.split("-")[0]) if older else 0)
 
         def write(file):
             hashing = _Hashing(file)
@@ -209,7 +209,7 @@ class CheckpointStore:
         files = self.files()
         for path in reversed(files):
             problem = "its contents do not match the checksum in its name"
-            if sha256(path)[:16] == _NAME.fullmatch(path.name)[3]:
+            if sha256(path)[:16] == path.stem.rsplit("-", 1)[1]:
                 try:
                     state = torch.load(path, map_location="cpu", weights_only=True)
                     if state["format"] == FORMAT:

@@ -139,12 +139,11 @@ def _convert(value: Any, kind: Any) -> Any:
     return value
 
 
-def _convert_number(value: Any, kind: type) -> int | float:
-    if isinstance(value, str):
-        value = kind(value.strip())
-    if isinstance(value, bool) or not isinstance(value, (int, kind)) or not math.isfinite(value):
+def _convert_number(value: Any, kind: type[int] | type[float]) -> int | float:
+    number = kind(value.strip()) if isinstance(value, str) else value
+    if isinstance(number, bool) or not isinstance(number, (int, kind)) or not math.isfinite(number):
         raise ValueError
-    return kind(value)
+    return kind(number)
 
 
 def _convert_union(value: Any, kinds: tuple) -> Any:

@@ -20,7 +20,8 @@ class CellProgress:
         self.live = self.stream.isatty()
         self.every = 2.0 if self.live else 60.0
         self.columns = shutil.get_terminal_size().columns if self.live else 120
-        self._stop, self._thread, self._began = threading.Event(), None, time.time()
+        self._stop, self._began = threading.Event(), time.time()
+        self._thread: threading.Thread | None = None
 
     def __call__(self, event: str, number: int, total: int, heading: str, seconds: float) -> None:
         width = max(20, min(70, self.columns - 24))
@@ -32,7 +33,8 @@ class CellProgress:
             self._thread.start()
             return
         self._stop.set()
-        self._thread.join()
+        if self._thread is not None:
+            self._thread.join()
         self._write(f"\r{head} {seconds:7.1f} s\x1b[K\n" if self.live else f" {seconds:7.1f} s\n")
 
     def stop(self) -> None:

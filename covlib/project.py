@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import covlib
-from covlib.errors import CovlibError, TrainingError
+from covlib.errors import CovlibError, DataError, TrainingError
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT / "data"
@@ -33,6 +33,26 @@ def validate(document, schema: str, where: str, error: type[CovlibError]) -> Non
         message = " ".join(problem.message.split())
         message = message if len(message) <= 160 else message[:80] + " ... " + message[-75:]
         raise error(f"{where}: field {path or '(top level)'}: {message}")
+
+
+def read_yaml(path: Path, own: bool = False):
+    """The document in a YAML file; FileNotFoundError is left to the caller. ``own``: the file is the repository's.
+
+    Raises:
+        DataError: one line with the file and why it cannot be read.
+    """
+    import yaml
+
+    # The C library reads the same language ten times as fast, but a deeply nested document crashes it: for our own files.
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader) if own else yaml.SafeLoader
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=loader)
+    except FileNotFoundError:
+        raise
+    except OSError as problem:
+        raise DataError(f"{path}: cannot be read ({problem.strerror or problem})") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as problem:  # ValueError: no text, impossible dates
+        raise DataError(f"{path}: not valid YAML: {' '.join(str(problem).split())[:200]}") from None
 
 
 def write_atomically(path: Path, content: bytes | str) -> Path:

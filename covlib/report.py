@@ -46,32 +46,28 @@ def load_reported(name: str) -> dict:
     """
     path = Path(name) if str(name).endswith(".yaml") else project.REPORTED / f"{name}.yaml"
     try:
-        text = path.read_text(encoding="utf-8")
+        stamp = path.stat()
+        reported = deepcopy(_parsed(path, stamp.st_mtime_ns, stamp.st_size))  # asked for a dozen times in a chapter
     except FileNotFoundError:
         known = ", ".join(sorted(p.stem for p in project.REPORTED.glob("*.yaml")))
         raise DataError(f"{path.name}: no such file of reported numbers; there are {known}") from None
-    return deepcopy(_parsed(path, text))  # a chapter asks for the same file a dozen times
-
-
-@lru_cache(maxsize=16)
-def _parsed(path: Path, text: str) -> dict:
-    import yaml
-
-    try:  # the same language as yaml.safe_load, read by the C library where PyYAML has it: ten times as fast
-        reported = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except yaml.YAMLError as problem:
-        raise DataError(f"{path.name}: not valid YAML: {' '.join(str(problem).split())}") from None
     project.validate(reported, "reported", path.name, DataError)
     for part in ("numbers", "claims", "contradictions", "silences"):
         ids = [item["id"] for item in reported[part]]
         doubles = sorted({i for i in ids if ids.count(i) > 1})
         if doubles:
             raise DataError(f"{path.name}: field {part}: id {doubles[0]!r} occurs twice")
-    known = {number["id"] for number in reported["numbers"]}
+    numbers = {number["id"] for number in reported["numbers"]}
     for k, claim in enumerate(reported["claims"]):
-        if claim.get("number", next(iter(known))) not in known:
+        if "number" in claim and claim["number"] not in numbers:
             raise DataError(f"{path.name}: field claims[{k}].number: {claim['number']!r} is not an id among numbers")
     return reported
+
+
+@lru_cache(maxsize=16)
+def _parsed(path: Path, mtime_ns: int, size: int):
+    """What the file holds, read once as long as it does not change."""
+    return project.read_yaml(path, own=path.parent == project.REPORTED)
 
 
 def load_metrics(path) -> dict:
@@ -81,7 +77,9 @@ def load_metrics(path) -> dict:
         metrics = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DataError(f"{path}: does not exist; a finished run leaves it in its out folder") from None
-    except ValueError as problem:
+    except OSError as problem:
+        raise DataError(f"{path}: cannot be read ({problem.strerror or problem})") from None
+    except (ValueError, RecursionError) as problem:
         raise DataError(f"{path}: not valid JSON: {problem}") from None
     project.validate(metrics, "metrics", str(path), DataError)
     return metrics
@@ -156,7 +154,7 @@ def judge(claim: dict, number: dict | None, metrics: dict | None) -> Verdict:
     metric = None if metrics is None else find_metric(metrics, claim)
     if "unavailable" in claim:
         return Verdict("data unavailable", claim["unavailable"])
-    if metric is None:
+    if metrics is None or metric is None:
         return Verdict("not attempted", claim.get("not_attempted", "this run has no such measurement"))
     if metric["value"] is None:
         return Verdict("not attempted", metric["how"])
@@ -302,13 +300,11 @@ def _recorded(claim: dict, number: dict | None, results: list[dict], link: str) 
     """Recorded values, one line per (data, profile, settings): the mean over seeds, each seed a link to its file."""
     from covlib.metrics.intervals import student_t
 
-    found = [(context(r), r, find_metric(r, claim)) for r in results]
     settings = lambda f: (f[0], json.dumps(f[1]["overrides"], sort_keys=True))
-    found = sorted(((c, r, m) for c, r, m in found if m is not None and m["value"] is not None),
-                   key=lambda f: (settings(f), f[1]["seed"]))
+    found = [(context(r), r, m) for r in results if (m := find_metric(r, claim)) is not None and m["value"] is not None]
     lines = []
-    for (where, _), group in groupby(found, key=settings):
-        group = list(group)
+    for (where, _), same in groupby(sorted(found, key=lambda f: (settings(f), f[1]["seed"])), key=settings):
+        group = list(same)
         values = [m["value"] for _, _, m in group]
         interval, value = group[0][2]["interval"], values[0]
         if len(values) > 1:

@@ -67,12 +67,12 @@ def start(chapter: str, *, profile: str = "cpu", data: str = "phantom", seed: in
         raise ConfigError(f"checkpoint: {str(checkpoint)!r} does not exist; "
                           f"give the weights of an earlier run of {chapter}")
     device = _resolve_device(device)
-    out = _make_out(f"runs/{chapter}" if out is None else out)
+    folder = _make_out(f"runs/{chapter}" if out is None else out)
 
     from covlib.seeding import seed_everything
 
     seed_everything(seed)
-    run = Run(chapter=chapter, profile=profile, data=str(data), seed=seed, device=device, out=out,
+    run = Run(chapter=chapter, profile=profile, data=str(data), seed=seed, device=device, out=folder,
               checkpoint=None if checkpoint is None else Path(checkpoint), resume=resume,
               config=config if config_cls else None,
               overrides={k: getattr(config, k) for k in overrides}, data_kind=kind, data_name=name)

@@ -59,7 +59,8 @@ def source(thing: Any, *, doc: bool = True, unfolded: bool = True) -> Source:
     """
     thing = inspect.unwrap(thing) if callable(thing) else thing
     try:
-        path = Path(inspect.getsourcefile(thing)).resolve().relative_to(Path(covlib.__file__).resolve().parents[1])
+        home = Path(covlib.__file__).resolve().parents[1]
+        path = Path(inspect.getsourcefile(thing) or "").resolve().relative_to(home)
         code = textwrap.dedent(inspect.getsource(thing))
         if path.parts[0] != covlib.__name__:  # a virtual environment may lie in the repository
             raise ValueError
@@ -73,7 +74,7 @@ def source(thing: Any, *, doc: bool = True, unfolded: bool = True) -> Source:
 def _without_docstring(code: str) -> str:
     import ast
 
-    body = ast.parse(code).body[0].body
+    body = getattr(ast.parse(code).body[0], "body")  # noqa: B009  (of a function or class)
     first = body[0]
     constant = first.value if isinstance(first, ast.Expr) else None
     if not (isinstance(constant, ast.Constant) and isinstance(constant.value, str)):

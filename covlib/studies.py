@@ -245,10 +245,11 @@ def fingerprint(data) -> str:
     from covlib.data import sources
 
     if str(data) == "phantom":
-        root, files = PAPERS.parent / "phantom", (PAPERS.parent / "phantom").glob("*.py")
+        root = PAPERS.parent / "phantom"
+        files = list(root.glob("*.py"))
     else:
         root = sources.local(str(data)) if str(data) in sources.registry() else Path(data).expanduser()
-        files = (p for p in root.rglob("*") if p.is_file()) if root.is_dir() else [root]
+        files = [p for p in root.rglob("*") if p.is_file()] if root.is_dir() else [root]
     whole = hashlib.sha256()
     for path in sorted(files):
         whole.update(str(path.relative_to(root) if path != root else path.name).encode() + b"\0")
@@ -308,7 +309,7 @@ def load(study: str | None = None, folder: Path | None = None) -> list[dict]:
 def _read(path: Path, kind: str) -> dict:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as problem:
+    except (OSError, ValueError, RecursionError) as problem:
         raise DataError(f"{path}: cannot be read as JSON ({problem}); remove it and run its arm again") from None
     _check_document(document, kind, str(path))
     return document

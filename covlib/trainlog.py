@@ -3,6 +3,7 @@
 import math
 import sys
 from pathlib import Path
+from typing import Any
 
 from covlib.checkpoints import write_atomically
 from covlib.errors import TrainingError
@@ -56,7 +57,8 @@ class Progress:
 
     def __init__(self, out: Path, total: int, bar: bool, tensorboard: bool):
         self.out, self.total, self.bar, self.tensorboard = out, total, bar, tensorboard
-        self.tqdm = self.writer = None
+        self.tqdm: Any = None
+        self.writer: Any = None
 
     def start(self, done: int) -> None:
         """Show that ``done`` steps lie behind us."""

@@ -17,7 +17,7 @@ settings.register_profile(
 )
 settings.load_profile("covlib")
 
-LAST = ("test_chapters.py", "test_book.py")  # these run chapters and build the book
+LAST = ("test_chapters.py", "test_book.py", "test_browser.py")  # these run chapters and build the book
 
 
 @pytest.fixture(scope="session")
@@ -35,6 +35,14 @@ def real_data() -> Path:
 def root() -> Path:
     """The repository."""
     return Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory) -> Path:
+    """The folder of the book's HTML, built once from the committed outputs; the build fails on any warning."""
+    from covlib import book
+
+    return book.main(None, tmp_path_factory.mktemp("book"), quiet=True).parent
 
 
 def pytest_collection_modifyitems(items):

@@ -1,17 +1,17 @@
 """The book built from the committed outputs: no warning, every page, no broken link, no picture without words."""
 
+import json
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from covlib import book, chapters
+from covlib import apidoc, chapters
+from covlib.book import add_launch_buttons
+from covlib.data import sources
 
 pytestmark = pytest.mark.slow
-
-# Formulas are set by MathJax, which the theme fetches from here; without a network the page shows their TeX.
-FETCHED = ("https://cdn.jsdelivr.net/npm/mathjax@3/",)
 
 
 class Page(HTMLParser):
@@ -37,18 +37,14 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="session")
-def site(tmp_path_factory) -> Path:
-    """The built book; the build itself fails on any warning."""
-    return book.main(None, tmp_path_factory.mktemp("book"), quiet=True).parent
-
-
-@pytest.fixture(scope="session")
 def pages(site) -> dict[Path, Page]:
-    return {path: Page(path) for path in sorted((site / "book").glob("*.html"))}
+    return {path: Page(path) for path in sorted((site / "book").rglob("*.html"))}
 
 
 def test_every_page_is_there(site, pages):
-    assert {f"book/{path.stem}" for path in pages} == set(chapters.table_of_contents())
+    assert {f"book/{path.stem}" for path in pages if path.parent.name == "book"} == set(chapters.table_of_contents())
+    made = {path.stem for path in pages if path.parent.name == "datasets"}
+    assert made == set(sources.registry()) and {path.stem for path in pages if path.parent.name == "api"} >= {"data"}
     assert "book/intro.html" in (site / "index.html").read_text()
 
 
@@ -71,9 +67,15 @@ def test_every_picture_has_words(pages):
     assert not {path.name: page.wordless for path, page in pages.items() if page.wordless}
 
 
-def test_pages_fetch_nothing_but_mathjax(pages):
-    outside = {url for page in pages.values() for url in page.fetched if url.startswith(("http:", "https:", "//"))}
-    assert not {url for url in outside if not url.startswith(FETCHED)}
+def test_pages_fetch_nothing_from_elsewhere(pages):
+    assert not {url for page in pages.values() for url in page.fetched if url.startswith(("http:", "https:", "//"))}
+
+
+def test_formulas_are_set_by_a_copy_of_mathjax(site, pages):
+    script = site / "_static" / "mathjax" / "tex-chtml-full.js"
+    assert script.is_file() and "Apache" in (script.parent / "README.txt").read_text()
+    assert any(url.split("?")[0] == "../_static/mathjax/tex-chtml-full.js"
+               for url in pages[site / "book" / "03_dcgan.html"].fetched)
 
 
 def test_outputs_are_shown(pages):
@@ -85,3 +87,31 @@ def test_outputs_are_shown(pages):
 
 def test_caution_is_on_every_page(pages):
     assert all("fit for clinical use" in page.text for page in pages.values())
+
+
+def test_launch_buttons_follow_from_one_setting():
+    config = {"html": {}, "launch_buttons": {"thebe": False}, "repository": {"url": "https://example.org/book"}}
+    add_launch_buttons(config)
+    assert config["launch_buttons"]["colab_url"].startswith("https://colab") and config["html"]["use_repository_button"]
+
+
+def test_every_function_of_the_library_can_be_reached(site, pages):
+    index = pages[site / "book" / "api.html"]
+    named = [link for link in index.links if link.startswith("api/") and "#covlib." in link]
+    listed = sum(len(module.public) for module in apidoc.library().values())
+    assert len(set(named)) == listed
+    chapter_links = {link for link in index.links if link[:2].isdigit()}
+    assert chapter_links <= {f"{chapter.name}.html" for chapter in chapters.chapters()} and chapter_links
+
+
+def test_the_first_page_shows_every_paper(site, pages):
+    text = (site / "book" / "intro.html").read_text(encoding="utf-8")
+    assert text.count("landing_") >= 4 and "../_static/paper_map_phone.svg" in text
+    assert (site / "_static" / "paper_map.svg").is_file() and (site / "_static" / "paper_map_phone.svg").is_file()
+
+
+def test_definitions_for_hover_texts(site):
+    terms = (site / "_static" / "terms.js").read_text(encoding="utf-8")
+    found = json.loads(terms.removeprefix("window.covlibTerms = ").rstrip().rstrip(";"))
+    assert found["term-HU"] == found["term-Hounsfield-unit"] and found["term-HU"].startswith("The unit of CT")
+    assert len(found) > 60 and all(text and "[" not in text for text in found.values())

@@ -48,12 +48,14 @@ class BlockGrid:
     @property
     def counts(self) -> tuple[int, int, int]:
         """Blocks along each axis."""
-        return tuple(1 + max(0, -(-(n - self.block) // self.stride)) for n in self.shape)
+        z, y, x = (1 + max(0, -(-(n - self.block) // self.stride)) for n in self.shape)
+        return z, y, x
 
     @property
     def padding(self) -> tuple[int, int, int]:
         """Voxels added at the far end of each axis; the last plane is repeated there."""
-        return tuple(self.block + (c - 1) * self.stride - n for c, n in zip(self.counts, self.shape))
+        z, y, x = (self.block + (c - 1) * self.stride - n for c, n in zip(self.counts, self.shape))
+        return z, y, x
 
     def __len__(self) -> int:
         return int(np.prod(self.counts))

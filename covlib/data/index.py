@@ -214,7 +214,8 @@ def paper_or_figure(item: Item) -> str:
     name = stem(item.path)
     paper = re.match(r"(.+?)-p\d+-", name)
     figure = re.match(r"(.+?)%\d+$", name)
-    return (paper or figure).group(1) if paper or figure else ""
+    found = paper or figure
+    return found.group(1) if found else ""
 
 
 # ---- files -----------------------------------------------------------------------------------------------------------

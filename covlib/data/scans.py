@@ -19,6 +19,10 @@ MAX_VOXELS = 2**29  # 537 million: a 512 x 512 x 2048 scan; more is taken for a 
 NIFTI_ENDINGS = (".nii", ".nii.gz")
 IMAGE_TEXT = "HU, written by covlib"
 LUNG_TEXT, INFECTION_TEXT = "lung: 1 left, 2 right", "infection: 1 GGO, 2 consolidation"
+DICOM_TAGS = ("Rows", "Columns", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness",
+              "NumberOfFrames", "SamplesPerPixel", "RescaleSlope", "RescaleIntercept", "PixelPaddingValue",
+              "BitsStored", "PhotometricInterpretation", "SeriesInstanceUID", "SeriesDescription", "PatientID",
+              "ConvolutionKernel")  # those that are read
 PADDING_BELOW, AIR = -1500, -1024  # scanners fill the corners outside the field of view with -2000 or -3024
 
 
@@ -159,8 +163,9 @@ def _orient(path: Path, data: np.ndarray, affine: np.ndarray, text: str = "") ->
     affine = affine @ ornt.inv_ornt_aff(change, data.shape)
     sizes = voxel_sizes(affine)
     cosines = np.abs(np.diag(affine[:3, :3])) / sizes
-    return Volume(np.ascontiguousarray(array.transpose(2, 1, 0)), tuple(float(s) for s in sizes[::-1]),
-                  tuple(float(o) for o in affine[2::-1, 3]), affine, text,
+    x, y, z = (float(s) for s in sizes)
+    origin = (float(affine[2, 3]), float(affine[1, 3]), float(affine[0, 3]))
+    return Volume(np.ascontiguousarray(array.transpose(2, 1, 0)), (z, y, x), origin, affine, text,
                   float(np.degrees(np.arccos(np.clip(cosines.min(), -1, 1)))))
 
 
@@ -331,26 +336,50 @@ def read_dicom_series(folder, *, name: str | None = None, patient: str = "", lab
     step = (slices[-1][0] - slices[0][0]) / (len(slices) - 1) if len(slices) > 1 else None
     stack = np.stack([_rescaled(header) for _, header in slices])
     affine = np.eye(4)
-    row, column = np.array(first.ImageOrientationPatient[:3], float), np.array(first.ImageOrientationPatient[3:], float)
-    dy, dx = (float(v) for v in first.PixelSpacing)
+    cosines = np.array(_numbers(first, "ImageOrientationPatient", 6))
+    row, column = cosines[:3], cosines[3:]
+    dy, dx = _numbers(first, "PixelSpacing", 2)
+    (thickness,) = _numbers(first, "SliceThickness", 1, 0.0)
     affine[:3, 0], affine[:3, 1] = row * dx, column * dy
-    affine[:3, 2] = normal * (step if step else float(first.get("SliceThickness") or 1))
-    affine[:3, 3] = np.array(first.ImagePositionPatient, float)
+    affine[:3, 2] = normal * (step if step else thickness or 1.0)
+    affine[:3, 3] = _numbers(first, "ImagePositionPatient", 3)
     affine[:2] *= -1  # DICOM counts towards L and P, NIfTI towards R and A
     volume = _orient(folder, stack.transpose(2, 1, 0), affine)
     return Case(name or folder.name, to_hu(folder, volume.array), volume.spacing, label=label,
                 patient=patient or str(first.get("PatientID") or ""), origin=volume.origin,
                 meta={"kernel": str(first.get("ConvolutionKernel", "")),
-                      "thickness_mm": float(first.get("SliceThickness") or 0)})
+                      "thickness_mm": thickness})
 
 
 def _dicom(path: Path):
     import pydicom
 
     try:
-        return pydicom.dcmread(path)
-    except Exception as error:
+        header = pydicom.dcmread(path)
+        for tag in DICOM_TAGS:
+            header.get(tag)  # values are decoded when they are first asked for
+        return header
+    except Exception as error:  # pydicom raises many kinds
         raise DataError(f"{path}: cannot be read as DICOM ({_first_line(error)})") from error
+
+
+def _numbers(header, tag: str, count: int, default: float | None = None) -> tuple[float, ...]:
+    """The ``count`` numbers of a DICOM tag, or ``default`` where it is not there or empty.
+
+    Raises:
+        DataError: other than ``count`` finite numbers.
+    """
+    value = header.get(tag)
+    if default is not None and (value is None or str(value) == ""):
+        return (default,) * count
+    try:
+        numbers = tuple(float(v) for v in (value if count > 1 else [value]))
+    except (TypeError, ValueError, OverflowError):
+        numbers = ()
+    if len(numbers) != count or not np.isfinite(numbers).all():
+        wanted = f"{count} finite numbers are" if count > 1 else "a finite number is"
+        raise DataError(f"{header.filename}: {tag} is {str(value)[:40]!r}; {wanted} wanted")
+    return numbers
 
 
 def _one_series(folder: Path, headers: list) -> list:
@@ -373,17 +402,18 @@ def _sorted_positions(folder: Path, headers: list):
         for tag in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"):
             if tag not in header:
                 raise DataError(f"{folder}: {Path(header.filename).name} has no {tag}; an axial CT series is wanted")
-        if int(header.get("NumberOfFrames", 1) or 1) > 1 or header.get("SamplesPerPixel", 1) != 1:
+        if (_numbers(header, "NumberOfFrames", 1, 1.0), _numbers(header, "SamplesPerPixel", 1, 1.0)) != ((1,), (1,)):
             raise DataError(f"{folder}: {Path(header.filename).name} is multi-frame or colour; one grey slice per "
                             "file is wanted")
-    shapes = {(h.Rows, h.Columns) for h in headers}
-    grids = {tuple(round(float(v), 4) for v in (*h.ImageOrientationPatient, *h.PixelSpacing)) for h in headers}
+    shapes = {_numbers(h, "Rows", 1) + _numbers(h, "Columns", 1) for h in headers}
+    grids = {tuple(round(v, 4) for v in _numbers(h, "ImageOrientationPatient", 6) + _numbers(h, "PixelSpacing", 2))
+             for h in headers}
     if len(shapes) > 1 or len(grids) > 1:
         raise DataError(f"{folder}: slices differ in size, orientation or pixel spacing; one series with one grid "
                         "is wanted")
-    cosines = np.array(headers[0].ImageOrientationPatient, float)
+    cosines = np.array(_numbers(headers[0], "ImageOrientationPatient", 6))
     normal = np.cross(cosines[:3], cosines[3:])
-    place = [float(normal @ np.array(h.ImagePositionPatient, float)) for h in headers]
+    place = [float(normal @ np.array(_numbers(h, "ImagePositionPatient", 3))) for h in headers]
     order = np.argsort(place, kind="stable")
     gaps = np.diff(np.array(place)[order])
     if len(gaps) and gaps.min() < 1e-3:
@@ -402,8 +432,11 @@ def _rescaled(header) -> np.ndarray:
         stored = header.pixel_array
     except Exception as error:
         raise DataError(f"{header.filename}: pixel data cannot be decoded ({_first_line(error)})") from error
-    slope, intercept = (np.float32(header.get(f"Rescale{k}", v)) for k, v in (("Slope", 1), ("Intercept", 0)))
-    hu = stored.astype(np.float32) * slope + intercept
+    (slope,), (intercept,) = _numbers(header, "RescaleSlope", 1, 1.0), _numbers(header, "RescaleIntercept", 1, 0.0)
+    hu = stored.astype(np.float32) * np.float32(slope) + np.float32(intercept)
+    if not np.isfinite(hu).all():
+        raise DataError(f"{header.filename}: its values do not fit a float after rescaling (slope {slope:g}, "
+                        f"intercept {intercept:g})")
     padding = header.get("PixelPaddingValue")
     if padding is not None:
         hu[stored == padding] = AIR

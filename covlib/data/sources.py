@@ -73,8 +73,8 @@ class Source:
     @property
     def size(self) -> int | None:
         """Bytes to download, None unless every file's size is known."""
-        sizes = [file.size for file in self.files]
-        return None if not sizes or None in sizes else sum(sizes)
+        sizes = [file.size for file in self.files if file.size is not None]
+        return sum(sizes) if sizes and len(sizes) == len(self.files) else None
 
     @property
     def kaggle(self) -> tuple[str, ...]:
@@ -104,17 +104,15 @@ def registry(path: str | Path | None = None) -> dict[str, Source]:
 
 @functools.lru_cache(maxsize=8)
 def _registry(path: Path) -> dict[str, Source]:
-    import yaml
-
     try:
-        with open(path, encoding="utf-8") as text:
-            entries = yaml.safe_load(text)["sources"]
+        registry = project.read_yaml(path)
     except FileNotFoundError as error:
         raise DataError(f"{path}: the registry of data sets is missing; install covlib from its repository") from error
-    except (yaml.YAMLError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: is not a registry of data sets: {' '.join(str(error).split())[:200]}") from error
+    if not isinstance(registry, dict) or not isinstance(registry.get("sources"), dict):
+        raise DataError(f"{path}: is not a registry of data sets; a table 'sources' is wanted")
+    project.validate(registry, "sources", str(path), DataError)
     sources = {}
-    for name, entry in entries.items():
+    for name, entry in registry["sources"].items():
         entry = dict(entry)
         try:
             entry["files"] = tuple(File(**file) for file in entry.get("files") or ())
@@ -309,7 +307,7 @@ def unpack_user_archive(path: str | Path) -> Path:
 
 def list_rows(path: str | Path | None = None) -> list[dict]:
     """One row per set for ``covlib data list``: name, title, size (text), licence, chapters (text), here (bool)."""
-    return [{"name": source.name, "title": source.title, "size": _size_text(source), "licence": source.licence["name"],
+    return [{"name": source.name, "title": source.title, "size": size_text(source), "licence": source.licence["name"],
              "chapters": ", ".join(source.chapters), "access": source.access, "here": is_here(source.name)}
             for source in registry(path).values()]
 
@@ -320,7 +318,7 @@ def describe(name: str) -> str:
     what = source.what
     lines = [f"{source.name}: {source.title}", f"  holds      {what['modality']}: {what['counts']}",
              f"  masks      {what['masks']}", f"  labels     {what['labels']}", f"  homepage   {source.homepage}",
-             f"  size       {_size_text(source)}", f"  licence    {source.licence['name']}: {source.licence['note']}",
+             f"  size       {size_text(source)}", f"  licence    {source.licence['name']}: {source.licence['note']}",
              f"  cite       {source.citation['text']}", f"  chapters   {', '.join(source.chapters)}",
              f"  layout     {source.layout}"]
     lines += [f"  note       {note}" for note in source.notes]
@@ -341,13 +339,13 @@ def markdown_table(path: str | Path | None = None) -> str:
         how = f"`covlib data get {source.name}`" + ("" if source.access == "download" else " prints the steps")
         rows.append([f"[{source.title}]({source.homepage}) {{cite}}`{source.citation['key']}`",
                      f"{source.what['modality']}: {source.what['counts']}",
-                     f"masks: {source.what['masks']}; labels: {source.what['labels']}", _size_text(source),
+                     f"masks: {source.what['masks']}; labels: {source.what['labels']}", size_text(source),
                      f"{named}. {licence['note']}", ", ".join(source.chapters), how])
     cells = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in cells) + "\n"
 
 
-def _size_text(source: Source) -> str:
+def size_text(source: Source) -> str:
     return human_size(source.size) if source.size else source.size_note or "not published"
 
 

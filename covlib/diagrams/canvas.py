@@ -12,12 +12,12 @@ TIMES = "\N{MULTIPLICATION SIGN}"
 class Canvas:
     """A blank figure measured in inches from its lower left corner, and the shapes of the visual language."""
 
-    def __init__(self, height: float):
-        self.figure = new_figure(height)
+    def __init__(self, height: float, width: float = WIDTH):
+        self.figure = new_figure(height, width)
         self.axes = self.figure.add_axes((0, 0, 1, 1))
-        self.axes.set(xlim=(0, WIDTH), ylim=(0, height))
+        self.axes.set(xlim=(0, width), ylim=(0, height))
         self.axes.set_axis_off()
-        self.height = height
+        self.height, self.width = height, width
 
     def text(self, x, y, text, *, size=TEXT, colour=INK, ha="center", va="center", **kwargs):
         return self.axes.text(x, y, text, fontsize=size, color=colour, ha=ha, va=va, zorder=6, **kwargs)
@@ -26,7 +26,7 @@ class Canvas:
         """Data: a picture, centred at (x, y), ``side`` inches high."""
         picture = np.asarray(picture)
         width = side * picture.shape[1] / picture.shape[0]
-        inset = self.figure.add_axes(((x - width / 2) / WIDTH, (y - side / 2) / self.height, width / WIDTH,
+        inset = self.figure.add_axes(((x - width / 2) / self.width, (y - side / 2) / self.height, width / self.width,
                                       side / self.height), zorder=zorder)
         show(inset, picture, limits=limits, frame=frame)
         for spine in inset.spines.values():

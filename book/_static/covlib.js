@@ -1,0 +1,55 @@
+// Names for the theme's buttons; hover texts for the glossary's words, whose definitions come from terms.js, which is written while the book is built.
+(function () {
+  const here = document.currentScript.src;
+  let box = null;
+
+  function hide() {
+    if (box) box.hidden = true;
+  }
+
+  function show(link, text) {
+    if (!box) {
+      box = document.createElement("div");
+      box.id = "covlib-term";
+      box.setAttribute("role", "tooltip");
+      box.addEventListener("mouseleave", hide);
+      document.body.append(box);
+    }
+    box.textContent = text;
+    box.hidden = false;
+    const place = link.getBoundingClientRect(), room = document.documentElement.clientWidth;
+    const left = Math.max(8, Math.min(place.left, room - box.offsetWidth - 8));
+    const above = place.top - box.offsetHeight;
+    box.style.left = left + "px";
+    box.style.top = (above > 8 ? above : place.bottom) + "px";
+    link.setAttribute("aria-describedby", box.id);
+  }
+
+  function wire(links, terms) {
+    for (const link of links) {
+      const text = terms[decodeURIComponent(link.hash.slice(1))];
+      if (!text) continue;
+      link.classList.add("covlib-term");
+      link.addEventListener("mouseenter", () => show(link, text));
+      link.addEventListener("focus", () => show(link, text));
+      link.addEventListener("blur", hide);
+      link.addEventListener("mouseleave", (event) => { if (event.relatedTarget !== box) hide(); });
+    }
+    document.addEventListener("keydown", (event) => { if (event.key === "Escape") hide(); });
+    window.addEventListener("scroll", hide, { passive: true });
+  }
+
+  document.addEventListener("DOMContentLoaded", () => {
+    // The theme's buttons that unfold a page's sub-pages have no name.
+    for (const fold of document.querySelectorAll("nav details > summary:not([aria-label])")) {
+      const page = fold.closest("li")?.querySelector("a");
+      fold.setAttribute("aria-label", "pages below " + (page ? page.textContent.trim() : "this one"));
+    }
+    const links = [...document.querySelectorAll('.bd-article a[href*="glossary.html#term-"]')];
+    if (!links.length) return;
+    const script = document.createElement("script");
+    script.src = new URL("terms.js", here);
+    script.onload = () => wire(links, window.covlibTerms);
+    document.head.append(script);
+  });
+})();

@@ -1,0 +1,149 @@
+"""The book's own Sphinx extension: what jupyter-book, its theme and its extensions leave to be put right in a page.
+
+* Docstrings become clean reStructuredText, whatever they hold, and name the chapter that introduces a function.
+* The glossary's definitions are written to ``_static/terms.js``, where ``covlib.js`` finds them for its hover texts.
+* Pages carry each script once, and none of thebe, which would run cells on a server.
+"""
+
+import json
+import re
+from functools import cache
+from pathlib import Path
+
+GLOSSARY = "book/glossary"
+
+
+def setup(app) -> dict:
+    """Called by Sphinx; see ``covlib.book``."""
+    app.connect("autodoc-process-docstring", _docstring, priority=900)  # after napoleon
+    app.connect("html-page-context", _mend_page, priority=900)
+    app.connect("build-finished", _write_terms)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
+
+
+# ---- docstrings ------------------------------------------------------------------------------------------------------
+
+
+@cache
+def _introduced() -> dict:
+    from covlib import apidoc
+
+    return apidoc.introduced()
+
+
+def _docstring(app, what: str, name: str, thing, options, lines: list[str]) -> None:
+    text = literal_blocks(lines)
+    env = getattr(app, "env", None)
+    if not valid(text, env):
+        text = [re.sub(r"(?<![\\`])([*|]|(?<=\w)_(?=\W|$))", r"\\\1", line) for line in text]
+    if not valid(text, env):
+        text = ["::", "", *("   " + line for line in lines)]
+    use = _introduced().get(name) if what in ("function", "class", "exception") else None
+    if use is not None:
+        text += ["", f"*{'Introduced' if use.direct else 'Used'} in* :doc:`/book/{use.chapter}`.", ""]
+    lines[:] = text
+
+
+def literal_blocks(lines: list[str]) -> list[str]:
+    """``lines`` with "::" before indented pieces between paragraphs: they are examples, not quotations."""
+    found: list[str] = []
+    inside = False
+    for k, line in enumerate(lines):
+        indented = line.startswith("    ")
+        before = next((x for x in reversed(lines[:k]) if x.strip()), "")
+        text = before != "" and not before[0].isspace() and not before.startswith((":", "..", "*", "-"))
+        starts = indented and not inside and k > 0 and not lines[k - 1].strip() and text and not before.endswith("::")
+        if starts:
+            found += ["::", ""]
+        if line.strip():
+            inside = indented and (inside or starts)
+        found.append(line)
+    return found
+
+
+@cache
+def _settings():
+    import docutils.frontend
+    import docutils.parsers.rst
+
+    settings = docutils.frontend.get_default_settings(docutils.parsers.rst.Parser)  # slow, so once
+    settings.report_level, settings.halt_level = 5, 6
+    return settings
+
+
+def valid(lines: list[str], env=None) -> bool:
+    """Whether docutils reads ``lines`` without a warning; ``env``: Sphinx's, which its roles want."""
+    import docutils.parsers.rst
+    import docutils.utils
+    from docutils import nodes
+
+    settings = _settings().copy()
+    settings.env = env
+    document = docutils.utils.new_document("docstring", settings)
+    problems: list[int] = []
+    document.reporter.attach_observer(lambda message: problems.append(message["level"]))
+    docutils.parsers.rst.Parser().parse("\n".join(lines), document)
+    dangling = (nodes.substitution_reference, nodes.footnote_reference, nodes.citation_reference)
+    refers = any(isinstance(node, dangling) or isinstance(node, nodes.reference) and not node.get("refuri")
+                 for node in document.findall())
+    return max(problems, default=0) < 2 and not refers
+
+
+# ---- pages -----------------------------------------------------------------------------------------------------------
+
+
+def _mend_page(app, name: str, template: str, context: dict, doctree) -> None:
+    context["script_files"] = _scripts(context["script_files"])
+    if "body" in context:
+        # docutils' lists of citations claim a role whose children they do not have (axe: aria-required-children)
+        context["body"] = re.sub(r'<div role="list" class="(citation|footnote)-list">', r'<div class="\1-list">',
+                                 context["body"])
+
+
+def _scripts(files: list) -> list:
+    kept, seen = [], set()
+    for file in files:
+        body = getattr(file, "attributes", {}).get("body") or ""
+        key = (str(getattr(file, "filename", file) or ""), body)
+        if key not in seen and "thebe" not in key[0] + body:
+            kept.append(file)
+        seen.add(key)
+    return kept
+
+
+def _write_terms(app, problem) -> None:
+    if problem is None and GLOSSARY in app.env.found_docs:
+        terms = json.dumps(definitions(app.env.get_doctree(GLOSSARY)), ensure_ascii=False, sort_keys=True)
+        path = Path(app.outdir) / "_static" / "terms.js"
+        path.write_text("window.covlibTerms = " + terms.replace("</", "<\\/") + ";\n", encoding="utf-8")
+
+
+def plain_formula(tex: str) -> str:
+    """A short formula as text: ``\\mu_\\text{water}`` becomes "μ_water"."""
+    words = re.sub(r"\\(?:text|mathrm)\{([^}]*)\}", r"\1", tex)
+    words = re.sub(r"\\[,;!]", " ", words)
+    signs = {"mu": "μ", "int": "∫", "cdot": "·", "sigma": "σ", "sqrt": "√"}
+    words = re.sub(r"\\([a-z]+)\s?", lambda m: signs.get(m[1], m[1] + " "), words)
+    return re.sub(r"[{}\\]", "", " ".join(words.split()))
+
+
+def definitions(doctree) -> dict[str, str]:
+    """Identifier of each term in a glossary -> its definition as plain text, citations left out."""
+    from docutils import nodes
+    from sphinx import addnodes
+
+    found = {}
+    for item in doctree.findall(nodes.definition_list_item):
+        definition = next(iter(item.findall(nodes.definition)), None)
+        if definition is None:
+            continue
+        copy = definition.deepcopy()
+        for cited in [node for node in copy.findall(addnodes.pending_xref) if node.get("refdomain") == "cite"]:
+            cited.parent.remove(cited)
+        for formula in list(copy.findall(nodes.math)):
+            formula.parent.replace(formula, nodes.Text(plain_formula(formula.astext())))
+        words = re.sub(r"\s+", " ", copy.astext()).strip()
+        words = re.sub(r" (?=[.,;:])", "", words)
+        for term in item.findall(nodes.term):
+            found |= {name: words for name in term["ids"]}
+    return found

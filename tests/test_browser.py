@@ -1,0 +1,312 @@
+"""The built book in a browser: Chromium, driven by Playwright, over the pages served on this machine's loopback.
+
+Every page is loaded once: console, requests, pictures and axe-core's findings are gathered in light and dark and at the
+width of a phone, and each test looks at one of them. Skips where there is no Chromium (``apt-get install chromium``,
+or name one in COVLIB_CHROMIUM).
+"""
+
+import os
+import shutil
+import threading
+from dataclasses import dataclass, field
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import urljoin, urlsplit
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
+         "--disable-sync", "--no-first-run", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
+DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
+# Contrast is the costly rule: of long listings and tables the first lines are looked at, they are coloured alike.
+AXE = {"resultTypes": ["violations"], "preload": False}
+SAMPLE = """() => {
+  const spare = (what, keep) => [...document.querySelectorAll(what)].slice(keep);
+  for (const e of [...spare("div.highlight", 4), ...spare("table tbody tr", 12), ...spare("mjx-container", 3),
+                   ...spare("dl.py > dt", 8)])
+    e.setAttribute("data-spare", "");
+}"""
+
+
+@dataclass
+class Visit:
+    """What came of one page: console errors, requests, broken pictures, axe-core's findings by theme, overflow."""
+
+    console: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+    outside: list[str] = field(default_factory=list)
+    broken: list[str] = field(default_factory=list)
+    axe: dict[str, list[str]] = field(default_factory=dict)
+    overflow: list[str] = field(default_factory=list)
+
+
+class _Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture(scope="session")
+def address(site) -> str:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(site)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture(scope="session")
+def browser():
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    known = (os.environ.get("COVLIB_CHROMIUM"), "chromium", "chromium-browser", "google-chrome")
+    program = next(filter(None, (shutil.which(name) for name in known if name)), None)
+    if program is None:
+        pytest.skip("no Chromium: apt-get install chromium, or name one in COVLIB_CHROMIUM")
+    with sync_api.sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=program, args=FLAGS)
+        yield found
+        found.close()
+
+
+@pytest.fixture(scope="session")
+def paths(site) -> list[str]:
+    """All pages, as paths below the site."""
+    files = [site / "search.html", site / "genindex.html", *(site / "book").rglob("*.html")]
+    return sorted(path.relative_to(site).as_posix() for path in files)
+
+
+@pytest.fixture
+def tab(browser, address):
+    """A new tab at the width of a desktop; ``tab.goto("/book/...")`` is relative to the site."""
+    context = browser.new_context(base_url=address, viewport=DESKTOP, reduced_motion="reduce")
+    yield context.new_page()
+    context.close()
+
+
+OVERFLOW = """() => {
+  const room = document.documentElement.clientWidth, found = [];
+  if (document.documentElement.scrollWidth <= room) return found;
+  for (const e of document.querySelectorAll("body *")) {
+    const r = e.getBoundingClientRect();
+    let inside = false;
+    for (let p = e.parentElement; p; p = p.parentElement)
+      if (p !== document.body && getComputedStyle(p).overflowX !== "visible") inside = true;
+    if (r.width > 0 && r.right > room + 1 && !inside) found.push(e.tagName + "." + e.className + " " + r.right);
+  }
+  return found.length ? found.slice(0, 5) : ["the page is " + document.documentElement.scrollWidth + " px wide"];
+}"""
+PICTURES = """() => [...document.images].filter((i) => i.loading !== "lazy" || i.complete)
+  .filter((i) => i.getAttribute("src") && !i.naturalWidth).map((i) => i.currentSrc.slice(0, 90))"""
+SETTLED = "async () => { await document.fonts.ready; await window.MathJax?.startup?.promise; }"
+
+
+@pytest.fixture(scope="session")
+def visits(browser, address, paths) -> dict[str, Visit]:
+    from axe_playwright_python.base import AXE_SCRIPT
+
+    context = browser.new_context(viewport=DESKTOP, reduced_motion="reduce")
+    found = {}
+    for path in paths:
+        visit, page = found.setdefault(path, Visit()), context.new_page()
+        page.on("console", lambda m, v=visit: v.console.append(m.text) if m.type == "error" else None)
+        page.on("pageerror", lambda e, v=visit: v.console.append(str(e)))
+        page.on("requestfailed", lambda r, v=visit: v.failed.append(r.url[:120]))
+        page.on("response", lambda r, v=visit: v.failed.append(f"{r.status} {r.url}") if r.status >= 400 else None)
+        page.on("request", lambda r, v=visit: v.outside.append(r.url) if not _local(r.url, address) else None)
+        page.goto(f"{address}/{path}", wait_until="load")
+        page.evaluate(SETTLED)
+        visit.broken = page.evaluate(PICTURES)
+        page.evaluate(AXE_SCRIPT)
+        page.evaluate(SAMPLE)
+        for theme in ("light", "dark"):
+            page.evaluate("(theme) => { document.documentElement.dataset.theme = theme; "
+                          "document.documentElement.dataset.mode = theme; }", theme)
+            visit.axe[theme] = _axe(page, AXE if theme == "light" else {**AXE, "runOnly": ["color-contrast"]})
+        page.set_viewport_size(PHONE)
+        visit.overflow = page.evaluate(OVERFLOW)
+        page.close()
+    context.close()
+    return found
+
+
+def _local(url: str, address: str) -> bool:
+    return url.startswith((address + "/", "data:", "blob:"))
+
+
+def _axe(page, options: dict) -> list[str]:
+    """axe-core's serious and critical findings: rule, how many, the first place."""
+    result = page.evaluate("(options) => axe.run({exclude: [['[data-spare]']]}, options)", options)
+    return [f"{v['id']} ({v['impact']}, {len(v['nodes'])}): {v['nodes'][0]['html'][:160]} "
+            f"{v['nodes'][0].get('failureSummary', '')[:200]}"
+            for v in result["violations"] if v["impact"] in ("serious", "critical")]
+
+
+def _wrong(visits: dict[str, Visit], what: str) -> dict[str, list[str]]:
+    return {path: getattr(visit, what) for path, visit in visits.items() if getattr(visit, what)}
+
+
+# ---- every page ------------------------------------------------------------------------------------------------------
+
+
+def test_no_page_writes_errors_to_the_console(visits):
+    assert len(visits) > 10 and not _wrong(visits, "console")
+
+
+def test_nothing_that_a_page_fetches_is_missing(visits):
+    assert not _wrong(visits, "failed") and not _wrong(visits, "broken")
+
+
+def test_no_request_leaves_the_machine(visits):
+    assert not _wrong(visits, "outside")
+
+
+def test_no_page_scrolls_sideways_on_a_phone(visits):
+    assert not _wrong(visits, "overflow")
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_axe_finds_nothing_serious(visits, theme):
+    wrong = {path: visit.axe[theme] for path, visit in visits.items() if visit.axe[theme]}
+    assert not wrong, "\n".join(f"{path}: {line}" for path, lines in wrong.items() for line in lines)
+
+
+# ---- what can be used ------------------------------------------------------------------------------------------------
+
+
+def test_formulas_are_set(tab):
+    tab.goto("/book/03_dcgan.html")
+    tab.evaluate(SETTLED)
+    assert tab.locator("mjx-container").count() > 10
+    assert tab.locator("mjx-merror").count() == 0
+
+
+def test_the_switch_changes_the_theme(tab):
+    tab.goto("/book/intro.html")
+    button = tab.locator("button.theme-switch-button").first
+    seen = set()
+    for _ in range(3):
+        button.click()
+        seen.add(tab.evaluate("getComputedStyle(document.body).backgroundColor"))
+    assert len(seen) == 2
+
+
+def test_search_finds_a_word(tab):
+    tab.goto("/search.html?q=fingerprint")
+    tab.locator("#search-results li a").first.wait_for(timeout=10000)
+    assert tab.locator("#search-results li a").count() >= 2
+
+
+def _quiz_page(site: Path) -> str:
+    words = "Which of the two is synthetic?"
+    pages = [path for path in sorted((site / "book").glob("*.html")) if words in path.read_text(encoding="utf-8")]
+    assert pages, "no page has a quiz"
+    return "/" + pages[0].relative_to(site).as_posix()
+
+
+def test_quiz_by_mouse(tab, site):
+    tab.goto(_quiz_page(site))
+    quiz = tab.locator("section[id^=quiz]").first
+    status, go_on = quiz.locator("[role=status]"), quiz.locator("button.next")
+    first = quiz.locator("img").first.get_attribute("src")
+    assert go_on.is_disabled()
+    quiz.locator("button.choice").first.click()
+    assert "Score:" in status.inner_text() and "of 1," in status.inner_text()
+    assert quiz.locator("button.choice.synthetic").count() == 1
+    go_on.click()
+    assert quiz.locator(".number").inner_text() == "2" and quiz.locator("img").first.get_attribute("src") != first
+
+
+def test_quiz_by_keyboard_to_the_end(tab, site):
+    tab.goto(_quiz_page(site))
+    quiz = tab.locator("section[id^=quiz]").first
+    quiz.locator("button.choice").first.focus()
+    for _ in range(200):
+        tab.keyboard.press("ArrowRight")
+        if quiz.locator("button.again").is_visible():
+            break
+        tab.keyboard.press("Enter")
+    assert "95 % interval" in quiz.locator("[role=status]").inner_text()
+    tab.keyboard.press("Enter")  # the focus is on "Start again"
+    assert quiz.locator(".number").inner_text() == "1"
+
+
+def test_the_book_can_be_paged_through(browser, address):
+    """From the first page by the buttons at its foot through the whole book, without JavaScript."""
+    context = browser.new_context(base_url=address, java_script_enabled=False)
+    tab = context.new_page()
+    tab.goto("/book/intro.html", wait_until="domcontentloaded")
+    seen = []
+    while tab.locator("a.right-next").count():
+        seen.append(urlsplit(tab.url).path)
+        tab.goto(urljoin(tab.url, tab.locator("a.right-next").first.get_attribute("href")),
+                 wait_until="domcontentloaded")
+        assert len(seen) < 200
+    assert len(seen) >= 10 and len(set(seen)) == len(seen)
+    context.close()
+
+
+def _viewer_page(tab, viewer) -> None:
+    tab.set_content(f"<!doctype html><html lang=en><title>viewer</title><main>{viewer._repr_html_()}</main></html>")
+
+
+def test_slice_viewer_by_mouse_and_keyboard(tab, site):
+    pages = [path for path in sorted((site / "book").glob("*.html")) if 'section id="slices' in path.read_text("utf-8")]
+    assert pages, "no page has a slice viewer"
+    tab.goto("/" + pages[0].relative_to(site).as_posix())
+    viewer = tab.locator("section[id^=slices]").first
+    where, slider, image = viewer.locator(".where"), viewer.locator(".slice"), viewer.locator("img")
+    at = lambda: int(where.inner_text().split()[1])
+    first, shown = at(), image.get_attribute("src")
+    slider.focus()
+    tab.keyboard.press("ArrowRight")
+    assert at() > first and image.get_attribute("src") != shown and where.inner_text() in image.get_attribute("alt")
+    viewer.locator(".picture").hover()
+    tab.mouse.wheel(0, -100)
+    tab.wait_for_function("([e, n]) => Number(e.innerText.split(' ')[1]) <= n", arg=[where.element_handle(), first])
+    with_outlines = image.get_attribute("src")
+    viewer.locator(".masks").uncheck()
+    assert image.get_attribute("src") != with_outlines
+    viewer.locator(".plane").select_option("coronal")
+    assert where.inner_text().startswith("coronal")
+    assert slider.get_attribute("aria-valuetext") == where.inner_text()
+
+
+def test_before_after_slider_by_mouse_and_keyboard(tab):
+    import numpy as np
+
+    from covlib import viewers
+
+    _viewer_page(tab, viewers.before_after(np.zeros((40, 60)), np.ones((40, 60)), names=("noisy", "clear")))
+    handle, line = tab.locator(".share"), tab.locator(".line")
+    assert handle.input_value() == "50"
+    handle.focus()
+    tab.keyboard.press("ArrowLeft")
+    assert handle.input_value() == "49" and "49 % noisy" in handle.get_attribute("aria-valuetext")
+    box = tab.locator(".picture").bounding_box()
+    tab.mouse.move(box["x"] + 0.2 * box["width"], box["y"] + 20)
+    tab.mouse.down()
+    assert handle.input_value() == "20"
+    tab.mouse.move(box["x"] + 0.8 * box["width"], box["y"] + 20)
+    tab.mouse.up()
+    assert handle.input_value() == "80" and line.evaluate("(e) => e.style.left") == "80%"
+    assert _covered(tab) == "inset(0px 0px 0px 80%)"
+
+
+def _covered(tab) -> str:
+    return tab.locator(".over").evaluate("(e) => getComputedStyle(e).clipPath")
+
+
+def test_glossary_words_show_their_definition(tab):
+    tab.goto("/book/02_judging.html")
+    word = tab.locator("a.covlib-term").first
+    word.wait_for(timeout=10000)
+    box = tab.locator("#covlib-term")
+    word.scroll_into_view_if_needed()
+    word.hover()
+    assert box.is_visible() and len(box.inner_text()) > 20
+    tab.keyboard.press("Escape")
+    assert not box.is_visible()
+    word.focus()
+    assert box.is_visible() and word.get_attribute("aria-describedby") == "covlib-term"
