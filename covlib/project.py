@@ -43,7 +43,7 @@ def read_yaml(path: Path, own: bool = False):
     """
     import yaml
 
-    # The C library reads the same language ten times as fast, but a deeply nested document crashes it: for our own files.
+    # The C library is ten times as fast, but a deeply nested document crashes it: our own files only.
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader) if own else yaml.SafeLoader
     try:
         return yaml.load(path.read_text(encoding="utf-8"), Loader=loader)
