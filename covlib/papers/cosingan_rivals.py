@@ -1,9 +1,9 @@
 """Rivals of chapter 05: pix2pix with a weighted L1 loss, and pix2pix with CoSinGAN's mixed loss ("enhanced").
 
-Zhang et al. (Section 3.2.3) build CoSinGAN's two-stage GAN from an enhanced pix2pix and compare with that network alone,
-and with pix2pix whose L1 loss is their WPPL. So both are CoSinGAN with one scale, the largest, and no second stage: the
-same U-Net and PatchGAN, the same strong augmentation, the same one slice. Section 3.2.2 trains the same network with
-one term of the mixed loss at a time (Figs. 6 and 7).
+Zhang et al. (Section 3.2.3) build CoSinGAN's two-stage GAN from an enhanced pix2pix and compare with that network
+alone, and with pix2pix whose L1 loss is their WPPL. So both are CoSinGAN with one scale, the largest, and no second
+stage: the same U-Net and PatchGAN, the same strong augmentation, the same one slice. Section 3.2.2 trains the same
+network with one term of the mixed loss at a time (Figs. 6 and 7).
 
 Ours: a rival gets as many updates as all scales and stages of CoSinGAN together (``Config.updates``), though CoSinGAN
 spends most of them on smaller images. Its learning rate is that of the first stage, its loss weights are those of

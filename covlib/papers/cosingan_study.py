@@ -5,8 +5,8 @@ trains a CoSinGAN; the masks of all training slices become synthetic slices. Tab
 the real training slices, what they find in the synthetic ones. Tables 2 and 3 (ResNet-18 and 50) and 4 (ENet, U-Net)
 train on six sets, with equal numbers of updates, and test on the real slices of the other scans.
 
-``prepare`` makes the roles, ``trained`` a generator, ``training_set`` one of the sets, ``judge`` and ``dsc`` are Tables 1
-and 4, ``classify`` Tables 2 and 3, ``studies`` lists all of them as arms that run apart (``covlib sweep``).
+``prepare`` makes the roles, ``trained`` a generator, ``training_set`` one of the sets, ``judge`` and ``dsc`` are Tables
+1 and 4, ``classify`` Tables 2 and 3, ``studies`` lists all of them as arms that run apart (``covlib sweep``).
 """
 
 import dataclasses
@@ -221,8 +221,8 @@ def trained(name: str, config, roles: Roles, modality: int, out, *, seed: int = 
     if name not in MODELS:
         raise ConfigError(f"model: {name!r} is not one of {', '.join(MODELS)}")
     one = roles.singles[modality]
-    method = {"name": name, "seed": seed, "data": roles.fingerprint, "slice": one.fingerprint, **_generator_only(config)}
-    key = hashlib.sha256(json.dumps(method, sort_keys=True).encode()).hexdigest()[:12]
+    code = {"name": name, "seed": seed, "data": roles.fingerprint, "slice": one.fingerprint, **_generator_only(config)}
+    key = hashlib.sha256(json.dumps(code, sort_keys=True).encode()).hexdigest()[:12]
     shared = Path(out).parent / "generators" / f"{name}-m{modality}-seed{seed}-{key}.safetensors"
     if not shared.is_file():
         made, _ = train_model(name, config, one, Path(out) / f"{name}-m{modality}-{key}", seed=seed, device=device)
@@ -419,8 +419,9 @@ def rates(truth: np.ndarray, called: np.ndarray, patients: list[str]) -> dict[st
 
 # ---- studies ---------------------------------------------------------------------------------------------------------
 
-TITLES = {1: "Table 1: what judges find in synthetic slices of three models", 2: "Table 2: classifiers, half resolution",
-          3: "Table 3: classifiers, full resolution", 4: "Table 4: ENet and U-Net trained on six sets"}
+TITLES = {1: "Table 1: what judges find in synthetic slices of three models",
+          2: "Table 2: classifiers, half resolution", 3: "Table 3: classifiers, full resolution",
+          4: "Table 4: ENet and U-Net trained on six sets"}
 
 
 def arms(table: int) -> dict[str, dict]:

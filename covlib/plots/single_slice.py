@@ -108,8 +108,9 @@ def infection_edits(image, condition, edits: dict, *, hu_width: float | None = N
     scale, unit = (1.0, "grey") if hu_width is None else (hu_width / 2, "HU")
     change = [scale * (p - before) for p in pictures]
     limit = float(np.quantile(np.abs(change), 0.995)) or 1.0
-    figure, grid = _cells(3, len(pictures), heads=["as it is", *edits], sides=["condition", "slice", f"change ({unit})"],
-                          note=note, right=0.75, legend=TERNARY)
+    sides = ["condition", "slice", f"change ({unit})"]
+    figure, grid = _cells(3, len(pictures), heads=["as it is", *edits], sides=sides, note=note, right=0.75,
+                          legend=TERNARY)
     colours = map_colours(np.stack(conditions))
     for k, picture in enumerate(pictures):
         _map(grid[0][k], colours[k])
