@@ -25,6 +25,7 @@ from covlib.errors import ConfigError, DataError, TrainingError
 from covlib.seeding import derive, torch_generator
 
 NAMES = ("vgg16", "resnet18", "resnet50", "densenet121", "densenet169")
+SETTLE_BATCHES = 16
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 log = logging.getLogger(__name__)
@@ -183,11 +184,12 @@ def train_classifier(model: Classifier, images, labels, *, val=None, epochs: int
                      steps: int | None = None, batch_size: int = 32, lr: float | None = None,
                      weight_decay: float = 1e-2, optimizer: str = "adamw", schedule: str = "onecycle",
                      balance: bool = True, one_class: bool = False, augment: bool | Callable = True, seed: int = 0,
-                     device="cpu") -> dict:
+                     device="cpu", settle_augmented: bool = False) -> dict:
     """Train a judge with cross-entropy; deterministic, on one CPU with one thread count bit for bit.
 
-    At the end batch normalisation's statistics are taken anew from the training images, not augmented: after the few
-    steps that a small profile allows, the running averages still lag behind the weights.
+    At the end batch normalisation's statistics are taken anew from the training images, since after the few steps that
+    a small profile allows the running averages still lag behind the weights: not augmented, or, with
+    ``settle_augmented``, from up to 16 batches as they were trained on (a set of one image has no statistics).
 
     Args:
         model: from ``build``; left on ``device`` in eval mode.
@@ -231,6 +233,8 @@ def train_classifier(model: Classifier, images, labels, *, val=None, epochs: int
         losses.append(loss.detach())
         if (step + 1) % per_epoch == 0 or step + 1 == steps:
             _end_of_epoch(model, history, losses[step // per_epoch * per_epoch:], held_out)
+    if settle_augmented:
+        x = torch.cat([change(x[index], noise) for index in order[:SETTLE_BATCHES]])
     _settle(model, x, seed)
     if held_out is not None:
         history["val_loss"][-1], history["val_accuracy"][-1] = _score(model, held_out)

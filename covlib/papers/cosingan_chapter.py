@@ -4,10 +4,12 @@ import math
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from covlib import report
 from covlib.errors import DataError
+from covlib.papers import cosingan
 from covlib.papers.cosingan_rivals import LOSSES, train_rival
 from covlib.papers.cosingan_slices import INFECTION, LUNG, PAINTED, check_conditions
 from covlib.tables import Table
@@ -48,7 +50,8 @@ def impossible_intervals() -> list[dict]:
 def quality_table(rows: dict[str, dict[str, float]], names: dict[str, str], modality: int = 1) -> Table:
     """Table 1 of one run: a row a model, DSC in per cent, from ``cosingan_study.quality``; best of a column bold."""
     judges = {"enet": "ENet", "unet": "U-Net"}
-    columns = {f"{judges[j]}, {region}": f"m{modality}_{j}_{region}" for j in judges for region in ("lung", "infection")}
+    columns = {f"{shown}, {region}": f"m{modality}_{j}_{region}" for j, shown in judges.items()
+               for region in ("lung", "infection")}
     return _scores(rows, names, columns, "slices painted by",
                    "DSC in per cent, all pixels together; one training each, so bold is the best of this run, not a "
                    "finding. Real slices are not part of the contest.")
@@ -72,6 +75,42 @@ def _scores(rows: dict, names: dict[str, str], columns: dict[str, str], head: st
             best = k in contest and text != "–" and float(text) == max(known)
             line.append(f"**{text}**" if best else text)
     return Table([head, *columns], lines, right=tuple(columns), note=note)
+
+
+def train_both(config, roles, out, *, seed: int = 0, device="auto", resume: bool = True, checkpoint=None) -> dict:
+    """A CoSinGAN on the single slice of each modality.
+
+    Args:
+        checkpoint: weights of modality 1's (``out/checkpoints/cosingan.safetensors`` of an earlier run); those of
+            modality 2 are looked for beside them, in ``modality_2/checkpoints``, and trained where they are not there.
+
+    Returns:
+        modality -> (CoSinGAN, FitResult, or None where weights were given).
+    """
+    out, second = Path(out), None
+    if checkpoint is not None:
+        second = Path(checkpoint).resolve().parents[1] / "modality_2" / "checkpoints" / "cosingan.safetensors"
+    where = {1: (out, checkpoint), 2: (out / "modality_2", second if second and second.is_file() else None)}
+    return {m: cosingan.train(config, roles.singles[m], place, seed=seed, device=device, resume=resume,
+                              checkpoint=given) for m, (place, given) in where.items()}
+
+
+@torch.no_grad()
+def infection_confidence(net, images: Tensor, conditions: Tensor, batch: int = 32) -> np.ndarray:
+    """What a segmenting judge thinks of each slice's infection: its probability of "infection", the mean over the
+    pixels where the condition has it. Slices without infection are left out.
+
+    Args:
+        net: a judge of three classes. images: (N, 1, S, S). conditions: their labels.
+
+    Returns:
+        float64 (n,) in [0, 1].
+    """
+    device, found = next(net.parameters()).device, []
+    for x, c in zip(images.split(batch), conditions.split(batch), strict=True):
+        p, here = net(x.to(device)).softmax(1)[:, INFECTION].cpu(), c[:, 0] == INFECTION
+        found += [float(p[k][here[k]].mean()) for k in range(len(x)) if bool(here[k].any())]
+    return np.asarray(found)
 
 
 def one_loss_at_a_time(config, one, out, *, updates: int, unet, seed: int = 0, device="auto",
