@@ -23,6 +23,7 @@ from covlib.checkpoints import load_weights, save_weights
 from covlib.data import conditions
 from covlib.errors import ConfigError
 from covlib.judges import segmenters
+from covlib.metrics import overlap
 from covlib.metrics.intervals import Interval, student_t
 from covlib.papers import cosingan
 from covlib.papers.cosingan_augment import augment, strength
@@ -174,10 +175,14 @@ def dsc(net: nn.Module, images: Tensor, masks: Tensor) -> dict[str, float]:
 
 
 def dsc_by_patient(net: nn.Module, images: Tensor, masks: Tensor, patients: list[str]) -> dict[str, Interval]:
-    """Mean over patients (scans) and Student's t interval, as Table 4 has it; patients without the region left out."""
-    found = segmenters.fold_scores(segmenters.predict_maps(net, images), masks[:, 0].numpy(), patients=patients,
-                                   regions=REGIONS)
-    return {region: scores["dice"] for region, scores in found.items()}
+    """Mean over patients (scans) and Student's t interval, as Table 4 has it; patients whose masks lack the region are
+    left out, whatever is marked in them. n = 0 and NaN where none has it."""
+    marked, truth, scans, found = segmenters.predict_maps(net, images), masks[:, 0].numpy(), np.asarray(patients), {}
+    for region, labels in REGIONS.items():
+        each = [overlap.dice(np.isin(marked[scans == s], labels), np.isin(truth[scans == s], labels))
+                for s in dict.fromkeys(patients) if np.isin(truth[scans == s], labels).any()]
+        found[region] = student_t(each) if each else Interval(np.nan, np.nan, np.nan, 0, "no patient has it")
+    return found
 
 
 def quality(judges: dict[str, nn.Module], made: dict[int, Tensor], masks: Tensor) -> dict[str, float]:

@@ -182,8 +182,8 @@ def test_dsc_and_rows_against_counting_by_hand(roles):
     each = []
     for patient in dict.fromkeys(roles.test.patients):
         here = np.asarray(roles.test.patients) == patient
-        score = overlap.dice(marked[here], masks[here][:, 0].numpy(), label=2, empty=np.nan)
-        each += [score] if np.isfinite(score) else []
+        if bool((masks[here] == 2).any()):
+            each.append(overlap.dice(marked[here], masks[here][:, 0].numpy(), label=2))
     assert row["scans_infection"] == pytest.approx(student_t(each).value)
     table = study.quality({"unet": net, "enet": net}, {1: roles.test.images, 2: roles.test.images}, masks)
     assert table["overall_lung"] == pytest.approx(found["lung"]) and len(table) == 10
@@ -309,7 +309,7 @@ def test_the_paper_s_intervals_cannot_be_those_of_a_mean():
     needed, most = chapter.spread_behind(-0.095, 1.281)
     assert (round(needed, 3), round(most, 3)) == (0.554, 0.542)
     needed, most = chapter.spread_behind(0.070, 1.484)
-    assert (round(needed, 3), round(most, 3)) == (0.570, 0.437)
+    assert (round(needed, 3), round(most, 3)) == (0.569, 0.437)
 
 
 def test_config_fields_named_in_the_ledger_exist_and_agree():
