@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from covlib.checkpoints import load_weights
 from covlib.errors import ConfigError, DataError
@@ -55,6 +56,11 @@ def one():
 @pytest.fixture(scope="module")
 def trained(one, tmp_path_factory):
     return train(tiny(), one, tmp_path_factory.mktemp("trained"), device="cpu", progress=False)[0]
+
+
+def resized(one, size):
+    return replace(one, image=resize_image(one.image, size), condition=resize_condition(one.condition, size),
+                   fingerprint="")
 
 
 def same(a, b):
@@ -286,8 +292,7 @@ class Stop(Exception):
 def test_a_run_killed_in_any_stage_ends_with_the_same_weights(one, tmp_path, monkeypatch, stop):
     config = tiny(scales=(32, 48), ahead=2)
     settings = dict(device="cpu", progress=False, checkpoint_every=1, log_every=1)
-    whole = CoSinGAN(config, replace(one, image=resize_image(one.image, 48),
-                                     condition=resize_condition(one.condition, 48), fingerprint=""))
+    whole = CoSinGAN(config, resized(one, 48))
     data = whole.one.training_data()
     a = fit(whole, data, tmp_path / "a", **settings)
     broken, count = CoSinGAN(config, whole.one), [0]
@@ -322,6 +327,31 @@ def test_terms_of_weight_zero_are_measured_only_when_asked(one):
                                       Step(stage, method.networks, lambda *a, **k: None, torch_generator(0), 0, 1))
         assert list(losses)[3:] == names
         assert losses["rec"].item() == pytest.approx(10 * losses["WPPL"].item(), rel=1e-5)
+
+
+class NothingRead(TorchDispatchMode):
+    """Fails where a value would be brought to the host: on a GPU the step would wait for it there."""
+
+    WAITING = ("_local_scalar_dense", "nonzero", "equal", "is_nonzero", "masked_select")
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.name().split("::")[1].split(".")[0]
+        assert name not in self.WAITING, f"{name} waits for the device"
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_step_reads_nothing_back(one):
+    method = CoSinGAN(tiny(scales=(32, 48)), resized(one, 48))
+    with pytest.raises(AssertionError, match="_local_scalar_dense"), NothingRead():
+        torch.ones(1).sum().item()
+    for stage in method.stages:
+        method.begin_stage(stage)
+        step = Step(stage, method.networks, lambda name, loss, retain: loss.backward(retain_graph=retain),
+                    torch_generator(0), 0, 1)
+        if stage.name not in ("unet", "48 second"):
+            continue
+        with NothingRead():
+            method.training_step({"image": torch.zeros(2, 1)}, step)
 
 
 @pytest.mark.parametrize("stage", ["32 first", "48 second", "64 first"])
