@@ -9,9 +9,10 @@ from covlib.diagrams.canvas import Canvas
 from covlib.diagrams.conditional import global_local
 from covlib.diagrams.overview import judging, pipeline
 from covlib.diagrams.paper_map import paper_map
+from covlib.diagrams.single_slice import cosingan
 from covlib.diagrams.translation import cyclegan
 from covlib.diagrams.unconditional import dcgan, dcgan_layers, shapes
 from covlib.diagrams.volumes import cgan3d, growing
 
-__all__ = ["Canvas", "cgan3d", "cyclegan", "dcgan", "dcgan_layers", "global_local", "growing", "judging", "paper_map",
-           "pipeline", "shapes"]
+__all__ = ["Canvas", "cgan3d", "cosingan", "cyclegan", "dcgan", "dcgan_layers", "global_local", "growing", "judging",
+           "paper_map", "pipeline", "shapes"]
