@@ -1,0 +1,1 @@
+"""Audits of images and judges: what a good number may be hiding."""
