@@ -63,20 +63,23 @@ class PatchGAN(nn.Module):
     Args:
         in_channels: of image and condition together, where they are concatenated.
         width: channels of the first layer; they double, up to eight times this. norm: see ``norm_layer``.
+        padding: of every layer; pix2pixHD's program has 2, with which deep ones judge small images too.
 
     ``forward`` takes (N, in_channels, H, W) and gives logits (N, 1, h, w): 30x30 for 256x256. ``features`` gives what
     every layer puts out, logits last, for feature-matching losses.
     """
 
-    def __init__(self, in_channels: int = 1, width: int = 64, n_layers: int = 3, norm: str | None = "instance"):
+    def __init__(self, in_channels: int = 1, width: int = 64, n_layers: int = 3, norm: str | None = "instance",
+                 padding: int = 1):
         super().__init__()
-        layers, channels = [nn.Sequential(nn.Conv2d(in_channels, width, 4, 2, 1), nn.LeakyReLU(0.2, True))], width
+        first = nn.Conv2d(in_channels, width, 4, 2, padding)
+        layers, channels = [nn.Sequential(first, nn.LeakyReLU(0.2, True))], width
         for i in range(1, n_layers + 1):
             wider, stride = min(width * 2**i, width * 8), 2 if i < n_layers else 1
-            layers.append(nn.Sequential(nn.Conv2d(channels, wider, 4, stride, 1, bias=norm != "batch"),
+            layers.append(nn.Sequential(nn.Conv2d(channels, wider, 4, stride, padding, bias=norm != "batch"),
                                         norm_layer(norm, wider), nn.LeakyReLU(0.2, True)))
             channels = wider
-        layers.append(nn.Conv2d(channels, 1, 4, 1, 1))
+        layers.append(nn.Conv2d(channels, 1, 4, 1, padding))
         self.layers = nn.ModuleList(layers)
 
     def features(self, x: Tensor) -> list[Tensor]:

@@ -30,7 +30,7 @@ from covlib.baselines.common import MaskToSlice, check_patches, fuse, log_loss
 from covlib.data.conditions import one_hot
 from covlib.errors import ConfigError
 from covlib.methods import Step, seeded
-from covlib.nets import PatchGAN, init_normal
+from covlib.nets import PatchGAN, init_normal, norm_layer
 
 DROPOUT_LAYERS = 3  # of the decoder, from its inner end (appendix 6.1.1)
 WIDEST = 8  # times the first layer's channels
@@ -101,22 +101,23 @@ class Generator(nn.Module):
     Encoder C64-C128-C256-C512-C512-C512-C512-C512, decoder CD512-CD512-CD512-C512-C256-C128-C64 and a last layer with
     tanh, each layer of the decoder fed with its mirror image in the encoder too (appendix 6.1.1, "U-Net"). 4x4
     convolutions of stride 2, transposed in the decoder; LeakyReLU 0.2 before them in the encoder, ReLU in the decoder;
-    BatchNorm but for the first, the innermost and the last.
+    BatchNorm but for the first, the innermost and the last (``norm``: another one, see ``covlib.nets.norm_layer``).
     """
 
-    def __init__(self, labels: int = 4, channels: int = 1, width: int = 64, levels: int = 8, dropout: float = 0.5):
+    def __init__(self, labels: int = 4, channels: int = 1, width: int = 64, levels: int = 8, dropout: float = 0.5,
+                 norm: str = "batch"):
         super().__init__()
         widths = [min(width * 2**k, width * WIDEST) for k in range(levels)]
         self.down = nn.ModuleList([nn.Conv2d(labels, width, 4, 2, 1)])
         for k, (a, b) in enumerate(zip(widths, widths[1:]), start=2):
             inner = k == levels
             self.down.append(nn.Sequential(nn.LeakyReLU(0.2), nn.Conv2d(a, b, 4, 2, 1, bias=inner),
-                                           *([] if inner else [nn.BatchNorm2d(b)])))
+                                           *([] if inner else [norm_layer(norm, b)])))
         self.up = nn.ModuleList()
         for k in range(levels - 1, 0, -1):
             a, b = widths[k] * (1 if k == levels - 1 else 2), widths[k - 1]
             noisy = dropout and levels - 1 - k < DROPOUT_LAYERS
-            self.up.append(nn.Sequential(nn.ReLU(), nn.ConvTranspose2d(a, b, 4, 2, 1, bias=False), nn.BatchNorm2d(b),
+            self.up.append(nn.Sequential(nn.ReLU(), nn.ConvTranspose2d(a, b, 4, 2, 1, bias=False), norm_layer(norm, b),
                                          *([NoiseDropout(dropout)] if noisy else [])))
         self.image = nn.Sequential(nn.ReLU(), nn.ConvTranspose2d(2 * width, channels, 4, 2, 1), nn.Tanh())
 
