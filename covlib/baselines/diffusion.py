@@ -1,18 +1,19 @@
 """A conditional diffusion model: what a reader would take today for the task of the five papers.
 
-Ho, Jain and Abbeel (2020, arXiv 2006.11239) train a network to undo noise: an image ``x0`` is mixed with Gaussian noise,
-``x_t = sqrt(a_t) x0 + sqrt(1 - a_t) noise``, and the network is told t and asked for what was mixed. To make an image one
-starts from noise and undoes it. Song, Meng and Ermon (2021, arXiv 2010.02502, DDIM) do so in few steps, and without
-further chance. Network and schedules are MONAI's (``DiffusionModelUNet``, ``DDPMScheduler``, ``DDIMScheduler``).
+Ho, Jain and Abbeel (2020, arXiv 2006.11239) train a network to undo noise: an image ``x0`` is mixed with Gaussian
+noise, ``x_t = sqrt(a_t) x0 + sqrt(1 - a_t) noise``, and the network is told t and asked for what was mixed. To make an
+image one starts from noise and undoes it. Song, Meng and Ermon (2021, arXiv 2010.02502, DDIM) do so in few steps, and
+without further chance. Network and schedules are MONAI's (``DiffusionModelUNet``, ``DDPMScheduler``,
+``DDIMScheduler``).
 
-The condition is a label map (its one-hot channels beside the noisy image, as Palette, Saharia et al. 2022, lays an image
-beside it), a class (an embedding added to that of t), or nothing. Choices, all ours among the usual ones: the
+The condition is a label map (its one-hot channels beside the noisy image, as Palette, Saharia et al. 2022, lays an
+image beside it), a class (an embedding added to that of t), or nothing. Choices, all ours among the usual ones: the
 cosine schedule of Nichol and Dhariwal (2021), the velocity of Salimans and Ho (2022) as what is predicted, which
 stays defined where almost all is noise, and a running average of the weights.
 
-MONAI's DDIM scheduler lays T time steps out evenly from T - 1 to 0, (T - 1) / (n - 1) apart, while its ``step`` goes back by
-T // n. The two differ, grossly for few steps (of 2, the second is at t = 0 on an image that has the noise of
-t = 499). Here the steps are T // n apart, and n must divide T, so that both agree and the last one ends at the image.
+MONAI's DDIM scheduler lays n time steps out evenly from T - 1 to 0, (T - 1) / (n - 1) apart, while its ``step`` goes
+back by T // n. The two differ, grossly for few steps (of 2, the second is at t = 0 on an image that has the noise of
+t = 499). Here steps are T // n apart, and n must divide T, so that both agree and the last one ends at the image.
 """
 
 import math
@@ -80,8 +81,8 @@ class Config(BaseConfig):
             "smoke": {"image_size": 32, "channels": (8, 16), "blocks": 1, "attention": (False, False), "groups": 4,
                       "head_channels": 8, "timesteps": 20, "sampling_steps": 2, "batch_size": 4, "epochs": 1,
                       "learning_rate": 1e-3, "ema": 0.5},
-            "cpu": {"image_size": 64, "channels": (16, 32, 64), "blocks": 1, "attention": (False, False, False),
-                    "groups": 8, "head_channels": 32, "sampling_steps": 20, "batch_size": 8, "epochs": 20,
+            "cpu": {"image_size": 64, "patch": 2, "channels": (32, 64, 64), "blocks": 1,
+                    "attention": (False, False, False), "groups": 8, "head_channels": 32, "sampling_steps": 20, "batch_size": 8, "epochs": 20,
                     "learning_rate": 1e-3, "ema": 0.99},
             "gpu": {"epochs": 60},
             "paper": {},
@@ -93,8 +94,8 @@ def check_sampling(steps: int, timesteps: int, eta: float = 0.0) -> None:
     if steps < 1 or timesteps % steps:
         near = [n for n in range(1, timesteps + 1) if timesteps % n == 0]
         close = sorted(sorted(near, key=lambda n: abs(math.log(n / max(steps, 1))))[:4])
-        raise ConfigError(f"sampling_steps: {steps} does not divide timesteps, {timesteps}; {', '.join(map(str, close))} "
-                          "would")
+        raise ConfigError(f"sampling_steps: {steps} does not divide timesteps, {timesteps}; "
+                          f"{', '.join(map(str, close))} would")
     if not 0 <= eta <= 1:
         raise ConfigError(f"eta: {eta} does not lie between 0 and 1")
 
@@ -102,8 +103,8 @@ def check_sampling(steps: int, timesteps: int, eta: float = 0.0) -> None:
 class Diffusion(Method):
     """Masks, classes or nothing to images.
 
-    Trains on {"image": float32 (N, 1, S, S) in [-1, 1]} with "map": uint8 (N, S, S) or "label": int64 (N,) as the config's
-    ``condition`` says. One network, "U", one optimiser of that name, one loss.
+    Trains on {"image": float32 (N, 1, S, S) in [-1, 1]} with "map": uint8 (N, S, S) or "label": int64 (N,) as the
+    config's ``condition`` says. One network, "U", one optimiser of that name, one loss.
 
     Args:
         n_images: training images, from which the number of steps follows.
@@ -123,9 +124,9 @@ class Diffusion(Method):
         extra = c.labels if c.condition == "map" else 0
         with seeded(seed, self.name, "init"):
             self.networks = {"U": DiffusionModelUNet(
-                spatial_dims=2, in_channels=(1 + extra) * c.patch**2, out_channels=c.patch**2,
-                num_res_blocks=c.blocks, channels=c.channels, attention_levels=c.attention, norm_num_groups=c.groups, num_head_channels=c.head_channels,
-                num_class_embeds=c.classes if c.condition == "class" else None)}
+                spatial_dims=2, in_channels=(1 + extra) * c.patch**2, out_channels=c.patch**2, num_res_blocks=c.blocks,
+                channels=c.channels, attention_levels=c.attention, norm_num_groups=c.groups,
+                num_head_channels=c.head_channels, num_class_embeds=c.classes if c.condition == "class" else None)}
         schedule = {"num_train_timesteps": c.timesteps, "schedule": c.noise_schedule, "prediction_type": c.predict}
         self.forward_process, self.reverse = DDPMScheduler(**schedule), DDIMScheduler(**schedule)
         steps = max(1, math.ceil(c.epochs * n_images / c.batch_size))
@@ -182,8 +183,9 @@ class Diffusion(Method):
         """One image for each condition, by DDIM.
 
         Args:
-            condition: maps (N, S, S), classes (N,), or a number of images, as the config says. generator: draws the first
-                noise of all images at once, so that an image does not depend on the batch it is made in (with eta 0).
+            condition: maps (N, S, S), classes (N,), or a number of images, as the config says.
+            generator: draws the first noise of all images at once, so that an image does not depend on the batch it is
+                made in (with eta 0).
             batch: images in one pass. steps: of DDIM; the configuration's by default.
 
         Returns:
@@ -201,11 +203,9 @@ class Diffusion(Method):
         made = []
         with evaluating(self.networks):
             for index in torch.arange(n).split(batch):
-                part = {key: value[index] for key, value in given.items()}
-                for _, image, _ in self.denoise(first[index.to(first.device)].to(device), self.encode(part, device), later,
-                                                steps):
-                    pass
-                made.append(image)
+                given_here = self.encode({key: value[index] for key, value in given.items()}, device)
+                *_, last = self.denoise(first[index.to(first.device)].to(device), given_here, later, steps)
+                made.append(last[1])
         return torch.cat(made).float().clamp(-1, 1)
 
     @torch.no_grad()
@@ -235,7 +235,7 @@ class Diffusion(Method):
         if c.condition == "map":
             side = c.image_size
             if values.ndim != 3 or not len(values) or values.shape[1:] != (side, side):
-                raise DataError(f"maps: shape {tuple(values.shape)}; (N, {side}, {side}) with at least one map is wanted")
+                raise DataError(f"maps: shape {tuple(values.shape)}; (N, {side}, {side}), at least one, is wanted")
             return {"map": values}, len(values)
         if values.ndim != 1 or not len(values) or values.is_floating_point():
             raise DataError(f"classes: shape {tuple(values.shape)}, {values.dtype}; (N,) whole numbers are wanted")

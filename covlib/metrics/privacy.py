@@ -26,10 +26,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from covlib.errors import ConfigError, DataError
-from covlib.metrics.checks import finite
-from covlib.metrics.intervals import Interval, bootstrap, wilson
-from covlib.seeding import rng
+from covlib.metrics.intervals import Interval
 from covlib.tables import Table
 
 SIDE = 32  # pixels of the thumbnails that are compared

@@ -48,7 +48,8 @@ def measure_here(arm: str, profile: str, device="auto", steps: int = STEPS, repe
         seconds.append((long - short) / (trained.steps - _steps(arm, task, profile, steps)))
     began = time.perf_counter()
     made = synthesize(trained, task.conditions)
-    return {PER_STEP: max(statistics.median(seconds), 1e-6), "seconds_per_image": (time.perf_counter() - began) / len(made),
+    each = (time.perf_counter() - began) / len(made)
+    return {PER_STEP: max(statistics.median(seconds), 1e-6), "seconds_per_image": each,
             "peak_mb": _peak(device) - before, "parameters": float(trained.parameters)}
 
 

@@ -75,7 +75,8 @@ def owners_of(trained: Trained, part: Part) -> list[str]:
 # ---- fidelity and diversity ------------------------------------------------------------------------------------------
 
 
-def likeness(task: Task, made: Tensor, owners: list[str], config: Config, extractor, seed: int = 0) -> dict[str, Interval]:
+def likeness(task: Task, made: Tensor, owners: list[str], config: Config, extractor,
+             seed: int = 0) -> dict[str, Interval]:
     """FID, KID, precision, recall and MS-SSIM of synthetic images beside the test patients' real ones."""
     test = task.target("test")
     real, fake = extractor(test.lungs()), extractor(made)

@@ -168,6 +168,6 @@ def _enough(task: Task) -> Task:
     for name in PARTS:
         n = len(task.target(name))
         if n < FEWEST:
-            raise DataError(f"{task.slices.source}: {TASKS[task.kind]}: the part {name!r} has {n} image(s) to compare with;"
-                            f" at least {FEWEST} are wanted, give more patients")
+            raise DataError(f"{task.slices.source}: {TASKS[task.kind]}: the part {name!r} has {n} image(s) to compare "
+                            f"with; at least {FEWEST} are wanted, give more patients")
     return task

@@ -1,9 +1,9 @@
 """From a budget of seconds to trained methods and their synthetic images.
 
-A second is not a number that repeats: the same training takes longer on another machine, or while something else runs.
-So seconds are turned into steps by a recorded table of costs (``covlib sweep side_by_side-cost --collect`` writes it to
-data/results/studies), and training takes that many steps, on whatever machine. What it took there is in the run's times.
-Where a profile's costs were never recorded they are measured before training, and kept in the run's folder.
+A second is not a number that repeats: the same training takes longer on another machine, or while something else
+runs. So seconds are turned into steps by a recorded table of costs (``covlib sweep side_by_side-cost --collect`` writes
+it to data/results/studies), and training takes that many steps, on whatever machine. What it took there is in the run's
+times. Where a profile's costs were never recorded they are measured before training, and kept in the run's folder.
 """
 
 import itertools
@@ -114,7 +114,7 @@ class Trained:
 
 
 def parts(arm: str, task: Task, profile: str, seed: int = 0, device="cpu") -> dict[str, tuple[Method, dict]]:
-    """What is trained for an arm: key -> (method, its training data). The seconds are shared out evenly over the keys."""
+    """What is trained for an arm: key -> (method, its training data). Keys share the seconds evenly."""
     name, train = ENTRIES[arm].name, task.train
     if name == "diffusion":
         from covlib.baselines import diffusion
