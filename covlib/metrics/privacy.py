@@ -21,19 +21,27 @@ is no proof of privacy, and no such test is (differential privacy is a property 
 into a real slice) hide whose it was?
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
+from math import comb
 
 import numpy as np
 
-from covlib.metrics.intervals import Interval
+from covlib.errors import DataError
+from covlib.metrics.checks import finite
+from covlib.metrics.intervals import Interval, bootstrap, wilson
+from covlib.metrics.neighbours import FeatureSpace, PixelSpace, nearest
+from covlib.seeding import rng
 from covlib.tables import Table
 
-SIDE = 32  # pixels of the thumbnails that are compared
+BLOCK = 512  # rows of a table of distances that are held at a time
 COPY_QUANTILE = 0.01
 ALPHA = 0.05  # of one audit, shared out over its three tests
 TESTS = ("closer_to_train", "membership_auc", "near_copies")
-COPIES, TRACE, CLEAN, FEW = "copies training images", "training images leave a trace", "nothing found", "too few to tell"
+COPIES, TRACE = "copies training images", "training images leave a trace"
+CLEAN, FEW = "nothing found", "too few to tell"
 
 
 @dataclass(frozen=True)
@@ -103,41 +111,285 @@ def audit(synthetic, train, held_out, *, patients=None, held_out_patients=None, 
     Raises:
         DataError: shapes that do not belong together, NaN, or a patient on both sides.
     """
-    sets, features = _checked_sets(synthetic, train, held_out)
-    who = _patients(patients, held_out_patients, len(sets[1]), len(sets[2]))
-    if features:
-        reference = np.concatenate(sets[1:])
-        distances = lambda a, b: feature_distances(a, b, reference=reference)
-        unit = "standard deviations of the real images' features"
-    else:
-        distances, unit = pixel_distances, "1 - correlation of thumbnails"
-    return _audit(distances(sets[0], np.concatenate(sets[1:])), distances(np.concatenate(sets[1:]),
-                  np.concatenate(sets[1:])), who, len(sets[1]), made_from, space, unit, seed, permutations, n_boot)
+    made, real, n_train = *_checked_sets(synthetic, train, held_out), len(train)
+    who = _Patients(patients, held_out_patients, n_train, len(real) - n_train)
+    sources = _sources(made_from, len(made))
+    metric = FeatureSpace(real) if real.ndim == 2 else PixelSpace()
+    made, real = metric.prepare(made), metric.prepare(real)
+    found = _neighbours(metric, made, real, who, n_train, sources)
+    threshold = float(np.quantile(_between_patients(metric, real, who), COPY_QUANTILE))
+    near = found.by_patient <= threshold
+    chance, p, smallest = _permuted(found, near, who, permutations, seed)
+    groups = None if sources is None else [s or f"image {k}" for k, s in enumerate(sources)]
+    median = lambda values, by: bootstrap(values, np.median, seed, n_boot, groups=by)
+    reference = _nearest_rows(metric, real[n_train:], real[:n_train])[1]
+    return PrivacyAudit(
+        space, metric.unit, _verdict(p, smallest), _share(who.member[found.owner], groups, seed, n_boot), chance,
+        _attack(found.to_synthetic, who, seed, n_boot), _share(near[:, who.member].any(1), groups, seed, n_boot),
+        _share(near[:, ~who.member].any(1), groups, seed, n_boot), threshold,
+        f"1st percentile of the distances from each of {len(real)} real images to the nearest one of another patient",
+        median(found.distance, groups), median(found.to_held_out, groups), median(reference, who.number[n_train:]),
+        p, smallest, found.nearest, found.distance, reference, len(made), n_train, len(real) - n_train,
+        (int(who.member.sum()), int((~who.member).sum())))
+
+
+# ---- showing ---------------------------------------------------------------------------------------------------------
 
 
 def audit_table(audits: Sequence[PrivacyAudit] | dict[str, PrivacyAudit], title: str = "") -> Table:
     """One row an audit; with a dict its keys (generators, say) are the first column."""
-    raise NotImplementedError
+    named = isinstance(audits, dict)
+    rows, listed = [], list(audits.items()) if named else [(a.space, a) for a in audits]
+    if not listed:
+        raise DataError("audit_table: no audit given")
+    for name, a in listed:
+        star = lambda test, a=a: " *" if a.p[test] <= ALPHA / len(TESTS) else ""
+        rows.append([name, *([a.space] if named else []), a.membership_auc.text(2) + star("membership_auc"),
+                     f"{_per_cent(a.closer_to_train)}, chance {100 * a.closer_chance:.0f}{star('closer_to_train')}",
+                     f"{_per_cent(a.near_copies)}, others {100 * float(a.near_copies_held_out):.0f}"
+                     + star("near_copies"),
+                     f"{a.nearest_train.value:.2g}, real {a.real_to_train.value:.2g}",
+                     a.verdict if a.verdict in (CLEAN, FEW) else f"**{a.verdict}**"])
+    columns = [*(["generator", "compared in"] if named else ["compared in"]), "membership AUC",
+               "nearer to a training image (%)", "near copies (%)", "distance to training", "verdict"]
+    a = listed[0][1]
+    return Table(columns, rows, title=title, right=tuple(columns[1 + named : -1]), note=(
+        f"{a.n_synthetic} synthetic images; {a.n_train} real ones of {a.patients[0]} patients trained on, "
+        f"{a.n_held_out} of {a.patients[1]} held out. Brackets: 95 % (AUC: bootstrap over patients; shares: Wilson, or "
+        "bootstrap over source patients). Chance: with training and held-out patients dealt anew. Near copy: nearer to "
+        f"a training image than the {a.threshold_how}; others: the same for held-out images. Distance: median to the "
+        "nearest training image; real: of held-out images. * p at most 0.05 / 3 (permutation of patients), so one "
+        "honest generator in twenty is suspected. Nothing found is no proof of privacy."))
 
 
-def record(run, audits: dict[str, PrivacyAudit], prefix: str = "") -> None:
+def record(run, audits: dict[str, PrivacyAudit], prefix: str = "privacy_") -> None:
     """Keep the audits' numbers among a run's measurements: ``{prefix}{key}_membership_auc`` and so on."""
-    raise NotImplementedError
+    for key, a in audits.items():
+        name = prefix + re.sub(r"[^a-z0-9]+", "_", str(key).lower()).strip("_")
+        how = lambda test, a=a: f"{a.space}; permutation of patients, p = {a.p[test]:.3g}"
+        run.metric(f"{name}_membership_auc", a.membership_auc, how=how("membership_auc"))
+        run.metric(f"{name}_closer_to_train", a.closer_to_train,
+                   how=f"{how('closer_to_train')}; {a.closer_chance:.3f} by chance")
+        run.metric(f"{name}_near_copies", a.near_copies,
+                   how=f"{how('near_copies')}; nearer than {a.threshold:.3g} ({a.unit}), the {a.threshold_how}")
+        run.metric(f"{name}_near_copies_held_out", a.near_copies_held_out, how=f"{a.space}; of held-out images")
 
 
-# ---- distances -------------------------------------------------------------------------------------------------------
+def _per_cent(share: Interval) -> str:
+    return f"{100 * share.value:.0f} [{100 * share.low:.0f}, {100 * share.high:.0f}]"
 
 
-def pixel_distances(a, b, *, side: int = SIDE, mirrored: bool = True) -> np.ndarray:
-    """1 - correlation of thumbnails, float32 (n, m): 0 the same picture, 1 unrelated ones.
+# ---- neighbours ------------------------------------------------------------------------------------------------------
+
+
+class _Patients:
+    """Who is who among the real images. ``number``: (R,) of each image's patient; ``member``: (Q,) trained on;
+    ``names``: (Q,); ``images``: (Q,) how many each has."""
+
+    def __init__(self, train, held_out, n_train: int, n_held_out: int):
+        listed = []
+        for part, names, n in (("train", train, n_train), ("held-out", held_out, n_held_out)):
+            names = [f"{part} image {k}" for k in range(n)] if names is None else [str(name) for name in names]
+            if len(names) != n:
+                raise DataError(f"patients: {len(names)} names for {n} {part} images; one each is needed")
+            listed.append(names)
+        both = sorted(set(listed[0]) & set(listed[1]))
+        if both:
+            raise DataError(f"patients: {both[0]!r} is both trained on and held out ({len(both)} such); split by "
+                            "patient")
+        self.names, self.number = np.unique(listed[0] + listed[1], return_inverse=True)
+        self.member = np.zeros(len(self.names), bool)
+        self.member[self.number[:n_train]] = True
+        self.images = np.bincount(self.number)
+        self._order = np.argsort(self.number, kind="stable")
+        self._starts = np.concatenate([[0], np.cumsum(self.images)[:-1]])
+
+    def nearest(self, table: np.ndarray) -> np.ndarray:
+        """(n, R) distances to images as (n, Q) distances to the nearest image of each patient."""
+        return np.minimum.reduceat(table[:, self._order], self._starts, axis=1)
+
+
+@dataclass
+class _Neighbours:
+    """by_patient: distance of each synthetic image to the nearest image of each patient (N, Q). owner: the nearest
+    patient. nearest, distance: of the nearest training image; to_held_out: distance to the nearest held-out one.
+    to_synthetic: (R,) distance of each real image to the nearest synthetic one."""
+
+    by_patient: np.ndarray
+    owner: np.ndarray
+    nearest: np.ndarray
+    distance: np.ndarray
+    to_held_out: np.ndarray
+    to_synthetic: np.ndarray
+
+
+def _neighbours(metric, made, real, who: _Patients, n_train: int, sources) -> _Neighbours:
+    by_patient, rows, train, held = [], [], [], []
+    to_synthetic = np.full(len(real), np.inf, np.float32)
+    for i in range(0, len(made), BLOCK):
+        table = metric.distance(made[i : i + BLOCK], real)
+        if sources is not None:
+            own = np.array(sources[i : i + BLOCK])[:, None] == who.names[None]
+            table = np.where(own[:, who.number], np.inf, table)
+        by_patient.append(who.nearest(table))
+        rows.append(table[:, :n_train].argmin(1))
+        train.append(table[:, :n_train].min(1))
+        held.append(table[:, n_train:].min(1))
+        to_synthetic = np.minimum(to_synthetic, table.min(0))
+    by_patient, rows, train, held = map(np.concatenate, (by_patient, rows, train, held))
+    if not (np.isfinite(train).all() and np.isfinite(held).all() and np.isfinite(to_synthetic).all()):
+        raise DataError("made_from: leaves a synthetic image without training or held-out patients to compare with, or "
+                        "a real one without synthetic images; more source patients are needed")
+    return _Neighbours(by_patient, by_patient.argmin(1), rows, train, held, to_synthetic)
+
+
+def _nearest_rows(metric, queries: np.ndarray, gallery: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Row of the nearest one in ``gallery`` for each query, and the distance."""
+    tables = [metric.distance(queries[i : i + BLOCK], gallery) for i in range(0, len(queries), BLOCK)]
+    return np.concatenate([t.argmin(1) for t in tables]), np.concatenate([t.min(1) for t in tables])
+
+
+def _between_patients(metric, real: np.ndarray, who: _Patients) -> np.ndarray:
+    """Distance of each real image to the nearest one of another patient."""
+    parts = []
+    for i in range(0, len(real), BLOCK):
+        table = metric.distance(real[i : i + BLOCK], real)
+        parts.append(np.where(who.number[i : i + BLOCK, None] == who.number[None], np.inf, table).min(1))
+    return np.concatenate(parts)
+
+
+# ---- tests -----------------------------------------------------------------------------------------------------------
+
+
+def _permuted(found: _Neighbours, near: np.ndarray, who: _Patients, permutations: int, seed: int):
+    """Each test's one-sided p-value with the labels "trained on" dealt anew to patients.
+
+    Returns:
+        mean of ``closer_to_train`` over the deals, {test: p}, the smallest p-value that can be had.
+    """
+    deals, exact = _deals(who.member, permutations, seed)
+    here, dealt = (_statistics(found, near, who, members) for members in (who.member[None], deals))
+    extra = 0 if exact else 1  # the deal as it was belongs to the sample
+    p = {name: float(((dealt[name] >= here[name] - 1e-9).sum() + extra) / (len(deals) + extra)) for name in TESTS}
+    return float(dealt["closer_to_train"].mean()), p, 1 / (len(deals) + extra)
+
+
+def _deals(member: np.ndarray, permutations: int, seed: int) -> tuple[np.ndarray, bool]:
+    """(n, Q) ways to call equally many patients trained on: all there are, or ``permutations`` drawn at random."""
+    patients, k = len(member), int(member.sum())
+    deals = np.zeros((min(permutations, comb(patients, k)), patients), bool)
+    exact = comb(patients, k) <= permutations
+    draw = rng(seed, "privacy permutation")
+    ways = combinations(range(patients), k) if exact else (draw.permutation(patients)[:k] for _ in deals)
+    for row, chosen in zip(deals, ways, strict=True):
+        row[list(chosen)] = True
+    return deals, exact
+
+
+def _statistics(found: _Neighbours, near: np.ndarray, who: _Patients, members: np.ndarray) -> dict[str, np.ndarray]:
+    """The three tests' statistics for each row of ``members`` (n, Q): larger is more suspicious."""
+    from scipy.stats import rankdata
+
+    members = members.astype(np.float64)
+    owned = np.bincount(found.owner, minlength=len(who.names)) / len(found.owner)
+    ranks = np.bincount(who.number, rankdata(-found.to_synthetic))
+    inside = members @ who.images
+    area = (members @ ranks - inside * (inside + 1) / 2) / (inside * (len(who.number) - inside))
+    touching = near[near.any(1)].astype(np.float64)
+    copies = ((touching @ members.T > 0).sum(0) - (touching @ (1 - members).T > 0).sum(0)) / len(near)
+    return {"closer_to_train": members @ owned, "membership_auc": area, "near_copies": copies}
+
+
+def _verdict(p: dict[str, float], smallest: float) -> str:
+    level = ALPHA / len(TESTS)
+    if smallest > level:
+        return FEW
+    if p["near_copies"] <= level:
+        return COPIES
+    return TRACE if min(p.values()) <= level else CLEAN
+
+
+def _attack(to_synthetic: np.ndarray, who: _Patients, seed: int, n_boot: int) -> Interval:
+    """AUC of "trained on" by nearness to the synthetic set, bootstrap over patients."""
+    from scipy.stats import rankdata
+
+    def area(labels: np.ndarray, scores: np.ndarray) -> float:
+        positives = int(labels.sum())
+        if positives in (0, len(labels)):
+            raise DataError("membership: one kind only")
+        ranks = rankdata(scores)[labels == 1].sum()
+        return float((ranks - positives * (positives + 1) / 2) / (positives * (len(labels) - positives)))
+
+    labels = who.member[who.number].astype(np.int64)
+    return bootstrap((labels, -to_synthetic.astype(np.float64)), area, seed, n_boot, groups=who.number)
+
+
+def _share(hits: np.ndarray, groups, seed: int, n_boot: int) -> Interval:
+    if groups is None or len(set(groups)) == len(hits):
+        return wilson(int(hits.sum()), len(hits))
+    return bootstrap(hits.astype(float), np.mean, seed, n_boot, groups=groups)
+
+
+def _checked_sets(synthetic, train, held_out) -> tuple[np.ndarray, np.ndarray]:
+    """Synthetic images or features, and the real ones, trained on first."""
+    named = {"synthetic": synthetic, "train": train, "held_out": held_out}
+    arrays = {name: finite(name, values) for name, values in named.items()}
+    for name, array in arrays.items():
+        if array.ndim not in (2, 3, 4) or array.shape[1:] != arrays["synthetic"].shape[1:]:
+            raise DataError(f"{name}: has shape {array.shape}, synthetic {arrays['synthetic'].shape}; images "
+                            "(N, 1, H, W) or features (N, D) of one kind are needed")
+        if len(array) < 2:
+            raise DataError(f"{name}: holds {len(array)} image; at least 2 are needed")
+    return arrays["synthetic"], np.concatenate([arrays["train"], arrays["held_out"]])
+
+
+def _sources(made_from, n: int) -> list[str] | None:
+    if made_from is None:
+        return None
+    if len(made_from) != n:
+        raise DataError(f"made_from: {len(made_from)} patients for {n} synthetic images; one each (or \"\") is needed")
+    return ["" if source is None else str(source) for source in made_from]
+
+
+# ---- whose picture was it? -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Attack:
+    """How often the nearest real image gives a synthetic one's source away.
+
+    Attributes:
+        image, patient: share whose nearest real image is the source, or of the source's patient (Wilson interval, each
+            synthetic image counted as independent). chance_image, chance_patient: of a guess at random.
+        nearest: row of the nearest real image, (N,). similarity: its cosine. n_gallery: real images to choose from.
+    """
+
+    image: Interval
+    patient: Interval
+    chance_image: float
+    chance_patient: float
+    nearest: np.ndarray
+    similarity: np.ndarray
+    n_gallery: int
+
+
+def reidentify(synthetic, sources, gallery, patients) -> Attack:
+    """An attacker who holds real images takes the nearest one for the source of each synthetic image.
 
     Args:
-        a, b: (n, 1, H, W) or (n, H, W), of any size. mirrored: the smaller of the two, left-right mirrored or not.
+        synthetic: (N, ...) images or features; gallery: (M, ...) the same kind, of real images.
+        sources: (N,) row of ``gallery`` that each synthetic image was made from. patients: (M,) of the real images.
     """
-    raise NotImplementedError
-
-
-def feature_distances(a, b, *, reference=None) -> np.ndarray:
-    """Root mean square difference of features, each divided by its standard deviation in ``reference`` (``b`` if
-    None), float32 (n, m)."""
-    raise NotImplementedError
+    sources, patients = np.asarray(sources), np.asarray(patients)
+    if sources.shape != (len(synthetic),) or patients.shape != (len(gallery),):
+        raise DataError(f"reidentify: {sources.shape} sources for {len(synthetic)} images, {patients.shape} patients "
+                        f"for {len(gallery)} real ones; one each is wanted")
+    if sources.min() < 0 or sources.max() >= len(gallery):
+        raise DataError(f"reidentify: sources run from {sources.min()} to {sources.max()}, the real images have rows 0 "
+                        f"to {len(gallery) - 1}")
+    found, similarity = nearest(synthetic, gallery)
+    n = len(found)
+    same = patients[None, :] == patients[sources][:, None]
+    return Attack(wilson(int((found == sources).sum()), n),
+                  wilson(int((patients[found] == patients[sources]).sum()), n), 1 / len(gallery),
+                  float(same.mean()), found, similarity, len(gallery))

@@ -23,6 +23,7 @@ from covlib.data.scans import window
 from covlib.data.splits import Split, split_by_patient
 from covlib.errors import ConfigError, DataError
 from covlib.metrics import intervals
+from covlib.metrics.neighbours import nearest
 from covlib.papers import cgan3d_noise as noise
 from covlib.papers.cgan3d import CGAN3D, TASKS, Config, condition_of, restore, train
 from covlib.papers.cgan3d_scores import compare
@@ -379,10 +380,7 @@ def litres(case: Case) -> tuple[float, float]:
 
 def nearest_training(volumes: np.ndarray, training: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """For coarse volumes (n, Z, Y, X): the number of the most similar training volume, and the correlation with it."""
-    flat = [v.reshape(len(v), -1).astype(np.float64) for v in (volumes, training)]
-    a, b = ((v - v.mean(1, keepdims=True)) / np.maximum(v.std(1, keepdims=True), 1e-9) for v in flat)
-    similar = a @ b.T / a.shape[1]
-    return similar.argmax(1), similar.max(1)
+    return nearest(volumes, training)
 
 
 def as_json(rows: list[dict]) -> str:

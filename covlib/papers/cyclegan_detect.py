@@ -24,6 +24,7 @@ from covlib.judges.bagging import BaggedTrees
 from covlib.methods import seeded
 from covlib.metrics import classification
 from covlib.metrics.intervals import Interval, bootstrap, wilson
+from covlib.metrics.privacy import Attack, reidentify
 from covlib.papers.cyclegan import CycleGAN, check_images
 from covlib.papers.cyclegan_config import ARMS, STOPPING, TARGET, Config
 from covlib.seeding import derive, torch_generator
@@ -332,68 +333,6 @@ def auc_gain(real: Result, added: Result, *, seed: int = 0) -> Interval:
 
 
 # ---- anonymity -------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Attack:
-    """How often the nearest real image gives a synthetic one's source away.
-
-    Attributes:
-        image, patient: share whose nearest real image is the source, or of the source's patient (Wilson interval, each
-            synthetic image counted as independent). chance_image, chance_patient: of a guess at random.
-        nearest: row of the nearest real image, (N,). similarity: its cosine. n_gallery: real images to choose from.
-    """
-
-    image: Interval
-    patient: Interval
-    chance_image: float
-    chance_patient: float
-    nearest: np.ndarray
-    similarity: np.ndarray
-    n_gallery: int
-
-
-def nearest(queries, gallery, block: int = 1024) -> tuple[np.ndarray, np.ndarray]:
-    """The most similar row of ``gallery`` for each query: cosine of the values less their own mean.
-
-    Args:
-        queries, gallery: (N, ...), (M, ...): images (the cosine is then the correlation over pixels) or features.
-
-    Returns:
-        index int64 (N,) and cosine float32 (N,).
-    """
-    def unit(x):
-        x = torch.as_tensor(np.asarray(x)).float().flatten(1)
-        x = x - x.mean(1, keepdim=True)
-        return x / x.norm(dim=1, keepdim=True).clamp_min(1e-12)
-
-    if not len(queries) or not len(gallery):
-        raise DataError(f"nearest: {len(queries)} queries, {len(gallery)} real images; at least one each is wanted")
-    known = unit(gallery)
-    best = [(unit(queries[i : i + block]) @ known.T).max(1) for i in range(0, len(queries), block)]
-    return torch.cat([b.indices for b in best]).numpy(), torch.cat([b.values for b in best]).numpy()
-
-
-def reidentify(synthetic, sources, gallery, patients) -> Attack:
-    """An attacker who holds real images takes the nearest one for the source of each synthetic image.
-
-    Args:
-        synthetic: (N, ...) images or features; gallery: (M, ...) the same kind, of real images.
-        sources: (N,) row of ``gallery`` that each synthetic image was made from. patients: (M,) of the real images.
-    """
-    sources, patients = np.asarray(sources), np.asarray(patients)
-    if sources.shape != (len(synthetic),) or patients.shape != (len(gallery),):
-        raise DataError(f"reidentify: {sources.shape} sources for {len(synthetic)} images, {patients.shape} patients "
-                        f"for {len(gallery)} real ones; one each is wanted")
-    if sources.min() < 0 or sources.max() >= len(gallery):
-        raise DataError(f"reidentify: sources run from {sources.min()} to {sources.max()}, the real images have rows 0 "
-                        f"to {len(gallery) - 1}")
-    found, similarity = nearest(synthetic, gallery)
-    n = len(found)
-    same = patients[None, :] == patients[sources][:, None]
-    return Attack(wilson(int((found == sources).sum()), n),
-                  wilson(int((patients[found] == patients[sources]).sum()), n), 1 / len(gallery),
-                  float(same.mean()), found, similarity, len(gallery))
 
 
 def attack_both(method: CycleGAN, images: Tensor, patients, features: Callable,

@@ -24,6 +24,7 @@ from covlib.data.splits import Split
 from covlib.errors import ConfigError
 from covlib.judges import classifiers
 from covlib.methods import Method, OptimizerSpec, Stage, Step, seeded
+from covlib.metrics.neighbours import nearest
 from covlib.nets import init_normal, layer_shapes
 from covlib.seeding import derive, torch_generator
 from covlib.training import FitResult, fit, resolve_device
@@ -342,10 +343,4 @@ def nearest_training(images: Tensor, train: Tensor) -> tuple[np.ndarray, np.ndar
     Returns:
         index int64 (N,) into ``train``, and correlation float32 (N,) in [-1, 1].
     """
-    def unit(x: Tensor) -> Tensor:
-        x = x.flatten(1) - x.flatten(1).mean(1, keepdim=True)
-        return x / x.norm(dim=1, keepdim=True).clamp_min(1e-12)
-
-    similarity = torch.maximum(unit(images) @ unit(train).T, unit(images.flip(-1)) @ unit(train).T)
-    best = similarity.max(1)
-    return best.indices.numpy(), best.values.numpy()
+    return nearest(images, train, mirrored=True)

@@ -11,6 +11,7 @@ from covlib.errors import ConfigError, DataError
 from covlib.judges import classifiers
 from covlib.judges.bagging import BaggedTrees
 from covlib.metrics import classification
+from covlib.metrics.privacy import nearest, reidentify
 from covlib.papers.cyclegan import Config, CycleGAN
 from covlib.papers.cyclegan_detect import (
     ARMS,
@@ -21,9 +22,7 @@ from covlib.papers.cyclegan_detect import (
     build_detector,
     make_split,
     make_tasks,
-    nearest,
     real_against_added,
-    reidentify,
     run_arm,
     score,
     score_at_specificity,
