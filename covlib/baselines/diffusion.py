@@ -82,8 +82,8 @@ class Config(BaseConfig):
                       "head_channels": 8, "timesteps": 20, "sampling_steps": 2, "batch_size": 4, "epochs": 1,
                       "learning_rate": 1e-3, "ema": 0.5},
             "cpu": {"image_size": 64, "patch": 2, "channels": (32, 64, 64), "blocks": 1,
-                    "attention": (False, False, False), "groups": 8, "head_channels": 32, "sampling_steps": 20, "batch_size": 8, "epochs": 20,
-                    "learning_rate": 1e-3, "ema": 0.99},
+                    "attention": (False, False, False), "groups": 8, "head_channels": 32, "sampling_steps": 20,
+                    "batch_size": 8, "epochs": 20, "learning_rate": 1e-3, "ema": 0.99},
             "gpu": {"epochs": 60},
             "paper": {},
         }

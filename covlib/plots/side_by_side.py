@@ -28,8 +28,9 @@ def comparison(tasks: dict, measures: dict, *, reference: str = "real", controls
     """Tasks below each other, measures beside each other: a dot and its 95 % interval for every method.
 
     Args:
-        tasks: task -> {method: {measure: Interval}}; a measure may be missing. measures: measure -> (heading, "lower" or
-            "higher" or "", what is better). reference: methods whose name begins so are blue, and their value is a
+        tasks: task -> {method: {measure: Interval}}; a measure may be missing.
+        measures: measure -> (heading, "lower", "higher" or "": what is better).
+        reference: methods whose name begins so are blue, and their value is a
             dashed line through the panel. controls: names of methods drawn in grey.
     """
     if not tasks or not all(tasks.values()):
@@ -50,7 +51,8 @@ def comparison(tasks: dict, measures: dict, *, reference: str = "real", controls
             said = f"{heading} " + {"lower": "\N{DOWNWARDS ARROW}", "higher": "\N{UPWARDS ARROW}"}.get(better, "")
             inch_text(figure, left + c * (width + gap), top - 0.06, said, size=SMALL)
         for k, method in enumerate(names[task]):
-            inch_text(figure, left - 0.08, top + PITCH * (k + 0.5), wrap(method, 18), size=SMALL, ha="right", va="center")
+            middle = top + PITCH * (k + 0.5)
+            inch_text(figure, left - 0.08, middle, wrap(method, 18), size=SMALL, ha="right", va="center")
         top += height + FOOT_ROOM
     said = "Line: 95 % interval. Dashed: real images in the synthetic ones' place. Arrow: what is better."
     footnote(figure, " ".join(t for t in (said, note) if t))

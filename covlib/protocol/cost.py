@@ -1,9 +1,10 @@
 """What a step of an arm's training costs here: seconds, memory, parameters; ``covlib sweep side_by_side-cost``.
 
 Time does not depend on what the images show, so random images and masks of the right size do, and no patient is
-needed. Training runs through the method's whole schedule, shortened, twice: with n and with 2n steps. The difference
-over n is the cost of a step, without what every training pays once. Memory is the process's largest resident set less
-what it had before the method was built (on a GPU, the largest allocation), so each arm has a process of its own.
+needed. Training runs through the method's whole schedule, shortened, three times: to warm up, with n and with 2n
+steps. The difference over n is the cost of a step, without what every training pays once. Memory is the process's
+largest resident set less what it had before the method was built (on a GPU, the largest allocation), so each arm has a
+process of its own.
 """
 
 import statistics
@@ -17,6 +18,7 @@ import torch
 
 from covlib.data.case import SliceSet
 from covlib.data.splits import Split
+from covlib.errors import TrainingError
 from covlib.protocol.settings import ENTRIES, TARGET, Config
 from covlib.protocol.tasks import Part, Task
 from covlib.protocol.training import PER_STEP, Trained, in_new_process, parts, synthesize, with_steps
@@ -24,7 +26,7 @@ from covlib.seeding import torch_generator
 from covlib.training import fit, resolve_device
 
 IMAGES = 16
-STEPS = 30  # n
+STEPS = 24  # n
 REPEATS = 1  # of the pair of trainings; the study repeats the whole with several seeds
 
 
@@ -41,16 +43,20 @@ def measure_here(arm: str, profile: str, device="auto", steps: int = STEPS, repe
     task = random_task(ENTRIES[arm].task, config)
     parts(arm, task, profile, 0, device)  # its imports are not its training's memory
     before = _peak(device)
+    _timed(arm, task, profile, device, steps)
     seconds, trained = [], None
     for _ in range(repeats):
-        short, _ = _timed(arm, task, profile, device, steps)
+        short, first = _timed(arm, task, profile, device, steps)
         long, trained = _timed(arm, task, profile, device, 2 * steps)
-        seconds.append((long - short) / (trained.steps - _steps(arm, task, profile, steps)))
+        seconds.append((long - short) / (trained.steps - first.steps))
+    synthesize(trained, task.conditions)
     began = time.perf_counter()
     made = synthesize(trained, task.conditions)
     each = (time.perf_counter() - began) / len(made)
-    return {PER_STEP: max(statistics.median(seconds), 1e-6), "seconds_per_image": each,
-            "peak_mb": _peak(device) - before, "parameters": float(trained.parameters)}
+    if statistics.median(seconds) <= 0:
+        raise TrainingError(f"cost of {arm}: {2 * steps} steps took no longer than {steps}; measure on an idle machine")
+    return {PER_STEP: statistics.median(seconds), "seconds_per_image": each, "peak_mb": _peak(device) - before,
+            "parameters": float(trained.parameters)}
 
 
 def random_task(kind: str, config: Config) -> Task:
@@ -68,11 +74,6 @@ def random_task(kind: str, config: Config) -> Task:
     slices = SliceSet(images.numpy(), names, names)
     split = Split(*(np.arange(IMAGES) for _ in range(3)))
     return Task(kind, part, part, part, slices, split, () if kind == "mask" else ("normal", TARGET))
-
-
-def _steps(arm: str, task: Task, profile: str, steps: int) -> int:
-    built = parts(arm, task, profile)
-    return sum(s.steps for method, _ in built.values() for s in with_steps(method.stages, max(1, steps // len(built))))
 
 
 def _timed(arm: str, task: Task, profile: str, device, steps: int) -> tuple[float, Trained]:

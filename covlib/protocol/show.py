@@ -144,12 +144,13 @@ def complete(found: Scores, part: Part) -> Tensor:
 # ---- sampling steps of the diffusion model ---------------------------------------------------------------------------
 
 
-def sampling_study(trained: Trained, steps, extractor, *, images: int = 48, folds: int = 10, seed: int = 0) -> list[dict]:
+def sampling_study(trained: Trained, steps, extractor, *, images: int = 48, folds: int = 10,
+                   seed: int = 0) -> list[dict]:
     """The trained diffusion model asked for the same images in fewer and more steps.
 
     Returns:
-        One dict a number of steps: "steps", "fid" (an Interval, to the test patients), "seconds" (of one image, here and
-        now: it does not repeat), "images".
+        One dict a number of steps: "steps", "fid" (an Interval, to the test patients), "seconds" (of one image, here
+        and now: it does not repeat), "images".
     """
     from covlib.metrics.intervals import jackknife
 
