@@ -2,6 +2,7 @@
 
 import time
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -11,7 +12,7 @@ from covlib.metrics import generative
 from covlib.metrics.intervals import Interval
 from covlib.plots import side_by_side as figures
 from covlib.protocol.scores import NEIGHBOURS, Scores
-from covlib.protocol.settings import ENTRIES, TASKS, Config
+from covlib.protocol.settings import ENTRIES, TARGET, TASKS, Config
 from covlib.protocol.tasks import Part, Task
 from covlib.protocol.training import PER_STEP, Trained, steps_for, synthesize
 from covlib.runs import show_value
@@ -183,3 +184,26 @@ def path(trained: Trained, index: int = 0, columns: int = 6, seed: int = 0) -> t
     rows = {"what is left": torch.cat([steps[k][1] for k in shown]).cpu().clamp(-1, 1),
             "what it expects": torch.cat([steps[k][2] for k in shown]).cpu().clamp(-1, 1)}
     return rows, [f"t = {steps[k][0]}" for k in shown]
+
+
+# ---- to take home ----------------------------------------------------------------------------------------------------
+
+
+def export(run, trained: Trained, found: Scores):
+    """Write an arm's synthetic images with masks, labels and source patients to ``run.out``/synthetic."""
+    task, part, entry = trained.task, trained.task.conditions, ENTRIES[trained.arm]
+    made_by = f"{entry.title} ({TASKS[task.kind]}), {trained.steps} steps"
+    if task.kind == "mask":
+        maps = part.maps.numpy()
+        return run.export({TARGET: complete(found, part)}, method=made_by, patients=list(part.patients),
+                          lung=(maps > 0).astype(np.uint8), infection=np.where(maps > 1, maps - 1, 0).astype(np.uint8),
+                          hu_window=task.hu_window,
+                          limits="Lungs made by a network, everything around them copied from the source slice: as "
+                                 "private as that slice. Not for diagnosis.")
+    if task.kind == "translate":
+        sources = part.subset(part.labels == 0)
+        return run.export({TARGET: found.images}, method=made_by, patients=list(sources.patients),
+                          limits="Translated from real X-rays, whose anatomy they keep: as private as those. Not for "
+                                 "diagnosis.")
+    images = {name: found.images[part.labels == k] for k, name in enumerate(task.classes)}
+    return run.export(images, method=made_by)

@@ -119,17 +119,18 @@ def test_other_conditions(condition, given):
     assert made.shape == (3, 1, 32, 32)
 
 
-def test_all_weights_learn_but_what_starts_at_zero():
+def test_all_weights_learn():
     method = Diffusion(small(condition="class"), 8)
     batch = {"image": paired(4)["image"], "label": torch.tensor([0, 1, 0, 1])}
-    torch.nn.init.normal_(method.networks["U"].out[2].conv.weight)
+    for weight in method.networks["U"].parameters():  # MONAI starts some layers at zero, which stops what is below
+        if weight.ndim > 1 and not weight.any():
+            torch.nn.init.normal_(weight, std=0.1)
     reached = gradients(method, batch)
-    assert list(reached) == ["U"] and sum(touched(reached["U"], "U")) > 0.8 * len(reached["U"])
-    assert any(v is not None and v.abs().sum() > 0 for k, v in reached["U"].items() if "class_embedding" in k)
+    assert list(reached) == ["U"] and all(touched(reached["U"], "U"))
 
 
 def test_training_learns_the_maps_greys(tmp_path):
-    config = small(image_size=32, channels=(16, 32), groups=8, batch_size=8, epochs=60, learning_rate=2e-3, augment=False,
+    config = small(channels=(16, 32), groups=8, batch_size=8, epochs=60, learning_rate=2e-3, augment=False,
                    patch=2, sampling_steps=10, ema=0.9)
     data = paired(16)
     results, images = [], []
