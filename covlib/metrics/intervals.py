@@ -105,7 +105,7 @@ def bootstrap(values, statistic: Callable = np.mean, seed: int = 0, n_boot: int 
 
 
 def jackknife(values: tuple, statistic: Callable, groups: tuple, folds: int = 10, seed: int = 0,
-              level: float = 0.95) -> Interval:
+              level: float = 0.95, bounds: tuple[float, float] = (-math.inf, math.inf)) -> Interval:
     """Interval of a statistic of several sets by leaving out a fold of patients at a time (delete-a-group jackknife,
     Shao and Tu 1995, chapter 2; Student t with folds - 1 degrees of freedom).
 
@@ -115,10 +115,10 @@ def jackknife(values: tuple, statistic: Callable, groups: tuple, folds: int = 10
     Args:
         values: arrays, each with images along its first axis. statistic: called with the arrays, gives one number.
         groups: for each array the patient of each image. Equal names in two sets are one patient.
-        folds: as many as there are groups at most; at least 3.
+        folds: as many as there are groups at most; at least 3. bounds: what the statistic can be; ends are cut there.
 
     Returns:
-        The statistic of the whole sets with its interval, which may reach beyond what the statistic can be.
+        The statistic of the whole sets with its interval.
     """
     _check_level(level)
     arrays, names = [finite("values", v) for v in values], [np.asarray([str(x) for x in g]) for g in groups]
@@ -141,7 +141,8 @@ def jackknife(values: tuple, statistic: Callable, groups: tuple, folds: int = 10
     from scipy import stats
 
     half = stats.t.ppf((1 + level) / 2, folds - 1) * math.sqrt((folds - 1) / folds * ((each - each.mean()) ** 2).sum())
-    return Interval(value, value - half, value + half, len(known),
+    low, high = max(bounds[0], value - half), min(bounds[1], value + half)
+    return Interval(value, low, high, len(known),
                     f"jackknife of {folds} folds of {len(known)} groups, Student t, {100 * level:g} %")
 
 

@@ -8,6 +8,7 @@
 * Privacy: ``covlib.metrics.privacy.audit`` in pixels, training patients against test patients.
 """
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -81,10 +82,10 @@ def likeness(task: Task, made: Tensor, owners: list[str], config: Config, extrac
     test = task.target("test")
     real, fake = extractor(test.lungs()), extractor(made)
     by = (test.patients, owners)
-    leave = lambda statistic: jackknife((real, fake), statistic, by, config.folds, seed)
-    found = {"fid": leave(generative.fid), "kid": generative.kid(real, fake, seed=seed)}
+    leave = lambda statistic, most: jackknife((real, fake), statistic, by, config.folds, seed, bounds=(0.0, most))
+    found = {"fid": leave(generative.fid, math.inf), "kid": generative.kid(real, fake, seed=seed)}
     near = lambda name: lambda a, b: getattr(generative.precision_recall(a, b, NEIGHBOURS), name)
-    found |= {name: leave(near(name)) for name in ("precision", "recall")}
+    found |= {name: leave(near(name), 1.0) for name in ("precision", "recall")}
     found["ms_ssim"] = pair_similarity(made, owners, config.pairs, seed)
     return found
 
