@@ -236,6 +236,13 @@ def _translate(given) -> None:
                                         batch=given.batch, precision=given.precision))
 
 
+def _export(given) -> None:
+    from covlib.data import takehome
+
+    print(takehome.export_run(given.run, given.to, form=given.format, licence=given.licence,
+                              fractions=tuple(given.split), seed=given.seed))
+
+
 def _volume(given) -> None:
     from covlib.papers.cgan3d_noise import NoiseModel
 
@@ -280,6 +287,7 @@ def _parser() -> _Parser:
     bench.add_argument("--json", metavar="FILE", help="write the rows there too")
     _add_translate(commands)
     _add_volume(commands)
+    _add_export(commands)
     book = _add(commands, "book", _book, "build the HTML book (does not run anything)")
     book.add_argument("--runs", metavar="DIR", help="take executed chapters from DIR/CHAPTER; default: those in book/")
     book.add_argument("--out", metavar="DIR", default="_build", help="where to build (default: _build)")
@@ -345,6 +353,18 @@ def _add_volume(commands) -> None:
     volume.add_argument("--seed", type=int, default=0, metavar="N", help="which volume (default 0)")
     volume.add_argument("--overlap", type=int, metavar="VOXELS", help="of neighbouring blocks (default: the run's)")
     volume.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
+
+
+def _add_export(commands) -> None:
+    export = _add(commands, "export", _export, "write a run's synthetic images as a data set with masks, splits, "
+                  "provenance and datasheet, for ImageFolder, MONAI, nnU-Net or a PACS")
+    export.add_argument("run", metavar="RUN", help="the folder a chapter was run into")
+    export.add_argument("--to", required=True, metavar="DIR", help="a new folder; for nnU-Net, DatasetXXX_NAME")
+    export.add_argument("--format", default="png", help="png (default), nifti (nnU-Net v2), dicom-sc")
+    export.add_argument("--licence", default="", metavar="TEXT", help="of the data set (default: what the data allow)")
+    export.add_argument("--split", type=float, nargs=3, default=(0.7, 0.1, 0.2), metavar=("TRAIN", "VAL", "TEST"),
+                        help="shares, by source patient (default 0.7 0.1 0.2)")
+    export.add_argument("--seed", type=int, default=0, metavar="N", help="of the split (default 0)")
 
 
 def _add_data(commands) -> None:

@@ -16,6 +16,7 @@ from PIL import Image
 
 from covlib.data.atomic import atomic_folder
 from covlib.data.case import Case, SliceSet
+from covlib.data.marks import WORD, png_text
 from covlib.data.scans import unwindow, write_case
 from covlib.errors import DataError
 
@@ -157,14 +158,15 @@ def _write_png(folder: Path, images, masks, names, kinds, form: str) -> list[str
 
 def _save(path: Path, array: np.ndarray) -> None:
     path.parent.mkdir(exist_ok=True)
-    Image.fromarray(array).save(path)
+    Image.fromarray(array).save(path, pnginfo=png_text())
 
 
 def _write_nifti(folder: Path, images, masks, names, hu_window) -> list[str]:
     for k, name in enumerate(names):
         hu = np.rint(unwindow(images[k].astype(np.float64), *hu_window)).astype(np.int16)
         part = {key: None if mask is None else mask[k : k + 1] for key, mask in masks.items()}
-        write_case(Case(name, hu[None], (1.0, 1.0, 1.0), part["lung_mask"], part["class_mask"]), folder / name)
+        case = Case(name, hu[None], (1.0, 1.0, 1.0), part["lung_mask"], part["class_mask"], meta={"intent": WORD})
+        write_case(case, folder / name)
     return list(names)
 
 

@@ -34,14 +34,14 @@ def affine_of(spacing, origin) -> np.ndarray:
 
 @contextmanager
 def nifti_map(path, shape: tuple[int, int, int], spacing, origin=None, *,
-              text: str = IMAGE_TEXT) -> Iterator[np.memmap]:
+              text: str = IMAGE_TEXT, intent: str = "") -> Iterator[np.memmap]:
     """A new NIfTI file of int16 HU as a memory map (Z, Y, X), air at first; it appears whole when the block ends well.
 
     Args:
         path: ending in .nii, or in .nii.gz: then it is packed at the end, through a small buffer.
         spacing: mm between voxel centres along (z, y, x). origin: mm of voxel (0, 0, 0) in R+ A+ S+ as (z, y, x); by
             default the volume's middle is at 0.
-        text: of the header's description; the default says that the numbers are HU.
+        text: of the header's description; the default says that the numbers are HU. intent: of its intent_name.
 
     Raises:
         DataError: another ending, a shape or spacing that is none, or a file that cannot be written.
@@ -58,7 +58,7 @@ def nifti_map(path, shape: tuple[int, int, int], spacing, origin=None, *,
     packed = partial.with_name(partial.name + ".gz")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        voxels = _begin(partial, shape, affine_of(spacing, origin), text)
+        voxels = _begin(partial, shape, affine_of(spacing, origin), text, intent)
         yield voxels
         voxels.flush()
         del voxels
@@ -77,7 +77,7 @@ def nifti_map(path, shape: tuple[int, int, int], spacing, origin=None, *,
             packed.unlink(missing_ok=True)
 
 
-def _begin(path: Path, shape, affine: np.ndarray, text: str) -> np.memmap:
+def _begin(path: Path, shape, affine: np.ndarray, text: str, intent: str) -> np.memmap:
     """The header on disk, and a map of the voxels behind it."""
     import nibabel
 
@@ -87,7 +87,7 @@ def _begin(path: Path, shape, affine: np.ndarray, text: str) -> np.memmap:
     header.set_sform(affine, code="scanner")
     header.set_qform(affine, code="scanner")
     header.set_xyzt_units("mm")
-    header["descrip"] = text
+    header["descrip"], header["intent_name"] = text, intent
     header["magic"], header["vox_offset"] = b"n+1", OFFSET
     header.set_slope_inter(1, 0)
     with open(path, "wb") as file:

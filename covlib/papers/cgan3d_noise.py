@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from covlib.checkpoints import check_state, read_weights, save_weights
 from covlib.data.case import Case
 from covlib.data.equalise import Equaliser, fit_equaliser
+from covlib.data.marks import WORD
 from covlib.data.nifti_map import nifti_map
 from covlib.errors import ConfigError, DataError
 from covlib.methods import Method, OptimizerSpec, Stage, Step, seeded
@@ -295,7 +296,7 @@ class NoiseModel:
         """
         plan(self.coarse.config.coarse, size)
         low = self.coarse_volumes(1, seed)[0]
-        with nifti_map(path, tuple(size), self.spacing(size)) as voxels:
+        with nifti_map(path, tuple(size), self.spacing(size), intent=WORD) as voxels:
             self.grow(low, voxels, seed=derive(seed, "volume", 0), overlap=overlap, report=report)
         return Path(path)
 

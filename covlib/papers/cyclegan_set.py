@@ -29,6 +29,7 @@ from covlib.data import layouts
 from covlib.data.case import SliceSet
 from covlib.data.export import SHEET, read_datasheet, write_sheet
 from covlib.data.images import read_image, resize_image
+from covlib.data.marks import png_text
 from covlib.errors import ConfigError, DataError
 from covlib.papers.cyclegan import CycleGAN, load_trained
 from covlib.papers.cyclegan_config import CHAPTER, TARGET, Config
@@ -274,7 +275,7 @@ def _save(folder: Path, target: str, name: str, pixels: np.ndarray) -> tuple[str
     from PIL import Image
 
     content = io.BytesIO()
-    Image.fromarray(pixels).save(content, "png")
+    Image.fromarray(pixels).save(content, "png", pnginfo=png_text())
     (folder / target / f"{name}.png").write_bytes(content.getvalue())
     return f"{target}/{name}.png", hashlib.sha256(content.getvalue()).hexdigest()
 

@@ -4,6 +4,14 @@ Pictures are shown as they lie in memory: patient's right on the left, spine dow
 """
 
 from covlib.plots.arms import metric_panels, share_curves
+from covlib.plots.audits import (
+    cam_overlay,
+    nearest_distances,
+    nearest_pairs,
+    planted_examples,
+    planting,
+    probe_bars,
+)
 from covlib.plots.conditions import (
     condition_editing,
     condition_panels,
@@ -33,9 +41,10 @@ from covlib.plots.pictures import (
 from covlib.plots.translation import class_bars, confidence_by_training, translation_panels
 from covlib.plots.volumes3d import close_ups, difference_images, gains, hu_distribution, seams, three_planes
 
-__all__ = ["class_bars", "close_ups", "condition_editing", "condition_panels", "confidence_by_training",
+__all__ = ["cam_overlay", "class_bars", "close_ups", "condition_editing", "condition_panels", "confidence_by_training",
            "confidence_plot", "difference_images", "gains", "hu_distribution", "hu_histogram", "listening",
-           "loss_curves", "map_colours", "method_comparison", "metric_intervals", "metric_panels", "pick",
+           "loss_curves", "map_colours", "method_comparison", "metric_intervals", "metric_panels", "nearest_distances",
+           "nearest_pairs", "pick", "planted_examples", "planting", "probe_bars",
            "sample_grid", "seams", "set_scatter", "share_curves", "slice_panels", "smooth", "three_planes",
            "training_strip", "translation_panels", "umap_embed", "umap_embedding", "volume_views", "which_is_which",
            "xray_panel", "zoom_box"]
