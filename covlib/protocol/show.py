@@ -13,7 +13,7 @@ from covlib.metrics.intervals import Interval
 from covlib.plots import side_by_side as figures
 from covlib.protocol.scores import NEIGHBOURS, Scores
 from covlib.protocol.settings import ENTRIES, TARGET, TASKS, Config
-from covlib.protocol.tasks import Part, Task
+from covlib.protocol.tasks import OTHERS, Part, Task
 from covlib.protocol.training import PER_STEP, Trained, steps_for, synthesize
 from covlib.runs import show_value
 from covlib.seeding import derive
@@ -110,7 +110,7 @@ def record(run, scores: dict[str, Scores], trained: dict[str, Trained]) -> None:
             run.note(f"privacy audit of {ENTRIES[arm].title} ({ENTRIES[arm].task}): {found.audit.verdict}")
         if trained[arm].methods:
             run.metric(f"{name}_steps", trained[arm].steps, how="what the budget buys by the recorded costs")
-            run.weight(arm, f"trained here, {trained[arm].steps} steps")
+            run.weight(arm, f"{'checkpoint' if run.checkpoint else 'trained here'}, {trained[arm].steps} steps")
         for note in trained[arm].notes:
             run.note(note)
 
@@ -207,3 +207,23 @@ def export(run, trained: Trained, found: Scores):
                                  "diagnosis.")
     images = {name: found.images[part.labels == k] for k, name in enumerate(task.classes)}
     return run.export(images, method=made_by)
+
+
+# ---- shortcuts -------------------------------------------------------------------------------------------------------
+
+SHORTCUT_SIDE = 64  # pixels
+
+
+def shortcut_set(config: Config, data="phantom", seed: int = 0):
+    """Labelled whole slices or images for the shortcut audit, not cut to the lungs, with lung masks where there are
+    any: a SliceSet of two classes, COVID-19 last; None where the data have one class only."""
+    from covlib.data import layouts
+
+    settings = {"size": SHORTCUT_SIDE, "seed": seed, "n_patients": config.patients, "per_patient": 2}
+    if str(data) == "phantom":
+        return layouts.load_slices("phantom", need=("labels", "lung"), **settings)
+    found = layouts.find(data)
+    others = [name for name in OTHERS if name in found.classes()]
+    if TARGET not in found.classes() or not others:
+        return None
+    return layouts.load_slices(data, need=("labels",), classes=(others[0], TARGET), **settings)

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from covlib import studies
+from covlib.checkpoints import load_weights, save_weights
 from covlib.data import conditions
 from covlib.errors import ConfigError, TrainingError
 from covlib.methods import Method, Stage
@@ -164,12 +165,22 @@ def _cosingan(task: Task, profile: str, seed: int, device) -> dict[str, tuple[Me
 
 
 def train(arm: str, task: Task, config: Config, out, *, profile: str, costs: dict, seed: int = 0, device="auto",
-          resume: bool = True) -> Trained:
-    """An arm trained for its budget, in ``out/<arm>``; a control is given as it is."""
+          resume: bool = True, checkpoint=None) -> Trained:
+    """An arm trained for its budget, in ``out/training/<arm>``, its weights in ``out/checkpoints/<arm>.safetensors``; a
+    control is given as it is.
+
+    Args:
+        checkpoint: folder of an earlier run, or its folder of weights; nothing is trained then.
+
+    Raises:
+        ConfigError: a checkpoint without this arm, or of another size. TrainingError: divergence.
+    """
     entry = ENTRIES[arm]
     if not entry.module:
         return Trained(arm, task)
     built = parts(arm, task, profile, seed, device)
+    if checkpoint is not None:
+        return _loaded(arm, task, built, Path(checkpoint), device)
     steps, trained = steps_for(arm, config, costs), Trained(arm, task)
     for key, (method, data) in built.items():
         method.stages = with_steps(method.stages, max(1, steps // len(built)))
@@ -181,7 +192,26 @@ def train(arm: str, task: Task, config: Config, out, *, profile: str, costs: dic
         trained.methods[key] = method
         trained.steps, trained.seconds = trained.steps + result.steps, trained.seconds + result.seconds
         trained.notes += [f"{entry.title}: {note}" for note in getattr(method, "notes", [])]
+    meta = {"chapter": CHAPTER, "arm": arm, "seed": seed, "steps": trained.steps}
+    save_weights(Path(out) / "checkpoints" / f"{arm}.safetensors", _networks(trained.methods), meta)
     return trained
+
+
+def _networks(methods: dict[str, Method]) -> dict:
+    return {f"{key}/{name}": net for key, method in methods.items() for name, net in method.networks.items()}
+
+
+def _loaded(arm: str, task: Task, built: dict, folder: Path, device) -> Trained:
+    folder = folder / "checkpoints" if (folder / "checkpoints").is_dir() else folder
+    methods = {key: method for key, (method, _) in built.items()}
+    for method in methods.values():
+        for stage in method.stages:  # networks may grow there
+            method.begin_stage(stage)
+    nets = _networks(methods)
+    meta = load_weights(folder / f"{arm}.safetensors", nets, {"chapter": CHAPTER, "arm": arm})
+    for net in nets.values():
+        net.to(resolve_device(device)).eval()
+    return Trained(arm, task, methods, int(meta.get("steps", 0)))
 
 
 # ---- synthesis -------------------------------------------------------------------------------------------------------

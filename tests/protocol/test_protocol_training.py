@@ -100,6 +100,15 @@ def test_every_method_trains_and_answers_every_condition(arm, config, prepared, 
     if made_by.task.kind == "mask":
         assert bool((images[(part.maps == 0)[:, None]] == -1).all())
     assert torch.equal(images, training.synthesize(made_by, part, 1))
+    again = training.train(arm, made_by.task, config, tmp_path, profile="smoke", costs={}, seed=7, device="cpu",
+                           checkpoint=tmp_path)  # another seed: the weights are the file's
+    assert again.steps == made_by.steps and torch.equal(images, training.synthesize(again, part, 1))
+
+
+def test_a_checkpoint_that_is_not_there(config, prepared, tmp_path):
+    with pytest.raises(ConfigError, match="mask-spade.safetensors"):
+        training.train("mask-spade", prepared["mask"], config, tmp_path, profile="smoke", costs={}, device="cpu",
+                       checkpoint=tmp_path)
 
 
 def test_controls(prepared):
