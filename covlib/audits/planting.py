@@ -291,8 +291,8 @@ def planting_table(rows: list[Row], title: str = "") -> Table:
     columns = ["method", "headline number", "shortcut", "trained on", AS_TRAINED, REMOVED, ADDED, OTHERS, OTHERS_ADDED,
                "why"]
     return Table(columns, lines, title=title, right=TESTED, note=(
-        "Positive rate and sensitivity in %, of positive images and (negatives) of images without the disease, where it "
-        "should be low. 95 % intervals: Wilson; bootstrap over patients for Dice and PSNR. One training each."))
+        "Positive rate and sensitivity in %, of positive images and (negatives) of images without the disease, where "
+        "it should be low. 95 % intervals: Wilson; bootstrap over patients for Dice and PSNR. One training each."))
 
 
 def _cell(row: Row | None) -> str:

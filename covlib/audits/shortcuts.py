@@ -128,7 +128,8 @@ def _network(images: np.ndarray, judge: str, steps: int, seed: int, device):
     def answer(train, labels, test):
         model = classifiers.build(judge, n_classes=int(labels.max()) + 1, seed=seed,
                                   small_stem=images.shape[-1] <= 96)
-        classifiers.train_classifier(model, images[train], labels, steps=steps, seed=seed, device=device, augment=False)
+        classifiers.train_classifier(model, images[train], labels, steps=steps, seed=seed, device=device, augment=False,
+                                     batch_size=16)
         return classifiers.predict(model, images[test])
 
     return answer
@@ -318,7 +319,7 @@ def cam_mass(model, images, lung, *, patients=None, target: int = -1, layer: str
             module.inplace = False
     device = next(net.parameters()).device
     layer, side = _cam_layer(net, x[:1].to(device), layer)
-    cam = GradCAM(net, layer, postprocessing=lambda maps: maps, verbose=False)
+    cam = GradCAM(net, layer, postprocessing=lambda maps: maps)
     target = target % net.n_classes
     with torch.enable_grad():
         maps = np.concatenate([cam(part.to(device), class_idx=target).detach().cpu().numpy()[:, 0]

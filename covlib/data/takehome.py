@@ -4,7 +4,8 @@
     nifti      imagesTr/NAME_0000.nii.gz, labelsTr/NAME.nii.gz, imagesTs/, labelsTs/ (nnU-Net v2), masks/lung/ ...
     dicom-sc   train/CLASS/NAME.dcm ... (Secondary Capture), labels/NAME.dcm, masks/lung/ ...
 
-and always ``dataset.json`` (lists that ``monai.data.load_decathlon_datalist`` reads, and nnU-Net's own keys),
+and always ``dataset.json`` (lists that ``monai.data.load_decathlon_datalist`` reads, and nnU-Net's own keys; classes
+are numbered in the order of their names, as ImageFolder numbers them),
 ``metadata.csv`` (file, patient, label, split), ``provenance.csv``, ``SHA256SUMS``, ``DATASHEET.md`` and its
 ``datasheet.json``, ``LICENCE.txt``. Every image and mask says in its own metadata that it is synthetic
 (``covlib.data.marks``).

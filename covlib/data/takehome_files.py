@@ -216,7 +216,8 @@ class DicomSC(Png):
         data.StudyInstanceUID, data.SeriesInstanceUID = uid("study", who), uid("series", who, kind)
         data.StudyDate = data.StudyTime = data.AccessionNumber = data.ReferringPhysicianName = ""
         data.StudyID, data.SeriesNumber, data.InstanceNumber = "", "1", "1"
-        data.Laterality, data.PatientOrientation = "", ["L", "P"]  # rows run to the left, columns to the back
+        data.Laterality = ""
+        data.PatientOrientation = ["L", "P"] if self.facts["hu"] else ""  # left, back
         data.Modality, data.ConversionType = "CT" if self.facts["hu"] else "OT", "SYN"
         data.ImageType = ["DERIVED", "SECONDARY", WORD]
         data.SyntheticData, data.BurnedInAnnotation = "YES", "NO"
@@ -230,7 +231,7 @@ class DicomSC(Png):
             level, width = picture.hu_window
             data.RescaleIntercept, data.RescaleSlope, data.RescaleType = -ZERO_HU, 1, "HU"
             data.WindowCenter, data.WindowWidth = level, width
-        data.set_pixel_data(np.ascontiguousarray(array), "MONOCHROME2", bits)
+        data.set_pixel_data(np.ascontiguousarray(array), "MONOCHROME2", bits, generate_instance_uid=False)
         data.save_as(path, enforce_file_format=True)
 
 

@@ -38,6 +38,7 @@ from covlib.tables import Table
 
 BLOCK = 512  # rows of a table of distances that are held at a time
 COPY_QUANTILE = 0.01
+EXACT = 0.05  # of the near-copy threshold: nobody resembles a stranger that much
 ALPHA = 0.05  # of one audit, shared out over its three tests
 TESTS = ("closer_to_train", "membership_auc", "near_copies")
 COPIES, TRACE = "copies training images", "training images leave a trace"
@@ -55,7 +56,7 @@ class PrivacyAudit:
             would be, had the generator seen nobody.
         membership_auc: of the distance-based attack; chance is 0.5.
         near_copies: share of synthetic images within ``threshold`` of a training image; near_copies_held_out: of a
-            held-out one. threshold_how: where the threshold is from.
+            held-out one. threshold_how: where the threshold is from. exact_copies: how many lie within a twentieth.
         nearest_train, nearest_held_out: median distance of synthetic images to the nearest one of each set (sets of
             different size: compare with ``real_to_train``). real_to_train: the same for held-out real images.
         p: test -> one-sided permutation p-value. smallest_p: the smallest that these patients can give.
@@ -72,6 +73,7 @@ class PrivacyAudit:
     membership_auc: Interval
     near_copies: Interval
     near_copies_held_out: Interval
+    exact_copies: int
     threshold: float
     threshold_how: str
     nearest_train: Interval
@@ -92,10 +94,11 @@ def audit(synthetic, train, held_out, *, patients=None, held_out_patients=None, 
           space: str = "pixels", seed: int = 0, permutations: int = 999, n_boot: int = 500) -> PrivacyAudit:
     """Whether the synthetic set is nearer to the real images it was trained on than to others.
 
-    The verdict is COPIES where there are more near copies of training images than chance gives, TRACE where only the
-    other two tests show that training images can be told, CLEAN where no test does, FEW where there are too few
-    patients for any test to show anything. Each test at 0.05 / 3, so that an honest generator is suspected in one
-    audit of twenty at most.
+    The verdict is COPIES where there are more near copies of training images than chance gives, or a single exact one
+    (nearer than a twentieth of the near-copy threshold: that needs no statistics); TRACE where only the other two tests
+    show that training images can be told; CLEAN where no test does; FEW where there are too few patients for any test
+    to show anything. Each test at 0.05 / 3, so that an honest generator is suspected in one audit of twenty at most.
+    Audit one class at a time: between classes, trained-on and held-out patients are not alike.
 
     Args:
         synthetic, train, held_out: (N, ...), (M, ...), (K, ...). Images (n, 1, S, S) in [-1, 1] are compared as
@@ -120,13 +123,14 @@ def audit(synthetic, train, held_out, *, patients=None, held_out_patients=None, 
     threshold = float(np.quantile(_between_patients(metric, real, who), COPY_QUANTILE))
     near = found.by_patient <= threshold
     chance, p, smallest = _permuted(found, near, who, permutations, seed)
+    exact = int((found.distance <= EXACT * threshold).sum())
     groups = None if sources is None else [s or f"image {k}" for k, s in enumerate(sources)]
     median = lambda values, by: bootstrap(values, np.median, seed, n_boot, groups=by)
     reference = _nearest_rows(metric, real[n_train:], real[:n_train])[1]
     return PrivacyAudit(
-        space, metric.unit, _verdict(p, smallest), _share(who.member[found.owner], groups, seed, n_boot), chance,
+        space, metric.unit, _verdict(p, smallest, exact), _share(who.member[found.owner], groups, seed, n_boot), chance,
         _attack(found.to_synthetic, who, seed, n_boot), _share(near[:, who.member].any(1), groups, seed, n_boot),
-        _share(near[:, ~who.member].any(1), groups, seed, n_boot), threshold,
+        _share(near[:, ~who.member].any(1), groups, seed, n_boot), exact, threshold,
         f"1st percentile of the distances from each of {len(real)} real images to the nearest one of another patient",
         median(found.distance, groups), median(found.to_held_out, groups), median(reference, who.number[n_train:]),
         p, smallest, found.nearest, found.distance, reference, len(made), n_train, len(real) - n_train,
@@ -147,7 +151,7 @@ def audit_table(audits: Sequence[PrivacyAudit] | dict[str, PrivacyAudit], title:
         rows.append([name, *([a.space] if named else []), a.membership_auc.text(2) + star("membership_auc"),
                      f"{_per_cent(a.closer_to_train)}, chance {100 * a.closer_chance:.0f}{star('closer_to_train')}",
                      f"{_per_cent(a.near_copies)}, others {100 * float(a.near_copies_held_out):.0f}"
-                     + star("near_copies"),
+                     + star("near_copies") + (f", {a.exact_copies} exact" if a.exact_copies else ""),
                      f"{a.nearest_train.value:.2g}, real {a.real_to_train.value:.2g}",
                      a.verdict if a.verdict in (CLEAN, FEW) else f"**{a.verdict}**"])
     columns = [*(["generator", "compared in"] if named else ["compared in"]), "membership AUC",
@@ -173,6 +177,8 @@ def record(run, audits: dict[str, PrivacyAudit], prefix: str = "privacy_") -> No
         run.metric(f"{name}_near_copies", a.near_copies,
                    how=f"{how('near_copies')}; nearer than {a.threshold:.3g} ({a.unit}), the {a.threshold_how}")
         run.metric(f"{name}_near_copies_held_out", a.near_copies_held_out, how=f"{a.space}; of held-out images")
+        run.metric(f"{name}_exact_copies", a.exact_copies, n=a.n_synthetic,
+                   how=f"{a.space}; nearer than a twentieth of the near-copy threshold")
 
 
 def _per_cent(share: Interval) -> str:
@@ -300,8 +306,10 @@ def _statistics(found: _Neighbours, near: np.ndarray, who: _Patients, members: n
     return {"closer_to_train": members @ owned, "membership_auc": area, "near_copies": copies}
 
 
-def _verdict(p: dict[str, float], smallest: float) -> str:
+def _verdict(p: dict[str, float], smallest: float, exact: int) -> str:
     level = ALPHA / len(TESTS)
+    if exact:
+        return COPIES
     if smallest > level:
         return FEW
     if p["near_copies"] <= level:

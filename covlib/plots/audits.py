@@ -27,6 +27,11 @@ from covlib.plots.style import (
 )
 
 
+def _foot(figure, text: str) -> None:
+    """A footnote of several lines; the figure has room for two."""
+    footnote(figure, wrap(text.strip(), 96), 0.05)
+
+
 def nearest_distances(audits: dict, *, note: str = ""):
     """A panel an audit: how far synthetic images (vermilion) and held-out real ones (blue) lie from the nearest
     training image, each as a cumulative share; the near-copy threshold dashed.
@@ -39,7 +44,7 @@ def nearest_distances(audits: dict, *, note: str = ""):
     columns = min(2, len(audits))
     width, height, left = (WIDTH - 0.75 - 0.75 * (columns - 1)) / columns, 1.55, 0.65
     lines = -(-len(audits) // columns)
-    figure = new_figure(lines * (height + 1.15) + 0.3)
+    figure = new_figure(lines * (height + 1.15) + 0.45)
     for k, (title, audit) in enumerate(audits.items()):
         row, column = divmod(k, columns)
         x, top = left + column * (width + 0.75), 0.5 + row * (height + 1.15)
@@ -54,8 +59,8 @@ def nearest_distances(audits: dict, *, note: str = ""):
         right = max(np.max(audit.distance), np.max(audit.reference), 1.1 * audit.threshold)
         axes.set(ylim=(0, 1.02), xlim=(0, 1.04 * right), yticks=[0, 0.5, 1], xlabel=wrap(audit.unit, 44))
         axes.set_yticklabels(["0", "50 %", "100 %"] if column == 0 else ["", "", ""])
-    footnote(figure, "Share within a distance of the nearest training image. Vermilion: synthetic; blue: held-out "
-                     f"real. Dashed: near copy.\n{note}".strip(), 0.05)
+    _foot(figure, "Share within a distance of the nearest training image. Vermilion: synthetic; blue: held-out real. "
+                  f"Dashed: near copy. {note}")
     return figure
 
 
@@ -66,7 +71,7 @@ def nearest_pairs(synthetic, train, audit, *, n: int = 6, note: str = ""):
         raise DataError(f"nearest_pairs: {len(made)} synthetic and {len(known)} training images; the audit was of "
                         f"{audit.n_synthetic} and {audit.n_train}")
     worst = np.argsort(audit.distance, kind="stable")[:n]
-    titles = [[f"{audit.distance[k]:.2g}" for k in worst], [""] * len(worst)]
+    titles = [[f"{audit.distance[k]:.2g}" if audit.distance[k] > 1e-4 else "0" for k in worst], [""] * len(worst)]
     return _grid([list(made[worst]), list(known[audit.nearest[worst]])], titles=titles,
                  row_labels=["synthetic", "nearest in training"],
                  note=f"The {len(worst)} nearest of {len(made):,}, with their distance ({audit.space}). {note}".strip())
@@ -83,7 +88,7 @@ def probe_bars(probes: dict, *, note: str = ""):
     labels = [wrap(name, 28) for name in probes]
     texts = [f"{p.auc.value:.2f}" for p in probes.values()]
     left, pitch = max(map(text_width, labels)) + 0.3, 0.44
-    figure = new_figure(0.15 + pitch * len(probes) + 0.85)
+    figure = new_figure(0.15 + pitch * len(probes) + 1.0)
     axes = plain_axes(inch_axes(figure, left, 0.12, WIDTH - left - 0.7, pitch * len(probes)), grid="x")
     axes.spines["left"].set_visible(False)
     axes.axvline(0.5, color=INK, linewidth=1.1, linestyle=(0, (4, 3)))
@@ -100,8 +105,8 @@ def probe_bars(probes: dict, *, note: str = ""):
         axes.text(1.02, y, texts[k], transform=axes.get_yaxis_transform(), va="center", fontsize=TEXT)
     axes.set(ylim=(-0.6, len(probes) - 0.4), yticks=[], xlim=(max(0.0, lowest), 1.005),
              xlabel="AUC on patients not learnt from")
-    footnote(figure, f"Bars: 95 % interval over patients. Dashed: a guess. Vermilion: told, and should not be. "
-                     f"Grey: not told.\n{note}".strip())
+    _foot(figure, "Bars: 95 % interval over patients. Dashed: a guess. Vermilion: told, and should not be. Grey: not "
+                  f"told. {note}")
     return figure
 
 
@@ -155,7 +160,7 @@ def planting(rows, *, note: str = ""):
     titles = {key: f"{found[0].metric}, shortcut: {key[1]}" for key, found in panels.items()}
     lines = [f"{row.trained}: {row.tested}" for row in rows]
     left, pitch = max(map(text_width, lines)) + LABEL_GAP + 0.1, 0.27
-    figure = new_figure(sum(pitch * len(found) + 0.85 for found in panels.values()) + 0.35)
+    figure = new_figure(sum(pitch * len(found) + 0.85 for found in panels.values()) + 0.45)
     top = 0.05
     for key, found in panels.items():
         inch_text(figure, 0.05, top + 0.2, titles[key], size=HEAD)
@@ -177,7 +182,10 @@ def planting(rows, *, note: str = ""):
         axes.tick_params(axis="y", length=0)
         if share or "Dice" in found[0].metric:
             axes.set_xlim(0, 100 if share else 1)
+        else:  # no fraction of a decibel is blown up
+            low, high = axes.get_xlim()
+            axes.set_xlim(min(low, (low + high) / 2 - 2), max(high, (low + high) / 2 + 2))
         top += height + 0.85
-    footnote(figure, "Lines: trained on clean (blue) or marked images (vermilion), then what it was tested on. Bars: "
-                     f"95 % interval.\n{note}".strip())
+    _foot(figure, "Lines: trained on clean (blue) or marked images (vermilion), then what it was tested on. Bars: 95 % "
+                  f"interval. {note}")
     return figure

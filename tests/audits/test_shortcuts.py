@@ -44,9 +44,10 @@ def test_nothing_is_told_where_nothing_is(slices):
 
 
 def test_a_network_as_judge(slices):
-    marked = plant(slices.images, slices.labels == 1)
-    found = probe(marked, slices.labels, slices.patients, judge="resnet18", folds=2, steps=25, classes=slices.classes)
-    assert found.auc.value > 0.9 and found.judge == "resnet18" and found.classes == ("normal", "covid")
+    marked = plant(slices.images[:24, :, :32, :32], slices.labels[:24] == 1, "brightness", strength=3)
+    found = probe(marked, slices.labels[:24], slices.patients[:24], judge="resnet18", folds=2, steps=12,
+                  classes=slices.classes)
+    assert found.auc.value > 0.8 and found.judge == "resnet18" and found.classes == ("normal", "covid")
 
 
 def test_auc_is_scikit_learns_and_patients_are_held_out():
@@ -56,11 +57,13 @@ def test_auc_is_scikit_learns_and_patients_are_held_out():
     found = probe(np.clip(images, -1, 1), labels, who, folds=4)
     by_hand = np.mean([roc_auc_score(labels == k, found.scores[:, k]) for k in range(3)])
     assert found.auc.value == pytest.approx(by_hand) and found.auc.n == 20 and "groups" in found.auc.method
-    r = rng(3, "patients")  # patients that can be recognised, with labels at random: only a leak could tell them
-    face = np.repeat(r.uniform(-1, 1, (30, 1, 16, 16)), 6, 0)
-    seen = np.clip(face.repeat(2, 2).repeat(2, 3) + 0.05 * r.normal(size=(180, 1, 32, 32)), -1, 1)
-    leak = probe(seen, np.repeat(r.permutation(15 * [0, 1]), 6), np.repeat(np.arange(30), 6))
-    assert leak.auc.value < 0.75 and leak.verdict == NOT_TOLD
+    leaks = []
+    for seed in range(5):  # patients that can be recognised, with labels at random: only a leak could tell them
+        r = rng(seed, "patients")
+        face = np.repeat(r.uniform(-1, 1, (30, 1, 16, 16)), 6, 0)
+        seen = np.clip(face.repeat(2, 2).repeat(2, 3) + 0.05 * r.normal(size=(180, 1, 32, 32)), -1, 1)
+        leaks.append(probe(seen, np.repeat(r.permutation(15 * [0, 1]), 6), np.repeat(np.arange(30), 6)).auc.value)
+    assert np.mean(leaks) < 0.65  # 0.95 and more if slices of a patient were on both sides
 
 
 def test_few_patients_and_wrong_input():
@@ -98,7 +101,8 @@ def test_planting_and_taking_back(slices):
     corner = plant(slices.images, True)
     changed = np.argwhere((corner != slices.images).any((0, 1)))
     assert changed.min() >= 2 and changed.max() < 6 and (corner[:, 0, 2:6, 2:6] == 1).all()
-    assert np.array_equal(unplant(corner)[:, :, 6:], slices.images[:, :, 6:]) and (unplant(corner)[:, 0, 2:6, 2:6] == -1).all()
+    back = unplant(corner)
+    assert np.array_equal(back[:, :, 6:], slices.images[:, :, 6:]) and (back[:, 0, 2:6, 2:6] == -1).all()
     faint = np.clip(slices.images, -1, 0.7)
     assert np.allclose(unplant(plant(faint, True, "brightness"), "brightness"), faint, atol=1e-6)
     with pytest.raises(ConfigError, match="corner, brightness"):
@@ -146,7 +150,9 @@ def test_cam_mass_of_a_known_map():
     lung = np.zeros((6, 16, 16))
     lung[:, :, :4] = 2
     found = cam_mass(Looker(), images, lung, layer="conv", patients=[0, 0, 1, 1, 2, 2])
-    assert found.inside.value == pytest.approx(0.25) and found.area.value == 0.25 and found.gain.value == pytest.approx(0)
+    # Three maps are even over the image, three over its upper half: the lungs, its upper quarter, hold 1/4 and 1/2.
+    assert found.inside.value == pytest.approx(3 / 8) and found.area.value == 0.25
+    assert found.gain.value == pytest.approx(1 / 8) and found.gain.n == 3
     assert found.maps.max() == 1 and (found.maps[:3, 8:] == 0).all() and found.layer == "conv, 16 x 16"
     with pytest.raises(DataError, match="no positive evidence"):
         cam_mass(Looker(), -images, lung, layer="conv")

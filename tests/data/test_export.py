@@ -16,6 +16,7 @@ from scan_files import refused
 from covlib.data.case import SliceSet
 from covlib.data.export import export_set, export_slices, read_datasheet
 from covlib.data.layouts import detect, load_slices
+from covlib.data.marks import is_synthetic
 
 SHEET = {"method": "DCGAN, 300 epochs", "seed": 0, "checkpoint": "generator.safetensors, sha256 ab12",
          "limits": "not for diagnosis"}
@@ -47,6 +48,8 @@ def test_what_is_written_is_read_back(tmp_path_factory, form, with_lung, with_in
     if with_labels:
         assert read.classes == ("normal", "covid") and np.array_equal(read.labels, labels[order])
     assert any("synthetic" in note and "DCGAN" in note for note in read.notes)
+    files = [p for p in folder.rglob("*") if p.name.endswith((".png", ".nii.gz"))]
+    assert len(files) == 4 * (1 + with_lung + with_infection) and all(is_synthetic(p) for p in files)
     assert sorted(p.name for p in folder.parent.iterdir()) == ["synthetic"]
 
 

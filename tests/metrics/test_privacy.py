@@ -104,9 +104,17 @@ def test_numbers_against_plain_loops():
 
 def test_p_values_are_exact_where_all_deals_fit():
     train, held = people(4, seed=1)[0], people(3, seed=2)[0]
-    found = audit(memoriser(train, 30, noise=0.01), train, held)
+    found = audit(memoriser(train, 30, noise=0.4), train, held)
     assert found.smallest_p == pytest.approx(1 / comb(7, 4)) and found.verdict == FEW  # 1 in 35 is above 0.05 / 3
-    assert found.p["membership_auc"] == pytest.approx(1 / comb(7, 4))
+    assert found.p["membership_auc"] == pytest.approx(1 / comb(7, 4)) and found.exact_copies == 0
+
+
+def test_a_single_exact_copy_needs_no_statistics():
+    train, held, made = (people(n, seed=k)[0] for n, k in ((4, 1), (3, 2), (20, 3)))
+    made[7] = 0.8 * train[2][..., ::-1] + 0.1
+    found = audit(made, train, held)
+    assert found.exact_copies == 1 and found.verdict == COPIES and found.nearest[7] == 2
+    assert "1 exact" in str(audit_table([found]))
 
 
 def test_distances():
@@ -143,7 +151,7 @@ def test_table_and_record():
     kept = {}
     record(type("Run", (), {"metric": lambda self, name, value, **k: kept.update({name: (value, k)})})(), audits)
     assert set(kept) == {f"privacy_{g}_{m}" for g in audits for m in (
-        "membership_auc", "closer_to_train", "near_copies", "near_copies_held_out")}
+        "membership_auc", "closer_to_train", "near_copies", "near_copies_held_out", "exact_copies")}
     assert "by chance" in kept["privacy_copier_closer_to_train"][1]["how"]
 
 

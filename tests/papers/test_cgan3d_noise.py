@@ -14,6 +14,7 @@ from covlib import phantom
 from covlib.checkpoints import save_weights
 from covlib.cli import main
 from covlib.data.case import Case
+from covlib.data.marks import is_synthetic
 from covlib.data.scans import read_case
 from covlib.errors import ConfigError, DataError
 from covlib.papers import cgan3d_noise as noise
@@ -144,6 +145,7 @@ def test_the_file_has_hu_and_a_right_affine(trained, cases, tmp_path):
     _, _, model = trained
     path = model.write(tmp_path / "sub" / "a.nii.gz", (16, 32, 32), seed=4)
     case = read_case(path, check_range=False)
+    assert is_synthetic(path)
     extent = np.mean([[n * s for n, s in zip(c.hu.shape, c.spacing)] for c in cases], 0)
     np.testing.assert_allclose([n * s for n, s in zip(case.hu.shape, case.spacing)], extent, rtol=1e-6)
     assert case.hu.shape == (16, 32, 32) and nibabel.aff2axcodes(nibabel.load(path).affine) == ("L", "P", "S")

@@ -10,6 +10,7 @@ from PIL import Image
 
 from covlib import cli
 from covlib.data.layouts import load_slices
+from covlib.data.marks import is_synthetic
 from covlib.errors import ConfigError, DataError
 from covlib.papers.cyclegan import Config, CycleGAN, train_all
 from covlib.papers.cyclegan_set import (
@@ -64,6 +65,7 @@ def test_every_file_says_where_it_comes_from_and_reads_back_by_source_patient(fo
     for row in table:
         assert hashlib.sha256((to / row["file"]).read_bytes()).hexdigest() == row["sha256"]
         assert row["model"] == hashlib.sha256(checkpoint).hexdigest() and row["seed"] == "3"
+        assert is_synthetic(to / row["file"])
     back = load_slices(to, size=32)
     assert back.classes == ("covid",) and sorted(set(back.patients)) == ["p0", "p1", "p2"] and len(back) == 5
     assert "Not for diagnosis" in (to / "DATASHEET.md").read_text()
