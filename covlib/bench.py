@@ -24,7 +24,8 @@ MODULES = {"phantom": "covlib.phantom", "data": "covlib.data.scans", "training":
            "metrics": "covlib.metrics", "judges": "covlib.judges",
            "global_local": "covlib.papers.global_local_bench",
            "cgan3d": "covlib.papers.cgan3d_bench",
-           "cyclegan": "covlib.papers.cyclegan_bench"}
+           "cyclegan": "covlib.papers.cyclegan_bench",
+           "cosingan": "covlib.papers.cosingan_bench"}
 
 
 def timed(name: str, work: Callable[[], object], *, repeats: int = 5, warm_up: int = 1, note: str = "") -> dict:

@@ -8,9 +8,10 @@ returns a matplotlib figure; ``figure.savefig("x.svg")`` keeps it sharp at any s
 from covlib.diagrams.canvas import Canvas
 from covlib.diagrams.conditional import global_local
 from covlib.diagrams.overview import judging, pipeline
+from covlib.diagrams.single_slice import cosingan
 from covlib.diagrams.translation import cyclegan
 from covlib.diagrams.unconditional import dcgan, dcgan_layers, shapes
 from covlib.diagrams.volumes import cgan3d, growing
 
-__all__ = ["Canvas", "cgan3d", "cyclegan", "dcgan", "dcgan_layers", "global_local", "growing", "judging", "pipeline",
-           "shapes"]
+__all__ = ["Canvas", "cgan3d", "cosingan", "cyclegan", "dcgan", "dcgan_layers", "global_local", "growing", "judging",
+           "pipeline", "shapes"]

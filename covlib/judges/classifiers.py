@@ -25,6 +25,7 @@ from covlib.errors import ConfigError, DataError, TrainingError
 from covlib.seeding import derive, torch_generator
 
 NAMES = ("vgg16", "resnet18", "resnet50", "densenet121", "densenet169")
+SETTLE_BATCHES = 16
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 log = logging.getLogger(__name__)
@@ -182,16 +183,18 @@ def augment_batch(x: torch.Tensor, generator: torch.Generator, shift: float = 0.
 def train_classifier(model: Classifier, images, labels, *, val=None, epochs: int | None = None,
                      steps: int | None = None, batch_size: int = 32, lr: float | None = None,
                      weight_decay: float = 1e-2, optimizer: str = "adamw", schedule: str = "onecycle",
-                     balance: bool = True, augment: bool | Callable = True, seed: int = 0, device="cpu") -> dict:
+                     balance: bool = True, one_class: bool = False, augment: bool | Callable = True, seed: int = 0,
+                     device="cpu", settle_augmented: bool = False) -> dict:
     """Train a judge with cross-entropy; deterministic, on one CPU with one thread count bit for bit.
 
-    At the end batch normalisation's statistics are taken anew from the training images, not augmented: after the few
-    steps that a small profile allows, the running averages still lag behind the weights.
+    At the end batch normalisation's statistics are taken anew from the training images, since after the few steps that
+    a small profile allows the running averages still lag behind the weights: not augmented, or, with
+    ``settle_augmented``, from up to 16 batches as they were trained on (a set of one image has no statistics).
 
     Args:
         model: from ``build``; left on ``device`` in eval mode.
         images: float32 (N, C, H, W) in [-1, 1], array or tensor.
-        labels: (N,) whole numbers in [0, n_classes); at least two classes must occur.
+        labels: (N,) whole numbers in [0, n_classes); at least two classes must occur, unless ``one_class`` is set.
         val: (images, labels) on which accuracy and loss are taken after every epoch; only reported, never used to stop
             or to choose weights (a test set given here would be used up otherwise).
         epochs, steps: length, give one of the two (default: 10 epochs). A step is one batch; an epoch is ceil(N /
@@ -199,7 +202,7 @@ def train_classifier(model: Classifier, images, labels, *, val=None, epochs: int
         lr: peak learning rate; default 1e-3 (random weights) or 2e-4 (ImageNet weights, and VGG-16, which has no
             batch normalisation).
         weight_decay: decoupled ("adamw") or L2 ("adam").
-        schedule: "onecycle", "cosine" or "constant".
+        schedule: "onecycle", "cosine", "constant" or "linear" (constant for half of the steps, then linear to zero).
         balance: draw classes equally often (with replacement), however rare; False takes each image once an epoch.
         augment: True (``augment_batch``), False, or a callable (batch, torch.Generator) -> batch.
         device: "cpu", "cuda", "cuda:1", "mps", a torch.device, or "auto".
@@ -207,7 +210,7 @@ def train_classifier(model: Classifier, images, labels, *, val=None, epochs: int
         {"loss": per step, "train_loss": per epoch, "val_loss", "val_accuracy": per epoch (if val), "seconds", "steps",
         "lr", "note"}.
     """
-    x, y = _check_images(model, images), _check_labels(model, labels, len(images))
+    x, y = _check_images(model, images), _check_labels(model, labels, len(images), least=1 if one_class else 2)
     steps, per_epoch = _length(len(x), epochs, steps, batch_size)
     device = resolve_device(device)
     held_out = None
@@ -230,6 +233,8 @@ def train_classifier(model: Classifier, images, labels, *, val=None, epochs: int
         losses.append(loss.detach())
         if (step + 1) % per_epoch == 0 or step + 1 == steps:
             _end_of_epoch(model, history, losses[step // per_epoch * per_epoch:], held_out)
+    if settle_augmented:
+        x = torch.cat([change(x[index], noise) for index in order[:SETTLE_BATCHES]])
     _settle(model, x, seed)
     if held_out is not None:
         history["val_loss"][-1], history["val_accuracy"][-1] = _score(model, held_out)
@@ -310,7 +315,9 @@ def _optimiser(model, optimizer: str, schedule: str, lr: float, weight_decay: fl
         return stepper, torch.optim.lr_scheduler.CosineAnnealingLR(stepper, steps)
     if schedule == "constant":
         return stepper, torch.optim.lr_scheduler.LambdaLR(stepper, lambda step: 1.0)
-    raise ConfigError(f"schedule {schedule!r} is not known; one of onecycle, cosine, constant")
+    if schedule == "linear":  # half of the steps at the full rate, then in a straight line to zero
+        return stepper, torch.optim.lr_scheduler.LambdaLR(stepper, lambda step: min(1.0, 2 * (1 - step / steps)))
+    raise ConfigError(f"schedule {schedule!r} is not known; one of onecycle, cosine, constant, linear")
 
 
 def _order(labels: torch.Tensor, steps: int, batch_size: int, balance: bool, seed: int) -> torch.Tensor:

@@ -29,6 +29,7 @@ WIDTH = 64  # of both, as published
 REGIONS = {"ggo": (2,), "consolidation": (3,), "infection": (2, 3)}
 SCORES = {"dice": lambda p, t: overlap.dice(p, t, empty=np.nan), "sensitivity": overlap.sensitivity,
           "specificity": overlap.specificity}
+SETTLE_BATCHES = 16
 FOLDS = 10  # "divide equally into 10 folds" (Section IV-B-2)
 
 
@@ -240,16 +241,20 @@ def cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor | None = None)
 
 def train_segmenter(model: nn.Module, images, maps, *, epochs: int | None = None, steps: int | None = None,
                     batch_size: int = 16, lr: float = 1e-3, schedule: str = "onecycle", weights=None,
-                    augment: Callable | None = None, seed: int = 0, device="cpu", precision: str = "32") -> dict:
+                    augment: Callable | None = None, seed: int = 0, device="cpu", precision: str = "32",
+                    settle_augmented: bool = False) -> dict:
     """Train a judge with Adam for a fixed number of steps; deterministic, on one CPU with one thread count bit for bit.
 
-    At the end batch normalisation's statistics are taken anew from the training images, not augmented, as plain means.
+    At the end batch normalisation's statistics are taken anew from the training images, as plain means: not augmented,
+    or, with ``settle_augmented``, over up to 16 batches as they were trained on (a set of one image has no statistics
+    worth the name otherwise).
 
     Args:
         model: from ``build``; left on ``device`` in eval mode.
         images: float32 (N, C, H, W) in [-1, 1], array or tensor. maps: (N, H, W) whole numbers in [0, n_classes).
         epochs, steps: length, give one of the two (default: 10 epochs). Each image is taken once an epoch.
-        lr: peak learning rate. schedule: "onecycle", "cosine" or "constant".
+        lr: peak learning rate. schedule: "onecycle", "cosine", "constant", or "linear" (constant for half of the steps,
+            then linear to zero).
         weights: of the classes in the loss, n_classes numbers of at least 0; None: all alike.
         augment: (batch {"image", "map"}, torch.Generator) -> batch, such as ``covlib.data.conditions.augment_pair``.
         device: "cpu", "cuda", "cuda:1", "mps", a torch.device, or "auto".
@@ -290,6 +295,9 @@ def train_segmenter(model: nn.Module, images, maps, *, epochs: int | None = None
             losses.append(loss.detach())
             if (step + 1) % per_epoch == 0 or step + 1 == steps:
                 train_loss.append(_mean_loss(losses[step // per_epoch * per_epoch:]))
+    if settle_augmented and augment:
+        seen = [augment({"image": x[index], "map": y[index]}, noise)["image"] for index in order[:SETTLE_BATCHES]]
+        x = torch.cat(seen)
     _settle(model, x, seed, batch_size)
     return {"loss": torch.stack(losses).tolist(), "train_loss": train_loss,
             "seconds": time.perf_counter() - started, "steps": steps, "lr": lr}

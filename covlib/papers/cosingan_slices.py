@@ -137,7 +137,7 @@ def read_condition(path, size: int | None = None) -> Tensor:
     if labels.shape[0] != labels.shape[1]:
         raise DataError(f"{path}: {labels.shape[0]}x{labels.shape[1]} pixels; a square is wanted, or give size=")
     try:
-        return check_conditions(labels, labels.shape[0])
+        return check_conditions(labels.copy(), len(labels))  # resized arrays are read-only
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
 

@@ -13,6 +13,7 @@ from covlib.plots.audits import (
     probe_bars,
 )
 from covlib.plots.conditions import (
+    TERNARY,
     condition_editing,
     condition_panels,
     listening,
@@ -38,13 +39,14 @@ from covlib.plots.pictures import (
     which_is_which,
     xray_panel,
 )
+from covlib.plots.single_slice import image_rows, infection_edits, scales_and_stages, term_panels
 from covlib.plots.translation import class_bars, confidence_by_training, translation_panels
 from covlib.plots.volumes3d import close_ups, difference_images, gains, hu_distribution, seams, three_planes
 
-__all__ = ["cam_overlay", "class_bars", "close_ups", "condition_editing", "condition_panels", "confidence_by_training",
-           "confidence_plot", "difference_images", "gains", "hu_distribution", "hu_histogram", "listening",
-           "loss_curves", "map_colours", "method_comparison", "metric_intervals", "metric_panels", "nearest_distances",
-           "nearest_pairs", "pick", "planted_examples", "planting", "probe_bars",
-           "sample_grid", "seams", "set_scatter", "share_curves", "slice_panels", "smooth", "three_planes",
-           "training_strip", "translation_panels", "umap_embed", "umap_embedding", "volume_views", "which_is_which",
-           "xray_panel", "zoom_box"]
+__all__ = ["TERNARY", "cam_overlay", "class_bars", "close_ups", "condition_editing", "condition_panels",
+           "confidence_by_training", "confidence_plot", "difference_images", "gains", "hu_distribution", "hu_histogram",
+           "image_rows", "infection_edits", "listening", "loss_curves", "map_colours", "method_comparison",
+           "metric_intervals", "metric_panels", "nearest_distances", "nearest_pairs", "pick", "planted_examples",
+           "planting", "probe_bars", "sample_grid", "scales_and_stages", "seams", "set_scatter", "share_curves",
+           "slice_panels", "smooth", "term_panels", "three_planes", "training_strip", "translation_panels",
+           "umap_embed", "umap_embedding", "volume_views", "which_is_which", "xray_panel", "zoom_box"]

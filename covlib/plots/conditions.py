@@ -36,6 +36,7 @@ LEGEND, FOOT = 0.26, 0.3  # inches below the pictures
 NIGHT = "#16181d"  # background of a map
 LABELS = (("lung", LUNG), ("ground-glass opacity", GGO_COLOUR), ("consolidation", CONSOLIDATION_COLOUR))
 LABEL_TOTAL = len(LABELS) + 1
+TERNARY = (("lung", LUNG), ("infection", GGO_COLOUR))  # chapter 05's conditions, labels 0 to 2
 
 
 def map_colours(maps) -> np.ndarray:
@@ -60,9 +61,10 @@ def _map(axes, picture) -> None:
     axes.images[0].set_interpolation("nearest" if axes.bbox.width > 1.2 * picture.shape[1] else "antialiased")
 
 
-def _cells(rows: int, columns: int, *, heads=(), sides=(), note="", legend: bool = True, tall: float = 1.0, gaps=None,
+def _cells(rows: int, columns: int, *, heads=(), sides=(), note="", legend=LABELS, tall: float = 1.0, gaps=None,
            right: float = 0.05, most: float = 1.75):
-    """Empty axes in a grid of equal cells with texts above columns and beside rows; a legend and a note below.
+    """Empty axes in a grid of equal cells with texts above columns and beside rows; a legend (none where empty) and a
+    note below.
 
     ``gaps``: inches above each row but the first. ``right``: inches left free at the right edge.
 
@@ -90,7 +92,7 @@ def _cells(rows: int, columns: int, *, heads=(), sides=(), note="", legend: bool
         inch_text(figure, left + c * (width + GAP) + width / 2, top - 0.06, head, size=size, ha="center",
                   linespacing=1.15)
     if legend:
-        _legend(figure, left, y + 0.17)
+        _legend(figure, left, y + 0.17, legend)
     footnote(figure, note, left)
     return figure, grid
 
@@ -167,13 +169,14 @@ def zoom_box(one_map, side: int) -> tuple[int, int]:
     return tuple(int(i) for i in np.unravel_index(squares.argmax(), squares.shape))
 
 
-def method_comparison(maps, real, methods: dict, *, titles=None, zoom: float | None = 0.36, note: str = ""):
+def method_comparison(maps, real, methods: dict, *, titles=None, zoom: float | None = 0.36, note: str = "",
+                      legend=LABELS):
     """Cases in rows, methods in columns, each case again enlarged (Fig. 6 of Jiang et al.).
 
     Args:
         maps: (N, H, W). real: (N, 1, H, W) in [-1, 1]. methods: name -> (N, 1, H, W), in the order of the columns.
         titles: N texts for the rows. zoom: side of the enlarged square as a share of the picture's, placed by
-            ``zoom_box``; None shows no enlarged row.
+            ``zoom_box``; None shows no enlarged row. legend: (name, colour) of the labels, ``TERNARY`` for 0 to 2.
     """
     from matplotlib.patches import Rectangle
 
@@ -185,7 +188,8 @@ def method_comparison(maps, real, methods: dict, *, titles=None, zoom: float | N
         sides += [f"case {k + 1}" if titles is None else str(titles[k])] + ["enlarged"] * (each - 1)
     gaps = [GAP if each == 2 and r % 2 else 0.1 for r in range(1, each * len(maps))]
     heads = ["map", "real", *methods]
-    figure, grid = _cells(len(sides), len(heads), heads=heads, sides=sides, note=note, gaps=gaps)
+    figure, grid = _cells(len(sides), len(heads), heads=heads, sides=sides, note=note, gaps=gaps,
+                          legend=legend)
     for r, row in enumerate(grid):
         k, enlarged = divmod(r, each)
         top, left = zoom_box(maps[k], side) if side else (0, 0)
@@ -202,7 +206,7 @@ def method_comparison(maps, real, methods: dict, *, titles=None, zoom: float | N
 
 
 def condition_editing(maps, images, labels, *, hu_width: float | None = 1500, limit: float | None = None,
-                      reference: int = 0, note: str = ""):
+                      reference: int = 0, note: str = "", legend=LABELS):
     """Edited maps above what the generator makes of each, and below the change from the unedited one.
 
     Args:
@@ -217,7 +221,7 @@ def condition_editing(maps, images, labels, *, hu_width: float | None = 1500, li
     change = scale * (images - images[reference])
     limit = float(np.quantile(np.abs(change), 0.995)) or 1.0 if limit is None else limit
     figure, grid = _cells(3, len(maps), heads=labels, sides=["map", "synthetic", f"change ({unit})"], note=note,
-                          right=0.75)
+                          right=0.75, legend=legend)
     for k in range(len(maps)):
         _map(grid[0][k], colours[k])
         show(grid[1][k], images[k])

@@ -222,3 +222,24 @@ IMAGES, LABELS = discs(n=8)
 def test_unusable_input_is_refused(call, error, text):
     with pytest.raises(error, match=text):
         call(c.build("resnet18"))
+
+
+def test_a_linear_schedule_holds_for_half_of_the_steps_and_then_falls_to_zero():
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    stepper, schedule = c._optimiser(torch.nn.ParameterList([parameter]), "adam", "linear", 1e-4, 0.0, 10)
+    rates = []
+    for _ in range(10):  # ten epochs of Zhang et al.: five at the full rate, then 20 % less each
+        rates.append(stepper.param_groups[0]["lr"])
+        stepper.step()
+        schedule.step()
+    assert rates == pytest.approx([1e-4] * 6 + [0.8e-4, 0.6e-4, 0.4e-4, 0.2e-4])
+
+
+def test_one_class_is_trained_on_only_when_asked_for():
+    images = np.random.default_rng(0).uniform(-1, 1, (1, 1, 32, 32)).astype(np.float32)
+    net = c.build("resnet18", 2)
+    with pytest.raises(DataError, match="at least two"):
+        c.train_classifier(net, images, [1], steps=1, batch_size=4)
+    c.train_classifier(net, images, [1], steps=12, batch_size=4, lr=1e-2, balance=False, one_class=True,
+                                 settle_augmented=True)
+    assert (c.predict(net, images).argmax(1) == 1).all()

@@ -267,3 +267,13 @@ def test_maps_that_cannot_be_compared_are_refused():
     one_line(DataError, r"predicted \(3, 8, 8\), true \(4, 8, 8\)", s.scores, maps[:3], maps)
     one_line(DataError, r"folds: 10 of 4 slice\(s\)", s.fold_scores, maps, maps)
     one_line(DataError, "patients: 3 for 4 slices", s.fold_scores, maps, maps, patients=["a"] * 3)
+
+
+def test_statistics_can_be_those_of_augmented_images_and_the_rate_may_fall_in_a_line():
+    images, maps = discs(1)
+    flip = lambda batch, generator: {"image": batch["image"].flip(-1) * 0.5, "map": batch["map"].flip(-1)}
+    net = s.build("unet", 3, width=4)
+    s.train_segmenter(net, images, maps, steps=4, batch_size=2, augment=flip, schedule="linear", settle_augmented=True)
+    with torch.no_grad():
+        seen = net.down[0][0](torch.from_numpy(images).flip(-1) * 0.5)
+    assert torch.allclose(net.down[0][1].running_mean, seen.mean((0, 2, 3)), atol=1e-5)
