@@ -12,8 +12,9 @@ cosine schedule of Nichol and Dhariwal (2021), the velocity of Salimans and Ho (
 stays defined where almost all is noise, and a running average of the weights.
 
 MONAI's DDIM scheduler lays n time steps out evenly from T - 1 to 0, (T - 1) / (n - 1) apart, while its ``step`` goes
-back by T // n. The two differ, grossly for few steps (of 2, the second is at t = 0 on an image that has the noise of
-t = 499). Here steps are T // n apart, and n must divide T, so that both agree and the last one ends at the image.
+back by T // n (so does that of diffusers: its issue 12633). The two differ, grossly for few steps (of 2, the second is
+at t = 0 on an image that has the noise of t = 499). Here steps are T // n apart, and n must divide T, so that both
+agree and the last one ends at the image.
 """
 
 import math
