@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 class Table:
     """A table with an optional title above and note below. Cells may hold **bold** and [text](link) as in Markdown.
 
-    IPython shows the HTML; ``str()`` gives the Markdown. ``right`` names the columns that hold numbers.
+    IPython shows the HTML; ``str()`` gives the Markdown. ``right`` names the columns that hold numbers. A ``sortable``
+    table gets buttons in its head in the rendered book (book/_static/sortable.js); numbers are sorted as numbers.
     """
 
     columns: list[str]
@@ -17,6 +18,7 @@ class Table:
     title: str = ""
     note: str = ""
     right: tuple[str, ...] = field(default_factory=tuple)
+    sortable: bool = False
 
     def _repr_markdown_(self) -> str:
         clean = lambda cell: str(cell).replace("|", "\\|").replace("\n", "<br>")
@@ -29,11 +31,23 @@ class Table:
         align = ["right" if c in self.right else "left" for c in self.columns]
         cell = lambda tag, text, a: f'<{tag} style="text-align:{a};vertical-align:top">{_inline(text)}</{tag}>'
         head = "".join(cell("th", c, a) for c, a in zip(self.columns, align))
-        body = "".join("<tr>" + "".join(cell("td", c, a) for c, a in zip(row, align)) + "</tr>\n" for row in self.rows)
+        keyed = self._keyed if self.sortable else lambda made, text, a: made
+        body = "".join("<tr>" + "".join(keyed(cell("td", c, a), c, a) for c, a in zip(row, align)) + "</tr>\n"
+                       for row in self.rows)
+        kind = "table covlib sortable" if self.sortable else "table covlib"
         caption = f"<p><strong>{_inline(self.title)}</strong></p>\n" if self.title else ""
         note = f"\n<p><small>{_inline(self.note)}</small></p>" if self.note else ""
-        return (f'{caption}<table class="table covlib">\n<thead><tr>{head}</tr></thead>\n'
+        return (f'{caption}<table class="{kind}">\n<thead><tr>{head}</tr></thead>\n'
                 f"<tbody>\n{body}</tbody></table>{note}")
+
+    @staticmethod
+    def _keyed(cell: str, text: str, align: str) -> str:
+        """A number's cell with the number to sort by; cells without one are sorted last."""
+        if align != "right":
+            return cell
+        plain = str(text).replace("\N{MINUS SIGN}", "-").replace("\N{THIN SPACE}", "").replace(",", "")
+        found = re.search(r"-?\d+(\.\d+)?(e-?\d+)?", plain)
+        return cell.replace("<td ", f'<td data-sort="{found[0] if found else ""}" ', 1)
 
     def __str__(self) -> str:
         return self._repr_markdown_()

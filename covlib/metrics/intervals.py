@@ -104,6 +104,48 @@ def bootstrap(values, statistic: Callable = np.mean, seed: int = 0, n_boot: int 
     return Interval(value, float(low), float(high), units, method)
 
 
+def jackknife(values: tuple, statistic: Callable, groups: tuple, folds: int = 10, seed: int = 0,
+              level: float = 0.95, bounds: tuple[float, float] = (-math.inf, math.inf)) -> Interval:
+    """Interval of a statistic of several sets by leaving out a fold of patients at a time (delete-a-group jackknife,
+    Shao and Tu 1995, chapter 2; Student t with folds - 1 degrees of freedom).
+
+    For statistics that a bootstrap spoils because it draws an image twice: FID grows, nearest neighbours lie at
+    distance 0. Groups are dealt to folds at random; a fold's groups are left out of all sets at once.
+
+    Args:
+        values: arrays, each with images along its first axis. statistic: called with the arrays, gives one number.
+        groups: for each array the patient of each image. Equal names in two sets are one patient.
+        folds: as many as there are groups at most; at least 3. bounds: what the statistic can be; ends are cut there.
+
+    Returns:
+        The statistic of the whole sets with its interval.
+    """
+    _check_level(level)
+    arrays, names = [finite("values", v) for v in values], [np.asarray([str(x) for x in g]) for g in groups]
+    if len(arrays) != len(names) or any(len(a) != len(g) for a, g in zip(arrays, names)):
+        raise DataError(f"groups: {[len(g) for g in names]} names for {[len(a) for a in arrays]} values; one each is "
+                        "wanted")
+    known = sorted(set(np.concatenate(names).tolist()))
+    fewest = min(len(set(g.tolist())) for g in names)
+    folds = min(folds, fewest)
+    value = float(statistic(*arrays))
+    if folds < 3:
+        return Interval(value, math.nan, math.nan, fewest, f"no interval from {fewest} groups")
+    fold = {}
+    for members in names:  # set by set, so that each set loses about as much in every fold
+        mine = [g for g in sorted(set(members.tolist())) if g not in fold]
+        order = rng(seed, "jackknife", len(fold)).permutation(len(mine))
+        fold |= {mine[g]: k % folds for k, g in enumerate(order)}
+    left = [np.array([fold[g] for g in members]) for members in names]
+    each = np.array([float(statistic(*(a[f != k] for a, f in zip(arrays, left)))) for k in range(folds)])
+    from scipy import stats
+
+    half = stats.t.ppf((1 + level) / 2, folds - 1) * math.sqrt((folds - 1) / folds * ((each - each.mean()) ** 2).sum())
+    low, high = max(bounds[0], value - half), min(bounds[1], value + half)
+    return Interval(value, low, high, len(known),
+                    f"jackknife of {folds} folds of {len(known)} groups, Student t, {100 * level:g} %")
+
+
 def wilson(successes: int, n: int, level: float = 0.95) -> Interval:
     """Proportion ``successes / n`` with Wilson's score interval (scipy.stats.binomtest), always within [0, 1].
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from covlib.errors import ConfigError, DataError
-from covlib.metrics.intervals import Interval, bootstrap, student_t, wilson
+from covlib.metrics.intervals import Interval, bootstrap, jackknife, student_t, wilson
 
 
 def test_student_t_is_the_closed_form():
@@ -106,3 +106,34 @@ def test_unusable_input_is_refused(call, error):
 def test_bootstrap_of_one_patient_has_no_interval():
     found = bootstrap([1.0, 2.0], groups=["a", "a"])
     assert found == Interval(1.5, found.low, found.high, 1, "no interval from one value") and math.isnan(found.low)
+
+
+# ---- jackknife -------------------------------------------------------------------------------------------------------
+
+
+def test_jackknife_of_a_mean_is_student_t():
+    """Of a mean with one value a group and as many folds as groups it is the textbook interval."""
+    values = np.array([1.0, 4.0, 2.0, 8.0, 5.0])
+    found = jackknife((values,), np.mean, (list("abcde"),), folds=5)
+    wanted = student_t(values)
+    assert (found.value, found.low, found.high) == pytest.approx((wanted.value, wanted.low, wanted.high))
+
+
+def test_jackknife_leaves_patients_out_of_all_sets_at_once():
+    seen = []
+
+    def statistic(a, b):
+        seen.append((set(a.tolist()), set(b.tolist())))
+        return float(a.sum() + b.sum())
+
+    a, b = np.arange(6.0), np.arange(6.0)
+    jackknife((a, b), statistic, (list("uuvvww"), list("uuvvww")), folds=3)
+    assert seen[0] == (set(a), set(b)) and len(seen) == 4
+    assert all(x == y and len(x) == 4 for x, y in seen[1:])
+
+
+def test_jackknife_with_too_few_patients_or_names():
+    found = jackknife((np.arange(4.0),), np.mean, (list("aabb"),))
+    assert found.value == 1.5 and np.isnan(found.low)
+    with pytest.raises(DataError, match="one each"):
+        jackknife((np.arange(4.0),), np.mean, (list("aab"),))

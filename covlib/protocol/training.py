@@ -1,0 +1,274 @@
+"""From a budget of seconds to trained methods and their synthetic images.
+
+A second is not a number that repeats: the same training takes longer on another machine, or while something else
+runs. So seconds are turned into steps by a recorded table of costs (``covlib sweep side_by_side-cost --collect`` writes
+it to data/results/studies), and training takes that many steps, on whatever machine. What it took there is in the run's
+times. Where a profile's costs were never recorded they are measured before training, and kept in the run's folder.
+"""
+
+import itertools
+import json
+import statistics
+import subprocess
+import sys
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from covlib import studies
+from covlib.checkpoints import load_weights, save_weights
+from covlib.data import conditions
+from covlib.errors import ConfigError, TrainingError
+from covlib.methods import Method, Stage
+from covlib.project import write_atomically
+from covlib.protocol.settings import CHAPTER, ENTRIES, Config
+from covlib.protocol.tasks import Part, Task
+from covlib.seeding import derive, torch_generator
+from covlib.training import fit, resolve_device
+
+COSTS = "side_by_side-cost"  # the study whose recorded results are the table of costs
+PER_STEP = "seconds_per_step"
+JITTER = 0.02  # noise of the planted memoriser, as a share of half the grey scale
+
+
+# ---- budget ----------------------------------------------------------------------------------------------------------
+
+
+def recorded_costs(profile: str, folder: Path | None = None) -> dict[str, dict[str, float]]:
+    """arm -> metric -> median over the recorded measurements of a profile; {} where there is none."""
+    found = [d for d in studies.load(COSTS, folder) if d["profile"] == profile and not d["overrides"]]
+    if not found:
+        return {}
+    return {arm["name"]: {key: statistics.median(studies.values(found[0], arm["name"], key))
+                          for key in arm["runs"][0]["metrics"] if studies.values(found[0], arm["name"], key)}
+            for arm in found[0]["arms"]}
+
+
+def costs_for(arms, config: Config, profile: str, out, device="auto") -> tuple[dict[str, dict[str, float]], list[str]]:
+    """Recorded costs of the arms that are trained; those that were never recorded are measured now, once for ``out``.
+
+    Returns:
+        arm -> costs, and a note where something was measured.
+    """
+    known, notes = recorded_costs(profile), []
+    kept = Path(out) / "costs.json"
+    here = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {}
+    trained = [arm for arm in arms if ENTRIES[arm].module]
+    missing = [arm for arm in trained if arm not in known]
+    for arm in [] if config.steps else missing:
+        if arm not in here:
+            from covlib.protocol.cost import measure
+
+            here[arm] = measure(arm, profile, device)
+            write_atomically(kept, json.dumps(here, indent=2))
+        notes.append(f"{arm}: no recorded cost at profile {profile}; measured here, so another machine takes another "
+                     "number of steps")
+    return {arm: {**here, **known}[arm] for arm in trained if arm in known or arm in here}, notes
+
+
+def steps_for(arm: str, config: Config, costs: dict[str, dict[str, float]]) -> int:
+    """How many steps the arm's budget buys, at least 1.
+
+    Raises:
+        ConfigError: no cost is known for it, and ``config.steps`` is 0.
+    """
+    if config.steps:
+        return config.steps
+    if arm not in costs:
+        raise ConfigError(f"steps: no cost of {arm} is recorded; covlib sweep {COSTS}, or set steps")
+    return max(1, int(config.seconds / costs[arm][PER_STEP]))
+
+
+def with_steps(stages: list[Stage], steps: int) -> list[Stage]:
+    """The same schedule with ``steps`` steps in all: each stage keeps its share, its decay begins at the same share.
+
+    Every stage keeps at least one step, so a schedule of more stages than ``steps`` has more steps in all.
+    """
+    total = sum(stage.steps for stage in stages)
+    ends = [round(steps * done / total) for done in itertools.accumulate(stage.steps for stage in stages)]
+    lengths = [max(1, b - a) for a, b in zip([0, *ends], ends)]
+    return [replace(stage, steps=n, constant_steps=min(n, round(n * stage.constant_steps / stage.steps)),
+                    milestones=tuple(round(n * m / stage.steps) for m in stage.milestones))
+            for stage, n in zip(stages, lengths)]
+
+
+# ---- methods ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Trained:
+    """An arm that can make images. ``methods``: {"": method}, or one a class; {} for a control. ``steps``: of all of
+    them together; ``seconds``: what they took here. ``notes``: of the methods."""
+
+    arm: str
+    task: Task
+    methods: dict[str, Method] = field(default_factory=dict)
+    steps: int = 0
+    seconds: float = 0.0
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def parameters(self) -> int:
+        return sum(p.numel() for m in self.methods.values() for net in m.networks.values() for p in net.parameters())
+
+
+def parts(arm: str, task: Task, profile: str, seed: int = 0, device="cpu") -> dict[str, tuple[Method, dict]]:
+    """What is trained for an arm: key -> (method, its training data). Keys share the seconds evenly."""
+    name, train = ENTRIES[arm].name, task.train
+    if name == "diffusion":
+        from covlib.baselines import diffusion
+
+        config = replace(diffusion.Config.for_profile(profile), image_size=task.size,
+                         condition="map" if task.kind == "mask" else "class")
+        data = _painted_from(train) if task.kind == "mask" else {"image": train.images, "label": train.labels}
+        return {"": (diffusion.Diffusion(config, len(train), seed), data)}
+    if name == "cosingan":
+        return _cosingan(task, profile, seed, device)
+    if task.kind == "mask":
+        from covlib.papers import global_local, global_local_study
+
+        base = replace(global_local.Config.for_profile(profile), image_size=task.size)
+        config = global_local_study.method_config(name, base, profile)
+        method = global_local_study.methods()[name][1](config, len(train), seed)
+        return {"": (method, _painted_from(train))}
+    if name == "dcgan":
+        from covlib.papers import dcgan
+
+        config = replace(dcgan.Config.for_profile(profile), image_size=task.size)
+        rows = {c: train.subset(train.labels == k) for k, c in enumerate(task.classes)}
+        return {c: (dcgan.DCGAN(config, len(x), derive(seed, c)), {"image": x.images}) for c, x in rows.items()}
+    from covlib.batches import Unpaired
+    from covlib.papers import cyclegan
+
+    config = replace(cyclegan.Config.for_profile(profile), image_size=task.size)
+    a, b = (train.images[train.labels == k] for k in (0, 1))
+    return {"": (cyclegan.CycleGAN(config, max(len(a), len(b)), seed), Unpaired(a=a, b=b))}
+
+
+def _painted_from(train: Part) -> dict[str, Tensor]:
+    return {"image": train.lungs(), "map": train.maps}
+
+
+def _cosingan(task: Task, profile: str, seed: int, device) -> dict[str, tuple[Method, dict]]:
+    """CoSinGAN learns from one slice of the training patients, whatever their number."""
+    from covlib.papers import cosingan
+
+    own = cosingan.Config.for_profile(profile)
+    scales = (*(s for s in own.scales if s < task.size), task.size)
+    t = task.train
+    paired = conditions.Paired(t.images, t.maps, t.patients, t.names, task.hu_window, task.slices.source)
+    one = cosingan.choose(paired)
+    return {"": (cosingan.CoSinGAN(replace(own, scales=scales), one, seed, resolve_device(device)),
+                 one.training_data())}
+
+
+def train(arm: str, task: Task, config: Config, out, *, profile: str, costs: dict, seed: int = 0, device="auto",
+          resume: bool = True, checkpoint=None) -> Trained:
+    """An arm trained for its budget, in ``out/training/<arm>``, its weights in ``out/checkpoints/<arm>.safetensors``; a
+    control is given as it is.
+
+    Args:
+        checkpoint: folder of an earlier run, or its folder of weights; nothing is trained then.
+
+    Raises:
+        ConfigError: a checkpoint without this arm, or of another size. TrainingError: divergence.
+    """
+    entry = ENTRIES[arm]
+    if not entry.module:
+        return Trained(arm, task)
+    built = parts(arm, task, profile, seed, device)
+    if checkpoint is not None:
+        return _loaded(arm, task, built, Path(checkpoint), device)
+    steps, trained = steps_for(arm, config, costs), Trained(arm, task)
+    for key, (method, data) in built.items():
+        method.stages = with_steps(method.stages, max(1, steps // len(built)))
+        total = sum(stage.steps for stage in method.stages)
+        settings = method.config
+        result = fit(method, data, Path(out) / "training" / arm / key, seed=derive(seed, arm, key), device=device,
+                     resume=resume, log_every=max(1, total // 100), ema=getattr(settings, "ema", None), progress=False,
+                     identity={"chapter": CHAPTER, "arm": arm, **settings.as_dict()})
+        trained.methods[key] = method
+        trained.steps, trained.seconds = trained.steps + result.steps, trained.seconds + result.seconds
+        trained.notes += [f"{entry.title}: {note}" for note in getattr(method, "notes", [])]
+    meta = {"chapter": CHAPTER, "arm": arm, "seed": seed, "steps": trained.steps}
+    save_weights(Path(out) / "checkpoints" / f"{arm}.safetensors", _networks(trained.methods), meta)
+    return trained
+
+
+def _networks(methods: dict[str, Method]) -> dict:
+    return {f"{key}/{name}": net for key, method in methods.items() for name, net in method.networks.items()}
+
+
+def _loaded(arm: str, task: Task, built: dict, folder: Path, device) -> Trained:
+    folder = folder / "checkpoints" if (folder / "checkpoints").is_dir() else folder
+    methods = {key: method for key, (method, _) in built.items()}
+    for method in methods.values():
+        for stage in method.stages:  # networks may grow there
+            method.begin_stage(stage)
+    nets = _networks(methods)
+    meta = load_weights(folder / f"{arm}.safetensors", nets, {"chapter": CHAPTER, "arm": arm})
+    for net in nets.values():
+        net.to(resolve_device(device)).eval()
+    return Trained(arm, task, methods, int(meta.get("steps", 0)))
+
+
+# ---- synthesis -------------------------------------------------------------------------------------------------------
+
+
+def synthesize(trained: Trained, part: Part, seed: int = 0, **options) -> Tensor:
+    """One synthetic image for each image of ``part`` (float32 on the CPU, in [-1, 1]): from its mask, of its class, or,
+    where images are translated, from those of the source class only.
+
+    Args:
+        options: further arguments of the methods' ``synthesize`` (``steps`` of a diffusion model, say).
+    """
+    name, task = ENTRIES[trained.arm].name, trained.task
+    if not trained.methods:
+        return _control(name, task, part, seed)
+    method = next(iter(trained.methods.values()))
+    device = next(p.device for net in method.networks.values() for p in net.parameters())
+    draws = torch_generator(seed, "synthesis", trained.arm, device=device)
+    if task.kind == "mask":
+        given = part.maps
+        if name == "cosingan":
+            from covlib.papers import cosingan
+
+            given = cosingan.ternary(part.maps)
+        made = method.synthesize(given.to(device), draws, **options).cpu()
+        return conditions.lung_only(made.float().clamp(-1, 1), part.maps)
+    if task.kind == "translate":
+        return method.synthesize(part.images[part.labels == 0].to(device), draws, **options).float().cpu().clamp(-1, 1)
+    if len(trained.methods) == 1:
+        return method.synthesize(part.labels, draws, **options).cpu()
+    made = torch.empty_like(part.images)
+    for k, one in enumerate(trained.methods.values()):
+        rows = part.labels == k
+        made[rows] = one.synthesize(int(rows.sum()), draws).float().cpu().clamp(-1, 1)
+    return made
+
+
+def _control(name: str, task: Task, part: Part, seed: int) -> Tensor:
+    if name == "real":
+        return part.lungs() if task.kind != "translate" else part.images[part.labels == 1]
+    if name == "source":
+        return part.images[part.labels == 0]
+    if name == "painted":
+        return conditions.painted(part.maps, conditions.label_means(task.train.lungs(), task.train.maps))
+    if name != "memoriser":
+        raise TrainingError(f"control {name!r} is not known")
+    draws, made = torch_generator(seed, "memoriser"), torch.empty_like(part.images)
+    for k in range(len(task.classes)):
+        pool, rows = task.train.images[task.train.labels == k], part.labels == k
+        taken = torch.randint(len(pool), (int(rows.sum()),), generator=draws)
+        made[rows] = pool[taken] + JITTER * torch.randn(len(taken), *pool.shape[1:], generator=draws)
+    return made.clamp(-1, 1)
+
+
+def in_new_process(code: str) -> dict:
+    """What ``code`` prints as its last line, JSON, in a process of its own: memory is never given back to look at."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    if done.returncode:
+        raise TrainingError(f"cost: the measuring process failed: {(done.stderr.strip().splitlines() or ['?'])[-1]}")
+    return json.loads(done.stdout.strip().splitlines()[-1])

@@ -1,0 +1,163 @@
+"""From seconds to steps; controls; every arm trains, repeats, and is measured; the planted memoriser is caught."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from covlib.errors import ConfigError
+from covlib.judges.features import get_extractor
+from covlib.methods import Stage
+from covlib.metrics import privacy
+from covlib.protocol import scores, show, tasks, training
+from covlib.protocol.settings import ENTRIES, Config
+
+CONTROLS = [arm for arm, entry in ENTRIES.items() if not entry.module]
+METHODS = [arm for arm, entry in ENTRIES.items() if entry.module]
+REPEATABLE = {"mask-real", "mask-painted", "mask-global_local", "mask-diffusion"}  # of one task, to be quick
+
+
+@pytest.fixture(scope="module")
+def config():
+    return Config.for_profile("smoke", {"arms": list(ENTRIES)})
+
+
+@pytest.fixture(scope="module")
+def prepared(config):
+    return tasks.prepare(config, "phantom", 100)[0]
+
+
+def trained(arm, config, prepared, out, seed=100):
+    return training.train(arm, prepared[ENTRIES[arm].task], config, out, profile="smoke", costs={}, seed=seed,
+                          device="cpu")
+
+
+# ---- steps -----------------------------------------------------------------------------------------------------------
+
+
+stages = st.lists(st.tuples(st.integers(1, 500), st.floats(0, 1)), min_size=1, max_size=20)
+
+
+@given(stages, st.integers(1, 3000))
+def test_a_schedule_keeps_its_shares(drawn, steps):
+    whole = [Stage(f"s{k}", n, 4, ("G",), "linear", constant_steps=round(c * n)) for k, (n, c) in enumerate(drawn)]
+    made, total = training.with_steps(whole, steps), sum(n for n, _ in drawn)
+    assert steps <= sum(s.steps for s in made) <= steps + len(made)
+    for old, new in zip(whole, made):
+        assert new.name == old.name and new.steps >= 1 and 0 <= new.constant_steps <= new.steps
+        assert abs(new.steps - steps * old.steps / total) <= 1.01
+        assert abs(new.constant_steps / new.steps - old.constant_steps / old.steps) <= 0.51 / new.steps + 1e-9
+    assert training.with_steps(whole, total) == whole
+
+
+def test_seconds_buy_steps(config):
+    costs = {"mask-spade": {"seconds_per_step": 0.05}}
+    budget = Config.for_profile("smoke", {"steps": 0, "seconds": 10.0})
+    assert training.steps_for("mask-spade", budget, costs) == 200
+    assert training.steps_for("mask-spade", config, costs) == config.steps == 3
+    with pytest.raises(ConfigError, match="no cost of mask-sean is recorded"):
+        training.steps_for("mask-sean", budget, costs)
+
+
+def test_every_method_has_recorded_costs_at_cpu():
+    costs = training.recorded_costs("cpu")
+    assert set(METHODS) <= set(costs)
+    assert all(value > 0 for arm in METHODS for value in costs[arm].values())
+    assert training.recorded_costs("smoke") == {}
+
+
+def test_unrecorded_costs_are_measured_once(config, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr("covlib.protocol.cost.measure", lambda arm, *_: asked.append(arm) or {"seconds_per_step": 0.5})
+    budget = Config.for_profile("smoke", {"steps": 0})
+    for _ in range(2):
+        costs, notes = training.costs_for(["mask-real", "noise-dcgan"], budget, "smoke", tmp_path, "cpu")
+        assert costs == {"noise-dcgan": {"seconds_per_step": 0.5}} and "another machine" in notes[0]
+    assert asked == ["noise-dcgan"]
+    assert training.costs_for(["noise-dcgan"], config, "smoke", tmp_path / "new", "cpu") == ({}, [])
+
+
+def test_cost_of_a_step():
+    from covlib.protocol.cost import measure_here
+
+    found = measure_here("noise-dcgan", "smoke", "cpu", steps=60)
+    assert found["seconds_per_step"] > 0 and found["seconds_per_image"] > 0 and found["parameters"] > 1000
+
+
+# ---- arms ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arm", METHODS)
+def test_every_method_trains_and_answers_every_condition(arm, config, prepared, tmp_path):
+    made_by = trained(arm, config, prepared, tmp_path)
+    part = made_by.task.conditions
+    images = training.synthesize(made_by, part, 1)
+    wanted = int((part.labels == 0).sum()) if made_by.task.kind == "translate" else len(part)
+    assert images.shape == (wanted, 1, made_by.task.size, made_by.task.size)
+    assert bool(images.isfinite().all()) and float(images.abs().max()) <= 1
+    assert made_by.steps >= 2 and made_by.parameters > 0
+    if made_by.task.kind == "mask":
+        assert bool((images[(part.maps == 0)[:, None]] == -1).all())
+    assert torch.equal(images, training.synthesize(made_by, part, 1))
+    again = training.train(arm, made_by.task, config, tmp_path, profile="smoke", costs={}, seed=7, device="cpu",
+                           checkpoint=tmp_path)  # another seed: the weights are the file's
+    assert again.steps == made_by.steps and torch.equal(images, training.synthesize(again, part, 1))
+
+
+def test_a_checkpoint_that_is_not_there(config, prepared, tmp_path):
+    with pytest.raises(ConfigError, match="mask-spade.safetensors"):
+        training.train("mask-spade", prepared["mask"], config, tmp_path, profile="smoke", costs={}, device="cpu",
+                       checkpoint=tmp_path)
+
+
+def test_controls(prepared):
+    noise, mask, films = (prepared[k] for k in ("noise", "mask", "translate"))
+    make = lambda arm, task: training.synthesize(training.Trained(arm, task), task.conditions, 5)
+    assert torch.equal(make("noise-real", noise), noise.conditions.images)
+    assert torch.equal(make("translate-source", films), films.conditions.images[films.conditions.labels == 0])
+    assert torch.equal(make("translate-real", films), films.target("conditions").images)
+    assert len(make("mask-painted", mask).unique()) <= 4
+    copies = make("noise-memoriser", noise)
+    away = (copies[:, None] - noise.train.images[None]).flatten(2).square().mean(2).sqrt().amin(1)
+    assert float(away.max()) < 1.5 * training.JITTER
+
+
+@pytest.mark.parametrize("arm", ["mask-diffusion", "noise-dcgan", "translate-cyclegan"])
+def test_an_arm_repeats_bit_for_bit(arm, config, prepared, tmp_path):
+    extractor, found = get_extractor("random-conv"), []
+    for name in ("a", "b"):
+        made_by = trained(arm, config, prepared, tmp_path / name)
+        found.append(scores.measure(made_by, config, extractor, seed=100).plain())
+    np.testing.assert_equal(*found)
+    assert 0 <= found[0].get("dice", found[0].get("auc")) <= 1 and found[0]["fid"] > 0
+    assert found[0]["fid_low"] < found[0]["fid"] < found[0]["fid_high"]
+
+
+def test_the_planted_memoriser_is_caught_and_real_images_pass():
+    config = Config.for_profile("smoke", {"patients": 60, "arms": ["noise-memoriser"]})
+    task, extractor = tasks.prepare(config, "phantom", 100)[0]["noise"], get_extractor("random-conv")
+    honest, copies = (scores.measure(training.Trained(arm, task), config, extractor, seed=100)
+                      for arm in ("noise-real", "noise-memoriser"))
+    assert copies.audit.verdict == privacy.COPIES and honest.audit.verdict == privacy.CLEAN
+    assert copies.values["membership_auc"].low > 0.5
+    # What the usual measures see: nothing.
+    assert copies.values["fid"].low < honest.values["fid"].value
+    table = show.results_table({"noise-real": honest, "noise-memoriser": copies}, {})
+    assert table.sortable and [row[1] for row in table.rows] == ["real slices", "memoriser"]
+    assert privacy.COPIES in table.rows[1]
+
+
+def test_one_map_one_image_but_for_noise(config, prepared, tmp_path):
+    part = prepared["mask"].conditions
+    same = scores.twice(trained("mask-global_local", config, prepared, tmp_path / "a"), part)
+    drawn = scores.twice(trained("mask-diffusion", config, prepared, tmp_path / "b"), part)
+    assert same.value == pytest.approx(1.0) and drawn.value < 0.99
+
+
+def test_picture_and_sampling_steps(config, prepared, tmp_path):
+    made_by = trained("mask-diffusion", config, prepared, tmp_path)
+    rows = show.sampling_study(made_by, config.sampling, get_extractor("random-conv"), folds=3, seed=1)
+    assert [row["steps"] for row in rows] == [1, 2] and all(row["seconds"] > 0 for row in rows)
+    pictures, times = show.path(made_by)
+    assert times == ["t = 19", "t = 9"] and all(len(p) == 2 for p in pictures.values())

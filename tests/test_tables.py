@@ -1,0 +1,18 @@
+"""Tables: what is sorted by in the rendered book."""
+
+import re
+
+from covlib.tables import Table
+
+
+def test_sortable_tables_carry_their_numbers():
+    table = Table(["method", "FID", "n"], [["a", "1,234.5\n[1, 2]", "3"], ["b", "\N{MINUS SIGN}0.5", "–"],
+                                           ["c", "**2e-3**", "7"]], right=("FID", "n"), sortable=True)
+    html = table._repr_html_()
+    assert 'class="table covlib sortable"' in html
+    assert re.findall(r'data-sort="([^"]*)"', html) == ["1234.5", "3", "-0.5", "", "2e-3", "7"]
+
+
+def test_other_tables_are_as_they_were():
+    html = Table(["a"], [["1"]], right=("a",))._repr_html_()
+    assert 'class="table covlib"' in html and "data-sort" not in html
