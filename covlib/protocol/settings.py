@@ -104,7 +104,7 @@ class Config(BaseConfig):
         return {
             "smoke": small | {"arms": ("mask-real", "mask-painted", "mask-global_local", "mask-diffusion", "noise-real",
                                        "noise-memoriser", "noise-dcgan", "noise-diffusion"),
-                              "steps": 3, "patients": 24, "slices_per_patient": 2, "xray_patients": 40, "mask_size": 32,
+                              "steps": 3, "patients": 24, "slices_per_patient": 2, "xray_patients": 60, "mask_size": 32,
                               "xray_size": 32, "pairs": 10, "judge_steps": 4, "unet_width": 4, "unet_steps": 4,
                               "unet_batch": 4, "sampling": (1, 2), "folds": 3},
             "cpu": small | {"arms": ("mask-real", "mask-painted", "mask-global_local", "mask-diffusion", "noise-real",
