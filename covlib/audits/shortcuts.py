@@ -258,7 +258,7 @@ def confounding(slices: SliceSet, sources) -> Table:
 
 def probe_table(probes: dict[str, Probe], title: str = "") -> Table:
     """One row a probe; the question is the key."""
-    mark = lambda name, p: f"**{p.verdict}**" if p.verdict == TOLD and name != "class" else p.verdict
+    mark = lambda name, p: f"**{p.verdict}**" if p.verdict == TOLD and name.split(": ")[-1] != "class" else p.verdict
     rows = [[name, p.auc.text(2), f"{p.p:.3f}", mark(name, p), str(p.patients), str(p.n)] for name, p in probes.items()]
     judges = ", ".join(dict.fromkeys(p.judge for p in probes.values()))
     return Table(["what is asked", "AUC", "p", "on unseen patients", "patients", "images"], rows, title=title,

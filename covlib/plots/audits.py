@@ -81,7 +81,7 @@ def probe_bars(probes: dict, *, note: str = ""):
     """AUC with interval of every probe, chance at 0.5 marked; vermilion where something is told that should not be.
 
     Args:
-        probes: label -> ``covlib.audits.shortcuts.Probe``. Only "class" itself may be told.
+        probes: label -> ``covlib.audits.shortcuts.Probe``. Only "class" itself (or "SET: class") may be told.
     """
     if not probes:
         raise DataError("probe_bars: no probe given")
@@ -95,7 +95,7 @@ def probe_bars(probes: dict, *, note: str = ""):
     lowest = 0.4
     for k, (name, p) in enumerate(probes.items()):
         y = len(probes) - 1 - k
-        colour = GREY if p.verdict != "told" else BLUE if name == "class" else VERMILION
+        colour = GREY if p.verdict != "told" else BLUE if name.split(": ")[-1] == "class" else VERMILION
         if np.isfinite(p.auc.low):
             axes.plot([p.auc.low, p.auc.high], [y, y], color=colour, linewidth=3, solid_capstyle="butt")
             lowest = min(lowest, p.auc.low - 0.02)

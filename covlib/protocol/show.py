@@ -65,9 +65,7 @@ def results_table(scores: dict[str, Scores], costs: dict) -> Table:
         for name in shown:
             value = found.values.get(name)
             value = None if value is None else scaled(name, value)
-            known = value is not None and value.low == value.low
-            cells.append("–" if value is None else
-                         show_value(value.value, (value.low, value.high) if known else None).replace(" [", "\n[", 1))
+            cells.append(_cell(value))
         each = costs.get(arm, {}).get("seconds_per_image")
         rows.append([ENTRIES[arm].task, ENTRIES[arm].title, *cells, found.audit.verdict if found.audit else "–",
                      "–" if each is None else f"{1000 * each:.1f}"])
@@ -75,6 +73,15 @@ def results_table(scores: dict[str, Scores], costs: dict) -> Table:
                  note="Brackets: 95 % interval; how each was got is in the run's measurements. Distances of different "
                       f"tasks are to different real images: compare within a task. Precision and recall: {NEIGHBOURS} "
                       "nearest neighbours. Verdict: of the privacy audit.")
+
+
+def _cell(value: Interval | None) -> str:
+    if value is None:
+        return "–"
+    if not value.high - value.low > 1e-6:  # no interval, or one of no width
+        ends = "" if value.low != value.low else f"\n[{value.low:.3g}, {value.high:.3g}]"
+        return f"{value.value:.3g}{ends}"
+    return show_value(value.value, (value.low, value.high)).replace(" [", "\n[", 1)
 
 
 def recorded_table(documents: list[dict] | None = None) -> Table:

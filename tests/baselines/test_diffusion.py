@@ -149,7 +149,7 @@ def test_training_learns_the_maps_greys(tmp_path):
 
 
 @pytest.mark.parametrize("changes, words", [
-    ({"sampling_steps": 3}, "does not divide timesteps, 100; 2, 4"), ({"eta": 1.5}, "eta"),
+    ({"sampling_steps": 3}, "does not divide timesteps, 100; 1, 2, 4, 5 would"), ({"eta": 1.5}, "eta"),
     ({"image_size": 33}, "image_size: 33"), ({"groups": 3}, "not a multiple of groups"),
     ({"attention": (True,)}, "1 values for 2 resolutions"), ({"head_channels": 5}, "head_channels"),
     ({"patch": 0}, "folds of 0"), ({"condition": "words"}, "condition: must be one of map, class, none")])

@@ -54,7 +54,7 @@ def class_folder(folder, names):
 
     from covlib.phantom import phantom_slices
 
-    slices = phantom_slices(20, size=40, per_patient=1, seed=100).images[:, 0]
+    slices = phantom_slices(32, size=40, per_patient=1, seed=100).images[:, 0]
     for name in names:
         (folder / name).mkdir(parents=True)
         for k, image in enumerate(slices):
