@@ -163,8 +163,7 @@ class Config(BaseConfig):
             # Few steps: ten times the paper's learning rates, and less dropout, which narrow networks can't afford.
             "cpu": {"scales": (32, 48, 64), "width": 16, "d_width": 16, "epochs_first": 150, "epochs_second": 75,
                     "learning_rate_first": 2e-3, "learning_rate_second": 1e-3, "dropout": 0.1, "unet_width": 8,
-                    "unet_steps": 120,
-                    "crop_to_lungs": True},
+                    "unet_steps": 120, "crop_to_lungs": True},
             "gpu": {"scales": SCALES[:7], "epochs_first": 400, "epochs_second": 200, "unet_width": 32,
                     "unet_steps": 500},
             "paper": {},
