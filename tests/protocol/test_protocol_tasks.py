@@ -73,6 +73,7 @@ def test_a_folder_of_classes_gives_what_it_can(tmp_path):
         tasks.prepare(few, tmp_path / "both", 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source, kinds", [("ct_slices_masks", ["mask"]), ("cxr", ["noise", "translate"])])
 def test_real_images(real_data, source, kinds):
     found, _ = tasks.prepare(Config.for_profile("smoke", {"arms": list(ENTRIES)}), real_data / source, 0)

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from covlib.errors import ConfigError
+from covlib.errors import ConfigError, TrainingError
 from covlib.judges.features import get_extractor
 from covlib.methods import Stage
 from covlib.metrics import privacy
@@ -78,11 +78,23 @@ def test_unrecorded_costs_are_measured_once(config, tmp_path, monkeypatch):
     assert training.costs_for(["noise-dcgan"], config, "smoke", tmp_path / "new", "cpu") == ({}, [])
 
 
-def test_cost_of_a_step():
-    from covlib.protocol.cost import measure_here
+def test_cost_of_a_step(monkeypatch):
+    """The difference between n and 2n steps, over n: what every training pays once does not count."""
+    from covlib.protocol import cost
 
-    found = measure_here("noise-dcgan", "smoke", "cpu", steps=60)
-    assert found["seconds_per_step"] > 0 and found["seconds_per_image"] > 0 and found["parameters"] > 1000
+    timed, clock = cost._timed, []
+
+    def by_the_clock(arm, task, profile, device, steps):
+        clock.append(steps)
+        return 5 + 0.25 * steps, timed(arm, task, profile, device, steps)[1]
+
+    monkeypatch.setattr(cost, "_timed", by_the_clock)
+    found = cost.measure_here("noise-dcgan", "smoke", "cpu", steps=2)
+    assert found["seconds_per_step"] == pytest.approx(0.25) and clock == [2, 2, 4]
+    assert found["seconds_per_image"] > 0 and found["parameters"] > 1000 and found["peak_mb"] >= 0
+    monkeypatch.setattr(cost, "_timed", lambda *given: (5.0, timed(*given)[1]))
+    with pytest.raises(TrainingError, match="idle machine"):
+        cost.measure_here("noise-dcgan", "smoke", "cpu", steps=2)
 
 
 # ---- arms ------------------------------------------------------------------------------------------------------------
