@@ -108,6 +108,10 @@ def visits(browser, address, paths) -> dict[str, Visit]:
 
     context = browser.new_context(viewport=DESKTOP, reduced_motion="reduce")
     found = {}
+    # Pages below book/FOLDER come from one mould each: axe-core looks at one of a kind, everything else at all.
+    audited = {path for path in paths if path.count("/") < 2}
+    audited |= {"book/api/papers_dcgan.html", "book/datasets/covid-ct.html"}
+    assert audited <= set(paths)
     for path in paths:
         visit, page = found.setdefault(path, Visit()), context.new_page()
         page.on("console", lambda m, v=visit: v.console.append(m.text) if m.type == "error" else None)
@@ -118,9 +122,10 @@ def visits(browser, address, paths) -> dict[str, Visit]:
         page.goto(f"{address}/{path}", wait_until="load")
         page.evaluate(SETTLED)
         visit.broken = page.evaluate(PICTURES)
-        page.evaluate(AXE_SCRIPT)
-        page.evaluate(SAMPLE)
-        for theme in ("light", "dark"):
+        if path in audited:
+            page.evaluate(AXE_SCRIPT)
+            page.evaluate(SAMPLE)
+        for theme in ("light", "dark") if path in audited else ():
             page.evaluate("(theme) => { document.documentElement.dataset.theme = theme; "
                           "document.documentElement.dataset.mode = theme; }", theme)
             visit.axe[theme] = _axe(page, AXE if theme == "light" else {**AXE, "runOnly": ["color-contrast"]})
@@ -168,7 +173,8 @@ def test_no_page_scrolls_sideways_on_a_phone(visits):
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_axe_finds_nothing_serious(visits, theme):
-    wrong = {path: visit.axe[theme] for path, visit in visits.items() if visit.axe[theme]}
+    wrong = {path: visit.axe[theme] for path, visit in visits.items() if visit.axe.get(theme)}
+    assert sum(theme in visit.axe for visit in visits.values()) > 12
     assert not wrong, "\n".join(f"{path}: {line}" for path, lines in wrong.items() for line in lines)
 
 
