@@ -96,8 +96,10 @@ def _mend_page(app, name: str, template: str, context: dict, doctree) -> None:
     context["script_files"] = _scripts(context["script_files"])
     if "body" in context:
         # docutils' lists of citations claim a role whose children they do not have (axe: aria-required-children)
-        context["body"] = re.sub(r'<div role="list" class="(citation|footnote)-list">', r'<div class="\1-list">',
-                                 context["body"])
+        body = re.sub(r'<div role="list" class="(citation|footnote)-list">', r'<div class="\1-list">', context["body"])
+        # Sphinx lays signatures of several lines out as lists of definitions without terms (axe: definition-list)
+        body = re.sub(r'<dl>(\s*<dd><em class="sig-param">)', r'<dl role="none">\1', body)
+        context["body"] = body.replace('<dd><em class="sig-param">', '<dd role="none"><em class="sig-param">')
 
 
 def _scripts(files: list) -> list:

@@ -21,13 +21,12 @@ pytestmark = pytest.mark.slow
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
          "--disable-sync", "--no-first-run", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
-# Contrast is the costly rule: of long listings and tables the first lines are looked at, they are coloured alike.
 AXE = {"resultTypes": ["violations"], "preload": False}
+# axe-core takes long on long pages: of listings, tables, formulas and entries, which are alike, it sees the first ones.
 SAMPLE = """() => {
-  const spare = (what, keep) => [...document.querySelectorAll(what)].slice(keep);
-  for (const e of [...spare("div.highlight", 4), ...spare("table tbody tr", 12), ...spare("mjx-container", 3),
-                   ...spare("dl.py > dt", 8)])
-    e.setAttribute("data-spare", "");
+  const cut = (what, keep) => [...document.querySelectorAll(what)].slice(keep).forEach((e) => e.remove());
+  cut("article section > section", 25); cut("dl.py", 8); cut("table tbody tr", 12);
+  cut("div.highlight", 4); cut("mjx-container", 3);
 }"""
 
 
@@ -108,6 +107,10 @@ def visits(browser, address, paths) -> dict[str, Visit]:
 
     context = browser.new_context(viewport=DESKTOP, reduced_motion="reduce")
     found = {}
+    # Pages below book/FOLDER come from one mould each: axe-core looks at one of a kind, everything else at all.
+    audited = {path for path in paths if path.count("/") < 2}
+    audited |= {"book/api/papers_dcgan.html", "book/datasets/covid-ct.html"}
+    assert audited <= set(paths)
     for path in paths:
         visit, page = found.setdefault(path, Visit()), context.new_page()
         page.on("console", lambda m, v=visit: v.console.append(m.text) if m.type == "error" else None)
@@ -118,14 +121,16 @@ def visits(browser, address, paths) -> dict[str, Visit]:
         page.goto(f"{address}/{path}", wait_until="load")
         page.evaluate(SETTLED)
         visit.broken = page.evaluate(PICTURES)
-        page.evaluate(AXE_SCRIPT)
-        page.evaluate(SAMPLE)
-        for theme in ("light", "dark"):
+        page.set_viewport_size(PHONE)
+        visit.overflow = page.evaluate(OVERFLOW)
+        page.set_viewport_size(DESKTOP)
+        if path in audited:
+            page.evaluate(AXE_SCRIPT)
+            page.evaluate(SAMPLE)
+        for theme in ("light", "dark") if path in audited else ():
             page.evaluate("(theme) => { document.documentElement.dataset.theme = theme; "
                           "document.documentElement.dataset.mode = theme; }", theme)
             visit.axe[theme] = _axe(page, AXE if theme == "light" else {**AXE, "runOnly": ["color-contrast"]})
-        page.set_viewport_size(PHONE)
-        visit.overflow = page.evaluate(OVERFLOW)
         page.close()
     context.close()
     return found
@@ -137,7 +142,7 @@ def _local(url: str, address: str) -> bool:
 
 def _axe(page, options: dict) -> list[str]:
     """axe-core's serious and critical findings: rule, how many, the first place."""
-    result = page.evaluate("(options) => axe.run({exclude: [['[data-spare]']]}, options)", options)
+    result = page.evaluate("(options) => axe.run(document, options)", options)
     return [f"{v['id']} ({v['impact']}, {len(v['nodes'])}): {v['nodes'][0]['html'][:160]} "
             f"{v['nodes'][0].get('failureSummary', '')[:200]}"
             for v in result["violations"] if v["impact"] in ("serious", "critical")]
@@ -168,7 +173,8 @@ def test_no_page_scrolls_sideways_on_a_phone(visits):
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_axe_finds_nothing_serious(visits, theme):
-    wrong = {path: visit.axe[theme] for path, visit in visits.items() if visit.axe[theme]}
+    wrong = {path: visit.axe[theme] for path, visit in visits.items() if visit.axe.get(theme)}
+    assert sum(theme in visit.axe for visit in visits.values()) > 12
     assert not wrong, "\n".join(f"{path}: {line}" for path, lines in wrong.items() for line in lines)
 
 
