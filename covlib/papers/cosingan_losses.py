@@ -13,6 +13,8 @@ the paper is silent:
   encoder stages count alike.
 """
 
+from functools import lru_cache
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -87,13 +89,18 @@ def ms_ssim(fake: Tensor, real: Tensor, scales: int | None = None) -> Tensor:
 def _blur(planes: Tensor) -> Tensor:
     """(N, C, H, W) to (N, C, H - 10, W - 10): Gaussian windows of sigma 1.5, 11 pixels wide, rows then columns."""
     n, c, h, w = planes.shape
-    place = torch.arange(WINDOW, device=planes.device, dtype=planes.dtype) - WINDOW // 2
-    line = (-(place**2) / (2 * 1.5**2)).exp()
-    line = line / line.sum()
+    line = _window(planes.device, planes.dtype)
     with torch.autocast(planes.device.type, enabled=False):  # variances are differences: they need all digits
         x = F.conv2d(planes.reshape(n * c, 1, h, w), line[None, None, :, None])
         x = F.conv2d(x, line[None, None, None, :])
     return x.view(n, c, *x.shape[2:])
+
+
+@lru_cache
+def _window(device: torch.device, dtype: torch.dtype) -> Tensor:
+    with torch.inference_mode(False):
+        line = torch.exp(-((torch.arange(WINDOW, dtype=torch.float64) - WINDOW // 2) ** 2) / (2 * 1.5**2))
+        return (line / line.sum()).to(device, dtype)
 
 
 class UNetLoss:

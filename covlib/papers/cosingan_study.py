@@ -154,15 +154,34 @@ def judge(name: str, config, images: Tensor, masks: Tensor, *, seed: int = 0, de
 
     Whatever the number of images, the number of updates is the config's, and the initial weights are the seed's.
     """
-    c = config
-    enet = name == "enet"
-    net = segmenters.build(name, len(REGIONS) + 1, width=c.enet_width if enet else c.seg_unet_width,
-                           seed=derive(seed, name))
+    c, enet, net = config, name == "enet", _new_judge(name, config, seed)
     segmenters.train_segmenter(net, images, masks[:, 0], steps=c.enet_steps if enet else c.seg_unet_steps,
                                batch_size=c.enet_batch if enet else c.seg_unet_batch, lr=c.seg_rate,
                                schedule=c.seg_schedule, weights=c.seg_weights, augment=strong(c), settle_augmented=True,
                                seed=derive(seed, name), device=_device(device))
     return net
+
+
+def judges_of_reality(config, roles: Roles, out, *, seed: int = 0, device="auto") -> dict[str, nn.Module]:
+    """ENet and U-Net trained on the real training slices (OC-TS), once for all arms that share a folder."""
+    judges, own = {}, {f.name for f in dataclasses.fields(type(config))} - set(_generator_only(config))
+    code = {"seed": seed, "data": roles.fingerprint, **{k: v for k, v in config.as_dict().items() if k in own},
+            "augmentation": [config.crop_strong, config.degrees, config.elastic, config.flip, config.flip_vertical]}
+    key = hashlib.sha256(json.dumps(code, sort_keys=True).encode()).hexdigest()[:12]
+    for name in JUDGES:
+        shared = Path(out).parent / "judges" / f"{name}-seed{seed}-{key}.safetensors"
+        if shared.is_file():
+            judges[name] = _new_judge(name, config, seed).to(_device(device)).eval()
+            load_weights(shared, {name: judges[name]}, {"key": key})
+        else:
+            judges[name] = judge(name, config, roles.train.images, roles.conditions, seed=seed, device=device)
+            save_weights(shared, {name: judges[name]}, {"key": key})
+    return judges
+
+
+def _new_judge(name: str, config, seed: int) -> nn.Module:
+    width = config.enet_width if name == "enet" else config.seg_unet_width
+    return segmenters.build(name, len(REGIONS) + 1, width=width, seed=derive(seed, name))
 
 
 def dsc(net: nn.Module, images: Tensor, masks: Tensor) -> dict[str, float]:
@@ -309,7 +328,8 @@ def run_arm(table: int, name: str, *, profile: str, data, seed: int, device, out
     roles = prepare(config, data, seed)
     make = lambda model, m: trained(model, config, roles, m, out, seed=seed, device=device)
     if table == 1:
-        return quality_arm(config, roles, name, make, seed=seed, device=device)
+        return quality_arm(config, roles, name, make, judges_of_reality(config, roles, out, seed=seed, device=device),
+                           seed)
     if name == "sin_relabelled":
         images, masks = relabelled(roles, config, len(roles.train), seed)
     else:
@@ -327,9 +347,8 @@ def run_arm(table: int, name: str, *, profile: str, data, seed: int, device, out
     return row
 
 
-def quality_arm(config, roles: Roles, name: str, make, *, seed: int, device) -> dict[str, float]:
+def quality_arm(config, roles: Roles, name: str, make, judges: dict[str, nn.Module], seed: int) -> dict[str, float]:
     """A row of Table 1; ``make(model, modality)`` gives a trained model. "real": the test slices with their masks."""
-    judges = {net: judge(net, config, roles.train.images, roles.conditions, seed=seed, device=device) for net in JUDGES}
     masks, made = roles.conditions, {}
     if name == "real":
         row = {}

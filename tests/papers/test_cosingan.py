@@ -57,6 +57,11 @@ def trained(one, tmp_path_factory):
     return train(tiny(), one, tmp_path_factory.mktemp("trained"), device="cpu", progress=False)[0]
 
 
+def resized(one, size):
+    return replace(one, image=resize_image(one.image, size), condition=resize_condition(one.condition, size),
+                   fingerprint="")
+
+
 def same(a, b):
     return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
 
@@ -286,8 +291,7 @@ class Stop(Exception):
 def test_a_run_killed_in_any_stage_ends_with_the_same_weights(one, tmp_path, monkeypatch, stop):
     config = tiny(scales=(32, 48), ahead=2)
     settings = dict(device="cpu", progress=False, checkpoint_every=1, log_every=1)
-    whole = CoSinGAN(config, replace(one, image=resize_image(one.image, 48),
-                                     condition=resize_condition(one.condition, 48), fingerprint=""))
+    whole = CoSinGAN(config, resized(one, 48))
     data = whole.one.training_data()
     a = fit(whole, data, tmp_path / "a", **settings)
     broken, count = CoSinGAN(config, whole.one), [0]
@@ -322,6 +326,26 @@ def test_terms_of_weight_zero_are_measured_only_when_asked(one):
                                       Step(stage, method.networks, lambda *a, **k: None, torch_generator(0), 0, 1))
         assert list(losses)[3:] == names
         assert losses["rec"].item() == pytest.approx(10 * losses["WPPL"].item(), rel=1e-5)
+
+
+def test_a_step_reads_nothing_back(one, monkeypatch):
+    """On a GPU each of these would make the step wait for the device."""
+    method = CoSinGAN(tiny(scales=(32, 48)), resized(one, 48))
+
+    def refused(*args, **kwargs):
+        raise AssertionError("the step waits for the device")
+
+    for stage in method.stages:
+        method.begin_stage(stage)
+        step = Step(stage, method.networks, lambda name, loss, retain: loss.backward(retain_graph=retain),
+                    torch_generator(0), 0, 1)
+        method.scaled(48, step.device)  # once a scale, from where the slice lies
+        with monkeypatch.context() as patch:
+            for name in ("item", "tolist", "cpu", "numpy", "__bool__", "__float__", "__int__", "__index__", "nonzero"):
+                patch.setattr(torch.Tensor, name, refused)
+            with pytest.raises(AssertionError, match="waits"):
+                float(torch.ones(1))
+            method.training_step({"image": torch.zeros(2, 1)}, step)
 
 
 @pytest.mark.parametrize("stage", ["32 first", "48 second", "64 first"])

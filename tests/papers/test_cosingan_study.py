@@ -213,6 +213,18 @@ def test_a_classifier_without_negatives_is_trained_all_the_same(roles):
     assert found["accuracy"] == pytest.approx(weighted)
 
 
+def test_judges_of_real_slices_are_trained_once(roles, tmp_path):
+    first = study.judges_of_reality(CONFIG, roles, tmp_path / "a", device="cpu")
+    files = sorted((tmp_path / "judges").iterdir())
+    again = study.judges_of_reality(CONFIG, roles, tmp_path / "b", device="cpu")
+    assert len(files) == 2 and sorted((tmp_path / "judges").iterdir()) == files
+    for name in study.JUDGES:
+        marked = [segmenters.predict_maps(j[name], roles.test.images) for j in (first, again)]
+        assert np.array_equal(*marked) and not again[name].training
+    study.judges_of_reality(dataclasses.replace(CONFIG, seg_rate=1e-2), roles, tmp_path / "b", device="cpu")
+    assert len(list((tmp_path / "judges").iterdir())) == 4
+
+
 # -- generators and studies -------------------------------------------------------------------------------------------
 
 
