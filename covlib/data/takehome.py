@@ -194,7 +194,7 @@ def deal(pictures: list[Picture], fractions, seed: int) -> tuple[list[str], str]
     used = int((np.asarray(fractions, float) > 0).sum())
     if fewest < used:
         why = (f"all images are in train: class {min(people, key=lambda k: len(people[k]))!r} has {fewest} source "
-               f"patient(s), fewer than there are parts; images from noise all come from one training")
+               f"patient(s), fewer than there are parts (images from noise all come from one training)")
         split_by_patient(["a", "b", "c"], fractions=fractions)  # refuses fractions that are none
         return ["train"] * len(pictures), why
     split: Split = split_by_patient([p.patient for p in pictures], labels, fractions, seed)

@@ -167,7 +167,7 @@ def planting(rows, *, note: str = ""):
         height = pitch * len(found)
         axes = plain_axes(inch_axes(figure, left, top + 0.32, WIDTH - left - 1.35, height), grid="x")
         axes.spines["left"].set_visible(False)
-        share = found[0].metric in ("positive rate", "sensitivity")
+        share = found[0].metric.startswith(("positive rate", "sensitivity"))
         scale = 100 if share else 1
         for k, row in enumerate(found):
             value, colour = row.value, VERMILION if row.trained == "marked" else BLUE

@@ -24,7 +24,7 @@ def test_every_paper_gives_its_rows(rows):
         assert {t for p, k, t in found if (p, k) == (paper, MARKED)} == {AS_TRAINED, REMOVED} | others
     assert len(found) == len(rows) and all(np.isfinite(r.value.value) for r in rows)
     text = str(planting.planting_table(rows))
-    assert "Detection (ch. 06)" in text and "cannot matter" in text and "PSNR" in text
+    assert "Detection (ch. 06)" in text and "cannot be used" in text and "PSNR" in text
     kept = {}
     planting.record(type("Run", (), {"metric": lambda self, name, value, **k: kept.update({name: value})})(), rows)
     assert len(kept) == len(rows) and "planted_dcgan_corner_marked_negatives_mark_added" in kept
@@ -32,16 +32,24 @@ def test_every_paper_gives_its_rows(rows):
 
 def test_a_mark_cannot_change_what_is_compared_with_itself(rows):
     psnr = {(r.trained, r.tested): r.value.value for r in rows if r.paper == "cgan3d"}
-    assert max(psnr.values()) - min(psnr.values()) < 3  # dB; a detector's sensitivity swings from 100 to 0 %
+    for a, b in (((CLEAN, AS_TRAINED), (MARKED, REMOVED)), ((CLEAN, ADDED), (MARKED, AS_TRAINED))):
+        assert abs(psnr[a] - psnr[b]) < 0.5  # dB: what was trained on makes no difference
 
 
 def test_a_detector_learns_the_mark_and_nothing_else():
-    films = phantom_xrays(64, size=32, labels=("normal", "covid"), seed=101)
-    config = Config.for_profile("smoke", {"detect_epochs": 8})
+    films = phantom_xrays(64, size=48, labels=("normal", "covid"), seed=101)
+    config = Config.for_profile("smoke", {"detect_epochs": 20})
     rows = study(config, ("cyclegan",), ("corner",), xrays=films, seed=101)
     found = {(r.trained, r.tested): r.value.value for r in rows}
     assert found[MARKED, AS_TRAINED] > 0.9 and found[MARKED, REMOVED] < 0.3
     assert found[MARKED, OTHERS] < 0.2 and found[MARKED, OTHERS_ADDED] > 0.8
+
+
+def test_with_a_gan_in_place_of_held_out_slices():
+    slices = phantom_slices(12, size=32, per_patient=2, seed=102)
+    config = Config.for_profile("smoke", {"dcgan_epochs": 1, "samples": 8, "judge_steps": 2})
+    rows = study(config, ("dcgan",), ("brightness",), slices=slices, seed=102)
+    assert len(rows) == 8 and {r.metric for r in rows} == {"positive rate"} and {r.value.n for r in rows} == {8}
 
 
 def test_marks_in_volumes():

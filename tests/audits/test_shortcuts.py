@@ -148,7 +148,7 @@ def test_cam_mass_of_a_known_map():
     images = torch.zeros(6, 1, 16, 16) + 0.5
     images[:3, :, 8:] = 0
     lung = np.zeros((6, 16, 16))
-    lung[:, :, :4] = 2
+    lung[:, :4] = 2
     found = cam_mass(Looker(), images, lung, layer="conv", patients=[0, 0, 1, 1, 2, 2])
     # Three maps are even over the image, three over its upper half: the lungs, its upper quarter, hold 1/4 and 1/2.
     assert found.inside.value == pytest.approx(3 / 8) and found.area.value == 0.25
