@@ -63,15 +63,15 @@ def _with_use(found: Scores) -> dict[str, Interval]:
     return found.values | ({} if use is None else {"use": use})
 
 
-def results_table(scores: dict[str, Scores], costs: dict, steps: dict[str, int]) -> Table:
-    """All measures of this run, a row an arm. Press a head to sort."""
+def results_table(scores: dict[str, Scores], costs: dict, steps: dict[str, int] | None = None) -> Table:
+    """All measures of this run, a row an arm. ``steps``: of training, for the seconds they cost."""
     shown = {name: head for name, head in HEADS.items() if any(name in _with_use(s) for s in scores.values())}
     heads = ["task", "method", *shown.values(), "audit", "s"]
     rows = []
     for arm, found in scores.items():
         values = _with_use(found)
         cells = [_cell(scaled(name, values[name]) if name in values else None) for name in shown]
-        took = steps.get(arm, 0) * costs.get(arm, {}).get(PER_STEP, 0)
+        took = (steps or {}).get(arm, 0) * costs.get(arm, {}).get(PER_STEP, 0)
         rows.append([ENTRIES[arm].task, ENTRIES[arm].title, *cells, found.audit.verdict if found.audit else "–",
                      f"{took:.0f}" if took else "–"])
     return Table(heads, rows, right=(*shown.values(), "s"), sortable=True,
