@@ -24,6 +24,8 @@ MEASURES = {"fid": ("FID", "lower"), "kid": ("KID × 1000", "lower"), "precision
             "recall": ("recall", "higher"), "ms_ssim": ("MS-SSIM of pairs", ""),
             "ms_ssim_twice": ("MS-SSIM, same mask twice", ""), "dice": ("Dice", "higher"), "auc": ("AUC", "higher"),
             "membership_auc": ("membership AUC", ""), "near_copies": ("near copies (%)", "lower")}
+HEADS = {"fid": "FID", "kid": "KID × 1000", "precision": "precision", "recall": "recall", "ms_ssim": "MS-SSIM",
+         "ms_ssim_twice": "one mask", "use": "use", "membership_auc": "member AUC", "near_copies": "copies (%)"}
 SCALE = {"kid": 1000.0, "near_copies": 100.0}
 PICTURE = {"fid": ("FID", "lower"), "recall": ("recall", "higher"), "use": ("Dice or AUC", "higher"),
            "membership_auc": ("membership", "lower")}
@@ -55,24 +57,29 @@ def budget_table(arms, tasks: dict[str, Task], config: Config, costs: dict) -> T
                       "the idle process.")
 
 
-def results_table(scores: dict[str, Scores], costs: dict) -> Table:
-    """All measures of this run, a row an arm. Press a head to sort."""
-    shown = {m: head for m, (head, _) in MEASURES.items() if any(m in s.values for s in scores.values())}
-    heads = ["task", "method", *shown.values(), "verdict", "ms an image"]
+def _with_use(found: Scores) -> dict[str, Interval]:
+    """All values, and Dice or AUC as "use"."""
+    use = found.values.get("dice", found.values.get("auc"))
+    return found.values | ({} if use is None else {"use": use})
+
+
+def results_table(scores: dict[str, Scores], costs: dict, steps: dict[str, int] | None = None) -> Table:
+    """All measures of this run, a row an arm. ``steps``: of training, for the seconds they cost."""
+    shown = {name: head for name, head in HEADS.items() if any(name in _with_use(s) for s in scores.values())}
+    heads = ["task", "method", *shown.values(), "audit", "s"]
     rows = []
     for arm, found in scores.items():
-        cells = []
-        for name in shown:
-            value = found.values.get(name)
-            value = None if value is None else scaled(name, value)
-            cells.append(_cell(value))
-        each = costs.get(arm, {}).get("seconds_per_image")
+        values = _with_use(found)
+        cells = [_cell(scaled(name, values[name]) if name in values else None) for name in shown]
+        took = (steps or {}).get(arm, 0) * costs.get(arm, {}).get(PER_STEP, 0)
         rows.append([ENTRIES[arm].task, ENTRIES[arm].title, *cells, found.audit.verdict if found.audit else "–",
-                     "–" if each is None else f"{1000 * each:.1f}"])
-    return Table(heads, rows, right=(*shown.values(), "ms an image"), sortable=True,
+                     f"{took:.0f}" if took else "–"])
+    return Table(heads, rows, right=(*shown.values(), "s"), sortable=True,
                  note="Brackets: 95 % interval; how each was got is in the run's measurements. Distances of different "
                       f"tasks are to different real images: compare within a task. Precision and recall: {NEIGHBOURS} "
-                      "nearest neighbours. Verdict: of the privacy audit.")
+                      "nearest neighbours. MS-SSIM: of pairs of images, and of two images of one mask. Use: Dice of "
+                      "infection (masks), AUC (all else). s: seconds of training by the recorded costs; memory, "
+                      "weights and time of an image are in the table above.")
 
 
 def _cell(value: Interval | None) -> str:
@@ -100,9 +107,7 @@ def picture(scores: dict[str, Scores]):
     """The one picture: fidelity, diversity, use and privacy of every arm, each with its interval."""
     grouped: dict[str, dict] = {}
     for arm, found in scores.items():
-        values = {**found.values, "use": found.values.get("dice", found.values.get("auc"))}
-        grouped.setdefault(TASKS[ENTRIES[arm].task].capitalize(), {})[ENTRIES[arm].title] = {
-            k: v for k, v in values.items() if v is not None}
+        grouped.setdefault(TASKS[ENTRIES[arm].task].capitalize(), {})[ENTRIES[arm].title] = _with_use(found)
     controls = [e.title for e in ENTRIES.values() if not e.module]
     return figures.comparison(grouped, PICTURE, controls=controls)
 

@@ -226,7 +226,7 @@ def test_unusable_input_is_refused(call, error, text):
 
 def test_a_linear_schedule_holds_for_half_of_the_steps_and_then_falls_to_zero():
     parameter = torch.nn.Parameter(torch.zeros(1))
-    stepper, schedule = c._optimiser(torch.nn.ParameterList([parameter]), "adam", "linear", 1e-4, 0.0, 10)
+    stepper, schedule = c.build_optimiser(torch.nn.ParameterList([parameter]), "adam", "linear", 1e-4, 0.0, 10)
     rates = []
     for _ in range(10):  # ten epochs of Zhang et al.: five at the full rate, then 20 % less each
         rates.append(stepper.param_groups[0]["lr"])

@@ -155,7 +155,7 @@ def test_the_planted_memoriser_is_caught_and_real_images_pass():
     assert copies.values["membership_auc"].low > 0.5
     # What the usual measures see: nothing.
     assert copies.values["fid"].low < honest.values["fid"].value
-    table = show.results_table({"noise-real": honest, "noise-memoriser": copies}, {})
+    table = show.results_table({"noise-real": honest, "noise-memoriser": copies}, {}, {})
     assert table.sortable and [row[1] for row in table.rows] == ["real slices", "memoriser"]
     assert privacy.COPIES in table.rows[1]
 
