@@ -153,7 +153,8 @@ WORKS = {"download": (None, True), "export": (export_set, True), "synthesis": (s
 def _child(work, folder: Path) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     torch.set_num_threads(1)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # progress bars of many processes help nobody
+    for stream in (1, 2):  # what many processes say at once helps nobody
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
     work(folder)
 
 
