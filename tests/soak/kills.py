@@ -151,8 +151,10 @@ WORKS = {"download": (None, True), "export": (export_set, True), "synthesis": (s
 
 
 def _child(work, folder: Path) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     torch.set_num_threads(1)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # progress bars of many processes help nobody
+    for stream in (1, 2):  # what many processes say at once helps nobody
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
     work(folder)
 
 
@@ -208,6 +210,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="write the outcome there too")
     given = parser.parse_args(argv)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that children are ended and folders removed
     outcome = []
     with tempfile.TemporaryDirectory() as temporary:
         base = Path(temporary)
@@ -215,14 +218,17 @@ def main(argv: list[str] | None = None) -> int:
         serving = FORK.Process(target=server.serve_forever, daemon=True)
         serving.start()
         works = {**WORKS, "download": (functools.partial(get, _registry(base, server.server_port)), True)}
-        for k, name in enumerate(given.works):
-            share = given.kills // len(given.works) + (k < given.kills % len(given.works))
-            result = soak(name, *works[name], share, given.seed, base / name)
-            outcome.append(result)
-            print(f"{name:10s} {result['kills']:4d} kills, {result['rounds']:3d} times to the end, "
-                  f"{result.get('seconds', 0):6.1f} s: {'; '.join(result['wrong'][:3]) or 'nothing lost or doubled'}",
-                  flush=True)
-        serving.kill()
+        try:
+            for k, name in enumerate(given.works):
+                share = given.kills // len(given.works) + (k < given.kills % len(given.works))
+                result = soak(name, *works[name], share, given.seed, base / name)
+                outcome.append(result)
+                print(f"{name:10s} {result['kills']:4d} kills, {result['rounds']:3d} times to the end, "
+                      f"{result.get('seconds', 0):6.1f} s: "
+                      f"{'; '.join(result['wrong'][:3]) or 'nothing lost or doubled'}", flush=True)
+        finally:
+            for child in multiprocessing.active_children():
+                child.kill()
     if given.json:
         given.json.write_text(json.dumps(outcome, indent=2) + "\n")
     return 1 if any(result["wrong"] for result in outcome) else 0
