@@ -280,7 +280,8 @@ def run(chapter: Chapter, settings: dict[str, Any], progress=None) -> Path:
                 notebook, str(running).replace("{", "{{").replace("}", "}}"),  # papermill fills in {names} in paths
                 parameters=settings, kernel_name="python3", progress_bar=False,
                 on_cell_execute=watch.start, on_cell_executed=watch.end,
-                extra_arguments=["--IPKernelApp.log_level=ERROR"])
+                # Not ERROR: a kernel is interrupted when it is shut down, and one that is still tidying up logs that.
+                extra_arguments=["--IPKernelApp.log_level=CRITICAL"])
         _settle(running, final)
     except PapermillExecutionError as failed:
         kept = _keep_or_drop(failed.ename, out, made, running, final)
