@@ -19,7 +19,7 @@ import difflib
 import math
 import types
 import typing
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from covlib.errors import ConfigError
 
@@ -42,7 +42,13 @@ class Config:
 
     Subclasses define ``profiles`` and may define ``__post_init__`` to raise ConfigError on settings that don't fit
     together; by then ``for_profile`` has checked every value's type.
+
+    Attributes:
+        after_training: fields that touch neither data nor networks (judges, numbers of images). Recorded weights may be
+            used with other values of these, see ``covlib.weights``.
     """
+
+    after_training: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     def profiles(cls) -> dict[str, dict[str, Any]]:

@@ -39,6 +39,8 @@ JUDGE_BATCH = 16  # ours
 class Config(BaseConfig):
     """Hyper-parameters of chapter 03. Defaults are the paper's (Sections III and IV) unless marked "ours"."""
 
+    after_training = ("sets", "set_size", "judge", "judge_epochs", "judge_weights", "arms_seeds", "arms_epochs")
+
     image_size: int = 224
     channels: int = 3
     latent: int = 100
@@ -252,7 +254,8 @@ def train_all(config: Config, images: dict[str, Tensor], out, *, seed: int = 0, 
 
     Args:
         images: class name -> training images (N, 1, S, S).
-        checkpoint: file written by an earlier call (``out/checkpoints/dcgan.safetensors``); nothing is trained then.
+        checkpoint: file written by an earlier call (``out/checkpoints/dcgan.safetensors``), or a folder with one file a
+            generator; nothing is trained then, and the discriminators, which only training needs, stay as they begin.
 
     Returns:
         class name -> method with trained networks; class name -> what ``fit`` returned (empty with a checkpoint).
@@ -262,7 +265,8 @@ def train_all(config: Config, images: dict[str, Tensor], out, *, seed: int = 0, 
     expect = {"chapter": "03_dcgan", "image_size": config.image_size, "width": config.width}
     results = {}
     if checkpoint is not None:
-        load_weights(checkpoint, nets, expect={k: str(v) for k, v in expect.items()})
+        trained = {name: net for name, net in nets.items() if name.rpartition(".")[2] in DCGAN.generators}
+        load_weights(checkpoint, trained, expect={k: str(v) for k, v in expect.items()})
         place = resolve_device(device)
         for module in nets.values():
             module.to(place)
