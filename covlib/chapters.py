@@ -196,9 +196,13 @@ def check_settings(chapter: Chapter, settings: dict[str, Any]) -> None:
         resolve_device(settings["device"])
     _check_data(settings["data"])
     checkpoint = settings["checkpoint"]
-    if checkpoint is not None:
+    if checkpoint == "recorded":
+        from covlib import weights
+
+        weights.find(chapter.name, profile=settings["profile"], data=settings["data"], seed=settings["seed"])
+    elif checkpoint is not None:
         if not Path(checkpoint).exists():
-            raise ConfigError(f"checkpoint: {checkpoint} does not exist")
+            raise ConfigError(f'checkpoint: {checkpoint} does not exist; "recorded" takes the weights of a recorded run')
         if not os.access(checkpoint, os.R_OK):
             raise ConfigError(f"checkpoint: {checkpoint} cannot be read; check its permissions")
     _check_overrides(chapter, settings["profile"], settings["overrides"])

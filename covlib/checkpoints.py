@@ -71,11 +71,15 @@ def save_weights(path, nets: dict[str, nn.Module], meta: dict[str, str] | None =
     ``meta`` (chapter, method, seed, ...) goes into the file's header, values as text. Equal weights and notes give
     equal bytes, so that a file's checksum names its weights.
     """
+    return save_tensors(path, {f"{n}.{k}": v for n, net in nets.items() for k, v in net.state_dict().items()}, meta)
+
+
+def save_tensors(path, tensors: dict[str, Tensor], meta: dict | None = None) -> Path:
+    """``save_weights`` for tensors that have their names already."""
     from safetensors.torch import save
 
-    tensors = {f"{n}.{k}": v.detach().cpu().clone(memory_format=torch.contiguous_format)
-               for n, net in nets.items() for k, v in net.state_dict().items()}
-    content = save(tensors, metadata={str(k): str(v) for k, v in (meta or {}).items()})
+    plain = {k: v.detach().cpu().clone(memory_format=torch.contiguous_format) for k, v in tensors.items()}
+    content = save(plain, metadata={str(k): str(v) for k, v in (meta or {}).items()})
     write_atomically(Path(path), lambda file: file.writelines(_ordered(content)))
     return Path(path)
 
@@ -116,6 +120,19 @@ def load_weights(path, nets: dict[str, nn.Module], expect: dict[str, str] | None
     for name, net in nets.items():
         net.load_state_dict(states[name])
     return meta
+
+
+def digest(path) -> str:
+    """What names the weights at ``path``: the SHA-256 of a file; of a folder's one safetensors file, or of the list of
+    names and SHA-256 where it holds several. ConfigError where there is none."""
+    path = Path(path)
+    files = [path] if path.is_file() else sorted(path.rglob("*.safetensors"))
+    if not files:
+        raise ConfigError(f"checkpoint {path}: holds no safetensors file")
+    sums = [sha256(file) for file in files]
+    listed = "".join(f"{name}  {file.relative_to(path).as_posix()}\n" for name, file in zip(sums, files, strict=True)) \
+        if len(files) > 1 else ""
+    return hashlib.sha256(listed.encode()).hexdigest() if listed else sums[0]
 
 
 def read_weights(file) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -207,7 +207,7 @@ def _results_show(given) -> None:
 
 
 def _results_record(given) -> None:
-    from covlib import chapters, report
+    from covlib import chapters, project, report, weights
 
     out = Path(given.out)
     file = out / "metrics.json" if out.is_dir() else out
@@ -217,10 +217,23 @@ def _results_record(given) -> None:
     executed = [pair for pair in notebooks if pair[1].is_file()]
     if given.publish and len(executed) != 1:
         raise ConfigError(f"results: {file.parent} holds no executed chapter to publish")
-    print(report.record(file))
+    recorded = report.record(file)
+    print(recorded)
+    if given.weights:
+        print(weights.store(file.parent, recorded))
+    elif (project.WEIGHTS / recorded.stem).is_dir():
+        print(f"covlib: data/weights/{recorded.stem} is of an earlier run; give --weights too", file=sys.stderr)
     if given.publish:
         chapter, notebook = executed[0]
         print(chapters.publish(notebook, chapter))
+
+
+def _results_weights(given) -> None:
+    from covlib import weights
+
+    rows = weights.listing()
+    print(align([["chapter", "trained with", "size", "files"], *rows]))
+    print("\ncovlib run CHAPTER --checkpoint recorded uses them; data/weights holds a model card for each.")
 
 
 def _bench(given) -> None:
@@ -309,7 +322,8 @@ def _add_run(commands) -> None:
     run.add_argument("--seed", type=int, metavar="N", help="random seed (default 0)")
     run.add_argument("--device", help="auto (default), cpu, cuda, cuda:1, mps")
     run.add_argument("--out", metavar="DIR", help="folder for what the run leaves (default runs/CHAPTER)")
-    run.add_argument("--checkpoint", metavar="FILE", help="use these weights instead of training")
+    run.add_argument("--checkpoint", metavar="FILE", help="use these weights instead of training; recorded: those of a "
+                     "recorded run (see covlib results weights)")
     run.add_argument("--no-resume", action="store_true", help="start anew even if OUT holds an interrupted run")
     run.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
                      help="any parameter of the chapter")
@@ -395,7 +409,9 @@ def _add_results(commands) -> None:
     show.add_argument("what", nargs="?", metavar="CHAPTER|DIR", help="a chapter, or a run's folder (default: all)")
     record = _add(parts, "record", _results_record, "add a run's numbers to data/results")
     record.add_argument("out", metavar="OUT", help="the folder the chapter was run into")
+    record.add_argument("--weights", action="store_true", help="also keep its weights, with a model card, in data/weights")
     record.add_argument("--publish", action="store_true", help="also put the executed notebook's outputs into the book")
+    _add(parts, "weights", _results_weights, "list the weights of recorded runs, for --checkpoint recorded")
 
 
 if __name__ == "__main__":

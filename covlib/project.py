@@ -13,6 +13,7 @@ from covlib.errors import CovlibError, DataError, TrainingError
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT / "data"
 REPORTED, RESULTS, SCHEMA = DATA / "reported", DATA / "results", DATA / "schema"
+WEIGHTS = DATA / "weights"
 
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "scikit-image", "umap-learn", "monai",
             "torchmetrics", "lightning-fabric", "matplotlib")

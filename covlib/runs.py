@@ -44,7 +44,9 @@ def start(chapter: str, *, profile: str = "cpu", data: str = "phantom", seed: in
         seed: whole number of at least 0; everything random follows from it.
         device: "auto", "cpu", "cuda", "cuda:1", "mps".
         out: folder for what the run leaves; ``runs/<chapter>`` under the current folder by default.
-        checkpoint: weights to use instead of training; must exist.
+        checkpoint: weights to use instead of training: a file or folder that exists, or "recorded" for those of a
+            recorded run with the same profile, data and seed (see ``covlib.weights``), whose settings are then taken
+            over where ``overrides`` does not name them.
         resume: take up a run that was cut off in ``out``.
         overrides: fields of ``config_cls`` to change; strings are read by the field's type.
         config_cls: the paper's Config; None for a chapter without settings.
@@ -63,6 +65,14 @@ def start(chapter: str, *, profile: str = "cpu", data: str = "phantom", seed: in
     overrides = {} if overrides is None else overrides
     config = (config_cls or Config).for_profile(profile, overrides)
     kind, name = name_data(data)
+    recorded = None
+    if checkpoint == "recorded":
+        from covlib import weights
+
+        recorded = weights.find(chapter, profile=profile, data=name, seed=seed, overrides=overrides,
+                                config_cls=config_cls)
+        checkpoint, overrides = recorded.checkpoint, {**recorded.result["overrides"], **overrides}
+        config = (config_cls or Config).for_profile(profile, overrides)
     if checkpoint is not None and not (isinstance(checkpoint, (str, Path)) and Path(checkpoint).exists()):
         raise ConfigError(f"checkpoint: {str(checkpoint)!r} does not exist; "
                           f"give the weights of an earlier run of {chapter}")
@@ -77,6 +87,8 @@ def start(chapter: str, *, profile: str = "cpu", data: str = "phantom", seed: in
               config=config if config_cls else None,
               overrides={k: getattr(config, k) for k in overrides}, data_kind=kind, data_name=name)
     _Warnings(run).attach()
+    if recorded:
+        run.note(f"Weights of the recorded run {recorded.name} ({recorded.what}): nothing was trained for this run.")
     return run
 
 

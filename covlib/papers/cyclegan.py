@@ -236,7 +236,8 @@ def train_all(config: Config, images: dict[str, Tensor], out, *, seed: int = 0, 
 
     Args:
         images: class name -> training images (N, 1, S, S), of ``by_class``.
-        checkpoint: file of an earlier call (``out/checkpoints/cyclegan.safetensors``); nothing is trained then.
+        checkpoint: file of an earlier call (``out/checkpoints/cyclegan.safetensors``), or a folder with one file a
+            generator; nothing is trained then, and the discriminators, which only training needs, stay as they begin.
         options: further arguments of ``covlib.training.fit`` (precision, channels_last, compile ...). On a CPU and
             without ``progress`` the models are trained side by side, one core each.
 
@@ -248,7 +249,8 @@ def train_all(config: Config, images: dict[str, Tensor], out, *, seed: int = 0, 
     nets = {f"{s}.{n}": net for s, m in methods.items() for n, net in m.networks.items()}
     meta = {"chapter": CHAPTER, **{k: str(getattr(config, k)) for k in SHAPE_FIELDS}}
     if checkpoint is not None:
-        load_weights(checkpoint, nets, expect=meta)
+        trained = {name: net for name, net in nets.items() if name.rpartition(".")[2] in CycleGAN.generators}
+        load_weights(checkpoint, trained, expect=meta)
         for net in nets.values():
             net.to(resolve_device(device))
         return methods, {}

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from covlib import report, studies
-from covlib.checkpoints import sha256
+from covlib.checkpoints import digest
 from covlib.data.case import SliceSet
 from covlib.data.splits import Split
 from covlib.devices import resolve_device
@@ -36,13 +36,12 @@ def write_sets(run, methods: dict, known: SliceSet) -> dict[str, list[dict]]:
         source class -> rows of its provenance table.
     """
     place = run.checkpoint or run.out / "checkpoints"
-    weights = place if place.is_file() else next(iter(sorted(place.rglob("cyclegan.safetensors"))))
     tables = {}
     if not run.resume:
         shutil.rmtree(run.out / "synthetic", ignore_errors=True)  # of an earlier run into the same folder
     for source, method in methods.items():
         folder = cyclegan_set.translate_set(method, cyclegan_set.sources_from(known, source),
-                                            run.out / "synthetic" / source, model=sha256(weights), seed=run.seed,
+                                            run.out / "synthetic" / source, model=digest(place), seed=run.seed,
                                             progress=False)
         with (folder / cyclegan_set.TABLE).open(newline="", encoding="utf-8") as file:
             tables[source] = list(csv.DictReader(file))
