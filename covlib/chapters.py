@@ -202,7 +202,7 @@ def check_settings(chapter: Chapter, settings: dict[str, Any]) -> None:
         weights.find(chapter.name, profile=settings["profile"], data=settings["data"], seed=settings["seed"])
     elif checkpoint is not None:
         if not Path(checkpoint).exists():
-            raise ConfigError(f'checkpoint: {checkpoint} does not exist; "recorded" takes the weights of a recorded run')
+            raise ConfigError(f"checkpoint: {checkpoint} does not exist; give weights of an earlier run, or recorded")
         if not os.access(checkpoint, os.R_OK):
             raise ConfigError(f"checkpoint: {checkpoint} cannot be read; check its permissions")
     _check_overrides(chapter, settings["profile"], settings["overrides"])

@@ -409,7 +409,8 @@ def _add_results(commands) -> None:
     show.add_argument("what", nargs="?", metavar="CHAPTER|DIR", help="a chapter, or a run's folder (default: all)")
     record = _add(parts, "record", _results_record, "add a run's numbers to data/results")
     record.add_argument("out", metavar="OUT", help="the folder the chapter was run into")
-    record.add_argument("--weights", action="store_true", help="also keep its weights, with a model card, in data/weights")
+    record.add_argument("--weights", action="store_true",
+                        help="also keep its weights, with a model card, in data/weights")
     record.add_argument("--publish", action="store_true", help="also put the executed notebook's outputs into the book")
     _add(parts, "weights", _results_weights, "list the weights of recorded runs, for --checkpoint recorded")
 

@@ -6,15 +6,15 @@ must not be used for, training data, measurements, limits.
 
 from typing import TYPE_CHECKING
 
-from covlib.runs import MEANING, _show, show_value
+from covlib.runs import MEANING, show_setting, show_value
 from covlib.tables import Table
 
 if TYPE_CHECKING:
     from covlib.weights import Recorded
 
-LIMITS = ("Trained on virtual patients: images drawn by rules, with no tumours, tubes, motion or metal, in one posture. What "
-          "the networks make looks like those drawings. They say nothing about real patients, must not be used for "
-          "diagnosis, and may repeat images that they were trained on.")
+LIMITS = """Trained on virtual patients: images drawn by rules, with no tumours, tubes, motion or metal, in one posture.
+What the networks make looks like those drawings. They say nothing about real patients, must not be used for diagnosis,
+and may repeat images that they were trained on."""
 
 
 def card(entry: "Recorded") -> str:
@@ -44,7 +44,7 @@ def _files(entry: "Recorded") -> str:
     rows = [[f"`{file['path']}`", size_text(file["bytes"]),
              ", ".join(f"{name} ({count:,})" for name, count in file["networks"].items()), f"`{file['sha256']}`"]
             for file in entry.register["files"]]
-    where = "" if entry.register["shipped"] else "\n\nThe files are too large for the repository: they belong to a release."
+    where = "" if entry.register["shipped"] else "\n\nToo large for the repository; for a release."
     out = entry.register["left_out"]
     dropped = f"\n\nLeft out, since only training needs them: {', '.join(out)}." if out else ""
     return str(Table(["file", "size", "networks (numbers in each)", "SHA-256"], rows)).rstrip() + where + dropped
@@ -56,8 +56,7 @@ def _use(entry: "Recorded") -> str:
     return ("To look at the chapter's pictures without training, and to try its \"change me\" cells: set "
             "`checkpoint = \"recorded\"` in its parameters, or\n\n"
             f"```bash\ncovlib run {result['chapter']}{asked} --checkpoint recorded\n```\n\n"
-            "Size and SHA-256 are checked first. Seed and data must be the recording's, since they decide which patients "
-            "were held out.")
+            "Size and SHA-256 are checked first. Seed and data must be the recording's: they decide who was held out.")
 
 
 def _data(result: dict) -> str:
@@ -79,7 +78,7 @@ def _training(result: dict) -> str:
     versions = ", ".join(f"{name} {result['versions'][name]}" for name in ("python", "torch", "covlib")
                          if name in result["versions"])
     times = result["times"]
-    rows = [[f"`{name}`", _show(value), "changed" if name in result["overrides"] else ""]
+    rows = [[f"`{name}`", show_setting(value), "changed" if name in result["overrides"] else ""]
             for name, value in (result["config"] or {}).items()]
     text = (f"Commit `{result['git_commit'] or 'unknown'}`, {versions}; {result['device']}, "
             f"{times.get('threads', '?')} threads. The whole chapter took {times['wall_seconds'] / 60:.1f} min.")
@@ -87,6 +86,6 @@ def _training(result: dict) -> str:
 
 
 def _measurements(result: dict) -> str:
-    rows = [[f"`{m['name']}`", show_value(m["value"], m["interval"], m["unit"]), "–" if m["n"] is None else f"{m['n']:,}",
-             m["how"]] for m in result["metrics"]]
+    rows = [[f"`{m['name']}`", show_value(m["value"], m["interval"], m["unit"]), show_setting(m["n"]), m["how"]]
+            for m in result["metrics"]]
     return str(Table(["measurement", "value [95 % interval]", "n", "how"], rows, right=("n",)))

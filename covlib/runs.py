@@ -299,14 +299,14 @@ class Run:
         for name, ours in self.config.as_dict().items():
             theirs = stated.get(name)
             differs = theirs is not None and theirs != ours
-            rows.append([f"`{name}`", f"**{_show(ours)}**" if differs else _show(ours),
-                         "not stated" if theirs is None else _show(theirs),
+            rows.append([f"`{name}`", f"**{show_setting(ours)}**" if differs else show_setting(ours),
+                         "not stated" if theirs is None else show_setting(theirs),
                          "yours" if name in self.overrides else ("changed" if differs else "")])
         return Table(["setting", f"this run ({self.profile})", "paper", ""], rows)
 
     def summary(self) -> Table:
         """The measurements so far as a table: value, 95 % interval, n, how."""
-        rows = [[f"`{m['name']}`", show_value(m["value"], m["interval"], m["unit"]), _show(m["n"]), m["how"]]
+        rows = [[f"`{m['name']}`", show_value(m["value"], m["interval"], m["unit"]), show_setting(m["n"]), m["how"]]
                 for m in self.metrics]
         return Table(["measurement", "value [95 % interval]", "n", "how"], rows, note=MEANING[self.profile],
                      right=("n",))
@@ -350,10 +350,11 @@ class Run:
         return str(self._overview())  # without the paths of this machine: it is kept in the notebook
 
     def _overview(self) -> Table:
+        changed = ", ".join(f"{k} = {show_setting(v)}" for k, v in self.overrides.items())
         rows = [["profile", self.profile], ["data", self.data_name], ["seed", str(self.seed)],
                 ["device", self.device.type],
                 ["checkpoint", "none: trained here" if self.checkpoint is None else self.checkpoint.name],
-                ["changed settings", ", ".join(f"{k} = {_show(v)}" for k, v in self.overrides.items()) or "none"]]
+                ["changed settings", changed or "none"]]
         return Table(["parameter", "this run"], rows, note=MEANING[self.profile])
 
 
@@ -385,13 +386,14 @@ def show_value(value, interval=None, unit: str = "") -> str:
     return text.replace("-", "\N{MINUS SIGN}")
 
 
-def _show(value) -> str:
+def show_setting(value) -> str:
+    """A setting's value in words: "–", "yes", "1, 2", "0.5"."""
     if value is None:
         return "–"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, (list, tuple)):
-        return ", ".join(map(_show, value))
+        return ", ".join(map(show_setting, value))
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

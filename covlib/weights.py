@@ -52,7 +52,7 @@ LAYOUTS = {
 
 @dataclass(frozen=True)
 class Recorded:
-    """One entry: ``name`` of the recorded run, its ``folder``, ``register`` (weights.json) and ``result`` (its numbers)."""
+    """One entry: the recorded run's ``name``, its ``folder``, ``register`` (weights.json) and ``result`` (numbers)."""
 
     name: str
     folder: Path
@@ -210,7 +210,7 @@ def _check_run(out: Path, numbers: dict) -> None:
     if own["paths"].get("checkpoint"):
         raise ConfigError("weights: this run was given its weights; record the run that trained them")
     if not list((out / "checkpoints").glob("*.safetensors")):
-        raise ConfigError(f"weights: {out} holds no checkpoints/*.safetensors; does {numbers['chapter']} train anything?")
+        raise ConfigError(f"weights: {out} holds no checkpoints/*.safetensors; chapter {numbers['chapter']} left none")
 
 
 def _files(out: Path, prepared: Path, layout: Layout) -> dict[str, Any]:
@@ -222,8 +222,9 @@ def _files(out: Path, prepared: Path, layout: Layout) -> dict[str, Any]:
         written, dropped = _slim(source, prepared / source.relative_to(out), layout)
         files += written
         left_out += dropped
-    single = len(main) == 1 and (prepared / "checkpoints" / main[0].name).is_file()
-    shipped = (max(p.stat().st_size for p in files) <= FILE_LIMIT and sum(p.stat().st_size for p in files) <= RUN_LIMIT)
+    single = len(main) == 1 and prepared / "checkpoints" / main[0].name in files
+    sizes = [path.stat().st_size for path in files]
+    shipped = max(sizes) <= FILE_LIMIT and sum(sizes) <= RUN_LIMIT
     return {"checkpoint": f"checkpoints/{main[0].name}" if single else "checkpoints", "shipped": shipped,
             "files": [_described(path, prepared, layout) for path in files], "left_out": sorted(left_out)}
 
