@@ -78,7 +78,7 @@ def generated() -> dict[str, str]:
     from covlib.data import sources
 
     return {"chapters.md": _chapters_table(), "datasets.md": sources.markdown_table(), "runs.md": _runs_table(),
-            "versions.md": _versions_table()}
+            "versions.md": _versions_table(), "weights.md": _weights_table()}
 
 
 def refresh() -> list[Path]:
@@ -118,6 +118,14 @@ def _runs_table() -> str:
         return "No run has been recorded yet.\n"
     head = ["chapter", "data", "profile", "seed", "changed settings", "device", "time", "peak memory", "torch"]
     return str(Table(head, rows, right=("seed", "time", "peak memory")))
+
+
+def _weights_table() -> str:
+    from covlib import weights
+    from covlib.tables import Table
+
+    rows = [[f"[{chapter}]({chapter}.ipynb)", what, size, where] for chapter, what, size, where in weights.listing()]
+    return str(Table(["chapter", "trained with", "size", "files"], rows)) if rows else "No weights are kept yet.\n"
 
 
 def _versions_table() -> str:
