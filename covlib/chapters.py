@@ -199,7 +199,8 @@ def check_settings(chapter: Chapter, settings: dict[str, Any]) -> None:
     if checkpoint == "recorded":
         from covlib import weights
 
-        weights.find(chapter.name, profile=settings["profile"], data=settings["data"], seed=settings["seed"])
+        weights.find(chapter.name, profile=settings["profile"], data=settings["data"], seed=settings["seed"],
+                     overrides=settings["overrides"], config_cls=_config_of(chapter) if settings["overrides"] else None)
     elif checkpoint is not None:
         if not Path(checkpoint).exists():
             raise ConfigError(f"checkpoint: {checkpoint} does not exist; give weights of an earlier run, or recorded")
@@ -231,14 +232,23 @@ def _check_data(data: str) -> None:
 
 def _check_overrides(chapter: Chapter, profile: str, overrides: dict[str, Any]) -> None:
     """Overrides of a paper's Config; chapters with settings of their own check them in their first cell."""
-    module = chapter.name.partition("_")[2]
-    if not overrides or not (ROOT / "covlib" / "papers" / f"{module}.py").exists():
-        return
-    import importlib
-
-    config = getattr(importlib.import_module(f"covlib.papers.{module}"), "Config", None)
+    config = _config_of(chapter) if overrides else None
     if config is not None:
         config.for_profile(profile, overrides)
+
+
+def _config_of(chapter: Chapter):
+    """The Config of a chapter's study (which may have more settings than its paper's), else of its paper's module; None
+    for a chapter with settings elsewhere."""
+    import importlib
+
+    name = chapter.name.partition("_")[2]
+    for module in (f"{name}_study", name):
+        if (ROOT / "covlib" / "papers" / f"{module}.py").exists():
+            found = getattr(importlib.import_module(f"covlib.papers.{module}"), "Config", None)
+            if found is not None:
+                return found
+    return None
 
 
 def check_writable(out: Path) -> None:

@@ -119,6 +119,25 @@ def test_source_that_was_not_downloaded(capsys, tiny, monkeypatch):
     assert os.listdir(tiny.parent) == [tiny.name]
 
 
+@pytest.mark.parametrize(("chapter", "setting", "words"), [
+    ("05", "enet_steps=many", "enet_steps: must be a whole number"),  # of the study, not of the paper's own module
+    ("05", "patches=9", "'patches' is not a setting"), ("08", "second=9", "did you mean 'seconds'")])
+def test_settings_of_a_chapter_are_known_before_it_starts(capsys, tmp_path, monkeypatch, chapter, setting, words):
+    monkeypatch.chdir(tmp_path)
+    assert words in refused(capsys, "run", chapter, "--set", setting, "--out", "here")
+    assert os.listdir(tmp_path) == []
+
+
+def test_recorded_weights_that_do_not_fit_are_refused_before_anything_is_written(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "there are: profile cpu" in refused(capsys, "run", "03", "--checkpoint", "recorded", "--set", "epochs=5")
+    assert "seed 77; there are" in refused(capsys, "run", "03", "--checkpoint", "recorded", "--seed", "77")
+    assert "data nowhere" not in refused(capsys, "run", "03", "--checkpoint", "recorded", "--data", "nowhere")
+    assert os.listdir(tmp_path) == []
+    assert main(["results", "weights"]) == 0
+    assert "03_dcgan  profile cpu, virtual patients" in capsys.readouterr().out
+
+
 def test_unknown_setting_of_a_paper_is_refused_before_anything_is_written(capsys, tmp_path, monkeypatch):
     if not any(chapter.name == "03_dcgan" for chapter in chapters.chapters()):
         pytest.skip("chapter 03 is not in the table of contents")
