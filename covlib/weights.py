@@ -242,9 +242,10 @@ def _slim(source: Path, target: Path, layout: Layout) -> tuple[list[Path], list[
     if not dropped and (source.stat().st_size <= FILE_LIMIT or not layout.split):
         target.parent.mkdir(parents=True, exist_ok=True)
         return [Path(shutil.copyfile(source, target))], []
-    size = sum(value.nbytes for part in kept.values() for value in part.values())
-    if size <= FILE_LIMIT or not layout.split:
-        return [save_tensors(target, {k: v for part in kept.values() for k, v in part.items()}, header)], dropped
+    whole = save_tensors(target, {k: v for part in kept.values() for k, v in part.items()}, header)
+    if whole.stat().st_size <= FILE_LIMIT or not layout.split:
+        return [whole], dropped
+    whole.unlink()
     return [save_tensors(target.with_name(f"{name}.safetensors"), part, header) for name, part in kept.items()], dropped
 
 

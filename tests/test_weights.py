@@ -74,7 +74,7 @@ def test_what_is_given_is_what_the_run_trained(here):
 
 
 def test_large_files_are_cut_by_network_and_still_load(here, monkeypatch):
-    monkeypatch.setattr(weights, "FILE_LIMIT", 500)
+    monkeypatch.setattr(weights, "FILE_LIMIT", 1000)
     folder = kept(finished(here / "run"))
     found = ask()
     assert found.checkpoint == folder / "checkpoints" and found.register["shipped"]
