@@ -42,14 +42,16 @@ class Viewer:
 # ---- slices ----------------------------------------------------------------------------------------------------------
 
 
-def slices(case, *, window: tuple[float, float] = LUNG_WINDOW, planes=PLANES, size: int = 160, step: int | None = None,
+def slices(case, *, beside=None, names: tuple[str, str] = ("left", "right"),
+           window: tuple[float, float] = LUNG_WINDOW, planes=PLANES, size: int = 160, step: int | None = None,
            masks: bool = True, quality: int = 80, note: str = "") -> Viewer:
     """A viewer of a volume: choose plane and slice by slider, arrow keys or wheel; masks can be switched off.
 
     Args:
         case: a ``Case``, or an object with ``hu`` (Z, Y, X) in HU and ``spacing`` (z, y, x) in mm; ``lung`` and
             ``infection`` are outlined where they are there.
-        window: level and width in HU. planes: some of PLANES.
+        beside: HU of another volume of the same shape, shown at the right of the first, slice by slice.
+        names: what the two volumes are called. window: level and width in HU. planes: some of PLANES.
         size: height or width of the larger side of a picture, in pixels.
         step: every how many slices; None takes so many that a plane has at most 36.
         quality: of the JPEG pictures, 1 to 95. note: shown below the picture.
@@ -58,11 +60,14 @@ def slices(case, *, window: tuple[float, float] = LUNG_WINDOW, planes=PLANES, si
         A Viewer of about 5 kB a slice at ``size`` 160.
 
     Raises:
-        DataError: no volume, an unknown plane, or an empty window.
+        DataError: no volume, two of different shapes, an unknown plane, or an empty window.
     """
     hu = as_array(case.hu, "slices")
     if hu.ndim != 3 or min(hu.shape) < 1:
         raise DataError(f"slices: a volume (Z, Y, X) is wanted, got shape {hu.shape}")
+    pair = [hu] if beside is None else [hu, as_array(beside, "slices")]
+    if pair[-1].shape != hu.shape:
+        raise DataError(f"slices: volumes of shapes {hu.shape} and {pair[1].shape}; one shape is wanted")
     wrong = [plane for plane in planes if plane not in PLANES]
     if wrong or not planes:
         raise DataError(f"slices: planes must be some of {', '.join(PLANES)}, got {wrong[0] if wrong else 'none'!r}")
@@ -74,14 +79,16 @@ def slices(case, *, window: tuple[float, float] = LUNG_WINDOW, planes=PLANES, si
         count = hu.shape[PLANES.index(plane)]
         chosen = range(0, count, step or -(-count // 36))
         stacks[plane] = {
-            "plain": [_slice(case, hu, plane, k, window, size, {}, quality) for k in chosen],
-            "outlined": [_slice(case, hu, plane, k, window, size, drawn, quality) for k in chosen] if drawn else [],
+            "plain": [_slice(case, pair, plane, k, window, size, {}, quality) for k in chosen],
+            "outlined": [_slice(case, pair, plane, k, window, size, drawn, quality) for k in chosen] if drawn else [],
             "at": list(chosen), "of": count}
     words = f"slice viewer of a CT volume, {' x '.join(map(str, hu.shape))} voxels"
+    if beside is not None:
+        words, note = f"{words}: {names[0]} beside {names[1]}", f"Left: {names[0]}; right: {names[1]}. {note}"
     foot = f"Window: level {window[0]:g}, width {window[1]:g} HU. {note}".replace("-", "\N{MINUS SIGN}", window[0] < 0)
     return _assemble("slices", words, {"stacks": stacks}, NOTE=foot.strip(), PLANES="".join(
         f'<option value="{plane}">{plane}</option>' for plane in planes), FIRST=_middle(stacks[planes[0]]["plain"]),
-        MASKS="" if drawn else " hidden", SIZE=str(2 * size))
+        MASKS="" if drawn else " hidden", SIZE=str(2 * size * len(pair)))
 
 
 def _masks(case) -> dict[str, np.ndarray]:
@@ -94,7 +101,14 @@ def _masks(case) -> dict[str, np.ndarray]:
     return {name: mask for name, mask in found.items() if mask.any()}
 
 
-def _slice(case, hu, plane: str, k: int, window, size: int, masks: dict, quality: int) -> str:
+def _slice(case, volumes: list, plane: str, k: int, window, size: int, masks: dict, quality: int) -> str:
+    """One slice of each volume, side by side."""
+    drawn = [_drawn(case, hu, plane, k, window, size, masks) for hu in volumes]
+    gap = np.full((len(drawn[0]), 4, 3), 255, np.uint8)
+    return _jpeg(drawn[0] if len(drawn) == 1 else np.hstack([drawn[0], gap, drawn[1]]), quality)
+
+
+def _drawn(case, hu, plane: str, k: int, window, size: int, masks: dict) -> np.ndarray:
     """One slice as a picture of square pixels, head up in coronal and sagittal planes."""
     from PIL import Image
 
@@ -112,7 +126,7 @@ def _slice(case, hu, plane: str, k: int, window, size: int, masks: dict, quality
         padded = np.pad(inside, 1)
         core = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
         picture[inside & ~core] = OUTLINES[name]
-    return _jpeg(picture if plane == "axial" else picture[::-1], quality)
+    return picture if plane == "axial" else picture[::-1]
 
 
 def _middle(pictures: list[str]) -> str:

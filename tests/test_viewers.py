@@ -45,6 +45,18 @@ def test_slices_are_those_of_the_volume_with_square_pixels():
     assert stacks["axial"]["outlined"][0] == stacks["axial"]["plain"][0]  # no mask there
 
 
+def test_two_volumes_side_by_side():
+    body = case()
+    viewer = viewers.slices(body, beside=np.full_like(body.hu, 2000), names=("noisy", "denoised"), size=60)
+    stacks, alone = data_of(viewer.page), data_of(viewers.slices(body, size=60).page)
+    both, one = (picture(s["axial"]["plain"][5]) for s in (stacks, alone))
+    assert both.shape == (40, 2 * 60 + 4, 3) and both[:, 66:].min() > 240  # the right one is white throughout
+    assert np.abs(both[:, :56].astype(int) - one[:, :56]).mean() < 3  # the left one is as it was, JPEG apart
+    assert "noisy beside denoised" in viewer.what and "Left: noisy; right: denoised." in viewer.page
+    with pytest.raises(DataError, match="one shape is wanted"):
+        viewers.slices(body, beside=np.zeros((10, 40, 61)))
+
+
 def test_head_is_up_in_coronal_pictures():
     body = case(spacing=(2.0, 1.0, 1.0))
     body.hu[:] = -1000
