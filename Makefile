@@ -25,6 +25,7 @@ SHELL := /bin/sh
 
 help:
 	@echo "make book     run all chapters (PROFILE=$(PROFILE) DATA=$(DATA) SEED=$(SEED) DEVICE=$(DEVICE)) and build the book from them"
+	@echo "make install  only set up .venv"
 	@echo "make html     build the book from the outputs in the repository, without running anything"
 	@echo "make test     run all tests, fast ones first"
 	@echo "make lint     check style and types of the code"

@@ -253,14 +253,13 @@ def test_the_book_can_be_paged_through(browser, address):
     context.close()
 
 
-def _viewer_page(tab, viewer) -> None:
-    tab.set_content(f"<!doctype html><html lang=en><title>viewer</title><main>{viewer._repr_html_()}</main></html>")
+def _pages_with(site, kind: str) -> list[str]:
+    pages = sorted((site / "book").glob("*.html"))
+    return [f"/book/{path.name}" for path in pages if f'section id="{kind}' in path.read_text("utf-8")]
 
 
 def test_slice_viewer_by_mouse_and_keyboard(tab, site):
-    pages = [path for path in sorted((site / "book").glob("*.html")) if 'section id="slices' in path.read_text("utf-8")]
-    assert pages, "no page has a slice viewer"
-    tab.goto("/" + pages[0].relative_to(site).as_posix())
+    tab.goto(_pages_with(site, "slices")[0])
     viewer = tab.locator("section[id^=slices]").first
     where, slider, image = viewer.locator(".where"), viewer.locator(".slice"), viewer.locator("img")
     at = lambda: int(where.inner_text().split()[1])
@@ -279,29 +278,25 @@ def test_slice_viewer_by_mouse_and_keyboard(tab, site):
     assert slider.get_attribute("aria-valuetext") == where.inner_text()
 
 
-def test_before_after_slider_by_mouse_and_keyboard(tab):
-    import numpy as np
-
-    from covlib import viewers
-
-    _viewer_page(tab, viewers.before_after(np.zeros((40, 60)), np.ones((40, 60)), names=("noisy", "clear")))
-    handle, line = tab.locator(".share"), tab.locator(".line")
+def test_before_after_slider_by_mouse_and_keyboard(tab, site):
+    pages = _pages_with(site, "slider")
+    assert {"/book/01_data.html", "/book/02_judging.html", "/book/03_dcgan.html"} <= set(pages)
+    tab.goto(pages[0])
+    viewer = tab.locator("section[id^=slider]").first
+    handle, line = viewer.locator(".share"), viewer.locator(".line")
     assert handle.input_value() == "50"
     handle.focus()
     tab.keyboard.press("ArrowLeft")
-    assert handle.input_value() == "49" and "49 % noisy" in handle.get_attribute("aria-valuetext")
-    box = tab.locator(".picture").bounding_box()
+    assert handle.input_value() == "49" and "49 % healthy" in handle.get_attribute("aria-valuetext")
+    viewer.locator(".picture").scroll_into_view_if_needed()
+    box = viewer.locator(".picture").bounding_box()
     tab.mouse.move(box["x"] + 0.2 * box["width"], box["y"] + 20)
     tab.mouse.down()
     assert handle.input_value() == "20"
     tab.mouse.move(box["x"] + 0.8 * box["width"], box["y"] + 20)
     tab.mouse.up()
     assert handle.input_value() == "80" and line.evaluate("(e) => e.style.left") == "80%"
-    assert _covered(tab) == "inset(0px 0px 0px 80%)"
-
-
-def _covered(tab) -> str:
-    return tab.locator(".over").evaluate("(e) => getComputedStyle(e).clipPath")
+    assert viewer.locator(".over").evaluate("(e) => getComputedStyle(e).clipPath") == "inset(0px 0px 0px 80%)"
 
 
 def test_glossary_words_show_their_definition(tab):
