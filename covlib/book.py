@@ -63,6 +63,9 @@ def stage(runs: Path | None, out: Path) -> Path:
     config["sphinx"]["extra_extensions"] = [*config["sphinx"].get("extra_extensions", []), "covlib.sphinx_book"]
     if config["repository"]["url"]:
         add_launch_buttons(config)
+        how_to = source / "book" / "how_to.md"
+        text = how_to.read_text(encoding="utf-8").replace("REPOSITORY_ADDRESS", config["repository"]["url"])
+        how_to.write_text(text, encoding="utf-8")
     (source / "_config.yml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
     for chapter, path in executed.items():
         shutil.copyfile(path, source / "book" / chapter.path.name)
@@ -73,8 +76,9 @@ def stage(runs: Path | None, out: Path) -> Path:
 def add_launch_buttons(config: dict) -> None:
     """Buttons to the repository, to Colab and to Binder: they need its public address, and are left out without one."""
     config["html"]["use_repository_button"] = True
-    config["launch_buttons"] |= {"binderhub_url": "https://mybinder.org",
-                                 "colab_url": "https://colab.research.google.com"}
+    config["launch_buttons"]["binderhub_url"] = "https://mybinder.org"
+    if "github.com/" in config["repository"]["url"]:  # Colab opens no others: a warning would end the build
+        config["launch_buttons"]["colab_url"] = "https://colab.research.google.com"
 
 
 def ship_mathjax(static: Path) -> str:

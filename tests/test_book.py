@@ -5,10 +5,12 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import nbformat
 import pytest
+import yaml
 
 from covlib import apidoc, chapters
-from covlib.book import add_launch_buttons
+from covlib.book import add_launch_buttons, build
 from covlib.data import sources
 
 pytestmark = pytest.mark.slow
@@ -92,7 +94,34 @@ def test_caution_is_on_every_page(pages):
 def test_launch_buttons_follow_from_one_setting():
     config = {"html": {}, "launch_buttons": {"thebe": False}, "repository": {"url": "https://example.org/book"}}
     add_launch_buttons(config)
-    assert config["launch_buttons"]["colab_url"].startswith("https://colab") and config["html"]["use_repository_button"]
+    assert "colab_url" not in config["launch_buttons"] and config["html"]["use_repository_button"]
+    config["repository"]["url"] = "https://github.com/somebody/book"
+    add_launch_buttons(config)
+    assert config["launch_buttons"]["colab_url"].startswith("https://colab")
+
+
+def test_launch_buttons_lead_to_the_chapter_in_its_repository(tmp_path, root):
+    """A book of two pages, with the book's own settings and an address that is made up."""
+    config = yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))
+    config["repository"]["url"] = "https://github.com/somebody/covlib-book"
+    config |= {"logo": "", "bibtex_bibfiles": ["none.bib"]}
+    (tmp_path / "none.bib").touch()
+    config["sphinx"] = {}
+    add_launch_buttons(config)
+    (tmp_path / "book").mkdir()
+    (tmp_path / "_config.yml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    (tmp_path / "_toc.yml").write_text("format: jb-book\nroot: book/intro\nchapters:\n- file: book/01_data\n")
+    (tmp_path / "book" / "intro.md").write_text("# Start\n")
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# One")], metadata={
+        "kernelspec": {"name": "python3", "display_name": "Python 3"}})
+    nbformat.write(notebook, tmp_path / "book" / "01_data.ipynb")
+    favicon = tmp_path / "_static" / "favicon.svg"
+    favicon.parent.mkdir()
+    favicon.write_bytes((root / "book" / "_static" / "favicon.svg").read_bytes())
+    page = build(tmp_path, tmp_path / "out", quiet=True).parent / "book" / "01_data.html"
+    text = page.read_text(encoding="utf-8")
+    assert "https://colab.research.google.com/github/somebody/covlib-book/blob/main/book/01_data.ipynb" in text
+    assert "https://mybinder.org/v2/gh/somebody/covlib-book/main?urlpath=lab/tree/book/01_data.ipynb" in text
 
 
 def test_every_function_of_the_library_can_be_reached(site, pages):
