@@ -208,7 +208,7 @@ def paper_beside_ours(chapter: str, run=None, results: list[dict] | None = None,
     """
     paper = load_reported(reported or chapter.split("_", 1)[1])
     metrics = run.document() if hasattr(run, "document") else run
-    results = load_results(chapter) if results is None else results
+    results = telling(load_results(chapter) if results is None else results)
     judged = metrics if metrics is not None else max(results, key=_faithfulness, default=None)
     rows = []
     for row in compare(paper, judged):
@@ -247,9 +247,9 @@ def measurements_table(chapter: str, columns: dict[str, str], results: list[dict
 
     Args:
         columns: metric name -> heading. A run that lacks the metric has a dash there.
-        results: recorded runs; all of the chapter if None.
+        results: recorded runs; all of the chapter if None. Of them those that are ``telling``.
     """
-    results = load_results(chapter) if results is None else results
+    results = telling(load_results(chapter) if results is None else results)
     rows = []
     order = lambda r: (r["data"]["kind"] != "phantom", r["profile"], len(r["overrides"]), r["seed"])
     for r in sorted(results, key=order):
@@ -259,6 +259,12 @@ def measurements_table(chapter: str, columns: dict[str, str], results: list[dict
         data = "virtual patients" if r["data"]["kind"] == "phantom" else r["data"]["name"]
         rows.append([data, r["profile"], str(r["seed"]), changed, *cells])
     return Table(["data", "profile", "seed", "changed", *columns.values()], rows, right=("seed",))
+
+
+def telling(results: list[dict]) -> list[dict]:
+    """Recorded runs without those at profile smoke, whose numbers mean nothing, unless their data have no other run."""
+    more = {r["data"]["name"] for r in results if r["profile"] != "smoke"}
+    return [r for r in results if r["profile"] != "smoke" or r["data"]["name"] not in more]
 
 
 def _faithfulness(metrics: dict) -> tuple:
@@ -297,12 +303,17 @@ def _scaled(value, interval, claim: dict, number: dict | None, unit: str) -> str
 
 
 def _recorded(claim: dict, number: dict | None, results: list[dict], link: str) -> str:
-    """Recorded values, one line per (data, profile, settings): the mean over seeds, each seed a link to its file."""
+    """Recorded values, one line per (data, profile, settings): the mean over seeds, each seed a link to its file. What
+    follows from the layers alone is equal in all runs and said once."""
     from covlib.metrics.intervals import student_t
 
     settings = lambda f: (f[0], json.dumps(f[1]["overrides"], sort_keys=True))
     found = [(context(r), r, m) for r in results if (m := find_metric(r, claim)) is not None and m["value"] is not None]
     lines = []
+    if claim["scope"] == "architecture" and len({m["value"] for _, _, m in found}) == 1 < len(found):
+        _, run, metric = found[0]
+        value = _scaled(metric["value"], metric["interval"], claim, number, metric["unit"])
+        return f"{value} ([all {len(found)} recorded runs]({link}{run['file']}))"
     for (where, _), same in groupby(sorted(found, key=lambda f: (settings(f), f[1]["seed"])), key=settings):
         group = list(same)
         values = [m["value"] for _, _, m in group]
@@ -312,5 +323,5 @@ def _recorded(claim: dict, number: dict | None, results: list[dict], link: str) 
             interval, value = (over.low, over.high) if over.high > over.low else None, over.value
         seeds = ", ".join(f"[{r['seed']}]({link}{r['file']})" for _, r, _ in group)
         lines.append(f"{_scaled(value, interval, claim, number, group[0][2]['unit'])} "
-                     f"({where}, seed{'s' if len(values) > 1 else ''} {seeds})")
+                     f"({where.replace('profile ', '')}, seed{'s' if len(values) > 1 else ''} {seeds})")
     return "\n".join(lines) or "–"

@@ -96,9 +96,9 @@ def _chapters_table() -> str:
     from covlib.tables import Table
 
     here = {entry.removeprefix("book/") for entry in table_of_contents()}
-    rows = [[name[:2], f"[{text}]({name}.ipynb)" if name in here else text, paper or "–",
-             "here" if name in here else "planned"] for name, text, paper in PLAN]
-    return str(Table(["", "chapter", "paper", "state"], rows))
+    rows = [[name[:2], f"[{text}]({name}.ipynb)" if name in here else f"{text} (planned)", paper or "–"]
+            for name, text, paper in PLAN]
+    return str(Table(["", "chapter", "paper"], rows))
 
 
 def _runs_table() -> str:

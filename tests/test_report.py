@@ -226,12 +226,27 @@ def test_the_table_of_the_paper_beside_ours(tmp_path):
     row = table.rows[0]
     assert row[1].startswith("about 40 %") and "Section IV" in row[1]
     assert row[2].startswith("71 % [66, 76]") and "n = 10" in row[2] and "Student t" in row[2]
-    assert row[3].startswith("72 % [67, 77] (virtual patients, profile cpu, seeds [0](../data/results/03_dcgan-phantom")
+    assert row[3].startswith("72 % [67, 77] (virtual patients, cpu, seeds [0](../data/results/03_dcgan-phantom")
     assert row[4].startswith("**○ not attempted**\nvirtual patients, profile cpu")
     assert "reproduced" not in str(table)
     assert '<a href="../data/results/03_dcgan-phantom-cpu-seed2.json">2</a>' in table._repr_html_()
     alone = report.paper_beside_ours("03_dcgan", None, [])
     assert {r[4].split("\n")[0] for r in alone.rows} == {"**○ not attempted**"}
+
+
+def test_smoke_runs_stand_in_tables_only_where_there_is_no_other():
+    virtual = {"data": {"kind": "phantom", "name": "phantom"}}
+    runs = [run_with(profile="smoke"), run_with(profile="cpu", **virtual), run_with(profile="smoke", **virtual)]
+    assert report.telling(runs) == runs[:2]
+    assert len(report.measurements_table("03_dcgan", {"positive_rate": "rate"}, runs).rows) == 2
+
+
+def test_what_follows_from_the_layers_is_said_once():
+    count = {"name": "generator_parameters", "value": 115_494_531, "unit": "", "n": None, "interval": None, "how": "",
+             "paper": {"claim": "generator_parameters"}}
+    runs = [run_with(seed=seed, metrics=[count]) | {"file": f"{seed}.json"} for seed in range(3)]
+    rows = {row[0]: row[3] for row in report.paper_beside_ours("03_dcgan", None, runs).rows}
+    assert "115 million ([all 3 recorded runs](../data/results/0.json))" in rows.values()
 
 
 def test_tables_of_open_points():

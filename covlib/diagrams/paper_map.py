@@ -60,7 +60,7 @@ def paper_map(*, phone: bool = False):
 
 
 def _columns():
-    labels, top = 0.78, 1.36
+    labels, top = 0.9, 1.36
     column = (WIDTH - labels - 0.05) / len(PAPERS)
     chars = int(column * 72 / SMALL * 1.72)
     texts = [[wrap(getattr(paper, row), chars) for paper in PAPERS] for row in ROWS]
