@@ -1,4 +1,4 @@
-// Names for the theme's buttons; hover texts for the glossary's words, whose definitions come from terms.js, which is written while the book is built.
+// Names for the theme's buttons; line breaks in long names; hover texts for the glossary's words, whose definitions come from terms.js, which is written while the book is built.
 (function () {
   const here = document.currentScript.src;
   let box = null;
@@ -44,6 +44,12 @@
     for (const fold of document.querySelectorAll("nav details > summary:not([aria-label])")) {
       const page = fold.closest("li")?.querySelector("a");
       fold.setAttribute("aria-label", "pages below " + (page ? page.textContent.trim() : "this one"));
+    }
+    // Long names in tables break at their underscores, not in the middle of a word.
+    for (const name of document.querySelectorAll("table.covlib td > code")) {
+      const parts = name.textContent.split("_");
+      if (parts.length > 1 && !name.children.length)
+        name.replaceChildren(...parts.flatMap((part, k) => k ? ["_", document.createElement("wbr"), part] : [part]));
     }
     const links = [...document.querySelectorAll('.bd-article a[href*="glossary.html#term-"]')];
     if (!links.length) return;
