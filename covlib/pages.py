@@ -136,8 +136,9 @@ def scoreboard() -> str:
         for row in table.rows:
             row.pop(drop)
             counts[_verdict(row[-1])] += 1
-        parts.append(f"{title}\n\n```{{raw}} html\n<div class=\"covlib-wide full-width\" tabindex=\"0\" role=\"region\" "
-                     f"aria-label=\"claims of chapter {chapter[:2]}\">\n{table._repr_html_()}\n</div>\n```\n")
+        parts.append(f"{title}\n\n```{{raw}} html\n<div class=\"covlib-wide full-width\" tabindex=\"0\" "
+                     f"role=\"region\" aria-label=\"claims of chapter {chapter[:2]}\">\n"
+                     f"{table._repr_html_()}\n</div>\n```\n")
     words = [f"{counts[word]} {sign} *{word}*" for word, sign in report.VERDICTS.items()]
     return f"**{sum(counts.values())} claims: {', '.join(words)}.**\n\n" + "\n".join(parts)
 

@@ -244,7 +244,8 @@ def test_smoke_runs_stand_in_tables_only_where_there_is_no_other():
 def test_what_follows_from_the_layers_is_said_once():
     count = {"name": "generator_parameters", "value": 115_494_531, "unit": "", "n": None, "interval": None, "how": "",
              "paper": {"claim": "generator_parameters"}}
-    runs = [run_with(seed=seed, metrics=[count]) | {"file": f"{seed}.json"} for seed in range(3)]
+    runs = [run_with(115_494_531, None, seed=seed, metrics=[dict(count)]) | {"file": f"{seed}.json"}
+            for seed in range(3)]
     rows = {row[0]: row[3] for row in report.paper_beside_ours("03_dcgan", None, runs).rows}
     assert "115 million ([all 3 recorded runs](../data/results/0.json))" in rows.values()
 
