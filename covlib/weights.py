@@ -66,10 +66,12 @@ class Recorded:
 
     @property
     def bytes(self) -> int:
+        """Size of all files together."""
         return sum(file["bytes"] for file in self.register["files"])
 
     @property
     def here(self) -> bool:
+        """Whether all files are in their place; ``check`` looks at what they hold."""
         return all((self.folder / file["path"]).is_file() for file in self.register["files"])
 
     @property
