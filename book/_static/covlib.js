@@ -39,6 +39,15 @@
     window.addEventListener("scroll", hide, { passive: true });
   }
 
+  // A table that is wider than the column takes the margin too. This comes before DOMContentLoaded, when the theme
+  // looks for what is in the margin and hides the list of contents there.
+  document.addEventListener("readystatechange", () => {
+    if (document.readyState !== "interactive") return;
+    for (const table of document.querySelectorAll(".cell_output table.covlib"))
+      if (table.offsetWidth > table.parentElement.clientWidth + 1)
+        table.closest("div.cell").classList.add("tag_full-width");
+  });
+
   document.addEventListener("DOMContentLoaded", () => {
     // The theme's buttons that unfold a page's sub-pages have no name.
     for (const fold of document.querySelectorAll("nav details > summary:not([aria-label])")) {
