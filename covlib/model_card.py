@@ -23,7 +23,7 @@ def card(entry: "Recorded") -> str:
 
     result = entry.result
     title = find(result["chapter"]).title
-    head = "\n".join(["---", "license: mit", "library_name: pytorch", "tags:", "- synthetic-data", "- chest-imaging",
+    head = "\n".join(["---", "license: cc-by-4.0", "library_name: pytorch", "tags:", "- synthetic-data", "- chest-imaging",
                       f"- {result['chapter']}", "---"])
     parts = [
         head, f"# Weights of chapter {result['chapter'][:2]}: {title}",
@@ -34,7 +34,7 @@ def card(entry: "Recorded") -> str:
         "## Training data", _data(result),
         "## Training", _training(result),
         "## Measurements", _measurements(result),
-        "Licence: MIT, as the code. To cite: `CITATION.cff`."]
+        "Licence: CC BY 4.0 (`LICENSE-CONTENT`). To cite: `CITATION.cff`."]
     return "\n\n".join(part.rstrip() for part in parts) + "\n"
 
 

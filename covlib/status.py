@@ -82,8 +82,10 @@ def generated() -> dict[str, str]:
 
 
 def refresh() -> list[Path]:
-    """Write the generated parts of the book; returns those that changed."""
-    changed = []
+    """Write the generated parts of the book, and the model cards of recorded weights; returns those that changed."""
+    from covlib import weights
+
+    changed = weights.write_cards()
     for name, text in generated().items():
         path = GENERATED / name
         if not path.is_file() or path.read_text(encoding="utf-8") != text:

@@ -204,6 +204,18 @@ def store(out: Path, result: Path, folder: Path | None = None) -> Path:
     return target
 
 
+def write_cards() -> list[Path]:
+    """Write the model cards anew from the registers and the recorded numbers; returns those that changed."""
+    from covlib.model_card import card
+
+    changed = []
+    for entry in entries():
+        path, text = entry.folder / CARD, card(entry)
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            changed.append(project.write_atomically(path, text))
+    return changed
+
+
 def _check_run(out: Path, numbers: dict) -> None:
     own = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
     if numbers["data"]["kind"] != "phantom":

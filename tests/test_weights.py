@@ -203,6 +203,14 @@ def test_only_virtual_patients_are_kept(here):
     assert not list((here / "data" / "weights").glob("**/*.safetensors"))
 
 
+def test_cards_are_written_anew_where_they_differ(here):
+    path = kept(finished(here / "run")) / "README.md"
+    text = path.read_text()
+    assert weights.write_cards() == [] and "0.75 [0.50, 0.88]" in text and "made up for this test" in text
+    path.write_text("typed by hand")
+    assert weights.write_cards() == [path] and path.read_text() == text
+
+
 def test_digest_names_a_file_or_all_of_a_folder(tmp_path):
     one = save_tensors(tmp_path / "a" / "one.safetensors", {"x.y": torch.ones(2)})
     assert digest(one) == digest(one.parent) == sha256(one)
