@@ -23,8 +23,8 @@ def card(entry: "Recorded") -> str:
 
     result = entry.result
     title = find(result["chapter"]).title
-    head = "\n".join(["---", "license: cc-by-4.0", "library_name: pytorch", "tags:", "- synthetic-data", "- chest-imaging",
-                      f"- {result['chapter']}", "---"])
+    head = "\n".join(["---", "license: cc-by-4.0", "library_name: pytorch", "tags:", "- synthetic-data",
+                      "- chest-imaging", f"- {result['chapter']}", "---"])
     parts = [
         head, f"# Weights of chapter {result['chapter'][:2]}: {title}",
         f"From the recorded run `data/results/{entry.name}.json`: {entry.what}. {MEANING[result['profile']]}",
