@@ -10,7 +10,8 @@ class Table:
     """A table with an optional title above and note below. Cells may hold **bold** and [text](link) as in Markdown.
 
     IPython shows the HTML; ``str()`` gives the Markdown. ``right`` names the columns that hold numbers. A ``sortable``
-    table gets buttons in its head in the rendered book (book/_static/sortable.js); numbers are sorted as numbers.
+    table gets buttons in its head in the rendered book (book/_static/sortable.js); numbers are sorted as numbers. Of a
+    table without rows only title and note are shown, if there is a note.
     """
 
     columns: list[str]
@@ -24,6 +25,7 @@ class Table:
         clean = lambda cell: str(cell).replace("|", "\\|").replace("\n", "<br>")
         rules = ["---:" if c in self.right else ":---" for c in self.columns]
         lines = ["| " + " | ".join(map(clean, row)) + " |" for row in (self.columns, rules, *self.rows)]
+        lines = lines if self.rows or not self.note else []
         return "\n\n".join(part for part in (f"**{self.title}**" if self.title else "", "\n".join(lines),
                                              self.note) if part) + "\n"
 
@@ -37,6 +39,8 @@ class Table:
         kind = "table covlib sortable" if self.sortable else "table covlib"
         caption = f"<p><strong>{_inline(self.title)}</strong></p>\n" if self.title else ""
         note = f"\n<p><small>{_inline(self.note)}</small></p>" if self.note else ""
+        if self.note and not self.rows:
+            return caption + note.lstrip()
         return (f'{caption}<table class="{kind}">\n<thead><tr>{head}</tr></thead>\n'
                 f"<tbody>\n{body}</tbody></table>{note}")
 

@@ -16,3 +16,10 @@ def test_sortable_tables_carry_their_numbers():
 def test_other_tables_are_as_they_were():
     html = Table(["a"], [["1"]], right=("a",))._repr_html_()
     assert 'class="table covlib"' in html and "data-sort" not in html
+
+
+def test_a_table_without_rows_is_its_note():
+    empty = Table(["a", "b"], [], title="T", note="Nothing yet: `do it`.")
+    assert empty._repr_html_() == "<p><strong>T</strong></p>\n<p><small>Nothing yet: <code>do it</code>.</small></p>"
+    assert str(empty) == "**T**\n\nNothing yet: `do it`.\n"
+    assert "<table" in Table(["a"], [])._repr_html_() and "| a |" in str(Table(["a"], []))
