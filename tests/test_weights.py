@@ -223,6 +223,29 @@ def test_digest_names_a_file_or_all_of_a_folder(tmp_path):
         digest(tmp_path / "none")
 
 
+def test_cyclegan_starts_from_generators_in_files_of_their_own(here, monkeypatch):
+    from covlib.papers import cyclegan
+
+    settings = cyclegan.Config.for_profile("smoke")
+    images = {k: torch.zeros(2, settings.channels, settings.image_size, settings.image_size)
+              for k in (*settings.sources, cyclegan.TARGET)}
+    methods = {s: cyclegan.CycleGAN(settings, 2, seed=5) for s in settings.sources}
+    given = {f"{s}.{n}": net for s, m in methods.items() for n, net in m.networks.items()}
+    meta = {"chapter": "06_cyclegan", **{k: getattr(settings, k) for k in cyclegan.SHAPE_FIELDS}}
+    save_weights(here / "run" / "checkpoints" / "cyclegan.safetensors", given, meta)
+    monkeypatch.setattr(weights, "FILE_LIMIT", 100_000)
+    part = weights._files(here / "run", here / "kept", weights.LAYOUTS["06_cyclegan"])
+    assert part["checkpoint"] == "checkpoints" and not any("D_" in file["path"] for file in part["files"])
+    assert sorted(part["left_out"]) == sorted(name for name in given if ".D_" in name)
+    loaded, results = cyclegan.train_all(settings, images, here / "none", seed=9, device="cpu",
+                                         checkpoint=here / "kept" / "checkpoints")
+    assert results == {} and not (here / "none").exists()
+    for name, net in given.items():
+        source, which = name.split(".")
+        mine = loaded[source].networks[which].state_dict()
+        assert all(torch.equal(v, mine[k]) for k, v in net.state_dict().items()) == which.startswith("G")
+
+
 # ---- what lies in the repository -------------------------------------------------------------------------------------
 
 
