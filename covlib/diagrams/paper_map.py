@@ -60,7 +60,7 @@ def paper_map(*, phone: bool = False):
 
 
 def _columns():
-    labels, top = 0.9, 1.36
+    labels, top = 0.84, 1.36
     column = (WIDTH - labels - 0.05) / len(PAPERS)
     chars = int(column * 72 / SMALL * 1.72)
     texts = [[wrap(getattr(paper, row), chars) for paper in PAPERS] for row in ROWS]
@@ -104,7 +104,7 @@ def _head(c: Canvas, paper: Entry, x: float, y: float, one_line: bool = False) -
     if one_line:
         c.text(x, y, f"{paper.chapter}  {paper.name}: {paper.authors}", va="top", weight="bold")
         return
-    c.text(x, y, f"{paper.chapter}  {paper.name}", va="top", weight="bold")
+    c.text(x, y, f"{paper.chapter} {paper.name}", va="top", weight="bold")
     c.text(x, y - 0.21, paper.authors, va="top", size=SMALL - 1, colour=GREY)
 
 
