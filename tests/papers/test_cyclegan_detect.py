@@ -11,6 +11,7 @@ from covlib.errors import ConfigError, DataError
 from covlib.judges import classifiers
 from covlib.judges.bagging import BaggedTrees
 from covlib.metrics import classification
+from covlib.metrics.intervals import wilson
 from covlib.metrics.privacy import nearest, reidentify
 from covlib.papers.cyclegan import Config, CycleGAN
 from covlib.papers.cyclegan_detect import (
@@ -190,6 +191,20 @@ def test_threshold_keeps_the_specificity_on_validation():
             assert not len(lower) or (negatives <= lower.max()).mean() < wanted
     with pytest.raises(DataError, match="negative"):
         threshold_for(np.array([0.5]), np.array([1]))
+
+
+def test_no_interval_has_no_width_where_all_cases_are_called_alike():
+    labels, patients = np.r_[np.zeros(12, int), np.ones(12, int)], np.arange(24) // 2
+    val = dict(val_probs=np.linspace(0, 0.49, 50), val_labels=np.zeros(50, int), patients=patients)
+    found, missed = (result(np.r_[np.full(12, 0.1), np.full(12, p)], labels, **val) for p in (0.9, 0.2))
+    all_six, none_of_six = wilson(6, 6), wilson(0, 6)
+    for right, expected in ((found, all_six), (missed, none_of_six)):
+        sensitivity = score(right)["sensitivity"]
+        assert (sensitivity.value, sensitivity.n) == (expected.value, 6)
+        assert (sensitivity.low, sensitivity.high) == pytest.approx((expected.low, expected.high))
+    same = real_against_added(found, replace(found))
+    assert (float(same), same.n) == (0, 6) and same.low == pytest.approx(-none_of_six.high) == -same.high
+    assert real_against_added(missed, found).value == 1
 
 
 def test_gain_is_paired_and_at_equal_specificity():
