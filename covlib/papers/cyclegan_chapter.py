@@ -172,7 +172,7 @@ def gains(run, results: dict, specificity: float = 0.9) -> dict[str, Interval]:
                                          specificity, seed=run.seed)
         claim = {"claim": claims[name]} if name in claims else None
         run.metric(name, gain, paper=claim, how=f"sensitivity, {WORDS[after]} less {WORDS[before]}, at "
-                   f"{100 * specificity:g} % validation specificity; paired bootstrap over patients")
+                   f"{100 * specificity:g} % validation specificity; paired, {gain.method}")
         run.metric(f"auc_{name}", detect.auc_gain(results[source, before, "validation"],
                                                   results[source, after, "validation"], seed=run.seed),
                    how=f"AUC, {WORDS[after]} less {WORDS[before]}; paired bootstrap over patients")
