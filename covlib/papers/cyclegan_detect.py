@@ -67,10 +67,20 @@ class Task:
 
 
 def make_split(slices: SliceSet, config: Config, seed: int = 0) -> Split:
-    """Train, validation and test by patient (Section 4.2: 80 to 20), the same for both tasks and the CycleGANs."""
+    """Train, validation and test by patient (Section 4.2: 80 to 20), the same for both tasks and the CycleGANs.
+
+    Raises:
+        DataError: a class has fewer patients than there are parts.
+    """
     train, test = config.fractions
-    return split_by_patient(slices.patients, slices.labels, (train * (1 - config.detect_val), train * config.detect_val,
-                                                             test), seed)
+    fractions = train * (1 - config.detect_val), train * config.detect_val, test
+    parts = sum(f > 0 for f in fractions)
+    for k, name in enumerate(slices.classes):
+        n = len({p for p, label in zip(slices.patients, slices.labels) if label == k})
+        if n < parts:
+            raise DataError(f"{slices.source}: class {name!r} has {n} patient(s); {parts} or more are needed, for "
+                            "training, validation and test")
+    return split_by_patient(slices.patients, slices.labels, fractions, seed)
 
 
 def make_tasks(slices: SliceSet, split: Split, methods: dict[str, CycleGAN], config: Config) -> dict[str, Task]:

@@ -241,12 +241,17 @@ def _table(rows) -> str:
 
 
 def _write_missing(method, sources, names, folder, left, identity, batch, precision, workers, progress) -> None:
-    """Read, translate, write, batch by batch: while one is translated, the next is read and the last one written."""
+    """Read, translate, write, batch by batch: while one is translated, the next is read and the last one written.
+
+    Batches are cut from the whole list, so that an image has the same company however often the work was cut off: the
+    last bit of a convolution may depend on it.
+    """
     from tqdm.auto import tqdm
 
     bar = tqdm(total=len(names), initial=len(names) - len(left), unit="image", disable=not progress,
                desc=f"{sources.label} to {identity['target']}")
-    parts = [left[i : i + batch] for i in range(0, len(left), batch)]
+    todo, whole = set(left), range(len(names))
+    parts = [part for i in whole[::batch] if todo.intersection(part := whole[i : i + batch])]
     save = partial(_save, folder, identity["target"])
     with bar, ThreadPoolExecutor(workers) as readers, ThreadPoolExecutor(workers) as writers, \
             (folder / TABLE).open("a", newline="", encoding="utf-8") as table:
@@ -267,7 +272,8 @@ def _write_missing(method, sources, names, folder, left, identity, batch, precis
             made = _translate(method, images, batch, precision)
             if waiting is not None:
                 finish(*waiting)
-            waiting = part, writers.map(save, [names[k] for k in part], made)
+            missing = [k for k in part if k in todo]
+            waiting = missing, writers.map(save, [names[k] for k in missing], [made[k - part[0]] for k in missing])
         if waiting is not None:
             finish(*waiting)
 

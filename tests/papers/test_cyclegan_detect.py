@@ -221,6 +221,16 @@ def test_gain_is_paired_and_at_equal_specificity():
         real_against_added(low, result([0.1, 0.9], [0, 1], **val))
 
 
+def test_a_class_of_too_few_patients_is_named():
+    labels = np.r_[np.zeros(6, int), np.ones(6, int)]
+    patients = [f"p{k}" for k in range(6)] + ["a", "a", "a", "b", "b", "b"]
+    slices = SliceSet(np.zeros((12, 1, 32, 32), np.float32), patients, [str(k) for k in range(12)], labels,
+                      ("normal", "covid"), source="films")
+    with pytest.raises(DataError, match=r"films: class 'covid' has 2 patient\(s\); 3 or more"):
+        make_split(slices, CONFIG)
+    assert make_split(slices, replace(CONFIG, detect_val=0.0)).val.size == 0
+
+
 # ---- anonymity -------------------------------------------------------------------------------------------------------
 
 

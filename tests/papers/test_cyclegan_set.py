@@ -111,6 +111,22 @@ def test_a_set_that_was_cut_off_ends_as_if_it_had_not(folder, weights, tmp_path,
     assert len(calls) == before  # a finished set is left as it is
 
 
+def test_an_image_has_the_same_company_however_often_the_work_was_cut_off(folder, weights, tmp_path, monkeypatch):
+    seen, translate = [], CycleGAN.synthesize
+    monkeypatch.setattr(CycleGAN, "synthesize", lambda self, images, generator, batch=32: (
+        seen.append(images.clone()), translate(self, images, generator, batch))[1])
+    to = translate_folder(weights, folder, "normal", tmp_path / "set", device="cpu", batch=2, progress=False)
+    first, table = list(seen), rows(to)
+    assert [len(x) for x in first] == [2, 2, 1]
+    (to / table[1]["file"]).unlink()
+    (to / table[4]["file"]).write_bytes(b"half")
+    untouched = (to / table[0]["file"]).stat().st_mtime_ns
+    seen.clear()
+    translate_folder(weights, folder, "normal", to, device="cpu", batch=2, progress=False)
+    assert len(seen) == 2 and torch.equal(seen[0], first[0]) and torch.equal(seen[1], first[2])
+    assert rows(to) == table and (to / table[0]["file"]).stat().st_mtime_ns == untouched
+
+
 def test_a_kill_before_the_state_is_written_blocks_nothing(folder, weights, tmp_path, monkeypatch):
     """Killed anywhere in the first writes: a folder alone, or with half a state file beside the others' halves."""
     whole = translate_folder(weights, folder, "normal", tmp_path / "whole", device="cpu", progress=False)
