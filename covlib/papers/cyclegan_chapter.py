@@ -120,7 +120,7 @@ def verdict(gain) -> str:
     if gain.high < 0:
         return "less sensitive; the interval lies below zero"
     side = "no less" if gain.value >= 0 else "less"
-    return f"{side} sensitive in this sample, but the interval holds zero: nothing is shown either way"
+    return f"{side} sensitive here, but the interval holds zero: nothing is shown"
 
 
 def per_cent(interval) -> str:
