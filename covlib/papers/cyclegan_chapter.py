@@ -15,7 +15,7 @@ from covlib.devices import resolve_device
 from covlib.metrics.intervals import Interval, wilson
 from covlib.papers import cyclegan_detect as detect
 from covlib.papers import cyclegan_set
-from covlib.papers.cyclegan_config import ARMS, TARGET
+from covlib.papers.cyclegan_config import ARMS, CHAPTER, TARGET
 from covlib.papers.cyclegan_study import COLUMNS, TABLES
 from covlib.parallel import spread
 from covlib.tables import Table
@@ -272,6 +272,11 @@ def separate(table: str = "t1") -> int:
 
 
 # ---- several seeds ---------------------------------------------------------------------------------------------------
+
+
+def recorded_runs() -> list[dict]:
+    """The chapter's recorded runs but those at ``smoke``, whose numbers mean nothing."""
+    return [run for run in report.load_results(CHAPTER) if run["profile"] != "smoke"]
 
 
 def study_table(name: str) -> Table:

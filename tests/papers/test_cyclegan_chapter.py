@@ -120,3 +120,10 @@ def test_features_come_panel_by_panel():
                                          ["from normal, synthetic"]]
     assert panels[0]["covid, real"].shape == (3, 64) and len(panels[1]["from pneumonia, synthetic"]) == 100
     assert np.array_equal(panels[0]["pneumonia, real"], images[[6, 8, 10]].flatten(1).numpy())
+
+
+def test_recorded_runs_leave_out_those_that_mean_nothing():
+    runs = chapter.recorded_runs()
+    assert runs and {run["chapter"] for run in runs} == {"06_cyclegan"}
+    assert "smoke" not in {run["profile"] for run in runs}
+    assert {run["data"]["kind"] for run in runs} == {"phantom", "folder"}
