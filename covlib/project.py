@@ -39,7 +39,7 @@ def _jsonschema():
     """The library without the grammar of international addresses (IRI), which it compiles for 2 s on import where
     Jupyter brought it along. It is an optional part of jsonschema, and no schema of ours has such a field."""
     if "jsonschema" not in sys.modules and "rfc3987_syntax" not in sys.modules:
-        sys.modules["rfc3987_syntax"] = None  # what is None there cannot be imported
+        sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]  # what is None there cannot be imported
         try:
             import jsonschema
         finally:
