@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from covlib.diagrams.canvas import PAPER, TIMES, WARM, Canvas
+from covlib.diagrams.canvas import PAPER, WARM, Canvas
 from covlib.plots.style import GREY, INK, ORANGE, PALE, SKY, SMALL, TEXT, VERMILION, WIDTH, wrap
 
 ROWS = ("input", "condition", "network", "loss", "data", "judge")
@@ -44,7 +44,7 @@ PAPERS = (
           "adversarial, cycle consistency", "X-rays of two public collections",
           "detectors' sensitivity, false negatives"),
     Entry("07", "Mangalagiri et al.", "3-D cGAN", "block", "block_clear",
-          f"blocks of 32{TIMES}32{TIMES}32 voxels", "the block: as it is, noisy or pixelated",
+          "blocks of 32³ voxels", "the block: as it is, noisy or pixelated",
           "a 3-D U-Net and a 3-D discriminator", "adversarial, L1 of voxels", "1,049 CT volumes, not public",
           "PSNR, SSIM; three readers"),
 )
