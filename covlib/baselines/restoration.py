@@ -15,9 +15,8 @@ from torch import Tensor
 from covlib.errors import ConfigError, DataError
 from covlib.papers.cgan3d_conditions import MU_WATER, counts_to_hu, expected_counts, pixelate, shrink
 
-STRENGTHS = (0.3, 0.4, 0.5, 0.6, 0.8)  # tried by tune_non_local_means, in standard deviations of the noise
-PATCHES = (3,)
-DISTANCE = 3
+STRENGTHS = (0.4, 0.5, 0.6)  # tried by tune_non_local_means, in standard deviations of the noise
+PATCHES = (3, 5)
 DISTANCES = (2, 3)
 CROP = 32  # side of the middle part of each training volume that the tuning looks at
 
@@ -68,9 +67,9 @@ class NonLocalMeans:
 
     photons: float
     path_mm: float
-    strength: float = 0.6
-    patch: int = 3
-    distance: int = DISTANCE
+    strength: float = 0.5  # the defaults are the best of ``tune_non_local_means`` on virtual patients
+    patch: int = 5
+    distance: int = 2
     stabilise: bool = True
 
     def __call__(self, noisy: np.ndarray) -> np.ndarray:
