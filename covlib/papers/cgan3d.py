@@ -30,6 +30,7 @@ from covlib.methods import Method, OptimizerSpec, Stage, Step, seeded
 from covlib.nets import init_normal
 from covlib.papers.cgan3d_conditions import checked, degrade, pixelate, with_hu
 from covlib.papers.cgan3d_nets import PatchDiscriminator3d, UNet3d
+from covlib.parallel import spread
 from covlib.seeding import rng, torch_generator
 from covlib.training import FitResult, fit, resolve_device
 
@@ -37,6 +38,7 @@ __all__ = ["CGAN3D", "Config", "TASKS", "answer_of", "augment_blocks", "conditio
            "restore_volume", "train", "training_blocks"]
 
 TASKS = ("autoencode", "denoise", "depixelate")
+MANY_VOXELS = 10_000_000  # some 20 s of non-local means
 BATCH = 16  # blocks at once in synthesis; ours
 MIRRORS = ((), (-1,), (-2,), (-2, -1))  # axes turned; a pixelated condition must not be turned, see CGAN3D.augment
 
@@ -263,6 +265,11 @@ def answer_of(config: Config, noisy) -> np.ndarray:
     return NonLocalMeans(config.photons, config.path_mm)(np.asarray(noisy))
 
 
+def _answers(config: Config, noisy: list[np.ndarray]) -> list[np.ndarray]:
+    """``answer_of`` each volume, on all cores if that is worth starting processes."""
+    return spread(answer_of, [(config, hu) for hu in noisy], None if sum(h.size for h in noisy) > MANY_VOXELS else 1)
+
+
 def training_blocks(cases: list[Case], config: Config, seed: int = 0) -> dict[str, Tensor]:
     """Blocks of the cases and of their conditions, {"target", "condition"}, each (N, 1, S, S, S) float32 in [-1, 1]; of
     the classical answers too ("answer"), if the network starts there.
@@ -274,14 +281,15 @@ def training_blocks(cases: list[Case], config: Config, seed: int = 0) -> dict[st
     if not cases:
         raise DataError("training_blocks: no case; at least one scan is wanted")
     m, found = config.margin, {"target": [], "condition": []} | ({"answer": []} if config.started else {})
-    for case in cases:
-        case = checked(case)
-        given = condition_of(config, case, seed)
+    cases = [checked(case) for case in cases]
+    conditions = [condition_of(config, case, seed) for case in cases]
+    answers = _answers(config, [given.hu for given in conditions]) if config.started else conditions
+    for case, given, answer in zip(cases, conditions, answers):
         equaliser = fit_equaliser(given.hu, floor=config.floor)
         chosen = None
         volumes = {"target": case.hu, "condition": given.hu}
         if config.started:
-            volumes["answer"] = answer_of(config, given.hu)
+            volumes["answer"] = answer
         for name, hu in volumes.items():
             ends = [(m, m + -n % config.block) for n in hu.shape]
             padded = np.pad(equaliser.forward(hu), ends, mode="edge")
