@@ -126,17 +126,18 @@ def stitch(blocks: np.ndarray, grid: BlockGrid, weights: str = "smooth") -> np.n
 @torch.no_grad()
 def apply_blocks(volume, network_fn: Callable[[Tensor], Tensor], *, block: int = BLOCK, overlap: int = 0,
                  batch: int = 8, out=None, weights: str = "smooth", before: Callable[[Tensor], Tensor] | None = None,
-                 after: Callable[[Tensor], Tensor] | None = None, device="cpu"):
+                 after: Callable[[Tensor], Tensor] | None = None, device="cpu", beside: tuple = ()):
     """A network, block by block, over a volume of any size; memory holds one slab of blocks, whatever the depth.
 
     Args:
         volume: array or memory map (Z, Y, X), read ``block`` planes at a time.
-        network_fn: blocks float32 (n, 1, block, block, block), n at most ``batch``, to blocks of that shape.
+        network_fn: blocks float32 (n, 1 + beside, block, block, block), n at most ``batch``, to blocks (n, 1, ...).
         overlap: voxels that neighbouring blocks share; 0 lays them side by side. ``weights``: see BlockGrid.window.
         out: array or memory map of the volume's shape to write into (rounded if it holds whole numbers, which must
             fit); a new float32 array by default.
         before, after: what is done to planes (k, Y, X) on their way in (whatever is read, as float32) and out.
         device: where blocks are cut, run and added up.
+        beside: further volumes of the same shape; their blocks are channels 1, 2, ... of what the network is given.
 
     Returns:
         ``out``.
@@ -147,14 +148,19 @@ def apply_blocks(volume, network_fn: Callable[[Tensor], Tensor], *, block: int =
     grid = BlockGrid(np.shape(volume), block, overlap)
     if batch < 1:
         raise ConfigError(f"batch: {batch} blocks at once; at least 1 is wanted")
+    for other in beside:
+        if np.shape(other) != grid.shape:
+            raise DataError(f"apply_blocks: a volume beside has shape {np.shape(other)}; {grid.shape} is wanted")
     out = np.empty(grid.shape, np.float32) if out is None else out
     if np.shape(out) != grid.shape:
         raise DataError(f"apply_blocks: out has shape {np.shape(out)}; {grid.shape} is wanted, as the volume's")
     windows = [torch.from_numpy(grid.window(a, weights)).float().to(device) for a in range(3)]
     depth, stride = grid.shape[0], grid.stride
     sums = None
-    for k, (first, slab) in enumerate(_slabs(volume, grid, before, device)):
-        made = torch.zeros_like(slab)
+    layers = zip(*(_slabs(v, grid, before, device) for v in (volume, *beside)), strict=True)
+    for k, slabs in enumerate(layers):
+        first, slab = slabs[0][0], torch.stack([planes for _, planes in slabs])
+        made = torch.zeros_like(slab[0])
         _run_slab(slab, made, grid, network_fn, batch, windows)
         if overlap:
             made.mul_(windows[0][k][:, None, None])
@@ -184,12 +190,12 @@ def _slabs(volume, grid: BlockGrid, before, device) -> Iterator[tuple[int, Tenso
 
 
 def _run_slab(slab: Tensor, made: Tensor, grid: BlockGrid, network_fn, batch: int, windows) -> None:
-    """Run all blocks of one layer and add them, weighted in the plane, to ``made``."""
+    """Run all blocks of one layer (C, block, Y, X) and add them, weighted in the plane, to ``made``."""
     b = grid.block
     corners = [(y, x) for y in grid.starts(1) for x in grid.starts(2)]
     for i in range(0, len(corners), batch):
         part = corners[i : i + batch]
-        result = network_fn(torch.stack([slab[:, y : y + b, x : x + b] for y, x in part])[:, None])
+        result = network_fn(torch.stack([slab[:, :, y : y + b, x : x + b] for y, x in part]))
         if result.shape != (len(part), 1, b, b, b):
             raise DataError(f"apply_blocks: the network gave {tuple(result.shape)} for {(len(part), 1, b, b, b)}; it "
                             "must keep the shape of its blocks")

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from covlib.baselines.restoration import NonLocalMeans
 from covlib.checkpoints import load_weights, save_weights
 from covlib.config import Config as BaseConfig
 from covlib.data.blocks import apply_blocks, divide
@@ -29,13 +30,15 @@ from covlib.methods import Method, OptimizerSpec, Stage, Step, seeded
 from covlib.nets import init_normal
 from covlib.papers.cgan3d_conditions import checked, degrade, pixelate, with_hu
 from covlib.papers.cgan3d_nets import PatchDiscriminator3d, UNet3d
+from covlib.parallel import spread
 from covlib.seeding import rng, torch_generator
 from covlib.training import FitResult, fit, resolve_device
 
-__all__ = ["CGAN3D", "Config", "TASKS", "augment_blocks", "condition_of", "noise_effect", "restore",
+__all__ = ["CGAN3D", "Config", "TASKS", "answer_of", "augment_blocks", "condition_of", "noise_effect", "restore",
            "restore_volume", "train", "training_blocks"]
 
 TASKS = ("autoencode", "denoise", "depixelate")
+MANY_VOXELS = 10_000_000  # some 20 s of non-local means
 BATCH = 16  # blocks at once in synthesis; ours
 MIRRORS = ((), (-1,), (-2,), (-2, -1))  # axes turned; a pixelated condition must not be turned, see CGAN3D.augment
 
@@ -62,7 +65,10 @@ class Config(BaseConfig):
     # neighbour); never for "autoencode", where 0 would do
     residual: bool = False
     means: int = 0  # ours: how many local means a residual denoiser chooses among (cgan3d_nets.UNet3d)
-    # ours: what is residual folds 2x2x2 voxels into channels at its finest size, instead of convolving there
+    # ours: such a denoiser starts at non-local means, as what depixelates starts at trilinear interpolation
+    classical: bool = False
+    # ours: what is residual folds 2x2x2 voxels into channels at its finest size, instead of convolving there (an
+    # autoencoder loses 4 dB by it)
     folded: bool = False
     saturating: bool = False  # ours: G maximises ln D, as in the paper's reference 4; True: eq. (2) as printed
     l1: float = 100.0  # ours, as in the paper's reference 4; the paper names the loss, not its weight
@@ -83,6 +89,7 @@ class Config(BaseConfig):
     test_patients: int = 6
     shape: tuple[int, int, int] = (80, 512, 512)  # of virtual patients; the paper's have 70 to 90 slices
     coarse: tuple[int, int, int] = (32, 32, 32)  # ours, as all below: volumes from noise (cgan3d_noise, Section VI)
+    coarse_floor: float = 0.25  # as floor, of coarse volumes; on a straight line they vary less
     coarse_latent: int = 128
     coarse_width: int = 64
     coarse_patients: int = 200  # virtual patients; of real data, all for training
@@ -108,17 +115,23 @@ class Config(BaseConfig):
         if not self.hu_low < self.hu_high:
             raise ConfigError(f"hu_low: {self.hu_low} is not below hu_high, {self.hu_high}")
 
+    @property
+    def started(self) -> bool:
+        """Whether the network of this task is given a classical method's answer beside its condition."""
+        return self.task == "denoise" and self.residual and self.classical and self.means > 0
+
     @classmethod
     def profiles(cls) -> dict[str, dict]:
         """What each profile changes from the paper's values."""
-        small = {"norm": "none", "residual": True, "means": 3, "folded": True, "overlap": 16, "augmentations": 1,
-                 "floor": 1.0, "learning_rate": 4e-3, "restore_rate": 0.5, "beta1": 0.9, "decay": True}
+        small = {"norm": "none", "residual": True, "means": 3, "classical": True, "folded": True, "overlap": 16,
+                 "augmentations": 1, "floor": 1.0, "learning_rate": 4e-3, "restore_rate": 0.5, "beta1": 0.9,
+                 "decay": True}
         return {
             "smoke": small | {"widths": (4, 8), "d_width": 4, "d_layers": 1, "batch_size": 2, "epochs": 1,
                               "blocks_per_scan": 4, "train_patients": 2, "test_patients": 2, "shape": (32, 64, 64),
                               "coarse": (8, 16, 16), "coarse_latent": 8, "coarse_width": 4, "coarse_patients": 8,
                               "coarse_batch": 4, "coarse_epochs": 2, "volume": (32, 64, 64), "volumes": 4},
-            "cpu": small | {"widths": (8, 16, 32), "d_width": 8, "batch_size": 2, "epochs": 4, "denoise_times": 5,
+            "cpu": small | {"widths": (8, 16, 32), "d_width": 8, "batch_size": 2, "epochs": 4, "denoise_times": 2,
                             "blocks_per_scan": 18, "train_patients": 12, "test_patients": 3, "shape": (64, 96, 96),
                             "coarse": (16, 24, 24), "coarse_latent": 64, "coarse_width": 16, "coarse_patients": 160,
                             "coarse_batch": 8, "coarse_epochs": 30, "volume": (64, 96, 96), "mirrors": True},
@@ -129,7 +142,8 @@ class Config(BaseConfig):
 
 
 class CGAN3D(Method):
-    """One network for one task. Batches are {"target": (N, 1, S, S, S), "condition": the same}, in [-1, 1].
+    """One network for one task. Batches are {"target": (N, 1, S, S, S), "condition": the same}, in [-1, 1]; a denoiser
+    that starts at a classical method's answer has that as "answer".
 
     With a margin, blocks of the data are larger by twice ``config.margin``, and ``augment`` cuts them to size.
     """
@@ -144,7 +158,7 @@ class CGAN3D(Method):
                 "G": UNet3d(c.widths, c.noise, c.norm, c.residual and c.task != "autoencode",
                             pixelated=c.task == "depixelate" and c.pixels == "nearest",
                             means=c.means if c.task == "denoise" else 0,
-                            folded=c.folded and c.task != "autoencode"),
+                            folded=c.folded and c.task != "autoencode", started=c.started),
                 "D": init_normal(PatchDiscriminator3d(c.d_width, c.d_layers, c.norm)),
             }
         epochs = c.epochs * (c.denoise_times if c.task == "denoise" else 1)
@@ -172,7 +186,7 @@ class CGAN3D(Method):
         G, D, c = self.networks["G"], self.networks["D"], self.config
         real, condition = batch["target"], batch["condition"]
         z = step.rand(len(real), c.noise, *real.shape[2:]) * 2 - 1
-        fake = G(condition, z)
+        fake = G(condition, z, batch.get("answer"))
         # Real and fake go through D apart: in one batch a BatchNorm would mix their statistics.
         d_real, d_fake = D(real, condition), D(fake.detach(), condition)
         d_loss = discriminator_loss(d_real, d_fake)
@@ -185,7 +199,10 @@ class CGAN3D(Method):
 
     @torch.no_grad()
     def synthesize(self, condition: Tensor, generator: torch.Generator, batch: int = BATCH) -> Tensor:
-        """Blocks (N, 1, S, S, S) in [-1, 1] from conditions of that shape; noise is drawn from ``generator``."""
+        """Blocks (N, 1, S, S, S) in [-1, 1] from conditions of that shape; noise is drawn from ``generator``.
+
+        A network that starts at a classical method's answer takes it from the condition's second channel.
+        """
         G = self.networks["G"]
         device, training = next(G.parameters()).device, G.training
         G.eval()
@@ -193,7 +210,7 @@ class CGAN3D(Method):
         for part in condition.to(device).split(batch):
             shape = (len(part), self.config.noise, *part.shape[2:])
             z = torch.rand(shape, generator=generator, device=generator.device).to(device) * 2 - 1
-            made.append(G(part, z).float().clamp(-1, 1))
+            made.append(G(part[:, :1], z, part[:, 1:] if self.config.started else None).float().clamp(-1, 1))
         G.train(training)
         return torch.cat(made)
 
@@ -219,23 +236,20 @@ def augment_blocks(batch: dict[str, Tensor], generator: torch.Generator, block: 
     exchanging y and x make. Nothing is interpolated, so noise keeps its grain. Works on the device, nothing is read
     back.
     """
-    x = next(iter(batch.values()))
-    n, device = len(x), x.device
-    room = (x.shape[-1] - block) // 2
+    first = next(iter(batch.values()))
+    n, side, device = len(first), first.shape[-1], first.device
+    room = (side - block) // 2
     if room < 0:
-        raise DataError(f"blocks have a side of {x.shape[-1]}; at least {block} is wanted")
+        raise DataError(f"blocks have a side of {side}; at least {block} is wanted")
     draws = torch.rand(n, 7, generator=generator, device=device)
     corner = 2 * (draws[:, :3] * (room + 1)).long().clamp(max=room)
     flip, swap = draws[:, 3:6] < 0.5, draws[:, 6] < 0.5
     line = torch.arange(block, device=device)
     index = torch.where(flip[..., None], block - 1 - line, line) + corner[..., None]  # (n, 3, block)
-    sample = torch.arange(n, device=device)[:, None, None, None]
     z, y, x = index[:, 0, :, None, None], index[:, 1, None, :, None], index[:, 2, None, None, :]
-    out = {}
-    for name, values in batch.items():
-        cut = values[:, 0][sample, z, y, x][:, None]
-        out[name] = torch.where(swap[:, None, None, None, None], cut.transpose(-1, -2), cut)
-    return out
+    y, x = (torch.where(swap[:, None, None, None], a.transpose(-1, -2), a) for a in (y, x))
+    place = ((z * side + y) * side + x).flatten(1)
+    return {name: values.flatten(1).gather(1, place).view(n, 1, block, block, block) for name, values in batch.items()}
 
 
 # ---- data ------------------------------------------------------------------------------------------------------------
@@ -246,8 +260,19 @@ def condition_of(config: Config, case: Case, seed: int = 0) -> Case:
     return degrade(case, config.task, photons=config.photons, path_mm=config.path_mm, how=config.pixels, seed=seed)
 
 
+def answer_of(config: Config, noisy) -> np.ndarray:
+    """Where a denoiser may start: non-local means of a noisy volume (Z, Y, X) in HU; float32 HU."""
+    return NonLocalMeans(config.photons, config.path_mm)(np.asarray(noisy))
+
+
+def _answers(config: Config, noisy: list[np.ndarray]) -> list[np.ndarray]:
+    """``answer_of`` each volume, on all cores if that is worth starting processes."""
+    return spread(answer_of, [(config, hu) for hu in noisy], None if sum(h.size for h in noisy) > MANY_VOXELS else 1)
+
+
 def training_blocks(cases: list[Case], config: Config, seed: int = 0) -> dict[str, Tensor]:
-    """Blocks of the cases and of their conditions, {"target", "condition"}, each (N, 1, S, S, S) float32 in [-1, 1].
+    """Blocks of the cases and of their conditions, {"target", "condition"}, each (N, 1, S, S, S) float32 in [-1, 1]; of
+    the classical answers too ("answer"), if the network starts there.
 
     S is ``config.block`` plus a margin on both sides, from the scan (its ends are repeated beyond it). Every scan is
     equalised by its condition's histogram, the only one there is when the network is used. At most ``blocks_per_scan``
@@ -255,13 +280,17 @@ def training_blocks(cases: list[Case], config: Config, seed: int = 0) -> dict[st
     """
     if not cases:
         raise DataError("training_blocks: no case; at least one scan is wanted")
-    m, found = config.margin, {"target": [], "condition": []}
-    for case in cases:
-        case = checked(case)
-        given = condition_of(config, case, seed)
+    m, found = config.margin, {"target": [], "condition": []} | ({"answer": []} if config.started else {})
+    cases = [checked(case) for case in cases]
+    conditions = [condition_of(config, case, seed) for case in cases]
+    answers = _answers(config, [given.hu for given in conditions]) if config.started else conditions
+    for case, given, answer in zip(cases, conditions, answers):
         equaliser = fit_equaliser(given.hu, floor=config.floor)
         chosen = None
-        for name, hu in (("target", case.hu), ("condition", given.hu)):
+        volumes = {"target": case.hu, "condition": given.hu}
+        if config.started:
+            volumes["answer"] = answer
+        for name, hu in volumes.items():
             ends = [(m, m + -n % config.block) for n in hu.shape]
             padded = np.pad(equaliser.forward(hu), ends, mode="edge")
             blocks, _ = divide(padded, config.block + 2 * m, 2 * m)
@@ -284,7 +313,8 @@ def train(config: Config, cases: list[Case], out, *, seed: int = 0, device="auto
         The method, and what ``fit`` returned (None with a checkpoint).
     """
     expect = {"chapter": "07_cgan3d", "task": config.task, "widths": list(config.widths), "norm": config.norm,
-              "residual": config.residual, "means": config.means, "folded": config.folded}
+              "residual": config.residual, "means": config.means, "classical": config.classical,
+              "folded": config.folded}
     if checkpoint is not None:
         method = CGAN3D(config, 1, seed)
         load_weights(checkpoint, method.networks, expect={k: str(v) for k, v in expect.items()})
@@ -332,7 +362,8 @@ def restore_volume(method: CGAN3D, volume, equaliser: Equaliser | None = None, *
         return sum(method.synthesize(blocks.flip(m), noise, batch).flip(m) for m in mirrored) / len(mirrored)
 
     return apply_blocks(volume, network, block=method.config.block, overlap=overlap, batch=batch, out=out,
-                        weights=weights, before=equaliser.forward, after=equaliser.inverse, device=device)
+                        weights=weights, before=equaliser.forward, after=equaliser.inverse, device=device,
+                        beside=(answer_of(method.config, volume),) if method.config.started else ())
 
 
 def restore(method: CGAN3D, case: Case, equaliser: Equaliser | None = None, *, overlap: int | None = None,

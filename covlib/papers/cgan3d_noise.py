@@ -161,10 +161,10 @@ def coarse_set(cases: Iterable[Case], coarse) -> CoarseSet:
 def train_coarse(config: Config, volumes: CoarseSet, out, *, seed: int = 0, device="auto",
                  resume: bool = True, **options) -> tuple[CoarseGAN, Equaliser, FitResult]:
     """Train the coarse GAN on volumes equalised together; ``options`` go to ``covlib.training.fit``."""
-    equaliser = fit_equaliser(volumes.hu, floor=config.floor)
+    equaliser = fit_equaliser(volumes.hu, floor=config.coarse_floor)
     method = CoarseGAN(config, len(volumes.hu), seed)
     steps = method.stages[0].steps
-    kept = ("coarse", "coarse_latent", "coarse_width", "coarse_batch", "coarse_epochs", "floor")
+    kept = ("coarse", "coarse_latent", "coarse_width", "coarse_batch", "coarse_epochs", "coarse_floor")
     who = {"chapter": "07_cgan3d", **{k: v for k, v in config.as_dict().items() if k in kept}}
     result = fit(method, {"volume": torch.from_numpy(equaliser.forward(volumes.hu))[:, None]}, Path(out), seed=seed,
                  device=device, resume=resume,

@@ -27,6 +27,7 @@ from covlib.metrics.neighbours import nearest
 from covlib.papers import cgan3d_noise as noise
 from covlib.papers.cgan3d import CGAN3D, TASKS, Config, condition_of, restore, train
 from covlib.papers.cgan3d_scores import compare
+from covlib.parallel import spread
 from covlib.seeding import derive, rng
 from covlib.tables import Table
 from covlib.training import FitResult, resolve_device
@@ -37,9 +38,12 @@ MADE = {"autoencode": "autoencoded", "denoise": "denoised", "depixelate": "depix
 INPUT = {"denoise": "noisy", "depixelate": "pixelated"}
 RIVAL = {"denoise": "non-local means", "depixelate": "trilinear"}
 PLAIN = ", side by side"
+TRAINED = ("autoencode", "denoise", "depixelate", "coarse")  # the longest first: two cores are kept busy then
+WORTH_A_PROCESS = 50  # steps; a process takes seconds to start
+SMALL = 64  # channels; wider networks keep several threads busy themselves
 PLANES = ("axial", "coronal", "sagittal")
-ARCHITECTURE = ("widths", "norm", "residual", "means", "folded", "noise", "block", "coarse", "coarse_latent",
-                "coarse_width")
+ARCHITECTURE = ("widths", "norm", "residual", "means", "classical", "folded", "noise", "block", "coarse",
+                "coarse_latent", "coarse_width")
 
 
 # ---- scans -----------------------------------------------------------------------------------------------------------
@@ -130,15 +134,30 @@ def train_all(config: Config, train_cases: list[Case], out, *, data="phantom", s
     volumes = noise.coarse_set(coarse_cases(config, train_cases, data, seed), config.coarse)
     if checkpoint is not None:
         return _from_checkpoint(config, checkpoint, device), volumes
-    methods, results, out = {}, {}, Path(out)
-    for task in TASKS:
-        methods[task], results[task] = train(replace(config, task=task), train_cases, out / "training" / task,
-                                             seed=derive(seed, task), device=device, resume=resume)
-    coarse, equaliser, results["coarse"] = noise.train_coarse(config, volumes, out / "training" / "coarse",
-                                                              seed=derive(seed, "coarse"), device=device, resume=resume)
+    out, given = Path(out), {"device": device, "resume": resume}
+    jobs = [(part, config, volumes if part == "coarse" else train_cases, out / "training" / part, derive(seed, part),
+             given) for part in TRAINED]
+    made = dict(zip(TRAINED, _each(_train, jobs, config, device), strict=True))
+    coarse, equaliser, coarse_result = made.pop("coarse")
+    methods, results = ({task: made[task][k] for task in TASKS} for k in (0, 1))
     model = noise.NoiseModel(coarse, methods["depixelate"], equaliser, volumes.extent_mm)
     noise.save_bundle(out / "checkpoints" / noise.BUNDLE, config, methods, model, seed)
-    return Trained(methods, model, results), volumes
+    return Trained(methods, model, {**results, "coarse": coarse_result}), volumes
+
+
+def _train(part: str, config: Config, data, out: Path, seed: int, options: dict) -> tuple:
+    if part == "coarse":
+        return noise.train_coarse(config, data, out, seed=seed, **options)
+    return train(replace(config, task=part), data, out, seed=seed, **options)
+
+
+def _each(function, jobs: list[tuple], config: Config, device) -> list:
+    """``function(*job)`` of each job: of small networks on a CPU each on a core of its own, else one by one."""
+    steps = config.epochs * config.augmentations * config.train_patients * config.blocks_per_scan / config.batch_size
+    small = steps >= WORTH_A_PROCESS and max(config.widths) <= SMALL
+    if small and resolve_device(device).type == "cpu":
+        return spread(function, jobs)
+    return [function(*job) for job in jobs]
 
 
 def _from_checkpoint(config: Config, checkpoint, device) -> Trained:
@@ -165,10 +184,10 @@ def tune_rival(config: Config, train_cases: list[Case], seed: int = 0, n: int = 
 
 def restored(config: Config, methods: dict[str, CGAN3D], case: Case, rival: NonLocalMeans,
              seed: int = 0) -> dict[str, np.ndarray]:
-    """All that is made of one held-out scan, by name: inputs, rivals, and each network's output, stitched with overlap
-    and laid side by side (", side by side"); int16 or float32 HU (Z, Y, X)."""
+    """All that is made of one held-out scan, by name: inputs, rivals, and the output of each of ``methods``, stitched
+    with overlap and laid side by side (", side by side"); int16 or float32 HU (Z, Y, X)."""
     volumes = {}
-    for task in TASKS:
+    for task in methods:
         given = condition_of(replace(config, task=task), case, seed)
         if task in INPUT:
             volumes[INPUT[task]] = given.hu
@@ -179,6 +198,16 @@ def restored(config: Config, methods: dict[str, CGAN3D], case: Case, rival: NonL
     return volumes
 
 
+def restored_all(config: Config, methods: dict[str, CGAN3D], cases: list[Case], rival: NonLocalMeans,
+                 seed: int = 0) -> dict[str, dict[str, np.ndarray]]:
+    """``restored`` of several scans, by the scans' names."""
+    device = next(methods[TASKS[0]].networks["G"].parameters()).device
+    jobs = [(config, {task: methods[task]}, case, rival, seed) for task in TASKS for case in cases]
+    found = _each(restored, jobs, config, device)
+    return {case.name: {k: v for part in found[n :: len(cases)] for k, v in part.items()}
+            for n, case in enumerate(cases)}
+
+
 def judge_case(config: Config, case: Case, volumes: dict[str, np.ndarray]) -> list[dict]:
     """Rows of ``cgan3d_scores.compare`` for the whole scan and the pulmonary blocks; regions that a scan is too small
     for are left out."""
@@ -186,6 +215,12 @@ def judge_case(config: Config, case: Case, volumes: dict[str, np.ndarray]) -> li
     if int(np.prod([n // config.block for n in case.hu.shape])) >= 4:
         rows += compare(case, volumes, config.hu_low, config.hu_high, region="pulmonary", block=config.block)
     return rows
+
+
+def judge_all(config: Config, cases: list[Case], made: dict[str, dict[str, np.ndarray]]) -> list[dict]:
+    """``judge_case`` of several scans, one after the other; ``made``: what ``restored_all`` gave."""
+    found = _each(judge_case, [(config, case, made[case.name]) for case in cases], config, "cpu")
+    return [row for rows in found for row in rows]
 
 
 def column(rows: list[dict], what: str, key: str = "psnr", region: str = "whole") -> np.ndarray:
@@ -389,6 +424,18 @@ def litres(case: Case) -> tuple[float, float]:
     mask = lung_mask(case.hu, case.spacing)
     voxel = float(np.prod(case.spacing)) / 1e6
     return float((mask == LEFT).sum()) * voxel, float((mask > LEFT).sum()) * voxel
+
+
+def lungs_and_seams(config: Config, groups: dict[str, list[Case]]) -> dict[str, tuple[list[float], list[float]]]:
+    """Of each group of volumes: litres of both lungs, and seam ratios (of those larger than a block)."""
+    found = iter(_each(_lungs_and_seam, [(c, config.block) for cases in groups.values() for c in cases], config, "cpu"))
+    rows = {name: [next(found) for _ in cases] for name, cases in groups.items()}
+    return {name: ([lungs for lungs, _ in got], [seam for _, seam in got if seam is not None])
+            for name, got in rows.items()}
+
+
+def _lungs_and_seam(case: Case, block: int) -> tuple[float, float | None]:
+    return sum(litres(case)), seam_ratio(case.hu, block) if min(case.hu.shape) > block else None
 
 
 def nearest_training(volumes: np.ndarray, training: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -63,9 +63,10 @@ def test_non_local_means_takes_noise_away_and_keeps_levels(pair, stabilise):
 
 def test_tuning_picks_the_smallest_error_of_all_it_tries(pair):
     noisy, clean = pair
-    found = tune_non_local_means([noisy], [clean], photons=160, path_mm=50, strengths=(0.1, 0.6, 3.0), distances=(1, 2))
+    found = tune_non_local_means([noisy], [clean], photons=160, path_mm=50, strengths=(0.1, 0.6, 3.0), patches=(3, 5),
+                                 distances=(1, 2))
     error = lambda m: np.square(m(noisy) - clean).mean()
-    others = [NonLocalMeans(160, 50, s, 3, d, stable) for s in (0.1, 0.6, 3.0) for d in (1, 2)
+    others = [NonLocalMeans(160, 50, s, p, d, stable) for s in (0.1, 0.6, 3.0) for p in (3, 5) for d in (1, 2)
               for stable in (True, False)]
     assert error(found) == pytest.approx(min(map(error, others)))
     with pytest.raises(ConfigError, match="as many of each"):

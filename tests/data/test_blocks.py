@@ -92,6 +92,16 @@ def test_streaming_matches_monais_sliding_window():
         np.testing.assert_allclose(ours, theirs[0, 0].numpy(), atol=2e-2)
 
 
+def test_volumes_beside_are_cut_alike_and_become_channels():
+    v, other = volume((37, 21, 40)).astype(np.float32), volume((37, 21, 40), seed=1).astype(np.float32)
+    seen = lambda blocks: blocks[:, :1] + 2 * blocks[:, 1:]
+    for overlap in (0, 8):
+        out = apply_blocks(v, seen, block=16, overlap=overlap, before=lambda p: p + 1, beside=(other,))
+        np.testing.assert_allclose(out, v + 2 * other + 3, atol=1e-2)
+    with pytest.raises(DataError, match=r"beside has shape \(37, 21, 39\)"):
+        apply_blocks(v, seen, block=16, beside=(other[..., 1:],))
+
+
 def test_memory_maps_go_in_and_out_layer_by_layer(tmp_path):
     source = np.memmap(tmp_path / "in.dat", np.int16, "w+", shape=(70, 40, 33))
     source[:] = volume(source.shape)

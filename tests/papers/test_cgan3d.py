@@ -22,6 +22,7 @@ from covlib.papers.cgan3d import (
     CGAN3D,
     TASKS,
     Config,
+    answer_of,
     augment_blocks,
     condition_of,
     discriminator_loss,
@@ -124,6 +125,24 @@ def test_an_untrained_denoiser_with_means_goes_half_of_every_way(folded):
     expected = x + sum(way / 2 for way in local_differences(x, 2))
     torch.testing.assert_close(net(x, torch.ones_like(x)), expected)
     assert UNet3d((2, 4), norm="none", means=2).means == 0  # without a residual there is nothing to go from
+
+
+def test_a_denoiser_starts_at_the_classical_answer_and_learns_from_there(cases):
+    config = tiny(task="denoise", residual=True, folded=True, means=2, classical=True)
+    method, data = CGAN3D(config, 4), training_blocks(cases[:1], config)
+    G, x, answer = method.networks["G"], data["condition"][:2], data["answer"][:2]
+    z, wider = torch.zeros_like(x), local_differences(answer, 1)[0]
+    torch.testing.assert_close(G(x, z, answer), x + torch.sigmoid(torch.tensor(3.0)) * (answer - x) +
+                               torch.sigmoid(torch.tensor(-3.0)) * wider)
+    error = lambda block: float((block - data["target"][:2]).square().mean())
+    assert error(answer) < error(x) / 2
+    made = method.synthesize(torch.cat([x, answer], 1), torch_generator(0, "s"))
+    torch.testing.assert_close(made, G(x, z, answer).clamp(-1, 1))
+    given = condition_of(config, cases[0])
+    rows = {"noisy": given.hu, "non-local means": answer_of(config, given.hu), "network": restore(method, given).hu}
+    noisy, classical, network = (np.square(v.astype(float) - cases[0].hu).mean() for v in rows.values())
+    assert classical < noisy / 2 and network < classical * 1.3
+    assert not tiny(task="depixelate", residual=True, means=2, classical=True).started
 
 
 def test_folded_networks_train_and_noise_has_no_weight_at_first(cases):
@@ -281,11 +300,11 @@ def test_the_pixelated_condition_is_made_of_the_moved_target(cases):
 
 
 def test_training_blocks_are_where_the_scan_says(cases):
-    config = tiny(task="denoise", margin=4, blocks_per_scan=1000)
+    config = tiny(task="denoise", margin=4, blocks_per_scan=1000, residual=True, means=1, classical=True)
     data = training_blocks(cases[:1], config, seed=3)
     given = condition_of(config, cases[0], 3)
     equaliser = fit_equaliser(given.hu, floor=config.floor)
-    for name, hu in (("target", cases[0].hu), ("condition", given.hu)):
+    for name, hu in (("target", cases[0].hu), ("condition", given.hu), ("answer", answer_of(config, given.hu))):
         assert data[name].shape == (8, 1, 24, 24, 24)
         inner = data[name][:, 0, 4:-4, 4:-4, 4:-4].numpy()
         assert np.array_equal(inner, divide(equaliser.forward(hu), 16)[0])
