@@ -148,8 +148,8 @@ def impossible_intervals() -> list[dict]:
 def quality_table(rows: dict[str, dict[str, float]], names: dict[str, str], modality: int = 1) -> Table:
     """Table 1 of one run: a row a model, DSC in per cent, from ``cosingan_study.quality``; best of a column bold."""
     judges = {"enet": "ENet", "unet": "U-Net"}
-    columns = {f"{shown}, {region}": f"m{modality}_{j}_{region}" for j, shown in judges.items()
-               for region in ("lung", "infection")}
+    columns = {f"{shown}, {region}": key for j, shown in judges.items() for region in ("lung", "infection")
+               if (key := f"m{modality}_{j}_{region}") in next(iter(rows.values()))}
     return _scores(rows, names, columns, "slices painted by",
                    "DSC in per cent, all pixels together; one training each, so bold is the best of this run, not a "
                    "finding. Real slices are not part of the contest.")

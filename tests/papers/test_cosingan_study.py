@@ -273,6 +273,9 @@ def test_settings_are_checked():
         study.Config.for_profile("smoke", {"test_share": 1.0})
     with pytest.raises(ConfigError, match="cls_steps: must be at least 1"):
         study.Config.for_profile("smoke", {"cls_steps": 0})
+    for judges in ([], ["enet"], ["unet", "segnet"]):
+        with pytest.raises(ConfigError, match="judges: .*; unet, or enet and unet, are wanted"):
+            study.Config.for_profile("smoke", {"judges": judges})
     few = Paired(torch.zeros(2, 1, 32, 32), torch.ones(2, 32, 32, dtype=torch.uint8), ["a", "b"], ["a", "b"])
     with pytest.raises(DataError, match="no infected slice|patient"):
         study.prepare(CONFIG, few, 0, modality=np.array([1, 2]))
