@@ -72,7 +72,7 @@ class Config(cosingan.Config):
             # Nine generators and five judges in one chapter: half the batch, and no ENet, whose few hundred steps here
             # find next to no infection in real slices.
             "cpu": {"d_width": 8, "batch_size": 2, "epochs_first": 110, "epochs_second": 55, "patients": 48,
-                    "slices_per_patient": 4, "loss_epochs": 30, "judges": ("unet",), "seg_rate": 5e-3,
+                    "slices_per_patient": 4, "loss_epochs": 80, "judges": ("unet",), "seg_rate": 5e-3,
                     "enet_width": 32, "enet_steps": 250, "enet_batch": 8, "seg_unet_width": 8, "seg_unet_steps": 360,
                     "seg_unet_batch": 4, "cls_rate": 1e-3, "cls_steps": 60, "cls_batch": 16, **quick},
             "gpu": {"patients": 100, "slices_per_patient": 8, "loss_epochs": 400, "enet_steps": 2000,
