@@ -313,6 +313,14 @@ def test_two_processes_train_to_the_weights_of_one(roles, tmp_path, monkeypatch)
     assert all(torch.equal(alone[key], together[key]) for key in alone)
 
 
+def test_tables_have_the_columns_that_were_judged():
+    rows = {"cosingan": {"m1_unet_lung": 0.5, "m1_unet_infection": 0.4}, "real": {"m1_unet_lung": 0.9,
+                                                                               "m1_unet_infection": np.nan}}
+    table = chapter.quality_table(rows, {"cosingan": "CoSinGAN", "real": "real"})
+    assert table.columns == ["slices painted by", "U-Net, lung", "U-Net, infection"]
+    assert table.rows == [["CoSinGAN", "**50.0**", "**40.0**"], ["real", "90.0", "–"]]
+
+
 def test_few_steps_and_gpus_are_not_worth_processes(monkeypatch):
     assert chapter.apart(chapter.WORTH_A_PROCESS, "cpu") and not chapter.apart(chapter.WORTH_A_PROCESS - 1, "cpu")
     monkeypatch.setattr(chapter, "resolve_device", torch.device)  # on machines without one too
