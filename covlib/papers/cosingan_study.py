@@ -192,6 +192,15 @@ def dsc(net: nn.Module, images: Tensor, masks: Tensor) -> dict[str, float]:
     return {region: scores["dice"] for region, scores in found.items()}
 
 
+def stray(net: nn.Module, images: Tensor, masks: Tensor) -> float:
+    """Of the pixels that a judge calls infection, the share that lies outside the lungs of the conditions (ours).
+
+    NaN where it calls none so.
+    """
+    called = segmenters.predict_maps(net, images) == INFECTION
+    return float((called & (masks[:, 0].numpy() == 0)).sum() / called.sum()) if called.any() else np.nan
+
+
 def dsc_by_patient(net: nn.Module, images: Tensor, masks: Tensor, patients: list[str]) -> dict[str, Interval]:
     """Mean over patients (scans) and Student's t interval, as Table 4 has it; patients whose masks lack the region are
     left out, whatever is marked in them. n = 0 and NaN where none has it."""

@@ -177,6 +177,9 @@ def test_dsc_and_rows_against_counting_by_hand(roles):
     found = study.dsc(net, roles.test.images, masks)
     for region, label in (("lung", 1), ("infection", 2)):
         assert found[region] == pytest.approx(overlap.dice(marked, masks[:, 0].numpy(), label=label))
+    called = marked == 2
+    outside = np.mean(masks[:, 0].numpy()[called] == 0) if called.any() else np.nan
+    assert study.stray(net, roles.test.images, masks) == pytest.approx(outside, nan_ok=True)
     row = study.on_test(net, roles)
     mine = roles.test_modality == 2
     assert row["m2_infection"] == pytest.approx(overlap.dice(marked[mine], masks[mine][:, 0].numpy(), label=2))
