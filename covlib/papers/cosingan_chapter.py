@@ -5,6 +5,7 @@ each is too small to keep two cores busy; on a CPU a group is dealt out to the c
 (``covlib.parallel``). The numbers are those of one training after the other.
 """
 
+import logging
 import math
 from pathlib import Path
 
@@ -62,7 +63,13 @@ def _train_here(config, one, out, seed, device, resume, checkpoint):
 
 
 def _train(*job) -> None:
+    _quiet()
     _train_here(*job)
+
+
+def _quiet() -> None:
+    """What the library warns of is said once, by the process that deals out the work."""
+    logging.getLogger("covlib").addHandler(logging.NullHandler())
 
 
 def train_alone(config, one, out, *, unet, seed: int = 0, device="auto", resume: bool = True) -> tuple[dict, dict]:
@@ -92,6 +99,7 @@ def _rival_here(name, config, one, out, unet, seed, device, resume, options):
 
 
 def _rival(*job) -> None:
+    _quiet()
     _rival_here(*job)
 
 
