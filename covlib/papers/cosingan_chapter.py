@@ -72,26 +72,36 @@ def _quiet() -> None:
     logging.getLogger("covlib").addHandler(logging.NullHandler())
 
 
-def train_alone(config, one, out, *, unet, seed: int = 0, device="auto", resume: bool = True) -> tuple[dict, dict]:
-    """Every training at the largest scale alone: the rivals of Table 1, and one loss at a time (Figs. 6 and 7).
+def train_alone(config, one, out, *, unet, sets: dict, seed: int = 0, device="auto",
+                resume: bool = True) -> tuple[dict, dict, dict]:
+    """Every training that waits for no more than CoSinGAN's U-Net: the rivals of Table 1, one loss at a time (Figs. 6
+    and 7), and judges, in one group, so that no core waits for the longest.
 
     Args:
-        unet: CoSinGAN's network "U", trained.
+        unet: CoSinGAN's network "U", trained. sets: of the judges, as in ``train_judges``.
 
     Returns:
-        ({rival of ``RIVALS``: (method, FitResult)}, {loss of ``LOSSES``, as shown: (method, FitResult)}). The rivals
-        have CoSinGAN's number of updates, the others ``config.loss_epochs``, and log all four terms.
+        ({rival of ``RIVALS``: (method, FitResult)}, {loss of ``LOSSES``, as shown: (method, FitResult)}, what
+        ``train_judges`` returns). The rivals have CoSinGAN's number of updates, the trainings with one loss
+        ``config.loss_epochs``; these log all four terms.
     """
     length, out = config.loss_epochs, Path(out)
     short = {"updates": length, "measure_all": True, "log_every": max(1, length // 60)}
-    jobs = [(name, config, one, out / "rivals" / name, unet, seed, device, resume, {}) for name in reversed(RIVALS)]
-    jobs += [(name, config, one, out / "losses" / name, unet, seed, device, resume, short) for name in LOSSES]
-    if apart(len(RIVALS) * config.updates + len(LOSSES) * length, device):
-        spread(_rival, jobs)  # the longest first
-        jobs = [(*job[:7], True, job[8]) for job in jobs]
-    found = [_rival_here(*job) for job in jobs]
-    long, short = found[: len(RIVALS)][::-1], found[len(RIVALS) :]
-    return dict(zip(RIVALS, long, strict=True)), dict(zip(LOSSES.values(), short, strict=True))
+    long = [(name, config, one, out / "rivals" / name, unet, seed, device, resume, {}) for name in reversed(RIVALS)]
+    brief = [(name, config, one, out / "losses" / name, unet, seed, device, resume, short) for name in LOSSES]
+    if apart(len(RIVALS) * config.updates + len(LOSSES) * length, device):  # the longest first
+        judging = [(_judge, job) for job in _judging(config, sets, seed, device)]
+        found = spread(_call, [*((_rival, job) for job in long), *judging, *((_rival, job) for job in brief)])
+        judges = dict(zip(sets, found[len(long) : len(long) + len(sets)], strict=True))
+        long, brief = ([(*job[:7], True, job[8]) for job in jobs] for jobs in (long, brief))
+    else:
+        judges = train_judges(config, sets, seed=seed, device=device)
+    return (dict(zip(RIVALS, [_rival_here(*job) for job in long][::-1], strict=True)),
+            dict(zip(LOSSES.values(), [_rival_here(*job) for job in brief], strict=True)), judges)
+
+
+def _call(function, job):
+    return function(*job)
 
 
 def _rival_here(name, config, one, out, unet, seed, device, resume, options):
@@ -112,9 +122,13 @@ def train_judges(config, sets: dict, *, seed: int = 0, device="auto") -> dict:
     Returns:
         name -> what ``cosingan_study.judge`` returns for it.
     """
-    jobs = [(name, config, images, masks, seed, device) for name, images, masks in sets.values()]
+    jobs = _judging(config, sets, seed, device)
     steps = sum(config.enet_steps if job[0] == "enet" else config.seg_unet_steps for job in jobs)
     return dict(zip(sets, spread(_judge, jobs, None if apart(steps, device) else 1), strict=True))
+
+
+def _judging(config, sets: dict, seed: int, device) -> list[tuple]:
+    return [(name, config, images, masks, seed, device) for name, images, masks in sets.values()]
 
 
 def _judge(name, config, images, masks, seed, device):

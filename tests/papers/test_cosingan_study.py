@@ -290,13 +290,14 @@ def test_settings_are_checked():
 def everything(roles, out) -> dict[str, torch.Tensor]:
     """All the chapter's trainings, by the weights that they leave."""
     both = chapter.train_both(CONFIG, roles, out, device="cpu")
-    rival, single = chapter.train_alone(CONFIG, roles.singles[1], out, unet=both[1][0].networks["U"], device="cpu")
-    sets = {"enet": ("enet", roles.train.images, roles.conditions),
-            "sin_ts": ("unet", roles.singles[1].image, roles.singles[1].condition)}
+    real = {name: (name, roles.train.images, roles.conditions) for name in study.JUDGES}
+    rival, single, judges = chapter.train_alone(CONFIG, roles.singles[1], out, unet=both[1][0].networks["U"], sets=real,
+                                                device="cpu")
+    sets = {"sin_ts": ("unet", roles.singles[1].image, roles.singles[1].condition)}
     methods = {f"modality {m}": method for m, (method, _) in both.items()}
     methods |= {name: method for group in (rival, single) for name, (method, _) in group.items()}
     nets = {f"{name}.{part}": net for name, method in methods.items() for part, net in method.networks.items()}
-    nets |= chapter.train_judges(CONFIG, sets, device="cpu")
+    nets |= judges | chapter.train_judges(CONFIG, sets, device="cpu")
     logs = {name: result.log["rec"] for group in (rival, single) for name, (_, result) in group.items()}
     assert list(rival) == list(rivals.RIVALS) and list(single) == list(rivals.LOSSES.values())
     assert [len(logs[name]) for name in rival] == [CONFIG.updates] * 2 and len(logs["mixed"]) == CONFIG.loss_epochs
@@ -312,7 +313,7 @@ def test_two_processes_train_to_the_weights_of_one(roles, tmp_path, monkeypatch)
     monkeypatch.setattr(chapter, "spread", lambda work, jobs, workers=None: parallel.spread(work, jobs, 2))
     together = everything(roles, tmp_path / "two")
     torch.set_num_threads(before)
-    assert alone.keys() == together.keys() and len({k.split(".")[0] for k in alone}) == 2 + 2 + 5 + 2
+    assert alone.keys() == together.keys() and len({k.split(".")[0] for k in alone}) == 2 + 2 + 5 + 3
     assert all(torch.equal(alone[key], together[key]) for key in alone)
 
 
