@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
+from statistics import mean, stdev
 
 from covlib import project
 from covlib.errors import DataError
@@ -242,22 +243,28 @@ def results_table(results: list[dict] | None = None, link: str = "../data/result
                  right=("seed", "minutes"))
 
 
-def measurements_table(chapter: str, columns: dict[str, str], results: list[dict] | None = None) -> Table:
+def measurements_table(chapter: str, columns: dict[str, str], results: list[dict] | None = None, *,
+                       spread: bool = False) -> Table:
     """One row per recorded run of a chapter: data, profile, seed, changed settings, and chosen measurements.
 
     Args:
         columns: metric name -> heading. A run that lacks the metric has a dash there.
         results: recorded runs; all of the chapter if None. Of them those that are ``telling``.
+        spread: below runs that differ in nothing but the seed, their mean and standard deviation.
     """
     results = telling(load_results(chapter) if results is None else results)
     rows = []
     order = lambda r: (r["data"]["kind"] != "phantom", r["profile"], len(r["overrides"]), r["seed"])
-    for r in sorted(results, key=order):
-        found = {m["name"]: (m["value"], m["interval"], m["unit"]) for m in r["metrics"]}
-        cells = [show_value(*found.get(name, (None,))) for name in columns]
-        changed = ", ".join(f"{k} = {v}" for k, v in r["overrides"].items()) or "–"
-        data = "virtual patients" if r["data"]["kind"] == "phantom" else r["data"]["name"]
-        rows.append([data, r["profile"], str(r["seed"]), changed, *cells])
+    where = lambda r: ["virtual patients" if r["data"]["kind"] == "phantom" else r["data"]["name"], r["profile"]]
+    changed = lambda r: ", ".join(f"{k} = {v}" for k, v in r["overrides"].items()) or "–"
+    for _, same in groupby(sorted(results, key=order), key=lambda r: (where(r), changed(r))):
+        group = list(same)
+        for r in group:
+            found = {m["name"]: (m["value"], m["interval"], m["unit"]) for m in r["metrics"]}
+            cells = [show_value(*found.get(name, (None,))) for name in columns]
+            rows.append([*where(r), str(r["seed"]), changed(r), *cells])
+        if spread and len(group) > 1:
+            rows.append([*where(group[0]), "mean ± s.d.", changed(group[0]), *(_spread(group, n) for n in columns)])
     return Table(["data", "profile", "seed", "changed", *columns.values()], rows, right=("seed",))
 
 
@@ -265,6 +272,15 @@ def telling(results: list[dict]) -> list[dict]:
     """Recorded runs without those at profile smoke, whose numbers mean nothing, unless their data have no other run."""
     more = {r["data"]["name"] for r in results if r["profile"] != "smoke"}
     return [r for r in results if r["profile"] != "smoke" or r["data"]["name"] not in more]
+
+
+def _spread(runs: list[dict], name: str) -> str:
+    """Mean and standard deviation over runs of a measurement that all have; else a dash."""
+    values = [m["value"] for r in runs for m in r["metrics"] if m["name"] == name and m["value"] is not None]
+    if len(values) < max(2, len(runs)):
+        return "–"
+    digits = 1 if abs(mean(values)) >= 10 else 3
+    return f"**{mean(values):.{digits}f} ± {stdev(values):.{digits}f}**"
 
 
 def _faithfulness(metrics: dict) -> tuple:

@@ -283,3 +283,8 @@ def test_measurements_of_recorded_runs_stand_in_rows_by_profile_and_seed():
                                                ["covid-ct", "paper", "0", "first_norm = True"]]
     assert [row[4] for row in table.rows] == ["0.41 [0.36, 0.46]", "0.41 [0.36, 0.46]", "0.97 [0.95, 0.99]"]
     assert all(row[5] == "–" for row in table.rows)
+    same = [run_with(v, None, seed=k) for k, v in enumerate((0.5, 0.61, 0.7))]
+    table = report.measurements_table("03_dcgan", {"positive_rate": "rate", "missing": "nothing"}, [*runs, *same],
+                                      spread=True)
+    assert [row[2] for row in table.rows] == ["0", "0", "1", "1", "2", "mean ± s.d.", "0"]
+    assert table.rows[5] == ["covid-ct", "paper", "mean ± s.d.", "–", "**0.555 ± 0.127**", "–"]

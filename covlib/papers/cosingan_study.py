@@ -29,7 +29,7 @@ from covlib.papers import cosingan
 from covlib.papers.cosingan_augment import augment, strength
 from covlib.papers.cosingan_diversity import fuse
 from covlib.papers.cosingan_rivals import rival_config, train_rival
-from covlib.papers.cosingan_roles import MODALITIES, Config, Roles, load, prepare  # noqa: F401 (load: for the chapter)
+from covlib.papers.cosingan_roles import JUDGES, MODALITIES, Config, Roles, load, prepare  # noqa: F401 (for callers)
 from covlib.papers.cosingan_slices import INFECTION, LUNG, OneSlice, ternary
 from covlib.seeding import derive, torch_generator
 
@@ -39,7 +39,6 @@ OURS = ("painted_sts",)  # the masks without CoSinGAN
 SET_NAMES = {"sin_ts": "Sin-TS", "o_sts": "O-STS", "rc_sts": "RC-STS", "two_ts": "Two-TS", "if_sts": "IF-STS",
              "oc_ts": "OC-TS", "painted_sts": "painted (ours)", "sin_relabelled": "Sin-TS, relabelled (ours)"}
 REGIONS = {"lung": (LUNG,), "infection": (INFECTION,)}
-JUDGES = ("enet", "unet")
 CLASSIFIERS = ("resnet18", "resnet50")
 RATES = ("sensitivity", "specificity", "accuracy")
 
@@ -168,7 +167,7 @@ def judges_of_reality(config, roles: Roles, out, *, seed: int = 0, device="auto"
     code = {"seed": seed, "data": roles.fingerprint, **{k: v for k, v in config.as_dict().items() if k in own},
             "augmentation": [config.crop_strong, config.degrees, config.elastic, config.flip, config.flip_vertical]}
     key = hashlib.sha256(json.dumps(code, sort_keys=True).encode()).hexdigest()[:12]
-    for name in JUDGES:
+    for name in config.judges:
         shared = Path(out).parent / "judges" / f"{name}-seed{seed}-{key}.safetensors"
         if shared.is_file():
             judges[name] = _new_judge(name, config, seed).to(_device(device)).eval()
@@ -191,6 +190,15 @@ def dsc(net: nn.Module, images: Tensor, masks: Tensor) -> dict[str, float]:
     """
     found = segmenters.scores(segmenters.predict_maps(net, images), masks[:, 0].numpy(), REGIONS)
     return {region: scores["dice"] for region, scores in found.items()}
+
+
+def stray(net: nn.Module, images: Tensor, masks: Tensor) -> float:
+    """Of the pixels that a judge calls infection, the share that lies outside the lungs of the conditions (ours).
+
+    NaN where it calls none so.
+    """
+    called = segmenters.predict_maps(net, images) == INFECTION
+    return float((called & (masks[:, 0].numpy() == 0)).sum() / called.sum()) if called.any() else np.nan
 
 
 def dsc_by_patient(net: nn.Module, images: Tensor, masks: Tensor, patients: list[str]) -> dict[str, Interval]:
@@ -336,7 +344,7 @@ def run_arm(table: int, name: str, *, profile: str, data, seed: int, device, out
         images, masks = training_set(name, roles, {m: make("cosingan", m) for m in needs(name)}, seed)
     row = {}
     if table == 4:
-        for net in JUDGES:
+        for net in config.judges:
             marked = on_test(judge(net, config, images, masks, seed=seed, device=device), roles)
             row |= {f"{net}_{key}": value for key, value in marked.items()}
         return row

@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from covlib import report, studies
+from covlib import parallel, report, studies
 from covlib.data.conditions import Paired
 from covlib.errors import ConfigError, DataError
 from covlib.judges import segmenters
 from covlib.metrics import overlap
 from covlib.metrics.intervals import student_t
 from covlib.papers import cosingan_chapter as chapter
+from covlib.papers import cosingan_rivals as rivals
 from covlib.papers import cosingan_study as study
 from covlib.papers.cosingan_slices import ternary
 from covlib.seeding import torch_generator
@@ -176,6 +177,9 @@ def test_dsc_and_rows_against_counting_by_hand(roles):
     found = study.dsc(net, roles.test.images, masks)
     for region, label in (("lung", 1), ("infection", 2)):
         assert found[region] == pytest.approx(overlap.dice(marked, masks[:, 0].numpy(), label=label))
+    called = marked == 2
+    outside = np.mean(masks[:, 0].numpy()[called] == 0) if called.any() else np.nan
+    assert study.stray(net, roles.test.images, masks) == pytest.approx(outside, nan_ok=True)
     row = study.on_test(net, roles)
     mine = roles.test_modality == 2
     assert row["m2_infection"] == pytest.approx(overlap.dice(marked[mine], masks[mine][:, 0].numpy(), label=2))
@@ -272,9 +276,59 @@ def test_settings_are_checked():
         study.Config.for_profile("smoke", {"test_share": 1.0})
     with pytest.raises(ConfigError, match="cls_steps: must be at least 1"):
         study.Config.for_profile("smoke", {"cls_steps": 0})
+    for judges in ([], ["enet"], ["unet", "segnet"]):
+        with pytest.raises(ConfigError, match="judges: .*; unet, or enet and unet, are wanted"):
+            study.Config.for_profile("smoke", {"judges": judges})
     few = Paired(torch.zeros(2, 1, 32, 32), torch.ones(2, 32, 32, dtype=torch.uint8), ["a", "b"], ["a", "b"])
     with pytest.raises(DataError, match="no infected slice|patient"):
         study.prepare(CONFIG, few, 0, modality=np.array([1, 2]))
+
+
+# -- trainings side by side -------------------------------------------------------------------------------------------
+
+
+def everything(roles, out) -> dict[str, torch.Tensor]:
+    """All the chapter's trainings, by the weights that they leave."""
+    both = chapter.train_both(CONFIG, roles, out, device="cpu")
+    real = {name: (name, roles.train.images, roles.conditions) for name in study.JUDGES}
+    rival, single, judges = chapter.train_alone(CONFIG, roles.singles[1], out, unet=both[1][0].networks["U"], sets=real,
+                                                device="cpu")
+    sets = {"sin_ts": ("unet", roles.singles[1].image, roles.singles[1].condition)}
+    methods = {f"modality {m}": method for m, (method, _) in both.items()}
+    methods |= {name: method for group in (rival, single) for name, (method, _) in group.items()}
+    nets = {f"{name}.{part}": net for name, method in methods.items() for part, net in method.networks.items()}
+    nets |= judges | chapter.train_judges(CONFIG, sets, device="cpu")
+    logs = {name: result.log["rec"] for group in (rival, single) for name, (_, result) in group.items()}
+    assert list(rival) == list(rivals.RIVALS) and list(single) == list(rivals.LOSSES.values())
+    assert [len(logs[name]) for name in rival] == [CONFIG.updates] * 2 and len(logs["mixed"]) == CONFIG.loss_epochs
+    return {f"{name}.{key}": value for name, net in nets.items() for key, value in net.state_dict().items()}
+
+
+@pytest.mark.slow
+def test_two_processes_train_to_the_weights_of_one(roles, tmp_path, monkeypatch):
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    alone = everything(roles, tmp_path / "one")
+    monkeypatch.setattr(chapter, "WORTH_A_PROCESS", 1)
+    monkeypatch.setattr(chapter, "spread", lambda work, jobs, workers=None: parallel.spread(work, jobs, 2))
+    together = everything(roles, tmp_path / "two")
+    torch.set_num_threads(before)
+    assert alone.keys() == together.keys() and len({k.split(".")[0] for k in alone}) == 2 + 2 + 5 + 3
+    assert all(torch.equal(alone[key], together[key]) for key in alone)
+
+
+def test_tables_have_the_columns_that_were_judged():
+    rows = {"cosingan": {"m1_unet_lung": 0.5, "m1_unet_infection": 0.4}, "real": {"m1_unet_lung": 0.9,
+                                                                               "m1_unet_infection": np.nan}}
+    table = chapter.quality_table(rows, {"cosingan": "CoSinGAN", "real": "real"})
+    assert table.columns == ["slices painted by", "U-Net, lung", "U-Net, infection"]
+    assert table.rows == [["CoSinGAN", "**50.0**", "**40.0**"], ["real", "90.0", "–"]]
+
+
+def test_few_steps_and_gpus_are_not_worth_processes(monkeypatch):
+    assert chapter.apart(chapter.WORTH_A_PROCESS, "cpu") and not chapter.apart(chapter.WORTH_A_PROCESS - 1, "cpu")
+    monkeypatch.setattr(chapter, "resolve_device", torch.device)  # on machines without one too
+    assert not chapter.apart(10**6, "cuda")
 
 
 # -- the paper's tables -----------------------------------------------------------------------------------------------
