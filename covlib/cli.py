@@ -125,6 +125,25 @@ def _explain(failed, progress) -> int:
     return 1
 
 
+# ---- train -----------------------------------------------------------------------------------------------------------
+
+
+def _train(given) -> int:
+    from covlib import recipes
+    from covlib.errors import TrainingError
+
+    names = None if given.methods is None else [name for name in given.methods.split(",") if name]
+    try:
+        recipes.train(given.chapter, profile=given.profile, data=given.data, seed=given.seed, out=given.out,
+                      device=given.device, devices=given.devices, nodes=given.nodes, methods=names,
+                      overrides=_overrides(given.set), resume=not given.no_resume, save_minutes=given.save_minutes,
+                      images=given.synthesize, say=lambda text: print(text, flush=True))
+    except TrainingError as error:
+        print(f"covlib: error: {error}", file=sys.stderr, flush=True)
+        return 1
+    return 0
+
+
 # ---- sweep -----------------------------------------------------------------------------------------------------------
 
 
@@ -279,6 +298,7 @@ def _parser() -> _Parser:
     listing = _add(commands, "chapters", _chapters, "list the chapters")
     listing.add_argument("--names", action="store_true", help="names only")
     _add_run(commands)
+    _add_train(commands)
     _add_sweep(commands)
     _add_data(commands)
     _add_results(commands)
@@ -315,6 +335,24 @@ def _add_run(commands) -> None:
                      help="any parameter of the chapter")
     run.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE",
                      help="change a setting of the chapter")
+
+
+def _add_train(commands) -> None:
+    train = _add(commands, "train", _train, "train a chapter's methods, on one device or many; covlib run then takes "
+                 "up what was trained. torchrun -m covlib.cli train ... works too")
+    train.add_argument("chapter", metavar="CHAPTER", help="name or number of a chapter that trains something")
+    train.add_argument("--methods", metavar="A,B", help="only these of its methods (default: all)")
+    train.add_argument("--profile", default="cpu", help="smoke, cpu (default), gpu or paper")
+    train.add_argument("--data", default="phantom", help="phantom (default), a folder, or a registered source's name")
+    train.add_argument("--seed", type=int, default=0, metavar="N", help="random seed (default 0)")
+    train.add_argument("--out", metavar="DIR", help="the run's folder, one for all nodes (default runs/CHAPTER)")
+    train.add_argument("--device", default="auto", help="auto (default), cpu or cuda")
+    train.add_argument("--devices", type=int, default=1, metavar="N", help="processes on each node (default 1)")
+    train.add_argument("--nodes", type=int, default=1, metavar="M", help="nodes (default 1); give the command on each")
+    train.add_argument("--no-resume", action="store_true", help="start anew even if DIR holds an interrupted training")
+    train.add_argument("--save-minutes", type=float, default=5.0, metavar="T", help="keep a state every T (default 5)")
+    train.add_argument("--synthesize", type=int, default=0, metavar="N", help="then make N images with each method")
+    train.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="change a setting")
 
 
 def _add_translate(commands) -> None:
