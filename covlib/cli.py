@@ -6,6 +6,7 @@ Exit status: 0 all went well; 1 a cell of a chapter failed (its traceback is sho
 
 import argparse
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -154,7 +155,11 @@ def _sweep(given) -> int:
         print(align([["study", "chapter", "title", "arms"], *studies.listing(given.profile)]))
         return 0
     if given.study is None:
-        raise ConfigError("sweep: no STUDY given; covlib sweep --list shows them")
+        raise ConfigError("sweep: no STUDY or CHAPTER given; covlib sweep --list shows the studies")
+    if re.match(r"[0-9]", given.study) or given.study.endswith(".ipynb"):
+        return _sweep_chapter(given)
+    if given.parameter or given.scheduler:
+        raise ConfigError("sweep: -p and --scheduler are for chapters, given by number or full name (03, 03_dcgan)")
     study = studies.find(given.study)
     out = studies.default_out(study.name, given.data, given.profile) if given.out is None else Path(given.out)
     if given.collect:
@@ -167,6 +172,40 @@ def _sweep(given) -> int:
                             say=lambda text: print(text, flush=True))
     print(f"{study.name}: {len(outcome.done)} done, {len(outcome.there)} there already, {len(outcome.elsewhere)} left "
           f"to other processes, {len(outcome.failed)} failed")
+    return 1 if outcome.failed else 0
+
+
+def _sweep_chapter(given) -> int:
+    from covlib import chapters, sweeps
+
+    chapter = chapters.find(given.study)
+    if given.arms is not None:
+        raise ConfigError("sweep: --arms is for studies; a chapter is swept with -p NAME VALUES and --set FIELD=VALUES")
+    out = Path(f"runs/sweeps/{chapter.name}-{given.profile}" if given.out is None else given.out)
+    parameters = {"seed": ",".join(map(str, given.seeds))}
+    for name, text in given.parameter:
+        if name in parameters and (name != "seed" or given.seeds != [0]):
+            raise ConfigError(f"-p {name}: given twice")
+        parameters[name] = text
+    overrides = {}
+    for item in given.set:
+        field, equals, text = item.partition("=")
+        if not equals or not field or field in overrides:
+            raise ConfigError(f"--set: {item!r} must look like FIELD=VALUE,VALUE, each field once")
+        overrides[field] = text
+    jobs = sweeps.grid(chapter, parameters, overrides, profile=given.profile, data=given.data, device=given.device,
+                       out=out)
+    if given.retries < 0 or given.workers is not None and given.workers < 1:
+        raise ConfigError("sweep: --retries must be at least 0 and --workers at least 1")
+    outcome = sweeps.Outcome()
+    if not given.collect:
+        print(f"{chapter.name}: {len(jobs)} runs; profile={given.profile}, data={given.data}; into {out}", flush=True)
+        outcome = sweeps.run(chapter, jobs, out, scheduler=given.scheduler, workers=given.workers,
+                             retries=given.retries, say=lambda text: print(text, flush=True))
+        print(f"{chapter.name}: {len(outcome.done)} done, {len(outcome.there)} there already, "
+              f"{len(outcome.elsewhere)} left to other processes, {len(outcome.failed)} failed")
+    print(sweeps.write_table(jobs, out))
+    print(out / sweeps.TABLE)
     return 1 if outcome.failed else 0
 
 
@@ -370,9 +409,10 @@ def _add_translate(commands) -> None:
 
 
 def _add_sweep(commands) -> None:
-    sweep = _add(commands, "sweep", _sweep, "run a study's arms that are not there yet; give the command again to go "
-                 "on, or several times at once to share the work")
-    sweep.add_argument("study", nargs="?", metavar="STUDY", help="a study's name (see --list)")
+    sweep = _add(commands, "sweep", _sweep, "run a study's arms, or a chapter with many settings: what is not there "
+                 "yet. Give the command again to go on; of a study, several times at once to share the work")
+    sweep.add_argument("study", nargs="?", metavar="STUDY|CHAPTER", help="a study's name (see --list), or a chapter's "
+                       "number or full name")
     sweep.add_argument("--list", action="store_true", help="list the studies and their arms")
     sweep.add_argument("--profile", default="cpu", help="smoke, cpu (default), gpu or paper")
     sweep.add_argument("--data", default="phantom", help="phantom (default), a folder, or a registered source's name")
@@ -380,8 +420,17 @@ def _add_sweep(commands) -> None:
     sweep.add_argument("--arms", metavar="A,B", help="only these arms (default: all)")
     sweep.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
     sweep.add_argument("--out", metavar="DIR", help="folder of the arms (default runs/studies/STUDY-DATA-PROFILE)")
-    sweep.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="change a setting")
-    sweep.add_argument("--collect", action="store_true", help="write the finished arms of OUT to data/results/studies")
+    sweep.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="change a setting; of a "
+                       "chapter, FIELD=VALUE,VALUE,... runs it with each")
+    sweep.add_argument("--collect", action="store_true", help="write the finished arms of OUT to data/results/studies; "
+                       "of a chapter, only make the table anew")
+    chapter = sweep.add_argument_group("of a chapter (runs on dask.distributed)")
+    chapter.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "V,V,..."),
+                         help="run with each value of a parameter, such as -p seed 0,1,2")
+    chapter.add_argument("--scheduler", metavar="ADDRESS", help="a Dask scheduler (tcp://host:8786); default: workers "
+                         "on this machine")
+    chapter.add_argument("--workers", type=int, metavar="N", help="workers on this machine (default: GPUs, or cores)")
+    chapter.add_argument("--retries", type=int, default=2, metavar="N", help="of a run whose worker dies (default 2)")
 
 
 def _add_volume(commands) -> None:

@@ -30,8 +30,8 @@ def command(*words, **settings):
 
 
 def same_weights(a, b, kind=""):
-    """For tensors whose names end in ``kind``: root mean square difference of every tensor below 5e-5, where weights spread by 2e-2: sums of a batch are added
-    up in another order, and Adam makes full steps of small gradients."""
+    """Tensors whose names end in ``kind`` differ by less than 5e-5 (root mean square), where weights spread by 2e-2:
+    a batch is summed up in another order, and Adam makes full steps of small gradients."""
     a, b = read_weights(a)[0], read_weights(b)[0]
     assert a.keys() == b.keys()
     apart = {key: (value - b[key]).double().square().mean().sqrt().item() for key, value in a.items()
