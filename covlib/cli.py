@@ -284,7 +284,16 @@ def _results_record(given) -> None:
 def _bench(given) -> None:
     from covlib import bench
 
-    bench.main(given.what, Path(given.json) if given.json else None)
+    if given.what or not given.results:
+        rows = bench.main(given.what, Path(given.json) if given.json else None)
+        if given.keep:
+            from covlib import bench_results
+
+            print("\n".join(map(str, bench_results.keep(rows, bench.machine()))))
+    if given.results:
+        from covlib import bench_results
+
+        print(bench_results.write_page(Path(given.results)))
 
 
 def _translate(given) -> None:
@@ -344,6 +353,9 @@ def _parser() -> _Parser:
     bench = _add(commands, "bench", _bench, "measure how fast things are (warm-up, median, spread)")
     bench.add_argument("what", nargs="*", help="what to measure: phantom, import, cli, data, ...; all when left out")
     bench.add_argument("--json", metavar="FILE", help="write the rows there too")
+    bench.add_argument("--keep", action="store_true", help="also as benchmarks/results/GROUP.json, for --results")
+    bench.add_argument("--results", nargs="?", const="benchmarks/RESULTS.md", metavar="FILE", help="write the page of "
+                       "all kept results (default benchmarks/RESULTS.md); without WHAT nothing is measured")
     _add_translate(commands)
     _add_volume(commands)
     _add_export(commands)
