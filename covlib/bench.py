@@ -95,8 +95,10 @@ def load_plain(name: str):
     return module
 
 
-def main(what: list[str], file: Path | None = None) -> list[dict]:
+def main(what: list[str], file: Path | None = None, keep: bool = False) -> list[dict]:
     """Measure ``what`` (names of ``available()``; all when empty), print a table, write JSON to ``file``.
+
+    ``keep``: also write each group to benchmarks/results as soon as it is measured.
 
     Raises:
         ConfigError: an unknown name, or ``file`` cannot be written.
@@ -110,7 +112,12 @@ def main(what: list[str], file: Path | None = None) -> list[dict]:
     rows = []
     for name in what or known:
         print(f"measuring {name} ...", file=sys.stderr, flush=True)
-        rows += [{"group": name, **row} for row in known[name]()]
+        found = [{"group": name, **row} for row in known[name]()]
+        if keep:
+            from covlib import bench_results
+
+            bench_results.keep(found, machine())
+        rows += found
     cells = [["what", "median", "spread", "repeats", "note"]]
     cells += [[f"{row['group']}: {row['name']}", _seconds(row["median_s"]), _seconds(row["spread_s"]),
                str(row["repeats"]), row.get("note", "")] for row in rows]

@@ -285,11 +285,7 @@ def _bench(given) -> None:
     from covlib import bench
 
     if given.what or not given.results:
-        rows = bench.main(given.what, Path(given.json) if given.json else None)
-        if given.keep:
-            from covlib import bench_results
-
-            print("\n".join(map(str, bench_results.keep(rows, bench.machine()))))
+        bench.main(given.what, Path(given.json) if given.json else None, keep=given.keep)
     if given.results:
         from covlib import bench_results
 
