@@ -28,6 +28,7 @@ ROW = ("name", "median_s", "spread_s", "repeats", "note")
 MODULES = {"phantom": "covlib.phantom", "data": "covlib.data.bench", "metrics": "covlib.metrics.bench",
            "dcgan": "covlib.papers.dcgan_bench",
            "global_local": "covlib.papers.global_local_bench",
+           "global_local_step": "covlib.bench_steps:bench_global_local",
            "cgan3d": "covlib.papers.cgan3d_bench", "cgan3d_step": "covlib.bench_steps:bench_cgan3d",
            "pix2pix_step": "covlib.bench_steps:bench_pix2pix", "diffusion_step": "covlib.bench_steps:bench_diffusion",
            "cyclegan": "covlib.papers.cyclegan_bench",

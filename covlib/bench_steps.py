@@ -1,4 +1,4 @@
-"""Training steps beside plain ones (``covlib bench cgan3d_step pix2pix_step diffusion_step``), at the ``cpu`` profile.
+"""Training steps beside plain ones (``covlib bench global_local_step cgan3d_step ...``), at the ``cpu`` profile.
 
 Ours and the plain step (``benchmarks/NAME_plain.py``) start from the same weights, on the same batch and with the same
 random numbers. Their losses are shown equal before anything is timed. Augmentation is left out of both.
@@ -20,11 +20,11 @@ EQUAL = 1e-5  # relative; the losses of the first step, float32 on a CPU
 
 
 class OurStep:
-    """Steps of a method's only stage as ``fit`` does them, on a batch that lies on ``device``."""
+    """Steps of a method's last stage as ``fit`` does them, on a batch that lies on ``device``."""
 
     def __init__(self, method: Method, batch: dict[str, Tensor], device="cpu"):
         self.method, self.batch, self.device = method, batch, torch.device(device)
-        stage, self.optimizers = method.stages[0], {}
+        stage, self.optimizers = method.stages[-1], {}
         for net in method.networks.values():
             net.to(device).train()
         for name, spec in method.optimizers(stage).items():
@@ -32,7 +32,9 @@ class OurStep:
             self.optimizers[name] = weights, spec.build(weights)
         self.step = Step(stage, method.networks, self._minimise, torch.Generator(self.device), 0, 1)
 
-    def _minimise(self, name, loss, retain_graph):
+    def _minimise(self, name, loss, retain_graph, update=True):
+        if not update:
+            raise TrainingError("bench: a step in parts is not measured here; set micro_batch=0")
         weights, optimizer = self.optimizers[name]
         optimizer.zero_grad(set_to_none=True)
         loss.backward(inputs=weights, retain_graph=retain_graph)
@@ -55,7 +57,7 @@ class PlainStep:
         self.draws, self.device = draws, device
         self.nets = {key: deepcopy(net).to(device).train() for key, net in method.networks.items()}
         self.optimizers = {}
-        for key, spec in method.optimizers(method.stages[0]).items():
+        for key, spec in method.optimizers(method.stages[-1]).items():
             weights = [p for net in spec.nets for p in self.nets[net].parameters()]
             kind = torch.optim.AdamW if spec.kind == "adamw" else torch.optim.Adam
             self.optimizers[key] = kind(weights, lr=spec.lr, betas=spec.betas, eps=spec.eps,
@@ -120,6 +122,14 @@ def _slices(size: int, n: int) -> dict[str, Tensor]:
             "map": torch.randint(0, 4, (n, size, size), generator=chance, dtype=torch.uint8)}
 
 
+def global_local(config, n: int) -> tuple[Method, dict, Callable]:
+    """Chapter 04's joint step on n slices of noise with maps."""
+    from covlib.papers.global_local import GlobalLocal
+
+    method = GlobalLocal(replace(config, batch_size=n, micro_batch=0), n)
+    return method, _slices(config.image_size, n), lambda chance: {}
+
+
 def pix2pix(config, n: int) -> tuple[Method, dict, Callable]:
     """pix2pix on n slices of noise with maps."""
     from covlib.baselines.pix2pix import Pix2Pix
@@ -140,6 +150,14 @@ def diffusion(config, n: int) -> tuple[Method, dict, Callable]:
         return {"noise": noise, "t": t.clamp_max(config.timesteps - 1), "alphas": alphas.to(chance.device)}
 
     return method, batch, draws
+
+
+def bench_global_local() -> list[dict]:
+    """Joint steps at 64x64, batches of 2, 4 and 8."""
+    from covlib.papers.global_local import Config
+
+    config = Config.for_profile("cpu")
+    return rows("global_local", {n: global_local(config, n) for n in (2, 4, 8)}, "joint, 64x64, batch {}")
 
 
 def bench_cgan3d() -> list[dict]:
@@ -166,4 +184,4 @@ def bench_diffusion() -> list[dict]:
 
 def bench() -> list[dict]:
     """All of them."""
-    return [*bench_cgan3d(), *bench_pix2pix(), *bench_diffusion()]
+    return [*bench_global_local(), *bench_cgan3d(), *bench_pix2pix(), *bench_diffusion()]

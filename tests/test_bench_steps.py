@@ -11,6 +11,10 @@ def small(name):
         from covlib.papers.cgan3d import Config
 
         return Config.for_profile("smoke", {"task": "denoise"})
+    if name == "global_local":
+        from covlib.papers.global_local import Config
+
+        return Config.for_profile("smoke")
     if name == "pix2pix":
         from covlib.baselines.pix2pix import Config
 
@@ -20,7 +24,7 @@ def small(name):
     return Config.for_profile("smoke")
 
 
-@pytest.mark.parametrize("name", ["cgan3d", "pix2pix", "diffusion"])
+@pytest.mark.parametrize("name", ["global_local", "cgan3d", "pix2pix", "diffusion"])
 def test_losses_and_weights_after_a_step_are_those_of_ours(name):
     method, batch, draws = getattr(bench_steps, name)(small(name), 3)
     ours, plain = bench_steps.both(name, method, batch, draws)
