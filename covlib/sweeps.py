@@ -200,7 +200,7 @@ def _client(scheduler: str | None, n: int, gpus: int, retries: int):
 
     if scheduler is not None:
         try:
-            client = Client(scheduler, timeout="10s")
+            client = Client(scheduler, timeout="5s")
         except (OSError, ValueError, TimeoutError) as error:
             raise ConfigError(f"--scheduler: no Dask scheduler answers at {scheduler} "
                               f"({str(error).splitlines()[0][:100]}); an address such as tcp://host:8786 is wanted"
@@ -213,8 +213,7 @@ def _client(scheduler: str | None, n: int, gpus: int, retries: int):
         return
     settings = {"distributed.scheduler.allowed-failures": retries, "distributed.worker.memory.terminate": False,
                 "distributed.worker.memory.pause": False, "distributed.worker.memory.spill": False,
-                "distributed.worker.memory.target": False, "distributed.admin.log-length": 0,
-                "distributed.logging": {"distributed": "error"}}
+                "distributed.worker.memory.target": False}
     options = lambda k: {"nthreads": 1, "dashboard": False, "silence_logs": 50,
                          **({"resources": {"GPU": 1}, "env": {"CUDA_VISIBLE_DEVICES": str(k)}} if gpus else {})}
     with dask.config.set(settings):
