@@ -131,7 +131,7 @@ def run(chapter, jobs: list[Job], out: Path, *, scheduler: str | None = None, wo
             waiting.append(job)
     if waiting:
         gpus = _gpus(waiting[0].settings["device"]) if scheduler is None else 0
-        n = min(workers or gpus or _cores(), len(waiting))
+        n = min(workers or gpus or _cores(), len(waiting), gpus or len(waiting))
         with _client(scheduler, n, gpus, retries) as client:
             _submit(client, chapter, waiting, retries, outcome, say, len(jobs))
     return outcome
@@ -214,8 +214,10 @@ def _client(scheduler: str | None, n: int, gpus: int, retries: int):
     settings = {"distributed.scheduler.allowed-failures": retries, "distributed.worker.memory.terminate": False,
                 "distributed.worker.memory.pause": False, "distributed.worker.memory.spill": False,
                 "distributed.worker.memory.target": False}
-    options = lambda k: {"nthreads": 1, "dashboard": False, "silence_logs": 50,
-                         **({"resources": {"GPU": 1}, "env": {"CUDA_VISIBLE_DEVICES": str(k)}} if gpus else {})}
+    threads = str(max(1, _cores() // n))  # of each run's numerical libraries: no more in all than there are cores
+    env = {f"{library}_NUM_THREADS": threads for library in ("OMP", "MKL", "OPENBLAS", "NUMBA")}
+    options = lambda k: {"nthreads": 1, "dashboard": False, "silence_logs": 50, "resources": {"GPU": 1} if gpus else {},
+                         "env": env | ({"CUDA_VISIBLE_DEVICES": str(k % gpus)} if gpus else {})}
     with dask.config.set(settings):
         nannies = {k: {"cls": Nanny, "options": options(k)} for k in range(n)}
         place = {"cls": Scheduler, "options": {"host": "127.0.0.1", "port": 0, "dashboard": False}}
