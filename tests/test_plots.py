@@ -236,6 +236,20 @@ def test_real_and_synthetic_differ_in_colour_and_marker_whatever_the_order():
     assert all((m == "^") == ("synthetic" in n) for n, (_, m) in styles.items())
 
 
+def test_umap_is_given_the_exact_neighbours():
+    from sklearn.metrics import pairwise_distances
+
+    from covlib.plots.embedding import _nearest
+
+    features = np.random.default_rng(3).normal(size=(60, 20)).astype(np.float32)
+    features[7] = features[6]  # two images alike: each is still its own first neighbour, at distance 0
+    indices, distances = _nearest(features, 9)
+    expected = pairwise_distances(features.astype(np.float64))
+    assert (indices[:, 0] == np.arange(60)).all() and (distances[:, 0] == 0).all()
+    np.testing.assert_allclose(distances, np.sort(expected, axis=1)[:, :9], atol=1e-6)
+    np.testing.assert_allclose(np.take_along_axis(expected, indices, 1), distances, atol=1e-6)
+
+
 def test_umap_leaves_pytorchs_threads_as_they_were():
     """numba's pool sets the number that OpenMP uses; a chapter that trains after UMAP must not notice."""
     import torch

@@ -1,5 +1,7 @@
 """UMAP: many features per image laid out on a sheet, real and synthetic together."""
 
+import contextlib
+import functools
 import warnings
 
 import numpy as np
@@ -36,17 +38,43 @@ def umap_embed(features, *, seed: int = 0, neighbours: int = 15, min_dist: float
         raise DataError(f"umap_embed: needs at least 5 images, got {len(features)}")
     spread = features.std(0)
     features = (features - features.mean(0)) / np.where(spread > 1e-8, spread, 1)
+    neighbours = min(neighbours, len(features) - 1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # numba's and umap's own notices about threads and versions
         import torch
-        import umap
 
         threads = torch.get_num_threads()
-        fit = umap.UMAP(n_neighbors=min(neighbours, len(features) - 1), min_dist=min_dist, random_state=seed, n_jobs=1,
-                        init="pca" if features.shape[1] > 2 else "random")
+        fit = _umap().UMAP(n_neighbors=neighbours, min_dist=min_dist, random_state=seed, n_jobs=1,
+                           init="pca" if features.shape[1] > 2 else "random", force_approximation_algorithm=True,
+                           precomputed_knn=_nearest(features, neighbours))  # exact ones: nothing is approximated
         positions = np.asarray(fit.fit_transform(features), np.float32)
         torch.set_num_threads(threads)  # numba's thread pool changes PyTorch's, and with it speed and last digits
         return positions
+
+
+def _nearest(features: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Indices and distances (N, count) of each row's nearest rows, itself first; UMAP's own search compiles for 7 s."""
+    from sklearn.neighbors import NearestNeighbors
+
+    search = NearestNeighbors(n_neighbors=count - 1, algorithm="brute").fit(features.astype(np.float64))
+    distances, others = search.kneighbors()
+    itself = np.arange(len(features))[:, None]
+    return np.hstack([itself, others]), np.hstack([0.0 * itself, distances]).astype(np.float32)
+
+
+@functools.cache
+def _umap():
+    """The umap package, with what numba compiles for it kept on disk: else each process compiles for 8 s."""
+    import umap
+    import umap.layouts
+    import umap.umap_
+    from numba.core.dispatcher import Dispatcher
+
+    for function in [*vars(umap.umap_).values(), *vars(umap.layouts).values()]:
+        if isinstance(function, Dispatcher):
+            with contextlib.suppress(RuntimeError):  # no folder that can be written to: compiled anew each time
+                function.enable_caching()
+    return umap
 
 
 def umap_embedding(features, groups=None, *, seed: int = 0, embedding=None, neighbours: int = 15, note: str = ""):
