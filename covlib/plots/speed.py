@@ -21,7 +21,8 @@ from covlib.plots.style import (
 )
 
 COLOURS = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY, BLACK)
-MARKS = "osD^vP*"
+SIGNS = {"o": "●", "s": "■", "D": "◆", "^": "▲", "v": "▼"}
+MARKS = "".join(SIGNS)
 ALT = {"ratios": "Bars: time of the plain way over ours for each measurement, a line at 1 where both take as long.",
        "growth": "Lines of seconds over image size, batch or number of images, both axes logarithmic."}
 CAPTION = {"ratios": "How many times as long the plain way takes. Right of the line covlib is faster.",
@@ -59,24 +60,33 @@ def growth(lines):
     if not lines:
         return None
     panels = {axis: [line for line in lines if line.axis == axis] for axis in dict.fromkeys(x.axis for x in lines)}
-    height, gap = 2.6, 0.75
-    figure = new_figure(len(panels) * (height + gap))
-    for k, (axis, found) in enumerate(panels.items()):
-        axes = plain_axes(inch_axes(figure, 0.75, 0.3 + k * (height + gap), 3.6, height - 0.1), grid="y")
+    heights, gap = [max(2.5, 0.33 * len(found) + 0.2) for found in panels.values()], 0.75
+    figure, start = new_figure(sum(heights) + gap * len(heights)), 0.2
+    for (axis, found), height in zip(panels.items(), heights, strict=True):
+        axes = plain_axes(inch_axes(figure, 0.85, start, 3.5, height), grid="y")
         for j, line in enumerate(found):
             x, seconds = zip(*line.points, strict=True)
-            colour, mark = COLOURS[j % len(COLOURS)], MARKS[j % len(MARKS)]
+            colour, mark = COLOURS[j % len(COLOURS)], MARKS[j % len(MARKS)]  # 35 lines before both come together again
             axes.plot(x, seconds, color=colour, marker=mark, markersize=5, linewidth=1.4)
-            top = 0.45 + k * (height + gap) + j * 0.33
-            inch_text(figure, 4.5, top, {"o": "●", "s": "■", "D": "◆", "^": "▲", "v": "▼"}.get(mark, "●"),
-                      colour=colour, size=TEXT)
+            top = start + 0.15 + j * 0.33
+            inch_text(figure, 4.5, top, SIGNS[mark], colour=colour, size=TEXT)
             inch_text(figure, 4.72, top, f"{line.group}: {line.of}", size=SMALL)
             inch_text(figure, 4.72, top + 0.14, f"p = {line.slope:.2f}", size=SMALL - 1, colour=GREY)
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")
         ticks = sorted({x for line in found for x, _ in line.points})
         axes.set_xticks(ticks[:: 1 + len(ticks) // 9], [f"{t:g}" for t in ticks[:: 1 + len(ticks) // 9]])
+        _label_seconds(axes, [t for line in found for _, t in line.points])
         axes.minorticks_off()
         axes.set_xlabel(axis)
-        axes.set_ylabel("seconds")
+        start += height + gap
     return figure
+
+
+def _label_seconds(axes, values) -> None:
+    """Ticks at 1, 2 and 5 times powers of ten, or at the powers alone where the range is wide."""
+    low, high = min(values) / 1.3, max(values) * 1.3
+    steps = (1, 2, 5) if high / low < 200 else (1,)
+    ticks = [m * 10.0**e for e in range(-7, 7) for m in steps if low <= m * 10.0**e <= high]
+    axes.set_ylim(low, high)
+    axes.set_yticks(ticks, [f"{t * 1000:g} ms" if t < 1 else f"{t:g} s" for t in ticks])
