@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import subprocess
+import sys
 from pathlib import Path
 
 import covlib
@@ -24,8 +25,7 @@ def validate(document, schema: str, where: str, error: type[CovlibError]) -> Non
     Raises:
         error: one line with ``where`` (the file), the field and what is wrong with it.
     """
-    import jsonschema
-
+    jsonschema = _jsonschema()
     rules = json.loads((SCHEMA / f"{schema}.schema.json").read_text(encoding="utf-8"))
     problem = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(rules).iter_errors(document))
     if problem is not None:
@@ -33,6 +33,20 @@ def validate(document, schema: str, where: str, error: type[CovlibError]) -> Non
         message = " ".join(problem.message.split())
         message = message if len(message) <= 160 else message[:80] + " ... " + message[-75:]
         raise error(f"{where}: field {path or '(top level)'}: {message}")
+
+
+def _jsonschema():
+    """The library without the grammar of international addresses (IRI), which it compiles for 2 s on import where
+    Jupyter brought it along. It is an optional part of jsonschema, and no schema of ours has such a field."""
+    if "jsonschema" not in sys.modules and "rfc3987_syntax" not in sys.modules:
+        sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]  # what is None there cannot be imported
+        try:
+            import jsonschema
+        finally:
+            del sys.modules["rfc3987_syntax"]
+    import jsonschema
+
+    return jsonschema
 
 
 def read_yaml(path: Path, own: bool = False):

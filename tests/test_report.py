@@ -2,6 +2,8 @@
 
 import copy
 import json
+import subprocess
+import sys
 from itertools import pairwise
 
 import pytest
@@ -22,6 +24,13 @@ RUN = {"schema": 1, "chapter": "03_dcgan", "profile": "paper", "seed": 0, "devic
 CLAIM = {"id": "positive_rate", "text": "About 40 %.", "where": "Section IV", "number": "positive_rate",
          "metric": "positive_rate", "scale": 100, "tolerance": 5, "scope": "run", "sources": ["covid-ct"]}
 NUMBER = {"id": "positive_rate", "what": "share", "value": 40, "unit": "%", "where": "Section IV", "kind": "result"}
+
+
+def test_checking_a_document_does_not_compile_grammars_it_needs_not():
+    code = "import sys; from covlib import report; report.load_reported('cyclegan'); " \
+           "import jsonschema; print([m for m in ('lark', 'rfc3987_syntax') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=project.ROOT)
+    assert done.stdout.strip() == "[]"
 
 
 def run_with(value=0.41, interval=(0.36, 0.46), *, data=None, **changes):

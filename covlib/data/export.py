@@ -19,6 +19,7 @@ from covlib.data.case import Case, SliceSet
 from covlib.data.marks import WORD, png_text
 from covlib.data.scans import unwindow, write_case
 from covlib.errors import DataError
+from covlib.project import write_atomically
 
 SHEET = "datasheet.json"
 FORMS = ("png8", "png16", "nifti")
@@ -83,8 +84,8 @@ def write_sheet(folder: Path, sheet: dict) -> None:
     ``sheet`` holds the fields of ``REQUIRED`` and "images", "size", "form", "classes", "hu_window"; the rest is kept.
     """
     sheet = {**sheet, "caution": CAUTION}
-    (folder / "DATASHEET.md").write_text(_markdown(sheet), encoding="utf-8")
-    (folder / SHEET).write_text(_json(folder, sheet), encoding="utf-8")
+    write_atomically(folder / "DATASHEET.md", _markdown(sheet))
+    write_atomically(folder / SHEET, _json(folder, sheet))
 
 
 def export_slices(folder, slices: SliceSet, *, datasheet: dict, form: str = "png8") -> Path:

@@ -6,6 +6,7 @@ also with bf16, channels_last, fused optimisers and compiled networks, as ``fit`
 
 import importlib.util
 import statistics
+import sys
 import tempfile
 import time
 from copy import deepcopy
@@ -35,10 +36,45 @@ def bench() -> list[dict]:
 
 
 def bench_batch8() -> list[dict]:
-    """Training steps at 256x256 with batch 8. Apart from the others, since on a CPU one step takes minutes: there the
-    very steps whose losses are compared are timed, once each."""
+    """Training steps at 256x256 with batch 8. Apart from the others, since on a CPU one step takes minutes and 22 GB:
+    there the very steps whose losses are compared are timed, once each, and where memory is short with batch 4 or 2."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return steps(Config(batch_size=8, pool_size=0), device, repeats=5 if device.type == "cuda" else 1)
+    if device.type == "cuda":
+        return steps(Config(batch_size=8, pool_size=0), device, repeats=5)
+    free = free_memory()
+    for batch in (8, 4, 2):
+        config = Config(batch_size=batch, pool_size=0)
+        if free is None or needed_memory(config) < free:
+            break
+        print(f"batch {batch} needs about {needed_memory(config) / 1e9:.0f} GB, {free / 1e9:.0f} GB are free",
+              file=sys.stderr)
+    return steps(config, device, repeats=1)
+
+
+def free_memory() -> int | None:
+    """Bytes that this machine can still give without swapping (Linux); None where that is not to be had."""
+    try:
+        lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines())
+        return 1024 * int(lines["MemAvailable"].split()[0])
+    except (OSError, KeyError):
+        return None
+
+
+def needed_memory(config: Config) -> float:
+    """Bytes that a training step takes on a CPU: what the generators' passes keep for their gradients, a sixth more for
+    what comes and goes, and 1.5 GB for weights, Adam and PyTorch itself."""
+    generator = CycleGAN(config, 1).networks["G_A"]
+    kept = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        made = generator(images(config, 1, "memory"))
+    passes = 6 if config.identity else 4
+    del made
+    return 7 / 6 * passes * config.batch_size * sum(kept.values()) + 1.5e9
 
 
 def plain():
@@ -72,8 +108,8 @@ def steps(config: Config, device: torch.device, repeats: int = 3) -> list[dict]:
 
 def compare(config: Config, repeats: int) -> tuple[float, list[dict]]:
     """On the CPU in float32, from the same weights: the largest relative difference of a loss of the first step, and
-    the times of ``repeats`` steps, the plain one and ours in turn. There is no step to warm up: it would cost as much
-    as it could show."""
+    the times of ``repeats`` steps, ours and the plain one in turn. No step warms up: it would cost as much as
+    it could show. Ours is first, and so it is ours that waits for memory which the machine has not yet given."""
     ours, a, b = our_step(config, torch.device("cpu")), images(config, config.batch_size, "a"), images(
         config, config.batch_size, "b")
     module, twin = plain(), {name: deepcopy(ours.networks[name]) for name in NETS}
@@ -81,7 +117,7 @@ def compare(config: Config, repeats: int) -> tuple[float, list[dict]]:
     work = {"plain": lambda: module.plain_step(twin, optimizers, a, b, cycle=config.cycle, identity=config.identity),
             "ours": lambda: {name: value.item() for name, value in ours(a, b).items()}}
     for k in range(repeats):
-        for name in ("plain", "ours") if k % 2 == 0 else ("ours", "plain"):
+        for name in ("ours", "plain") if k % 2 == 0 else ("plain", "ours"):
             began = time.perf_counter()
             found = work[name]()
             took[name].append(time.perf_counter() - began)

@@ -8,7 +8,7 @@ validation split by patient; both can be chosen. At the end: does a synthetic im
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -67,10 +67,20 @@ class Task:
 
 
 def make_split(slices: SliceSet, config: Config, seed: int = 0) -> Split:
-    """Train, validation and test by patient (Section 4.2: 80 to 20), the same for both tasks and the CycleGANs."""
+    """Train, validation and test by patient (Section 4.2: 80 to 20), the same for both tasks and the CycleGANs.
+
+    Raises:
+        DataError: a class has fewer patients than there are parts.
+    """
     train, test = config.fractions
-    return split_by_patient(slices.patients, slices.labels, (train * (1 - config.detect_val), train * config.detect_val,
-                                                             test), seed)
+    fractions = train * (1 - config.detect_val), train * config.detect_val, test
+    parts = sum(f > 0 for f in fractions)
+    for k, name in enumerate(slices.classes):
+        n = len({p for p, label in zip(slices.patients, slices.labels) if label == k})
+        if n < parts:
+            raise DataError(f"{slices.source}: class {name!r} has {n} patient(s); {parts} or more are needed, for "
+                            "training, validation and test")
+    return split_by_patient(slices.patients, slices.labels, fractions, seed)
 
 
 def make_tasks(slices: SliceSet, split: Split, methods: dict[str, CycleGAN], config: Config) -> dict[str, Task]:
@@ -292,8 +302,11 @@ def score(result: Result, *, threshold: float = 0.5, seed: int = 0) -> dict[str,
 
 
 def _share(right: np.ndarray, patients: np.ndarray, seed: int) -> Interval:
-    if len(set(patients.tolist())) == len(patients):
-        return wilson(int(right.sum()), len(right))
+    n = len(set(patients.tolist()))
+    if n == len(patients):
+        return wilson(int(right.sum()), n)
+    if right.all() or not right.any():  # every resample would be the same: an interval of no width, for few patients
+        return replace(wilson(n * int(right[0]), n), method="Wilson score over patients, 95 %, all called alike")
     return bootstrap(right.astype(float), np.mean, seed, N_BOOT, groups=patients)
 
 
@@ -314,12 +327,21 @@ def score_at_specificity(result: Result, specificity: float = 0.9, *, seed: int 
 
 def real_against_added(real: Result, added: Result, specificity: float = 0.9, *, seed: int = 0) -> Interval:
     """Sensitivity with synthetic images less that without, both at equal validation specificity, on the same test
-    patients: paired bootstrap over patients. The claim stands where the interval lies above 0."""
+    patients: paired bootstrap over patients. The claim stands where the interval lies above 0.
+
+    Where not one patient is called differently, resampling shows nothing; then (ours) the interval's ends are Wilson's
+    upper end for the share of patients that might be, none of n seen, to either side.
+    """
     if not np.array_equal(real.patients, added.patients):
         raise DataError("real_against_added: the two results were not tested on the same images")
     truth = real.labels == 1
     called = [r.probs > threshold_for(r.val_probs, r.val_labels, specificity) for r in (real, added)]
     gain = called[1][truth].astype(float) - called[0][truth].astype(float)
+    if not gain.any():
+        n = len(set(real.patients[truth].tolist()))
+        most = wilson(0, n).high
+        return Interval(0.0, -most, most, n, "Wilson score, 95 %, of the share called differently: none of "
+                                             f"{n} patients, to either side")
     return bootstrap(gain, np.mean, seed, N_BOOT, groups=real.patients[truth])
 
 

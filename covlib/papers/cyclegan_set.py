@@ -39,6 +39,7 @@ from covlib.seeding import rng
 
 COLUMNS = ("file", "source", "source_patient", "source_class", "model", "seed", "sha256")
 TABLE, STATE = "provenance.csv", "translating.json"
+PRECISIONS = ("32", "bf16-mixed")
 LIMITS = ("Not for diagnosis. Made by a network that saw a few hundred images: it carries over the style of the "
           "COVID-19 class's sources together with its findings, and it keeps the anatomy of the source image.")
 NORMAL_SHARE = 0.6  # ours: of the virtual patients without COVID-19; the others have another pneumonia
@@ -193,16 +194,18 @@ def translate_set(method: CycleGAN, sources: Sources, folder, *, model: str, see
 def _take_up(folder: Path, identity: dict) -> set[str]:
     """Files that an earlier call finished, their checksums seen to; the folder is made, or checked to be ours."""
     state = folder / STATE
-    if not state.is_file():
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if not state.is_file():  # a kill may have left the folder, and a part of the state file, but nothing else
+        if folder.exists() and (not folder.is_dir() or any(f not in _parts(folder) for f in folder.iterdir())):
             raise DataError(f"{folder}: is not empty and holds no {STATE}, so it is left alone; give a new folder")
-        try:
-            (folder / identity["target"]).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise DataError(f"{folder}: cannot be written ({error.strerror}); give a folder you may write "
-                            "to") from error
         write_atomically(state, json.dumps(identity, indent=2) + "\n")
-    before = json.loads(state.read_text(encoding="utf-8"))
+    try:
+        (folder / identity["target"]).mkdir(exist_ok=True)
+        for part in _parts(folder):
+            part.unlink()
+        before = json.loads(state.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{folder}: cannot be gone on with ({getattr(error, 'strerror', None) or error}); give a new "
+                        "folder that you may write to") from error
     if before != identity:
         name = next(k for k in identity if before.get(k) != identity[k])
         raise ConfigError(f"{folder}: holds a set whose {name} is {before.get(name)!r}, this one's is "
@@ -210,6 +213,12 @@ def _take_up(folder: Path, identity: dict) -> set[str]:
     good = [row for row in _rows(folder) if _checksum(folder / row[0]) == row[-1]]
     write_atomically(folder / TABLE, _table([COLUMNS, *good]))
     return {row[0] for row in good}
+
+
+def _parts(folder: Path) -> list[Path]:
+    """What ``write_atomically`` leaves of a file of ours where it is killed."""
+    return [f for name in (STATE, TABLE, "metadata.csv", "DATASHEET.md", SHEET)
+            for f in folder.glob(f".{name}.partial-*")]
 
 
 def _rows(folder: Path) -> list[list[str]]:
@@ -232,12 +241,17 @@ def _table(rows) -> str:
 
 
 def _write_missing(method, sources, names, folder, left, identity, batch, precision, workers, progress) -> None:
-    """Read, translate, write, batch by batch: while one is translated, the next is read and the last one written."""
+    """Read, translate, write, batch by batch: while one is translated, the next is read and the last one written.
+
+    Batches are cut from the whole list, so that an image has the same company however often the work was cut off: the
+    last bit of a convolution may depend on it.
+    """
     from tqdm.auto import tqdm
 
     bar = tqdm(total=len(names), initial=len(names) - len(left), unit="image", disable=not progress,
                desc=f"{sources.label} to {identity['target']}")
-    parts = [left[i : i + batch] for i in range(0, len(left), batch)]
+    todo, whole = set(left), range(len(names))
+    parts = [part for i in whole[::batch] if todo.intersection(part := whole[i : i + batch])]
     save = partial(_save, folder, identity["target"])
     with bar, ThreadPoolExecutor(workers) as readers, ThreadPoolExecutor(workers) as writers, \
             (folder / TABLE).open("a", newline="", encoding="utf-8") as table:
@@ -258,7 +272,8 @@ def _write_missing(method, sources, names, folder, left, identity, batch, precis
             made = _translate(method, images, batch, precision)
             if waiting is not None:
                 finish(*waiting)
-            waiting = part, writers.map(save, [names[k] for k in part], made)
+            missing = [k for k in part if k in todo]
+            waiting = missing, writers.map(save, [names[k] for k in missing], [made[k - part[0]] for k in missing])
         if waiting is not None:
             finish(*waiting)
 
@@ -311,6 +326,10 @@ def translate_folder(checkpoint, data, labels, to, *, device="auto", batch: int 
         if file is None:
             raise ConfigError(f"--checkpoint: {checkpoint} holds no checkpoints/cyclegan.safetensors; give the out "
                               f"folder of a run of {CHAPTER}")
+    if batch < 1:
+        raise ConfigError(f"--batch: {batch} must be 1 or more")
+    if precision not in PRECISIONS:
+        raise ConfigError(f"--precision: {precision!r} is not one of {', '.join(PRECISIONS)}")
     jobs = []
     for label in dict.fromkeys(map(canonical, [labels] if isinstance(labels, str) else labels)):
         method, meta = load_trained(file, label, device)

@@ -391,6 +391,21 @@ def test_bench_shows_both_steps_and_synthesis_after_they_agree():
     assert "times the plain step" in rows[1]["note"] and "images/s" in rows[2]["note"]
 
 
+def test_bench_takes_a_smaller_batch_where_memory_is_short(monkeypatch, capsys):
+    from covlib.papers import cyclegan_bench
+
+    one, four, eight = (cyclegan_bench.needed_memory(small(batch_size=n, pool_size=0)) for n in (1, 4, 8))
+    assert eight - four == pytest.approx(4 / 3 * (four - one)) and one > 1.5e9
+    assert cyclegan_bench.needed_memory(small(batch_size=8, pool_size=0, identity=0.0)) < eight
+    free = cyclegan_bench.free_memory()
+    assert free is None or 1e8 < free < 1e14
+    monkeypatch.setattr(cyclegan_bench, "Config", lambda **sizes: small(**sizes))
+    monkeypatch.setattr(cyclegan_bench, "free_memory", lambda: (four + eight) / 2)
+    if not torch.cuda.is_available():
+        assert all("batch 4, cpu" in row["name"] for row in cyclegan_bench.bench_batch8())
+        assert "batch 8 needs about" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("kind", ["resnet", "unet"])
 def test_a_residual_generator_starts_from_the_image(kind):
     x = torch.rand(2, 1, 32, 32, generator=torch_generator(0, "residual")) * 2 - 1

@@ -69,7 +69,7 @@ def test_gains_and_scores_are_kept_once_under_the_names_of_the_claims(results):
 
 
 @pytest.mark.parametrize("ends, word", [((0.1, 0.3), "above zero"), ((-0.3, -0.1), "below zero"),
-                                        ((-0.1, 0.3), "either way")])
+                                        ((-0.1, 0.3), "nothing is shown")])
 def test_a_verdict_goes_by_the_interval(ends, word):
     assert word in chapter.verdict(Interval(sum(ends) / 2, *ends, 10, "by hand"))
 
@@ -120,3 +120,10 @@ def test_features_come_panel_by_panel():
                                          ["from normal, synthetic"]]
     assert panels[0]["covid, real"].shape == (3, 64) and len(panels[1]["from pneumonia, synthetic"]) == 100
     assert np.array_equal(panels[0]["pneumonia, real"], images[[6, 8, 10]].flatten(1).numpy())
+
+
+def test_recorded_runs_leave_out_those_that_mean_nothing():
+    runs = chapter.recorded_runs()
+    assert runs and {run["chapter"] for run in runs} == {"06_cyclegan"}
+    assert "smoke" not in {run["profile"] for run in runs}
+    assert {run["data"]["kind"] for run in runs} == {"phantom", "folder"}

@@ -11,6 +11,7 @@ from covlib.errors import ConfigError, DataError
 from covlib.judges import classifiers
 from covlib.judges.bagging import BaggedTrees
 from covlib.metrics import classification
+from covlib.metrics.intervals import wilson
 from covlib.metrics.privacy import nearest, reidentify
 from covlib.papers.cyclegan import Config, CycleGAN
 from covlib.papers.cyclegan_detect import (
@@ -192,6 +193,20 @@ def test_threshold_keeps_the_specificity_on_validation():
         threshold_for(np.array([0.5]), np.array([1]))
 
 
+def test_no_interval_has_no_width_where_all_cases_are_called_alike():
+    labels, patients = np.r_[np.zeros(12, int), np.ones(12, int)], np.arange(24) // 2
+    val = dict(val_probs=np.linspace(0, 0.49, 50), val_labels=np.zeros(50, int), patients=patients)
+    found, missed = (result(np.r_[np.full(12, 0.1), np.full(12, p)], labels, **val) for p in (0.9, 0.2))
+    all_six, none_of_six = wilson(6, 6), wilson(0, 6)
+    for right, expected in ((found, all_six), (missed, none_of_six)):
+        sensitivity = score(right)["sensitivity"]
+        assert (sensitivity.value, sensitivity.n) == (expected.value, 6)
+        assert (sensitivity.low, sensitivity.high) == pytest.approx((expected.low, expected.high))
+    same = real_against_added(found, replace(found))
+    assert (float(same), same.n) == (0, 6) and same.low == pytest.approx(-none_of_six.high) == -same.high
+    assert real_against_added(missed, found).value == 1
+
+
 def test_gain_is_paired_and_at_equal_specificity():
     labels = np.r_[np.zeros(20, int), np.ones(20, int)]
     val = dict(val_probs=np.linspace(0, 0.49, 50), val_labels=np.zeros(50, int))
@@ -204,6 +219,16 @@ def test_gain_is_paired_and_at_equal_specificity():
     assert float(score(moved)["sensitivity"]) == 1 and float(real_against_added(low, moved)) == 0
     with pytest.raises(DataError, match="same images"):
         real_against_added(low, result([0.1, 0.9], [0, 1], **val))
+
+
+def test_a_class_of_too_few_patients_is_named():
+    labels = np.r_[np.zeros(6, int), np.ones(6, int)]
+    patients = [f"p{k}" for k in range(6)] + ["a", "a", "a", "b", "b", "b"]
+    slices = SliceSet(np.zeros((12, 1, 32, 32), np.float32), patients, [str(k) for k in range(12)], labels,
+                      ("normal", "covid"), source="films")
+    with pytest.raises(DataError, match=r"films: class 'covid' has 2 patient\(s\); 3 or more"):
+        make_split(slices, CONFIG)
+    assert make_split(slices, replace(CONFIG, detect_val=0.0)).val.size == 0
 
 
 # ---- anonymity -------------------------------------------------------------------------------------------------------

@@ -111,6 +111,47 @@ def test_a_set_that_was_cut_off_ends_as_if_it_had_not(folder, weights, tmp_path,
     assert len(calls) == before  # a finished set is left as it is
 
 
+def test_an_image_has_the_same_company_however_often_the_work_was_cut_off(folder, weights, tmp_path, monkeypatch):
+    seen, translate = [], CycleGAN.synthesize
+    monkeypatch.setattr(CycleGAN, "synthesize", lambda self, images, generator, batch=32: (
+        seen.append(images.clone()), translate(self, images, generator, batch))[1])
+    to = translate_folder(weights, folder, "normal", tmp_path / "set", device="cpu", batch=2, progress=False)
+    first, table = list(seen), rows(to)
+    assert [len(x) for x in first] == [2, 2, 1]
+    (to / table[1]["file"]).unlink()
+    (to / table[4]["file"]).write_bytes(b"half")
+    untouched = (to / table[0]["file"]).stat().st_mtime_ns
+    seen.clear()
+    translate_folder(weights, folder, "normal", to, device="cpu", batch=2, progress=False)
+    assert len(seen) == 2 and torch.equal(seen[0], first[0]) and torch.equal(seen[1], first[2])
+    assert rows(to) == table and (to / table[0]["file"]).stat().st_mtime_ns == untouched
+
+
+def test_a_kill_before_the_state_is_written_blocks_nothing(folder, weights, tmp_path, monkeypatch):
+    """Killed anywhere in the first writes: a folder alone, or with half a state file beside the others' halves."""
+    whole = translate_folder(weights, folder, "normal", tmp_path / "whole", device="cpu", progress=False)
+    for k, leftovers in enumerate([(), (".translating.json.partial-17",),
+                                   (".translating.json.partial-17", ".datasheet.json.partial-3")]):
+        cut = tmp_path / f"cut{k}"
+        cut.mkdir()
+        for name in leftovers:
+            (cut / name).write_text('{"model": "1')
+        translate_folder(weights, folder, "normal", cut, device="cpu", progress=False)
+        assert {p.relative_to(cut): p.read_bytes() for p in cut.rglob("*") if p.is_file()} == \
+            {p.relative_to(whole): p.read_bytes() for p in whole.rglob("*") if p.is_file()}
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "odd" / "translating.json").write_text("no json")
+    with pytest.raises(DataError, match="odd.*give a new folder"):
+        translate_folder(weights, folder, "normal", tmp_path / "odd", device="cpu", progress=False)
+
+
+@pytest.mark.parametrize(("option", "value"), [("--batch", "0"), ("--precision", "half")])
+def test_options_that_mean_nothing_are_refused(option, value, folder, weights, tmp_path, capsys):
+    args = ["translate", "--data", str(folder), "--to", str(tmp_path / "set"), "--class", "normal", "--device", "cpu"]
+    assert cli.main([*args, "--checkpoint", str(weights), option, value]) == 2
+    assert capsys.readouterr().err.startswith(f"covlib: error: {option}: ") and not (tmp_path / "set").exists()
+
+
 def test_folders_of_others_and_of_other_models_are_refused(folder, weights, tmp_path):
     method, sources = CycleGAN(CONFIG, 1), sources_in(folder, "normal", 32)
     translate_set(method, sources, tmp_path / "set", model="a", progress=False)
