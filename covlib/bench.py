@@ -1,8 +1,11 @@
 """``covlib bench``: how fast things are. One warm-up, several timed repeats, median and spread, as table and JSON.
 
 A module that has something to measure defines ``bench() -> list[dict]``, or more of them (``MODULES``); ``timed`` makes
-such a row, with the keys of ``ROW``. Where a plain implementation of the same mathematics exists, ``bench`` measures
-that too, after showing that the two agree. Nothing here is a test: machines differ.
+such a row, with the keys of ``ROW``. Where a plain implementation of the same mathematics exists (``benchmarks/``),
+``bench`` measures that too, after showing that the two agree. Nothing here is a test: machines differ.
+
+A row may say more: "pair" and "side" ("plain" or "covlib") for the two columns of one measurement, "flops" of one call,
+"grows" = {"with": "image size", "x": 256} for a point of a line. ``covlib.bench_results`` makes pages of them.
 """
 
 import importlib
@@ -14,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -21,30 +25,82 @@ from covlib.errors import ConfigError
 
 ROW = ("name", "median_s", "spread_s", "repeats", "note")
 
-MODULES = {"phantom": "covlib.phantom", "data": "covlib.data.scans", "training": "covlib.training",
-           "metrics": "covlib.metrics", "judges": "covlib.judges",
+MODULES = {"phantom": "covlib.phantom", "data": "covlib.data.bench", "metrics": "covlib.metrics.bench",
+           "dcgan": "covlib.papers.dcgan_bench",
            "global_local": "covlib.papers.global_local_bench",
-           "cgan3d": "covlib.papers.cgan3d_bench",
+           "global_local_step": "covlib.bench_steps:bench_global_local",
+           "cgan3d": "covlib.papers.cgan3d_bench", "cgan3d_step": "covlib.bench_steps:bench_cgan3d",
+           "pix2pix_step": "covlib.bench_steps:bench_pix2pix", "diffusion_step": "covlib.bench_steps:bench_diffusion",
            "cyclegan": "covlib.papers.cyclegan_bench",
            "cyclegan_batch8": "covlib.papers.cyclegan_bench:bench_batch8",
            "cosingan": "covlib.papers.cosingan_bench"}
 
 
-def timed(name: str, work: Callable[[], object], *, repeats: int = 5, warm_up: int = 1, note: str = "") -> dict:
-    """Time ``work()``: median of ``repeats`` calls after ``warm_up`` untimed ones; the spread is max - min, seconds."""
+def timed(name: str, work: Callable[[], object], *, repeats: int = 5, warm_up: int = 1, note: str = "",
+          **more) -> dict:
+    """Time ``work()``: median of ``repeats`` calls after ``warm_up`` untimed ones; the spread is max - min, seconds.
+
+    ``more``: further keys of the row, such as "grows".
+    """
     for _ in range(warm_up):
         work()
-    seconds = []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        work()
-        seconds.append(time.perf_counter() - began)
+    return _row(name, [_seconds_of(work) for _ in range(repeats)], note, more)
+
+
+def pair(name: str, plain: Callable[[], object], ours: Callable[[], object], *, repeats: int = 5, warm_up: int = 1,
+         note: str = "", **more) -> list[dict]:
+    """Time the plain way and ours in turn, so that what else the machine does falls on both; two rows, with FLOPs.
+
+    The order changes from one repeat to the next.
+    """
+    ways = {"plain": plain, "covlib": ours}
+    for work in ways.values():
+        for _ in range(warm_up):
+            work()
+    seconds: dict[str, list[float]] = {side: [] for side in ways}
+    for k in range(repeats):
+        for side in list(ways)[:: 1 if k % 2 == 0 else -1]:
+            seconds[side].append(_seconds_of(ways[side]))
+    return [_row(f"{'plain' if side == 'plain' else 'our'} {name}", seconds[side], note,
+                 {"pair": name, "side": side, "flops": flops(work), **more}) for side, work in ways.items()]
+
+
+def _seconds_of(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def _row(name: str, seconds: list[float], note: str, more: dict) -> dict:
     return {"name": name, "median_s": statistics.median(seconds), "spread_s": max(seconds) - min(seconds),
-            "repeats": repeats, "note": note}
+            "repeats": len(seconds), "note": note, **more}
 
 
-def main(what: list[str], file: Path | None = None) -> list[dict]:
+def flops(work: Callable[[], object]) -> int:
+    """Floating-point operations of matrix products and convolutions in one call, forwards and backwards."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        work()
+    return counter.get_total_flops()
+
+
+def load_plain(name: str):
+    """The module ``benchmarks/<name>.py``."""
+    import importlib.util
+
+    from covlib.project import ROOT
+
+    spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def main(what: list[str], file: Path | None = None, keep: bool = False) -> list[dict]:
     """Measure ``what`` (names of ``available()``; all when empty), print a table, write JSON to ``file``.
+
+    ``keep``: also write each group to benchmarks/results as soon as it is measured.
 
     Raises:
         ConfigError: an unknown name, or ``file`` cannot be written.
@@ -58,7 +114,12 @@ def main(what: list[str], file: Path | None = None) -> list[dict]:
     rows = []
     for name in what or known:
         print(f"measuring {name} ...", file=sys.stderr, flush=True)
-        rows += [{"group": name, **row} for row in known[name]()]
+        found = [{"group": name, **row} for row in known[name]()]
+        if keep:
+            from covlib import bench_results
+
+            bench_results.keep(found, machine())
+        rows += found
     cells = [["what", "median", "spread", "repeats", "note"]]
     cells += [[f"{row['group']}: {row['name']}", _seconds(row["median_s"]), _seconds(row["spread_s"]),
                str(row["repeats"]), row.get("note", "")] for row in rows]
@@ -66,6 +127,7 @@ def main(what: list[str], file: Path | None = None) -> list[dict]:
     if file is not None:
         document = {"machine": machine(), "rows": rows}
         try:
+            file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
         except OSError as problem:
             raise ConfigError(f"--json: cannot write {file}: {problem.strerror}") from None
@@ -74,7 +136,7 @@ def main(what: list[str], file: Path | None = None) -> list[dict]:
 
 def available() -> dict[str, Callable[[], list[dict]]]:
     """What can be measured: name -> function that returns rows."""
-    found = {"cli": _command_line, "import": _imports}
+    found = {"cli": _command_line, "import": _imports, "peak": _peak}
     for name, place in MODULES.items():
         module, _, function = place.partition(":")
         if _defines_bench(module):
@@ -90,8 +152,12 @@ def machine() -> dict:
     """The machine the numbers are from, and the versions that matter."""
     from covlib import project
 
+    torch = sys.modules.get("torch")  # not imported for its name alone
+    gpu = torch.cuda.get_device_name() if torch and torch.cuda.is_available() else None
     return {"processor": _processor(), "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity")
-            else os.cpu_count(), "system": platform.system(), "versions": project.versions()}
+            else os.cpu_count(), "threads": torch.get_num_threads() if torch else None, "gpu": gpu,
+            "system": platform.system(), "versions": project.versions(), "git_commit": project.git_commit(),
+            "measured": datetime.now(UTC).isoformat(timespec="minutes")}
 
 
 def _processor() -> str:
@@ -123,9 +189,31 @@ def _command_line() -> list[dict]:
 
 def _imports() -> list[dict]:
     plain = timed("python -c pass", _process("-c", "pass"), note="the floor for all below")
-    names = ["covlib", "covlib.data.layouts", "covlib.phantom", "covlib.training", "covlib.runs"]
+    names = ["torch", "covlib", "covlib.data.layouts", "covlib.phantom", "covlib.training", "covlib.runs"]
     return [plain, *(timed(f"import {name}", _process("-c", f"import {name}"), repeats=3, note="a new process")
                      for name in names)]
+
+
+def _peak() -> list[dict]:
+    """Products of large square matrices: the most arithmetic that this device was seen to do in a second."""
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    rows = []
+    for kind, name in ((torch.float32, "float32"), (torch.bfloat16, "bfloat16")):
+        n = 8192 if device == "cuda" else 2048
+        a = torch.randn(n, n, device=device, dtype=kind)
+
+        def product(a=a):
+            torch.mm(a, a)
+            if device == "cuda":
+                torch.cuda.synchronize()
+
+        if device == "cpu" and kind is torch.bfloat16:
+            continue  # emulated on many processors; nothing here trains with it on a CPU
+        row = timed(f"{name} matrix product {n}x{n} on {device}", product, repeats=7, warm_up=2, flops=2 * n**3)
+        rows.append({**row, "note": f"{2 * n**3 / row['median_s'] / 1e9:.0f} GFLOP/s"})
+    return rows
 
 
 def _seconds(value: float) -> str:

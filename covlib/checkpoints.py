@@ -69,7 +69,7 @@ def save_weights(path, nets: dict[str, nn.Module], meta: dict[str, str] | None =
     """Write the weights and buffers of ``nets`` to one safetensors file, atomically; keys are ``net.parameter``.
 
     ``meta`` (chapter, method, seed, ...) goes into the file's header, values as text. Equal weights and notes give
-    equal bytes, so that a file's checksum names its weights.
+    equal bytes, so that a file's checksum names its weights. Of several processes of one job only the first writes.
     """
     return save_tensors(path, {f"{n}.{k}": v for n, net in nets.items() for k, v in net.state_dict().items()}, meta)
 
@@ -78,6 +78,10 @@ def save_tensors(path, tensors: dict[str, Tensor], meta: dict | None = None) -> 
     """``save_weights`` for tensors that have their names already."""
     from safetensors.torch import save
 
+    from covlib.devices import is_first
+
+    if not is_first():
+        return Path(path)
     plain = {k: v.detach().cpu().clone(memory_format=torch.contiguous_format) for k, v in tensors.items()}
     content = save(plain, metadata={str(k): str(v) for k, v in (meta or {}).items()})
     write_atomically(Path(path), lambda file: file.writelines(_ordered(content)))

@@ -6,6 +6,7 @@ Exit status: 0 all went well; 1 a cell of a chapter failed (its traceback is sho
 
 import argparse
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -125,6 +126,25 @@ def _explain(failed, progress) -> int:
     return 1
 
 
+# ---- train -----------------------------------------------------------------------------------------------------------
+
+
+def _train(given) -> int:
+    from covlib import recipes
+    from covlib.errors import TrainingError
+
+    names = None if given.methods is None else [name for name in given.methods.split(",") if name]
+    try:
+        recipes.train(given.chapter, profile=given.profile, data=given.data, seed=given.seed, out=given.out,
+                      device=given.device, devices=given.devices, nodes=given.nodes, methods=names,
+                      overrides=_overrides(given.set), resume=not given.no_resume, save_minutes=given.save_minutes,
+                      images=given.synthesize, say=lambda text: print(text, flush=True))
+    except TrainingError as error:
+        print(f"covlib: error: {error}", file=sys.stderr, flush=True)
+        return 1
+    return 0
+
+
 # ---- sweep -----------------------------------------------------------------------------------------------------------
 
 
@@ -135,7 +155,11 @@ def _sweep(given) -> int:
         print(align([["study", "chapter", "title", "arms"], *studies.listing(given.profile)]))
         return 0
     if given.study is None:
-        raise ConfigError("sweep: no STUDY given; covlib sweep --list shows them")
+        raise ConfigError("sweep: no STUDY or CHAPTER given; covlib sweep --list shows the studies")
+    if re.match(r"[0-9]", given.study) or given.study.endswith(".ipynb"):
+        return _sweep_chapter(given)
+    if given.parameter or given.scheduler:
+        raise ConfigError("sweep: -p and --scheduler are for chapters, given by number or full name (03, 03_dcgan)")
     study = studies.find(given.study)
     out = studies.default_out(study.name, given.data, given.profile) if given.out is None else Path(given.out)
     if given.collect:
@@ -148,6 +172,40 @@ def _sweep(given) -> int:
                             say=lambda text: print(text, flush=True))
     print(f"{study.name}: {len(outcome.done)} done, {len(outcome.there)} there already, {len(outcome.elsewhere)} left "
           f"to other processes, {len(outcome.failed)} failed")
+    return 1 if outcome.failed else 0
+
+
+def _sweep_chapter(given) -> int:
+    from covlib import chapters, sweeps
+
+    chapter = chapters.find(given.study)
+    if given.arms is not None:
+        raise ConfigError("sweep: --arms is for studies; a chapter is swept with -p NAME VALUES and --set FIELD=VALUES")
+    out = Path(f"runs/sweeps/{chapter.name}-{given.profile}" if given.out is None else given.out)
+    parameters = {"seed": ",".join(map(str, given.seeds))}
+    for name, text in given.parameter:
+        if name in parameters and (name != "seed" or given.seeds != [0]):
+            raise ConfigError(f"-p {name}: given twice")
+        parameters[name] = text
+    overrides = {}
+    for item in given.set:
+        field, equals, text = item.partition("=")
+        if not equals or not field or field in overrides:
+            raise ConfigError(f"--set: {item!r} must look like FIELD=VALUE,VALUE, each field once")
+        overrides[field] = text
+    jobs = sweeps.grid(chapter, parameters, overrides, profile=given.profile, data=given.data, device=given.device,
+                       out=out)
+    if given.retries < 0 or given.workers is not None and given.workers < 1:
+        raise ConfigError("sweep: --retries must be at least 0 and --workers at least 1")
+    outcome = sweeps.Outcome()
+    if not given.collect:
+        print(f"{chapter.name}: {len(jobs)} runs; profile={given.profile}, data={given.data}; into {out}", flush=True)
+        outcome = sweeps.run(chapter, jobs, out, scheduler=given.scheduler, workers=given.workers,
+                             retries=given.retries, say=lambda text: print(text, flush=True))
+        print(f"{chapter.name}: {len(outcome.done)} done, {len(outcome.there)} there already, "
+              f"{len(outcome.elsewhere)} left to other processes, {len(outcome.failed)} failed")
+    print(sweeps.write_table(jobs, out))
+    print(out / sweeps.TABLE)
     return 1 if outcome.failed else 0
 
 
@@ -239,7 +297,12 @@ def _results_weights(given) -> None:
 def _bench(given) -> None:
     from covlib import bench
 
-    bench.main(given.what, Path(given.json) if given.json else None)
+    if given.what or not given.results:
+        bench.main(given.what, Path(given.json) if given.json else None, keep=given.keep)
+    if given.results:
+        from covlib import bench_results
+
+        print(bench_results.write_page(Path(given.results)))
 
 
 def _translate(given) -> None:
@@ -292,12 +355,16 @@ def _parser() -> _Parser:
     listing = _add(commands, "chapters", _chapters, "list the chapters")
     listing.add_argument("--names", action="store_true", help="names only")
     _add_run(commands)
+    _add_train(commands)
     _add_sweep(commands)
     _add_data(commands)
     _add_results(commands)
     bench = _add(commands, "bench", _bench, "measure how fast things are (warm-up, median, spread)")
     bench.add_argument("what", nargs="*", help="what to measure: phantom, import, cli, data, ...; all when left out")
     bench.add_argument("--json", metavar="FILE", help="write the rows there too")
+    bench.add_argument("--keep", action="store_true", help="also as benchmarks/results/GROUP.json, for --results")
+    bench.add_argument("--results", nargs="?", const="benchmarks/RESULTS.md", metavar="FILE", help="write the page of "
+                       "all kept results (default benchmarks/RESULTS.md); without WHAT nothing is measured")
     _add_translate(commands)
     _add_volume(commands)
     _add_export(commands)
@@ -331,6 +398,24 @@ def _add_run(commands) -> None:
                      help="change a setting of the chapter")
 
 
+def _add_train(commands) -> None:
+    train = _add(commands, "train", _train, "train a chapter's methods, on one device or many; covlib run then takes "
+                 "up what was trained. torchrun -m covlib.cli train ... works too")
+    train.add_argument("chapter", metavar="CHAPTER", help="name or number of a chapter that trains something")
+    train.add_argument("--methods", metavar="A,B", help="only these of its methods (default: all)")
+    train.add_argument("--profile", default="cpu", help="smoke, cpu (default), gpu or paper")
+    train.add_argument("--data", default="phantom", help="phantom (default), a folder, or a registered source's name")
+    train.add_argument("--seed", type=int, default=0, metavar="N", help="random seed (default 0)")
+    train.add_argument("--out", metavar="DIR", help="the run's folder, one for all nodes (default runs/CHAPTER)")
+    train.add_argument("--device", default="auto", help="auto (default), cpu or cuda")
+    train.add_argument("--devices", type=int, default=1, metavar="N", help="processes on each node (default 1)")
+    train.add_argument("--nodes", type=int, default=1, metavar="M", help="nodes (default 1); give the command on each")
+    train.add_argument("--no-resume", action="store_true", help="start anew even if DIR holds an interrupted training")
+    train.add_argument("--save-minutes", type=float, default=5.0, metavar="T", help="keep a state every T (default 5)")
+    train.add_argument("--synthesize", type=int, default=0, metavar="N", help="then make N images with each method")
+    train.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="change a setting")
+
+
 def _add_translate(commands) -> None:
     translate = _add(commands, "translate", _translate, "turn a folder's X-rays of one class into synthetic COVID-19 "
                      "ones (chapter 06); give the command again to go on")
@@ -346,9 +431,10 @@ def _add_translate(commands) -> None:
 
 
 def _add_sweep(commands) -> None:
-    sweep = _add(commands, "sweep", _sweep, "run a study's arms that are not there yet; give the command again to go "
-                 "on, or several times at once to share the work")
-    sweep.add_argument("study", nargs="?", metavar="STUDY", help="a study's name (see --list)")
+    sweep = _add(commands, "sweep", _sweep, "run a study's arms, or a chapter with many settings: what is not there "
+                 "yet. Give the command again to go on; of a study, several times at once to share the work")
+    sweep.add_argument("study", nargs="?", metavar="STUDY|CHAPTER", help="a study's name (see --list), or a chapter's "
+                       "number or full name")
     sweep.add_argument("--list", action="store_true", help="list the studies and their arms")
     sweep.add_argument("--profile", default="cpu", help="smoke, cpu (default), gpu or paper")
     sweep.add_argument("--data", default="phantom", help="phantom (default), a folder, or a registered source's name")
@@ -356,8 +442,17 @@ def _add_sweep(commands) -> None:
     sweep.add_argument("--arms", metavar="A,B", help="only these arms (default: all)")
     sweep.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
     sweep.add_argument("--out", metavar="DIR", help="folder of the arms (default runs/studies/STUDY-DATA-PROFILE)")
-    sweep.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="change a setting")
-    sweep.add_argument("--collect", action="store_true", help="write the finished arms of OUT to data/results/studies")
+    sweep.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="change a setting; of a "
+                       "chapter, FIELD=VALUE,VALUE,... runs it with each")
+    sweep.add_argument("--collect", action="store_true", help="write the finished arms of OUT to data/results/studies; "
+                       "of a chapter, only make the table anew")
+    chapter = sweep.add_argument_group("of a chapter (runs on dask.distributed)")
+    chapter.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "V,V,..."),
+                         help="run with each value of a parameter, such as -p seed 0,1,2")
+    chapter.add_argument("--scheduler", metavar="ADDRESS", help="a Dask scheduler (tcp://host:8786); default: workers "
+                         "on this machine")
+    chapter.add_argument("--workers", type=int, metavar="N", help="workers on this machine (default: GPUs, or cores)")
+    chapter.add_argument("--retries", type=int, default=2, metavar="N", help="of a run whose worker dies (default 2)")
 
 
 def _add_volume(commands) -> None:

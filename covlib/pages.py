@@ -35,12 +35,32 @@ def write(source: Path) -> None:
     (generated / "gallery.md").write_text(gallery(executed, source / "book" / "_generated"), encoding="utf-8")
     (generated / "paper_map.md").write_text(_map(source / "_static"), encoding="utf-8")
     (generated / "scoreboard.md").write_text(scoreboard(), encoding="utf-8")
+    (generated / "speed.md").write_text(speed(generated), encoding="utf-8")
     modules = apidoc.library()
     (generated / "api_index.md").write_text(apidoc.index(modules), encoding="utf-8")
     for folder, made in (("datasets", dataset_pages()), ("api", apidoc.pages(modules))):
         (source / "book" / folder).mkdir()
         for name, text in made.items():
             (source / "book" / folder / f"{name}.md").write_text(text, encoding="utf-8")
+
+
+# ---- speed -----------------------------------------------------------------------------------------------------------
+
+
+def speed(pictures: Path) -> str:
+    """The kept results of ``covlib bench`` as figures and tables; figures go to ``pictures``. Nothing is measured."""
+    from covlib import bench_results
+    from covlib.plots import speed as plots
+
+    documents, parts = bench_results.load(), []
+    for k, (name, (_, rows)) in enumerate(bench_results.by_machine(documents).items()):
+        figures = {"ratios": plots.ratios(bench_results.pairs(rows)), "growth": plots.growth(bench_results.lines(rows))}
+        for kind, figure in figures.items():
+            if figure is not None:
+                (pictures / f"speed_{kind}_{k}.png").write_bytes(figure._repr_png_())
+                parts.append(f"```{{figure}} _generated/speed_{kind}_{k}.png\n:alt: {plots.ALT[kind]}\n\n{name}. "
+                             f"{plots.CAPTION[kind]}\n```\n")
+    return "\n".join([*parts, bench_results.page(documents)])
 
 
 # ---- the first page --------------------------------------------------------------------------------------------------

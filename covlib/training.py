@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from covlib import batches
 from covlib.checkpoints import CheckpointStore, check_state, difference, jsonable, save_weights
-from covlib.devices import average_gradients, launch, resolve_device, seed_device
+from covlib.devices import average_gradients, current_team, launch, resolve_device, seed_device, synchronise_norms
 from covlib.errors import ConfigError, TrainingError
 from covlib.methods import Method, Stage, Step, seeded
 from covlib.seeding import derive, torch_generator
@@ -39,7 +39,6 @@ __all__ = ["FitResult", "fit", "resolve_device"]
 
 PRECISIONS = ("32", "bf16-mixed")
 ADVICE = "try a lower learning rate, or clip=1.0"
-CHECKPOINT_SECONDS = 300  # how often a state is kept when checkpoint_every is not given
 
 
 @dataclass
@@ -63,11 +62,11 @@ class FitResult:
     notes: list[str] = field(default_factory=list)
 
 
-def fit(method: Method, data, out, *, seed: int = 0, device="auto", devices: int = 1, nodes: int = 1,
-        precision: str = "32", compile: bool | str = False, channels_last: bool = False, clip: float | None = None,
-        ema: float | None = None, checkpoint_every: int | None = None, keep: int = 2, sample_every: int | None = None,
-        log_every: int = 10, resume: bool = True, progress: bool = True, log_tensorboard: bool = False,
-        identity: dict | None = None) -> FitResult:
+def fit(method: Method, data, out, *, seed: int = 0, device="auto", devices: int | None = None,
+        nodes: int | None = None, precision: str = "32", compile: bool | str = False, channels_last: bool = False,
+        clip: float | None = None, ema: float | None = None, checkpoint_every: int | None = None, keep: int = 2,
+        sample_every: int | None = None, log_every: int = 10, resume: bool = True, progress: bool = True,
+        log_tensorboard: bool = False, identity: dict | None = None) -> FitResult:
     """Train ``method`` on ``data`` through all its stages and leave the trained weights in ``method.networks``.
 
     Args:
@@ -77,7 +76,8 @@ def fit(method: Method, data, out, *, seed: int = 0, device="auto", devices: int
             (read ahead by a thread), for what does not fit into memory.
         out: folder of the run.
         device, devices, nodes: see ``resolve_device``; more than one device starts (or joins, under torchrun) one
-            process each. A stage's batch is shared out among them.
+            process each. A stage's batch is shared out among them. None: one, or as the ``covlib.devices.team`` around
+            this call has it.
         precision: "32" or "bf16-mixed" (autocast; weights and optimiser stay float32).
         compile: False, True, or a mode of torch.compile.
         channels_last: lay images and convolution weights out with the channels innermost.
@@ -109,7 +109,7 @@ def fit(method: Method, data, out, *, seed: int = 0, device="auto", devices: int
     for stage in method.stages:
         if stage.batch_size % fabric.world_size:
             raise ConfigError(f"stage {stage.name!r}: a batch of {stage.batch_size} cannot be shared out among "
-                              f"{fabric.world_size} processes evenly")
+                              f"{fabric.world_size} processes evenly; choose another batch_size or number of devices")
     who = {"method": method.name, "seed": seed, "stages": [asdict(s) for s in method.stages], "clip": clip, "ema": ema,
            "precision": precision, "training data": batches.fingerprint(data), **(identity or {})}
     with seeded(seed, "fit"):  # what a step draws from the global generators leaves the caller's as they were
@@ -244,11 +244,7 @@ class _Trainer:
         """Lay a network out on the device as this run wants it, the same on all ranks."""
         net = self.method.networks[name]
         if self.world > 1 and any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in net.modules()):
-            if self.device.type == "cuda":
-                net = self.method.networks[name] = nn.SyncBatchNorm.convert_sync_batchnorm(net)
-            else:
-                self.note(f"network {name}: BatchNorm statistics are taken over each process's share of the batch, "
-                          "since PyTorch synchronises them on GPUs only")
+            net = self.method.networks[name] = synchronise_norms(net, self.device)
         net.to(self.device)
         if self.options["channels_last"]:
             for tensor in net.parameters():
@@ -378,7 +374,7 @@ class _Trainer:
         if sample:
             self.save_samples(stage)
         if row and o["checkpoint_every"] is None:
-            keep = self.fabric.broadcast(time.monotonic() - self.last_saved > CHECKPOINT_SECONDS)
+            keep = self.fabric.broadcast(time.monotonic() - self.last_saved > current_team().save_seconds)
         if keep and index < stage.steps:  # the last step's state is kept by end_stage
             self.check_weights(stage, index)
             self.save(number, index)
@@ -449,6 +445,7 @@ class _Trainer:
             "method": self.method.state(), "log": self.log.rows, "window": self.window,
             "loss_names": self.loss_names,
         }
+        state["others"] = self.states_of_others(state["method"])
 
         def write():
             afresh = self.saved is None
@@ -459,6 +456,14 @@ class _Trainer:
 
         self.on_first(write)
         self.last_saved = time.monotonic()
+
+    def states_of_others(self, own: dict) -> list[dict]:
+        """What the methods of ranks 1, 2, ... keep beside their networks (image pools differ), for rank 0 to write."""
+        if self.world == 1 or not own:
+            return []
+        found = [None] * self.world if self.rank == 0 else None
+        torch.distributed.gather_object({k: v.cpu() for k, v in own.items()}, found)
+        return found[1:] if found else []
 
     def check_weights(self, stage: Stage, index: int) -> None:
         """The step whose loss was still finite may have spoilt the weights: such a state is never kept."""
@@ -486,7 +491,8 @@ class _Trainer:
         for name, net in networks.items():
             check_state(net, state["networks"][name], f"checkpoint {path}: network {name!r}")
             net.load_state_dict(state["networks"][name])
-        self.method.load_state({k: v.to(self.device) for k, v in state["method"].items()})
+        kept = [state["method"], *state.get("others", [])]  # another number of ranks deals them out in turn
+        self.method.load_state({k: v.to(self.device) for k, v in kept[self.rank % len(kept)].items()})
         self.ema_stored, self.loss_names = state["ema"], state["loss_names"]
         self.log.rows, self.window = state["log"], state["window"]
         self.done, self.seconds, self.saved = state["done"], state["seconds"], path

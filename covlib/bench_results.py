@@ -1,0 +1,218 @@
+"""``benchmarks/RESULTS.md`` and the book's page on speed, made from what ``covlib bench --keep`` left; nothing is run.
+
+``benchmarks/results/GROUP.json`` holds one group's rows and the machine they are from (``GROUP-gpu.json`` with a GPU).
+What has no file is listed as not measured yet. Ratios are what is claimed; seconds belong to the machine.
+"""
+
+import json
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from covlib import bench, project
+from covlib.errors import DataError
+from covlib.tables import Table
+
+FOLDER, PAGE = project.ROOT / "benchmarks" / "results", project.ROOT / "benchmarks" / "RESULTS.md"
+SIDES = ((re.compile(r"plain step, (?P<what>.+)"), "plain"), (re.compile(r"(?:.*: )?our step, (?P<what>.+)"), "covlib"),
+         (re.compile(r"(?P<what>\d+x\d+x\d+), MONAI"), "plain"),
+         (re.compile(r"(?P<what>\d+x\d+x\d+), apply_blocks, overlap"), "covlib"))  # rows that do not say it themselves
+HEAD = """# How fast it is
+
+Made by `covlib bench --results` from `benchmarks/results/*.json`; not written by hand. "Plain" is the same mathematics
+as one writes it down first (`benchmarks/*_plain.py`; for volumes MONAI's sliding window), shown to give the same result
+before it is timed, in the same run. A ratio above 1 says that covlib is faster. Times are medians, in brackets the
+range of all repeats. Share of peak: operations a second over those of a large matrix product on the same machine.
+"""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Both columns of one measurement; rows as ``covlib.bench`` makes them."""
+
+    group: str
+    what: str
+    plain: dict
+    ours: dict
+
+    @property
+    def ratio(self) -> float:
+        """How many times as long the plain way takes."""
+        return self.plain["median_s"] / self.ours["median_s"]
+
+
+@dataclass(frozen=True)
+class Line:
+    """How a cost grows: points (x, seconds) in order, and the exponent p of seconds ~ x^p fitted to them."""
+
+    group: str
+    of: str
+    axis: str
+    points: tuple[tuple[float, float], ...]
+    slope: float
+
+
+# ---- reading ---------------------------------------------------------------------------------------------------------
+
+
+def keep(rows: list[dict], machine: dict, folder: Path | None = None) -> list[Path]:
+    """Write each group's rows to its file; returns the files."""
+    written = []
+    for group in dict.fromkeys(row["group"] for row in rows):
+        name = f"{group}{'-gpu' if machine['gpu'] else ''}.json"
+        document = {"machine": machine, "rows": [row for row in rows if row["group"] == group]}
+        written.append(project.write_atomically((folder or FOLDER) / name, json.dumps(document, indent=1) + "\n"))
+    return written
+
+
+def load(folder: Path | None = None) -> list[dict]:
+    """The documents of all groups in the order of their files' names.
+
+    Raises:
+        DataError: a file that is not what ``keep`` wrote.
+    """
+    found = []
+    for path in sorted((folder or FOLDER).glob("*.json")):
+        try:
+            document = json.loads(path.read_text(encoding="utf-8"))
+            for row in document["rows"]:
+                row["group"], row["name"], float(row["median_s"]), float(row["spread_s"]), int(row["repeats"])
+            found.append({"machine": dict(document["machine"]), "rows": document["rows"]})
+        except (OSError, ValueError, KeyError, TypeError) as problem:
+            raise DataError(f"{path}: is no result of covlib bench --keep ({type(problem).__name__}: {problem}); "
+                            "measure it again") from None
+    return found
+
+
+def by_machine(documents: list[dict]) -> dict[str, tuple[list[dict], list[dict]]]:
+    """What a machine is called -> its documents' machines, and all their rows."""
+    found: dict[str, tuple[list[dict], list[dict]]] = {}
+    for document in documents:
+        m = document["machine"]
+        name = m.get("gpu") or f"{m['processor']}, {m['cores']} cores"
+        machines, rows = found.setdefault(name, ([], []))
+        machines.append(m)
+        rows += document["rows"]
+    return found
+
+
+# ---- what follows from the rows --------------------------------------------------------------------------------------
+
+
+def pairs(rows: list[dict]) -> list[Pair]:
+    """Measurements that have both columns."""
+    sides: dict[tuple[str, str], dict[str, dict]] = {}
+    for row in rows:
+        what, side = row.get("pair"), row.get("side")
+        if what is None:
+            match, side = next(((m, side) for pattern, side in SIDES if (m := pattern.match(row["name"]))), (None, ""))
+            what = match["what"] if match else ""
+        if what:
+            sides.setdefault((row["group"], what), {}).setdefault(side, row)
+    return [Pair(group, what, both["plain"], both["covlib"]) for (group, what), both in sides.items() if len(both) == 2]
+
+
+def lines(rows: list[dict]) -> list[Line]:
+    """Rows with "grows", joined to lines of at least three points."""
+    points: dict[tuple[str, str, str], dict[float, float]] = {}
+    for row in rows:
+        if grows := row.get("grows"):
+            side = {"plain": ", plain", "covlib": ", covlib"}.get(row.get("side", ""), "")
+            of = grows["of"] + side
+            points.setdefault((row["group"], of, grows["with"]), {})[float(grows["x"])] = row["median_s"]
+    return [Line(group, of, axis, tuple(sorted(found.items())), slope(sorted(found.items())))
+            for (group, of, axis), found in points.items() if len(found) >= 3]
+
+
+def slope(points) -> float:
+    """Least-squares slope of log seconds over log x: the p of seconds ~ x^p."""
+    x, y = ([math.log(value) for value in column] for column in zip(*points, strict=True))
+    middle, level = sum(x) / len(x), sum(y) / len(y)
+    return sum((a - middle) * (b - level) for a, b in zip(x, y, strict=True)) / sum((a - middle) ** 2 for a in x)
+
+
+def peak(rows: list[dict]) -> float | None:
+    """Operations a second of the measured float32 matrix product; None where it was not measured."""
+    found = [row["flops"] / row["median_s"] for row in rows if row["group"] == "peak" and "float32" in row["name"]]
+    return max(found, default=None)
+
+
+def missing(documents: list[dict]) -> list[str]:
+    """Groups that ``covlib bench`` can measure and of which there is no file."""
+    there = {row["group"] for document in documents for row in document["rows"]}
+    return [group for group in bench.available() if group not in there]
+
+
+# ---- as a page -------------------------------------------------------------------------------------------------------
+
+
+def page(documents: list[dict] | None = None, *, level: int = 2) -> str:
+    """Everything below the title as Markdown: a section a machine, then what was not measured.
+
+    Args:
+        level: of the headings.
+    """
+    documents = load() if documents is None else documents
+    marks, parts = "#" * level, []
+    for name, (machines, rows) in by_machine(documents).items():
+        parts.append(f"{marks} {name}\n\n{_about(machines)}\n")
+        tables = {"Beside plain implementations": _pair_table(rows), "How cost grows": _line_table(rows),
+                  "All measurements": _row_table(rows)}
+        parts += [f"{marks}# {title}\n\n{table}" for title, table in tables.items() if table.rows]
+    not_yet = missing(documents)
+    if not_yet:
+        listed = "\n".join(f"- `covlib bench {group}`" for group in not_yet)
+        parts.append(f"{marks} Not measured yet\n\n{listed}\n")
+    return "\n".join(parts)
+
+
+def write_page(path: Path | None = None) -> Path:
+    """Write RESULTS.md anew."""
+    return project.write_atomically(path or PAGE, f"{HEAD}\n{page()}")
+
+
+def _about(machines: list[dict]) -> str:
+    first = machines[0]
+    versions = ", ".join(f"{name} {first['versions'][name]}" for name in ("python", "torch", "torchvision", "numpy")
+                         if name in first["versions"])
+    days = sorted(m["measured"][:10] for m in machines)
+    threads = sorted({m["threads"] for m in machines if m.get("threads")})
+    when = days[0] if days[0] == days[-1] else f"{days[0]} to {days[-1]}"
+    return f"{first['system']}, {versions}" + (f"; {'/'.join(map(str, threads))} threads" if threads else "") \
+        + f"; measured {when}."
+
+
+def _pair_table(rows: list[dict]) -> Table:
+    most, cells = peak(rows), []
+    for p in pairs(rows):
+        share = [_share(row, most) for row in (p.plain, p.ours)]
+        cells.append([f"{p.group}: {p.what}", _time(p.plain), _time(p.ours), f"{p.ratio:.2f}", *share])
+    head = ["what", "plain", "covlib", "ratio", "share of peak, plain", "share of peak, covlib"]
+    note = f"Measured peak: {most / 1e9:.0f} GFLOP/s (float32)." if most else "The peak was not measured here."
+    return Table(head, cells, right=tuple(head[1:]), note=note)
+
+
+def _share(row: dict, most: float | None) -> str:
+    return f"{100 * row['flops'] / row['median_s'] / most:.0f} %" if most and row.get("flops") else "–"
+
+
+def _line_table(rows: list[dict]) -> Table:
+    cells = [[f"{line.group}: {line.of}", line.axis, ", ".join(f"{x:g}: {_plain_time(t)}" for x, t in line.points),
+              f"{line.slope:.2f}"] for line in lines(rows)]
+    return Table(["what", "grows with", "measured", "fitted exponent"], cells, right=("fitted exponent",),
+                 note="Exponent p of time ~ x^p, least squares on logarithms; image size is the side in pixels.")
+
+
+def _row_table(rows: list[dict]) -> Table:
+    seen = {(row["group"], row["name"]): row for row in rows}.values()
+    return Table(["what", "time", "repeats", "note"], [[f"{r['group']}: {r['name']}", _time(r), str(r["repeats"]),
+                                                         r.get("note", "")] for r in seen], right=("time", "repeats"))
+
+
+def _time(row: dict) -> str:
+    return f"{_plain_time(row['median_s'])} [{_plain_time(row['spread_s'])}]"
+
+
+def _plain_time(seconds: float) -> str:
+    return f"{seconds * 1000:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
