@@ -22,6 +22,7 @@ from covlib.data import conditions
 from covlib.data.conditions import PAPER_SPLIT, Paired
 from covlib.data.splits import Split, fingerprint, split_by_patient
 from covlib.errors import ConfigError, DataError
+from covlib.judges.features import Extractor
 from covlib.metrics import generative, image
 from covlib.papers import global_local
 from covlib.papers.global_local_study import METHODS, RIVALS  # noqa: F401 (RIVALS for the chapter)
@@ -259,6 +260,29 @@ def synthesize(method, maps: Tensor, seed: int = 0, batch: int = 16) -> Tensor:
 # ---- image quality (Table II) ----------------------------------------------------------------------------------------
 
 
+@dataclass
+class Remembering:
+    """An extractor that keeps the features of what it has seen: every row of Table II has the same real slices.
+
+    Attributes:
+        extractor: of ``covlib.judges.features``. seen: SHA-256 of images -> features.
+    """
+
+    extractor: Extractor
+    seen: dict[bytes, np.ndarray] = field(default_factory=dict)
+
+    def __getattr__(self, name: str):  # name, layer, resize, note
+        return getattr(self.extractor, name)
+
+    def __call__(self, images, batch: int = 64) -> np.ndarray:
+        """As the extractor's own call."""
+        array = np.ascontiguousarray(images)
+        key = hashlib.sha256(str((array.shape, array.dtype)).encode() + array.tobytes()).digest()
+        if key not in self.seen:
+            self.seen[key] = self.extractor(array, batch=batch)
+        return self.seen[key]
+
+
 def image_quality(real: Tensor, synthetic: Tensor, maps: Tensor, extractor,
                   others: Paired | None = None) -> dict[str, dict[str, float]]:
     """FID, PSNR, SSIM and RMSE of synthetic slices beside the real ones of the same maps (Table II).
@@ -389,18 +413,18 @@ def segment(config, images: Tensor, maps: Tensor, test: Paired, *, seed: int = 0
     return flat_scores(segmenters.scores(segmenters.predict_maps(net, test.images), test.maps))
 
 
-def segment_all(config, sets: dict[str, tuple[Tensor, Tensor]], test: Paired, *, seed: int = 0,
+def segment_all(config, sets: dict[str, tuple[Tensor, Tensor, Paired]], *, seed: int = 0,
                 device="auto") -> dict[str, dict[str, float]]:
     """``segment`` for several training sets, small ones on a CPU side by side (``one_thread_each``).
 
     Args:
-        sets: name -> (images, maps).
+        sets: name -> (images, maps, the slices that the U-Net is scored on).
 
     Returns:
         name -> scores.
     """
     device = resolve_device(device)
-    jobs = [(config, images, maps, test, seed, device) for images, maps in sets.values()]
+    jobs = [(config, *each, seed, device) for each in sets.values()]
     if one_thread_each(config, device):
         found = spread(_segment, jobs, None if config.unet_steps > SHORT else 1)
     else:

@@ -100,6 +100,22 @@ def test_what_is_drawn_outside_the_lung_does_not_count(paired):
         experiment.image_quality(real, real[:5], maps, extractor)
 
 
+def test_features_of_the_same_images_are_made_once(paired):
+    plain, asked = get_extractor("random-conv"), []
+
+    def counting(images, batch):
+        asked.append(len(images))
+        return plain(images, batch=batch)
+
+    remembering = experiment.Remembering(plain)
+    remembering.extractor = counting
+    first, second = (remembering(paired.images[:k]) for k in (6, 7))
+    assert np.array_equal(remembering(paired.images[:6].numpy()), first) and asked == [6, 7]
+    assert np.array_equal(second, plain(paired.images[:7]))
+    args = (paired.images[:12], -paired.images[:12], paired.maps[:12])
+    assert experiment.image_quality(*args, experiment.Remembering(plain)) == experiment.image_quality(*args, plain)
+
+
 # -- methods ----------------------------------------------------------------------------------------------------------
 
 
@@ -222,9 +238,10 @@ def test_a_u_net_learns_the_lesions_and_the_score_is_of_held_out_slices(paired, 
 
 
 def test_u_nets_trained_side_by_side_score_as_those_trained_one_after_the_other(roles, monkeypatch):
-    sets = {"whole": (roles.train.images, roles.train.maps), "part": (roles.train.images[:9], roles.train.maps[:9])}
+    images, maps = roles.train.images, roles.train.maps
+    sets = {"whole": (images, maps, roles.seg_test), "part": (images[:9], maps[:9], roles.test)}
     found = []
     for count in (1, 2):
         in_processes(monkeypatch, count)
-        found.append(experiment.segment_all(CONFIG, sets, roles.seg_test, seed=2, device="cpu"))
+        found.append(experiment.segment_all(CONFIG, sets, seed=2, device="cpu"))
     assert list(found[0]) == ["whole", "part"] and found[0] == found[1] and found[0]["whole"] != found[0]["part"]
