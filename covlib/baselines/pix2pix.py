@@ -60,7 +60,7 @@ class Config(common.Config):
         return {
             "smoke": {"image_size": 32, "levels": 4, "width": 4, "width_d": 4, "patch_layers": 2, "batch_size": 8,
                       "epochs": 1, "test_norm": "running"},
-            "cpu": {"image_size": 64, "levels": 6, "width": 8, "width_d": 16, "patch_layers": 2, "batch_size": 16,
+            "cpu": {"image_size": 64, "levels": 6, "width": 16, "width_d": 16, "patch_layers": 2, "batch_size": 16,
                     "test_norm": "running"},
             "gpu": {"image_size": 256, "test_norm": "running"},
             "paper": {},

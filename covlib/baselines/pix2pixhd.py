@@ -81,7 +81,7 @@ class Config(common.Config):
         return {
             "smoke": small | {"image_size": 32, "width": 8, "halvings": 2, "blocks": 1, "local_blocks": 1, "width_d": 4,
                               "batch_size": 8, "epochs": 1},
-            "cpu": small | {"image_size": 64, "width": 16, "halvings": 2, "blocks": 2, "local_blocks": 1,
+            "cpu": small | {"image_size": 64, "width": 16, "halvings": 2, "blocks": 3, "local_blocks": 1,
                             "width_d": 16},
             "gpu": {"image_size": 256, "width": 32},
             "paper": {},
