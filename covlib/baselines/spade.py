@@ -74,7 +74,7 @@ class Config(common.Config):
         return {
             "smoke": small | {"image_size": 32, "width": 8, "widest": 32, "ups": 3, "width_d": 8, "batch_size": 8,
                               "epochs": 2},
-            "cpu": small | {"image_size": 64, "width": 8, "widest": 64, "ups": 3, "width_d": 16, "hidden": 8,
+            "cpu": small | {"image_size": 64, "width": 8, "widest": 64, "ups": 4, "width_d": 16, "hidden": 8,
                             "spectral": "discriminators", "batch_size": 8, "epochs": 10},
             "gpu": {"image_size": 256, "width": 64, "ups": 6},
             "paper": {},
