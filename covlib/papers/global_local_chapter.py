@@ -67,7 +67,7 @@ def real_floor(extractor, paired: Paired, seed: int = 0) -> Interval | None:
 
 
 def quality_table(quality: dict[str, dict], names: dict[str, str]) -> Table:
-    """Table II of one run: a row a method, from ``global_local_study.image_quality`` of each; best of a column bold.
+    """Table II of one run: a row a method, from ``global_local_experiment.image_quality``; best of a column bold.
 
     Args:
         names: method -> how the reader knows it, in the order of the rows.
@@ -89,7 +89,7 @@ def quality_table(quality: dict[str, dict], names: dict[str, str]) -> Table:
 
 
 def segmentation_table(arms: dict[str, dict[str, float]], names: dict[str, str]) -> Table:
-    """Rows of Table III of one run, from ``global_local_study.segment`` of each arm."""
+    """Rows of Table III of one run, from ``global_local_experiment.segment`` of each arm."""
     foci = {"ggo": "GGO", "consolidation": "consolidation", "infection": "infection"}
     scores = {"dice": "Dice", "sensitivity": "sensitivity", "specificity": "specificity"}
     columns = [f"{focus}: {score}" for focus in foci.values() for score in scores.values()]
