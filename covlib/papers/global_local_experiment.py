@@ -91,6 +91,9 @@ def prepare(config, data="phantom", seed: int = 0, *, split: str | None = None, 
             raise ConfigError(f"{name}: {word!r} is not one of {', '.join(words)}")
     paired = data if isinstance(data, Paired) else load(config, data, seed)
     if split == "patient":
+        if (found := len(set(paired.patients))) < len(PAPER_SPLIT):
+            raise DataError(f"{paired.source}: infected slices of {found} patient(s); one patient for each of the "
+                            f"{len(PAPER_SPLIT)} parts is wanted, or split='slice', which deals single slices")
         total = sum(PAPER_SPLIT)
         dealt = split_by_patient(paired.patients, fractions=[n / total for n in PAPER_SPLIT], seed=seed)
         index = (dealt.train, dealt.val, dealt.test)
