@@ -62,7 +62,8 @@ class Study:
         arms: profile -> its arms.
         run_arm: (arm, *, profile, data, seed, device, out) -> metric name -> value; everything from the data to the
             numbers. With a parameter ``overrides`` it takes ``--set`` too. NaN stands for what could not be measured.
-        config: the settings' class, kept with the results and checked before anything runs; None where there is none.
+        config: the settings' class, or where it is ("module:Class", so that a list of studies imports nothing heavy),
+            kept with the results and checked before anything runs; None where there is none.
         number: id of the paper's number in data/reported for an arm and a metric, such as "table2_{arm}_{metric}".
     """
 
@@ -71,8 +72,15 @@ class Study:
     title: str
     arms: Callable[[str], list[Arm]]
     run_arm: Callable[..., dict[str, float]]
-    config: type[Config] | None = None
+    config: type[Config] | str | None = None
     number: str = ""
+
+    def settings(self) -> type[Config] | None:
+        """The settings' class."""
+        if not isinstance(self.config, str):
+            return self.config
+        module, name = self.config.split(":")
+        return getattr(importlib.import_module(module), name)
 
 
 # ---- finding ---------------------------------------------------------------------------------------------------------
@@ -180,7 +188,8 @@ def sweep(study: Study, *, profile: str = "cpu", data: str = "phantom", seeds: I
 def _resolved(study: Study, profile: str, overrides: dict) -> dict | None:
     if overrides and "overrides" not in inspect.signature(study.run_arm).parameters:
         raise ConfigError(f"--set: study {study.name} has no settings to change")
-    return study.config.for_profile(profile, overrides).as_dict() if study.config else None
+    settings = study.settings()
+    return settings.for_profile(profile, overrides).as_dict() if settings else None
 
 
 def _one(study: Study, arm: Arm, seed: int, common: dict, folder: Path, device, data, outcome: Outcome, say) -> None:

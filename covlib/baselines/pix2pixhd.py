@@ -2,7 +2,8 @@
 
 Rival of Jiang et al. in chapter 04, and the nearest relative of their method. Layers are the paper's appendix, losses
 its Eqs. 3 to 5, training its sections 3.2 and 4. For Cityscapes (36 maps in, three channels out) the global generator
-has 182.5 million weights, the about 700 MB that users of the authors' program find on disk.
+has 182.5 million weights, 700 MB in single precision, which is the size that users of the authors' program find on disk
+(issue 258 of NVIDIA/pix2pixHD).
 
 What the paper leaves open, or what slices have no use for, and what we do:
 

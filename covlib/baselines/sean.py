@@ -116,8 +116,8 @@ class RegionNorm(nn.Module):
     """SEAN normalisation (Eqs. 1 and 2, Fig. 3): noise, batch normalisation, modulation by map and by styles.
 
     ``gamma = a * gamma_style + (1 - a) * gamma_map`` with a learned weight ``a``, and another for beta. A label's style
-    code passes a layer of its own (A in Fig. 3), is laid out over the label's pixels, and a 3x3 convolution of that
-    picture gives gamma_style and beta_style. With ``style=0`` the map alone modulates.
+    code passes a layer of its own (Fig. 3's per-style convolution), is laid out over the label's pixels, and a 3x3
+    convolution of that picture gives gamma_style and beta_style. With ``style=0`` the map alone modulates.
 
     The picture has as many channels as a style and is constant on each region. So the convolution's kernel is applied
     to the codes first: what is left is a convolution of the one-hot map with a kernel per image, the same numbers for
@@ -128,7 +128,7 @@ class RegionNorm(nn.Module):
         super().__init__()
         self.place = place
         self.spade = SpatialNorm(channels, labels, hidden)
-        self.noise = nn.Parameter(torch.zeros(channels))  # B in Fig. 4
+        self.noise = nn.Parameter(torch.zeros(channels))  # Fig. 4 (B)
         self.style = style
         if style:
             self.own = nn.ModuleList(nn.Linear(style, style) for _ in range(labels))
@@ -207,7 +207,8 @@ class SEAN(spade.Modulated):
         c = config
         with seeded(seed, self.name, "init"):
             networks = {
-                "G": initialise(Generator(c.image_size, c.width, c.widest, c.ups, c.labels, c.hidden, c.style)),
+                "G": initialise(Generator(c.image_size, c.width, c.widest, c.ups, c.labels, c.hidden, c.style),
+                                c.spectral == "all"),
                 "D": spade.discriminators(c),
                 "E": initialise(StyleEncoder(c.style_width, c.style, c.labels), spectral=False),
             }

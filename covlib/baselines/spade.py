@@ -5,9 +5,11 @@ used commercially, and nothing of it is here). What the sources leave open, or c
 
 * Shortcut of a residual block where channels change: a 1x1 convolution without bias. With it the generator has 93.05
   million weights for Cityscapes' 36 maps, the 93.0 that Li et al. (2020, "GAN Compression") count; a 3x3 does not fit.
-* Two discriminators and Adam's beta2 = 0.9 are what the first author answers in the project's issue 50, where the
-  paper's first version reads 0.999.
-* Spectral norm "in all layers" (Section 4) is taken at its word, the modulation's own convolutions included.
+* Two discriminators of five convolutions each, and Adam's beta2 = 0.9, are what the first author answers in issue 50 of
+  NVlabs/SPADE, where the paper's first version reads 0.999.
+* Spectral norm "in all layers" (Section 4) is taken at its word, the modulation's own convolutions included. The
+  profile ``cpu`` keeps it for the discriminators only (``spectral``): with layers this small the generator's norms took
+  a third of SEAN's step.
 * The smaller profiles on CPU do without VGG19's features, as pix2pixHD's do here.
 * Jiang et al. train all methods with 2e-4; here the paper's own 1e-4 and 4e-4 stand (Section 4). Number of epochs,
   batch size and the course of the learning rate are Jiang's.
@@ -18,6 +20,7 @@ used commercially, and nothing of it is here). What the sources leave open, or c
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -37,13 +40,14 @@ class Config(common.Config):
     width: int = 32  # channels of the last block; 64 at the paper's 256x256
     widest: int = 1024
     ups: int = 7  # doublings from the first feature map to the image; 6 at 256x256
-    hidden: int = 128  # channels between map and modulation (Fig. 10)
+    hidden: int = 128  # channels between map and modulation (appendix A)
     encoder: bool = False  # ours: see the head of this file
     encoder_width: int = 64
     latent: int = 256  # with the encoder
     width_d: int = 64
     patch_layers: int = 3
     scales: int = 2
+    spectral: Literal["all", "discriminators"] = "all"  # which networks are spectrally normalised
     learning_rate: float = 1e-4
     learning_rate_d: float | None = 4e-4
     beta1: float = 0.0
@@ -71,7 +75,7 @@ class Config(common.Config):
             "smoke": small | {"image_size": 32, "width": 8, "widest": 32, "ups": 3, "width_d": 8, "batch_size": 8,
                               "epochs": 2},
             "cpu": small | {"image_size": 64, "width": 8, "widest": 64, "ups": 4, "width_d": 16, "hidden": 8,
-                            "batch_size": 8, "epochs": 10},
+                            "spectral": "discriminators", "batch_size": 8, "epochs": 10},
             "gpu": {"image_size": 256, "width": 64, "ups": 6},
             "paper": {},
         }
@@ -95,7 +99,7 @@ def root_side(image_size: int, ups: int) -> int:
 def block_widths(width: int, widest: int, ups: int) -> list[int]:
     """Channels of the ``ups + 1`` residual blocks, doubling from ``width`` at the image up to ``widest``.
 
-    At 256x256 (width 64, widest 1024, ups 6): 1024, 1024, 1024, 512, 256, 128, 64 (Fig. 12 of Park et al.).
+    At 256x256 (width 64, widest 1024, ups 6): 1024, 1024, 1024, 512, 256, 128, 64 (appendix A of Park et al.).
     """
     return [min(widest, width * 2 ** (ups - k)) for k in range(ups + 1)]
 
@@ -106,7 +110,7 @@ def pyramid(condition: Tensor, ups: int) -> list[Tensor]:
 
 
 class SpatialNorm(nn.Module):
-    """SPADE (Eqs. 1 to 3, Fig. 10): ``gamma(map) * (x - mean) / std + beta(map)``, mean and std per channel over batch.
+    """SPADE (Eqs. 1 to 3, appendix A): ``gamma(map) * (x - mean) / std + beta(map)``, mean and std a channel.
 
     In: features (N, channels, H, W) and the one-hot map (N, labels, H, W). Batch normalisation without parameters of
     its own; several GPUs share its statistics through ``fit``. In eval mode the running mean and variance are used.
@@ -132,7 +136,7 @@ class SpatialNorm(nn.Module):
 
 
 class ModulatedBlock(nn.Module):
-    """Residual block (Fig. 11): norm, ReLU, 3x3, twice; a shortcut of norm and 1x1 where channels change.
+    """Residual block (appendix A): norm, ReLU, 3x3, twice; a shortcut of norm and 1x1 where channels change.
 
     Args:
         norm: called as ``norm(channels, place)`` for places 0, 1 and 2 (the shortcut's); its modules are called as
@@ -153,7 +157,7 @@ class ModulatedBlock(nn.Module):
 
 
 class Generator(nn.Module):
-    """One-hot maps (N, labels, S, S) to images (N, channels, S, S) in [-1, 1] (Fig. 12).
+    """One-hot maps (N, labels, S, S) to images (N, channels, S, S) in [-1, 1] (appendix A).
 
     A start of ``widest`` channels (a 3x3 convolution of the smallest map or, with ``latent``, a linear layer of noise),
     residual blocks with a nearest up-sampling before each but the first, a 3x3 convolution, tanh.
@@ -181,7 +185,7 @@ class Generator(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Images (N, 1, S, S) to mean and log variance (N, latent) of the generator's noise (Fig. 14).
+    """Images (N, 1, S, S) to mean and log variance (N, latent) of the generator's noise (appendix A).
 
     3x3 convolutions of stride 2 (64, 128, 256, 512, 512, ... channels; six at 256x256), InstanceNorm, LeakyReLU 0.2,
     then one linear layer each.
@@ -228,7 +232,7 @@ def kl_divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
 
 
 def discriminators(config: Config) -> MultiScale:
-    """The PatchGANs of Fig. 13 on map and image: InstanceNorm, spectral norm, each at half its forerunner's size."""
+    """The PatchGANs of appendix A on map and image: InstanceNorm, spectral norm, each at half its forerunner's size."""
     c = config
     return initialise(common.multi_scale_patches(c.labels + 1, c.width_d, c.patch_layers, c.scales))
 
@@ -283,7 +287,7 @@ class SPADE(Modulated):
         with seeded(seed, self.name, "init"):
             networks = {
                 "G": initialise(Generator(c.image_size, c.width, c.widest, c.ups, c.labels, c.hidden,
-                                          c.latent if c.encoder else 0)),
+                                          c.latent if c.encoder else 0), c.spectral == "all"),
                 "D": discriminators(c),
             }
             if c.encoder:

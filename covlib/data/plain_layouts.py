@@ -122,6 +122,9 @@ def slices(root: Path) -> Found | None:
             raise DataError(f"{parts[part]}: {len(missing)} of {len(names)} images have no mask there (first: "
                             f"{missing[0]}); "
                             "every image needs one of equal name, or leave the folder out")
+        if strangers := sorted(files.keys() - set(names)):
+            raise DataError(f"{parts[part]}: {len(strangers)} of {len(files)} masks have no image (first: "
+                            f"{strangers[0]}); every mask needs one of equal name in {folder.name}, or take it away")
     lesions = masks.get("class_mask") or masks.get("infection_mask") or {}
     lungs = masks.get("lung_mask") or {}
     items = [Item(n, p, lung=lungs.get(n), infection=lesions.get(n)) for n, p in zip(names, images, strict=True)]

@@ -12,9 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from covlib.data import conditions, layouts
+from covlib.data import conditions
 from covlib.data.conditions import Paired
-from covlib.data.crops import crop_to_lungs
 from covlib.data.images import read_image, resize_mask
 from covlib.errors import ConfigError, DataError
 
@@ -156,16 +155,8 @@ def load_paired(config, data="phantom", seed: int = 0, *, window: tuple[float, f
     Raises:
         DataError: no lesion masks, no infection in any slice, masks that do not fit.
     """
-    if str(data) == "phantom":
-        drawn = {"n_patients": config.patients, "labels": ("covid",)}
-    else:
-        drawn = {"classes": ("covid",)} if "covid" in layouts.find(data).classes() else {}
-    larger = 2 if config.crop_to_lungs else 1  # so that the cut-out is not blown up
-    slices = layouts.load_slices(data, size=larger * config.size, need=("lung", "infection"), seed=seed, window=window,
-                                 per_patient=config.slices_per_patient, **drawn)
-    if config.crop_to_lungs:
-        slices = crop_to_lungs(slices, config.size)
-    return conditions.from_slices(slices).infected()
+    return conditions.load_infected(data, size=config.size, patients=config.patients, crop=config.crop_to_lungs,
+                                    per_patient=config.slices_per_patient, seed=seed, window=window)
 
 
 def choose(paired: Paired, index: int = 0, exclude=()) -> OneSlice:

@@ -67,7 +67,7 @@ def real_floor(extractor, paired: Paired, seed: int = 0) -> Interval | None:
 
 
 def quality_table(quality: dict[str, dict], names: dict[str, str]) -> Table:
-    """Table II of one run: a row a method, from ``global_local_study.image_quality`` of each; best of a column bold.
+    """Table II of one run: a row a method, from ``global_local_experiment.image_quality``; best of a column bold.
 
     Args:
         names: method -> how the reader knows it, in the order of the rows.
@@ -88,8 +88,18 @@ def quality_table(quality: dict[str, dict], names: dict[str, str]) -> Table:
                       "complete and lung-only images alike. RMSE as a share of the grey scale.")
 
 
+def record_segmentation(run, arms: dict[str, dict[str, float]], n: int) -> None:
+    """Keep the scores of U-Nets as measurements "<arm>_<score>", those that the paper states with its claim."""
+    claims = {"replace_0_infection_dice": "real_dice", "replace_50_infection_dice": "replaced_dice"}
+    for arm, scores in arms.items():
+        for score, value in scores.items():
+            claim = claims.get(f"{arm}_{score}")
+            run.metric(f"{arm}_{score}", value, n=n, how="pixels of all test slices together",
+                       paper={"claim": claim} if claim else None)
+
+
 def segmentation_table(arms: dict[str, dict[str, float]], names: dict[str, str]) -> Table:
-    """Rows of Table III of one run, from ``global_local_study.segment`` of each arm."""
+    """Rows of Table III of one run, from ``global_local_experiment.segment`` of each arm."""
     foci = {"ggo": "GGO", "consolidation": "consolidation", "infection": "infection"}
     scores = {"dice": "Dice", "sensitivity": "sensitivity", "specificity": "specificity"}
     columns = [f"{focus}: {score}" for focus in foci.values() for score in scores.values()]

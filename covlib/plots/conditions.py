@@ -261,6 +261,7 @@ def listening(alpha, lesion_share, *, maps, images, share, shown=(0,), note: str
     pitch = side + 0.06
     figure = new_figure(top + pitch * max(len(shown), 2) + 0.95)
     low, high = (float(f(share[shown])) for f in (np.min, np.max))
+    low, high = max(0.0, min(low, high - 0.01)), max(high, 0.01)  # where it is the same everywhere, one colour
     for r, k in enumerate(shown):
         y = top + r * pitch
         cells = [inch_axes(figure, left + c * pitch, y, side, side) for c in range(3)]
@@ -278,6 +279,8 @@ def listening(alpha, lesion_share, *, maps, images, share, shown=(0,), note: str
     axes = plain_axes(inch_axes(figure, 0.72, top, 1.98, height - top - 1.1), grid="y")
     axes.scatter(100 * lesion, alpha, s=14, color=LUNG, alpha=0.55, linewidths=0)
     axes.scatter(100 * lesion[shown], alpha[shown], s=48, facecolor="none", edgecolor=VERMILION, linewidths=1.5)
+    margin = max(0.01, 0.08 * float(np.ptp(alpha)))
+    axes.set_ylim(max(-0.002, alpha.min() - margin), min(1.002, alpha.max() + margin))
     axes.set_xlabel("lesion (% of the lung)")
     axes.set_ylabel("$\\alpha$, weight of the local branch")
     footnote(figure, note)

@@ -127,11 +127,11 @@ def parts(arm: str, task: Task, profile: str, seed: int = 0, device="cpu") -> di
     if name == "cosingan":
         return _cosingan(task, profile, seed, device)
     if task.kind == "mask":
-        from covlib.papers import global_local, global_local_study
+        from covlib.papers import global_local, global_local_experiment
 
         base = replace(global_local.Config.for_profile(profile), image_size=task.size)
-        config = global_local_study.method_config(name, base, profile)
-        method = global_local_study.methods()[name][1](config, len(train), seed)
+        config = global_local_experiment.method_config(name, base, profile)
+        method = global_local_experiment.methods()[name][1](config, len(train), seed)
         return {"": (method, _painted_from(train))}
     if name == "dcgan":
         from covlib.papers import dcgan

@@ -11,7 +11,8 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from covlib.baselines.sean import SEAN, Config, Generator, RegionNorm, StyleEncoder, region_means
-from covlib.baselines.spade import initialise
+from covlib.baselines.spade import SPADE, initialise
+from covlib.baselines.spade import Config as SpadeConfig
 from covlib.data.conditions import one_hot
 from covlib.errors import ConfigError, DataError
 from covlib.nets import count_parameters
@@ -187,11 +188,14 @@ def test_each_optimiser_moves_its_own_networks_only(data, tmp_path, still):
         assert moved < 1e-12 if (name == "D") == (still == "D") else moved > 1e-5
 
 
-def test_generator_and_discriminators_are_spectrally_normalised():
-    method = SEAN(small(), 8)
+@pytest.mark.parametrize("method", [SEAN, SPADE])
+@pytest.mark.parametrize("spectral, normalised", [("all", {"G", "D"}), ("discriminators", {"D"})])
+def test_which_networks_are_spectrally_normalised(method, spectral, normalised):
+    config = small(spectral=spectral) if method is SEAN else SpadeConfig.for_profile("smoke", {"spectral": spectral})
+    made = method(config, 8)
     for name in ("G", "D"):
-        layers = [m for m in method.networks[name].modules() if isinstance(m, nn.Conv2d | nn.Linear)]
-        assert layers and all(parametrize.is_parametrized(m, "weight") for m in layers)
+        layers = [m for m in made.networks[name].modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+        assert layers and {parametrize.is_parametrized(m, "weight") for m in layers} == {name in normalised}
 
 
 # ---- training and synthesis ------------------------------------------------------------------------------------------

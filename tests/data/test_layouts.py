@@ -158,6 +158,9 @@ def test_masks_that_do_not_fit(tmp_path):
     refused(lambda: load_slices(root, size=8), "class_mask/1.png", "values 7")
     (root / "class_mask" / "1.png").unlink()
     refused(lambda: load_slices(root, size=8), "class_mask", "1 of 3 images", "first: 1")
+    save_image(root / "class_mask" / "1.png", np.zeros((8, 8), np.uint8))
+    save_image(root / "class_mask" / "stranger.png", np.zeros((8, 8), np.uint8))
+    refused(lambda: load_slices(root, size=8), "class_mask", "1 of 4 masks have no image", "first: stranger")
 
 
 def test_what_is_needed_and_missing(tmp_path):

@@ -10,7 +10,7 @@ from covlib.data.conditions import Paired
 from covlib.errors import ConfigError
 from covlib.judges.features import get_extractor
 from covlib.papers import global_local_chapter as chapter
-from covlib.papers import global_local_study as study
+from covlib.papers import global_local_experiment as experiment
 from covlib.papers.global_local import Config, GlobalLocal, listen
 from covlib.seeding import torch_generator
 
@@ -19,7 +19,7 @@ SIZE = 32
 
 @pytest.fixture(scope="module")
 def roles():
-    return study.prepare(Config.for_profile("smoke"), "phantom", 0)
+    return experiment.prepare(Config.for_profile("smoke"), "phantom", 0)
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def test_tables_mark_the_best_and_leave_out_nothing():
     assert all(x != y for x, y in zip(*best))
     assert best[1] == [column == "FID, lung, other patients" for column in table.columns[1:]]
 
-    scores = {f"{f}_{s}": 0.5 for f in study.FOCI for s in study.SCORES}
+    scores = {f"{f}_{s}": 0.5 for f in experiment.FOCI for s in experiment.SCORES}
     del scores["consolidation_sensitivity"]
     row = chapter.segmentation_table({"x": scores}, {"x": "X"}).rows[0]
     assert len(row) == 10 and row.count("none drawn") == 1 and row.count("50.0") == 8
