@@ -190,7 +190,7 @@ def _detection(config: Config, kinds, xrays: SliceSet, seed: int, device) -> lis
     from covlib.papers import cyclegan_detect as detect
     from covlib.papers.cyclegan_config import Config as CycleConfig
 
-    # No augmentation, as in the paper: flips would carry the mark into the other corner, and few epochs learn nothing then.
+    # No augmentation, as in the paper: flips carry the mark to the other corner, and few epochs learn nothing then.
     own = CycleConfig.for_profile("cpu", {"detect_epochs": config.detect_epochs, "image_size": xrays.images.shape[-1],
                                           "detect_patience": config.detect_epochs, "detect_augment": False})
     rows, labels = _two_classes(xrays)
