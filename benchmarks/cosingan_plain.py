@@ -2,7 +2,7 @@
 
 Each sample augmented on its own, all scales below computed again at every step and with a graph, three passes through
 the discriminator, every loss read back to the host. The mathematics is the same: see ``covlib bench cosingan`` and
-``tests/papers/test_cosingan_bench.py``. Each keyword of ``plain_step`` takes one of these habits away.
+``tests/papers/test_cosingan.py``. Each keyword of ``plain_step`` takes one of these habits away.
 """
 
 from contextlib import nullcontext

@@ -136,7 +136,8 @@ def listing(profile: str = "cpu") -> list[list[str]]:
 
 @dataclass
 class Outcome:
-    """What ``sweep`` did: arm and seed of each, as "<arm>-seed<k>"; ``failed`` holds the reason too."""
+    """What a sweep did, by the names of its runs (here "<arm>-seed<k>"): done now, there already, left to somebody else,
+    failed and why."""
 
     done: list[str] = field(default_factory=list)
     there: list[str] = field(default_factory=list)

@@ -14,12 +14,13 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from covlib import project
 from covlib.errors import ConfigError, CovlibError
+from covlib.studies import Outcome
 from covlib.tables import Table
 
 STATE, TABLE = "sweep.json", "table.csv"
@@ -34,16 +35,6 @@ class Job:
 
     name: str
     settings: dict[str, Any]
-
-
-@dataclass
-class Outcome:
-    """Names of the runs that were done now, were there already, were left to somebody else, or failed (and why)."""
-
-    done: list[str] = field(default_factory=list)
-    there: list[str] = field(default_factory=list)
-    elsewhere: list[str] = field(default_factory=list)
-    failed: dict[str, str] = field(default_factory=dict)
 
 
 # ---- what is to be run -----------------------------------------------------------------------------------------------

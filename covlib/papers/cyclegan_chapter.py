@@ -275,7 +275,7 @@ def separate(table: str = "t1") -> int:
 
 def recorded_runs() -> list[dict]:
     """The chapter's recorded runs but those at ``smoke``, whose numbers mean nothing."""
-    return [run for run in report.load_results(CHAPTER) if run["profile"] != "smoke"]
+    return report.telling(report.load_results(CHAPTER))
 
 
 def study_table(name: str) -> Table:
