@@ -136,7 +136,7 @@ def listing(profile: str = "cpu") -> list[list[str]]:
 
 @dataclass
 class Outcome:
-    """What a sweep did, by the names of its runs (here "<arm>-seed<k>"): done now, there already, left to somebody else,
+    """What a sweep did, by the names of its runs (here "<arm>-seed<k>"): done now, there already, left to another,
     failed and why."""
 
     done: list[str] = field(default_factory=list)
