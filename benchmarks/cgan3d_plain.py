@@ -9,7 +9,8 @@ import torch.nn.functional as F
 
 
 def plain_step(nets, optimizers, batch: dict, draws: dict, config) -> dict[str, float]:
-    """One step on blocks {"target", "condition"} (N, 1, S, S, S); moves the weights of ``nets`` (G, D) in place.
+    """One step on blocks {"target", "condition"} (N, 1, S, S, S), "answer" too where G starts at one; moves the weights
+    of ``nets`` (G, D) in place.
 
     Args:
         draws: "noise", (N, config.noise, S, S, S) in [-1, 1].
@@ -19,7 +20,7 @@ def plain_step(nets, optimizers, batch: dict, draws: dict, config) -> dict[str, 
     """
     G, D, bce = nets["G"], nets["D"], F.binary_cross_entropy_with_logits
     real, condition = batch["target"], batch["condition"]
-    fake = G(condition, draws["noise"])
+    fake = G(condition, draws["noise"], batch.get("answer"))
     optimizers["D"].zero_grad()
     said_real, said_fake = D(real, condition), D(fake.detach(), condition)
     d_loss = bce(said_real, torch.ones_like(said_real)) + bce(said_fake, torch.zeros_like(said_fake))

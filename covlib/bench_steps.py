@@ -110,7 +110,7 @@ def cgan3d(config, n: int) -> tuple[Method, dict, Callable]:
 
     size = (n, 1, config.block, config.block, config.block)
     batch = {key: torch.rand(size, generator=torch_generator(0, "bench", key)) * 2 - 1
-             for key in ("target", "condition")}
+             for key in ("target", "condition", *(("answer",) if config.started else ()))}
     draws = lambda chance: {"noise": torch.rand((n, config.noise, *size[2:]), generator=chance,
                                                 device=chance.device) * 2 - 1}
     return CGAN3D(replace(config, batch_size=n), n), batch, draws

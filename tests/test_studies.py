@@ -408,7 +408,7 @@ def test_the_command_lists_runs_and_collects(tmp_path, monkeypatch, capsys):
     file = Path(capsys.readouterr().out.strip())
     assert file.parent == tmp_path / "results" and len(studies.load("tiny")[0]["arms"]) == 2
     assert (tmp_path / "runs" / "studies" / "tiny-phantom-smoke" / "plain-seed0.json").is_file()
-    for words, argv in {"no STUDY given": [], "there is no 'tine' (did you mean 'tiny'?)": ["tine"],
+    for words, argv in {"no STUDY or CHAPTER given": [], "there is no 'tine' (did you mean 'tiny'?)": ["tine"],
                         "--set: 'steps' must look like FIELD=VALUE": ["tiny", "--set", "steps"],
                         "valid are plain, noisy": ["tiny", "--arms", "plane"]}.items():
         assert main(["sweep", *argv]) == 2
