@@ -41,16 +41,20 @@ def psnr_mangalagiri(a, b, data_range: float, per_image: bool = False):
 
 
 def ssim(a, b, data_range: float, per_image: bool = False):
-    """Structural similarity, mean over 11x11 Gaussian windows of sigma 1.5 (Wang et al., 2004); torchmetrics in
+    """Structural similarity, mean over 11x11 Gaussian windows of sigma 1.5 (Wang et al., 2004); scikit-image's, in
     float64.
 
-    K1 = 0.01, K2 = 0.03; in [-1, 1]. Only windows that lie within the image count, as in the original and scikit-image;
-    torchmetrics by itself adds windows on a mirrored border. Images must be at least 11x11.
+    K1 = 0.01, K2 = 0.03; in [-1, 1]. Only windows that lie within the image count, as in the original; torchmetrics
+    adds windows on a mirrored border. Images must be at least 11x11.
     """
     a, b = _pair(a, b, data_range)
     if min(a.shape[2:]) < WINDOW:
         raise DataError(f"ssim: images are {a.shape[2]}x{a.shape[3]}; its window needs at least {WINDOW}x{WINDOW}")
-    return _answer(_ssim(a, b, data_range), per_image)
+    from skimage.metrics import structural_similarity  # filters rows, then columns: several times as fast as one window
+
+    wang = {"data_range": float(data_range), "gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+    values = np.array([structural_similarity(x, y, **wang) for x, y in zip(a[:, 0].numpy(), b[:, 0].numpy())])
+    return values if per_image else float(values.mean())
 
 
 def ssim_mangalagiri(a, b, data_range: float, per_image: bool = False):
