@@ -6,6 +6,7 @@ import numpy as np
 
 from covlib.data.case import LABELS, Case, SliceSet
 from covlib.errors import ConfigError
+from covlib.parallel import spread
 from covlib.phantom.anatomy import Anatomy
 from covlib.phantom.grid import F, Grid
 from covlib.phantom.lesions import Disease
@@ -16,6 +17,7 @@ from covlib.phantom.vessels import THINNEST, lung_map, lung_trees
 from covlib.seeding import rng
 
 _VOXELS = 280_000  # per slab: small enough for the cache, large enough for NumPy
+MANY_PIXELS = 2_000_000  # in a set of slices: some 3 s of work, where further processes start to pay
 SPAN = (-0.05, 1.06)  # heights covered by a volume, in lung heights
 
 
@@ -159,38 +161,37 @@ def phantom_slices(
 
     Patients ``first`` ... ``first + n_patients - 1`` take the ``labels`` in turn, so classes are balanced. Diseased
     patients' slices are taken where the lungs are diseased; normal ones' at heights drawn from the same range, so
-    that height alone does not tell the classes apart.
+    that height alone does not tell the classes apart. Large sets are drawn on all cores; the slices are the same.
 
     Returns:
         SliceSet with images (n_patients * per_patient, 1, size, size) in [-1, 1].
     """
     _check_labels(labels)
-    images, lung, infection, names, patients, classes = [], [], [], [], [], []
-    for i in range(first, first + n_patients):
-        label = labels[i % len(labels)]
-        patient = sample(i, seed=seed, label=label, modality=modality)
-        subject = Subject(patient, patient.fov_mm / size)
-        case = scan_subject(subject, shape=(1, size, size), levels=_pick_levels(subject, per_patient))
-        low = window[0] - window[1] / 2
-        images.append(np.clip((case.hu - F(low)) * F(2 / window[1]) - 1, -1, 1).astype(F))
-        lung.append(case.lung)
-        infection.append(case.infection)
-        names += [f"{case.name}_{k:02d}" for k in range(per_patient)]
-        patients += [case.patient] * per_patient
-        classes += [labels.index(label)] * per_patient
-    stack = np.concatenate(images)[:, None]
+    jobs = [
+        (i, size, per_patient, seed, labels[i % len(labels)], modality) for i in range(first, first + n_patients)
+    ]
+    cases = spread(_scan_slices, jobs, None if n_patients * per_patient * size**2 > MANY_PIXELS else 1)
+    low = window[0] - window[1] / 2
+    stack = np.concatenate([np.clip((case.hu - F(low)) * F(2 / window[1]) - 1, -1, 1) for case in cases])
+    stack = stack.astype(F)[:, None]
     return SliceSet(
         stack,
-        patients,
-        names,
-        np.array(classes, np.int64),
+        [case.patient for case in cases for _ in range(per_patient)],
+        [f"{case.name}_{k:02d}" for case in cases for k in range(per_patient)],
+        np.repeat([labels.index(case.label) for case in cases], per_patient).astype(np.int64),
         tuple(labels),
-        np.concatenate(lung),
-        np.concatenate(infection),
+        np.concatenate([case.lung for case in cases]),
+        np.concatenate([case.infection for case in cases]),
         tuple(window),
         "phantom",
         hashlib.sha256(stack.tobytes()).hexdigest(),
     )
+
+
+def _scan_slices(number: int, size: int, per_patient: int, seed: int, label: str, modality: str | None) -> Case:
+    patient = sample(number, seed=seed, label=label, modality=modality)
+    subject = Subject(patient, patient.fov_mm / size)
+    return scan_subject(subject, shape=(1, size, size), levels=_pick_levels(subject, per_patient))
 
 
 def _check_labels(labels):

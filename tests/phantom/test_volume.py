@@ -218,3 +218,14 @@ def test_slices_come_balanced_with_masks():
     assert s.fingerprint == phantom_slices(4, size=48, per_patient=2).fingerprint
     later = phantom_slices(2, size=48, per_patient=2, first=2)
     np.testing.assert_array_equal(later.images, s.images[4:])
+
+
+def test_slices_drawn_by_several_processes_are_the_same(monkeypatch):
+    from covlib.phantom import generator
+
+    one = phantom_slices(3, size=32, per_patient=2, seed=4, labels=("covid",))
+    monkeypatch.setattr(generator, "MANY_PIXELS", 0)
+    many = phantom_slices(3, size=32, per_patient=2, seed=4, labels=("covid",))
+    assert many.fingerprint == one.fingerprint and many.names == one.names and many.patients == one.patients
+    np.testing.assert_array_equal(many.infection, one.infection)
+    np.testing.assert_array_equal(many.lung, one.lung)
