@@ -73,7 +73,6 @@ class Config(BaseConfig):
     saturating: bool = False  # ours: G maximises ln D, as in the paper's reference 4; True: eq. (2) as printed
     l1: float = 100.0  # ours, as in the paper's reference 4; the paper names the loss, not its weight
     learning_rate: float = 2e-4  # ours: the generator's
-    restore_rate: float = 1.0  # ours: the learning rate of "denoise" and "depixelate" is taken times this
     d_learning_rate: float = 2e-4  # ours: the discriminator's; as fast as a hasty generator's, it drowns the L1 loss
     beta1: float = 0.5  # ours
     beta2: float = 0.999  # ours
@@ -124,7 +123,7 @@ class Config(BaseConfig):
     def profiles(cls) -> dict[str, dict]:
         """What each profile changes from the paper's values."""
         small = {"norm": "none", "residual": True, "means": 3, "classical": True, "folded": True, "overlap": 16,
-                 "augmentations": 1, "floor": 1.0, "learning_rate": 4e-3, "restore_rate": 0.5, "beta1": 0.9,
+                 "augmentations": 1, "floor": 1.0, "learning_rate": 2e-3, "beta1": 0.9,
                  "decay": True}
         return {
             "smoke": small | {"widths": (4, 8), "d_width": 4, "d_layers": 1, "batch_size": 2, "epochs": 1,
@@ -135,7 +134,7 @@ class Config(BaseConfig):
                             "blocks_per_scan": 18, "train_patients": 12, "test_patients": 3, "shape": (64, 96, 96),
                             "coarse": (16, 24, 24), "coarse_latent": 64, "coarse_width": 16, "coarse_patients": 160,
                             "coarse_batch": 8, "coarse_epochs": 30, "volume": (64, 96, 96), "mirrors": True},
-            "gpu": small | {"widths": (32, 64, 128), "d_width": 32, "epochs": 60, "learning_rate": 1e-3,
+            "gpu": small | {"widths": (32, 64, 128), "d_width": 32, "epochs": 60, "learning_rate": 5e-4,
                             "blocks_per_scan": 128, "shape": (64, 256, 256), "volume": (64, 256, 256)},
             "paper": {},
         }
@@ -168,7 +167,7 @@ class CGAN3D(Method):
 
     def optimizers(self, stage: Stage) -> dict[str, OptimizerSpec]:
         c = self.config
-        rates = {"D": c.d_learning_rate, "G": c.learning_rate * (1 if c.task == "autoencode" else c.restore_rate)}
+        rates = {"D": c.d_learning_rate, "G": c.learning_rate}
         return {net: OptimizerSpec((net,), lr=lr, betas=(c.beta1, c.beta2)) for net, lr in rates.items()}
 
     def augment(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:

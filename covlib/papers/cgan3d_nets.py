@@ -13,7 +13,7 @@ from covlib.errors import ConfigError
 from covlib.nets import norm_layer
 
 SLOPE = 0.2
-FOLDED_SLOPE = 0.1  # of a folded network's LeakyReLU: with so few channels a dead ReLU is missed
+LEAK = 0.1  # of LeakyReLU where a network is folded or has no norm: with so few channels a dead ReLU is missed
 FIRST_WAY = 3.0  # sigmoid(3) is 95 %
 CORRECTION = 0.1  # a residual network's output is taken times this: about the size of the noise in [-1, 1]
 
@@ -51,7 +51,9 @@ class UNet3d(nn.Module):
             and 5 % of the others.
         folded: ours. At the finest size nothing is convolved: 2x2x2 voxels become eight channels on the way in, and
             eight channels 2x2x2 voxels on the way out (Shi et al., CVPR 2016; Zhang, Zuo and Zhang, 2018), so that
-            the first width goes unused. ReLUs leak, and halving is by the mean.
+            the first width goes unused. Halving is by the mean.
+
+    Ours: ReLUs leak in what is folded or has no norm, where a unit that has died does not come back.
     """
 
     def __init__(self, widths=(32, 64, 128, 256), noise: int = 1, norm: str = "batch", residual: bool = False,
@@ -64,7 +66,7 @@ class UNet3d(nn.Module):
         self.pixelated, self.means = pixelated and residual, means if residual else 0
         self.started = started and self.means > 0
         widths = widths[1:] if folded else widths
-        each, slope = (8, FOLDED_SLOPE) if folded else (1, 0.0)
+        each, slope = 8 if folded else 1, LEAK if folded or norm == "none" else 0.0
         first = each * (1 + self.means + self.pixelated + noise)
         self.down = nn.ModuleList(_double(a, b, norm, slope) for a, b in zip((first, *widths), widths))
         self.halve = nn.AvgPool3d(2) if folded else nn.MaxPool3d(2)
