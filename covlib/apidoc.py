@@ -204,10 +204,10 @@ def _page(title: str, names: list[str]) -> str:
     return f"# {title}\n\n" + "\n".join(MODULE.format(module=name) for name in names)
 
 
-def index(modules: dict[str, Module] | None = None) -> str:
-    """The table from function to its page and to the chapter that introduces it, as Markdown."""
+def index(modules: dict[str, Module] | None = None, where: dict[str, Use] | None = None) -> str:
+    """The table from function to its page and to the chapter that introduces it (``introduced``), as Markdown."""
     modules = library() if modules is None else modules
-    where = introduced(modules)
+    where = introduced(modules) if where is None else where
     lines = []
     for module in modules.values():
         if not module.public:

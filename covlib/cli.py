@@ -420,7 +420,7 @@ def _add_translate(commands) -> None:
     translate = _add(commands, "translate", _translate, "turn a folder's X-rays of one class into synthetic COVID-19 "
                      "ones (chapter 06); give the command again to go on")
     translate.add_argument("--checkpoint", required=True, metavar="RUN",
-                           help="out folder of a run of chapter 06, or its weights")
+                           help="out folder of a run of chapter 06, or its weights; recorded: the book's own")
     translate.add_argument("--data", required=True, metavar="DIR", help="a folder with classes, or a source's name")
     translate.add_argument("--class", required=True, dest="label", metavar="NAME", nargs="+",
                            help="normal, pneumonia, or both: then each has its folder in DIR")

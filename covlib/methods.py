@@ -126,7 +126,8 @@ class Step:
     Attributes:
         stage: the Stage. index: step within it, from 0. device: where the batch lies.
         generator: torch.Generator on the device, seeded by (seed, stage, index). With several devices each holds the
-            same one: use it for decisions that the whole batch shares, ``randn`` and ``rand`` for one draw a sample.
+            same one: use it for decisions that the whole batch shares, ``randn``, ``rand`` and ``rows`` for one draw a
+            sample.
     """
 
     stage: Stage
@@ -146,10 +147,13 @@ class Step:
         """Uniform noise in [0, 1) of this shape, rows as in ``randn``."""
         return self._rows(torch.rand, shape)
 
+    def rows(self, n: int) -> tuple[int, slice]:
+        """Samples in the whole batch, and which of them are this device's ``n``: for what is drawn in other ways."""
+        return n * self._world, slice(n * self._rank, n * (self._rank + 1))
+
     def _rows(self, draw, shape):
-        rows = shape[0] * self._world
-        drawn = draw(rows, *shape[1:], generator=self.generator, device=self.device)
-        return drawn[shape[0] * self._rank : shape[0] * (self._rank + 1)]
+        rows, own = self.rows(shape[0])
+        return draw(rows, *shape[1:], generator=self.generator, device=self.device)[own]
 
     def minimise(self, name: str, loss: Tensor, *, retain_graph: bool = False, update: bool = True) -> None:
         """One step of optimiser ``name`` down the gradient of ``loss`` (a scalar).

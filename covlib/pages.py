@@ -6,10 +6,12 @@ claims, a page for each data set, and the library's pages. None is committed, so
 
 import base64
 import html
+import json
 from collections import Counter
 from pathlib import Path
 
 from covlib import apidoc, chapters, project
+from covlib.sphinx_book import INTRODUCED
 from covlib.status import PLAN
 
 LANDING_TAG = "landing"  # a cell whose picture stands for its chapter on the first page
@@ -37,7 +39,10 @@ def write(source: Path) -> None:
     (generated / "scoreboard.md").write_text(scoreboard(), encoding="utf-8")
     (generated / "speed.md").write_text(speed(generated), encoding="utf-8")
     modules = apidoc.library()
-    (generated / "api_index.md").write_text(apidoc.index(modules), encoding="utf-8")
+    where = apidoc.introduced(modules)
+    (generated / "api_index.md").write_text(apidoc.index(modules, where), encoding="utf-8")
+    kept = {name: [use.chapter, use.direct] for name, use in where.items()}
+    (source / INTRODUCED).write_text(json.dumps(kept), encoding="utf-8")
     for folder, made in (("datasets", dataset_pages()), ("api", apidoc.pages(modules))):
         (source / "book" / folder).mkdir()
         for name, text in made.items():

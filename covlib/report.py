@@ -167,7 +167,7 @@ def judge(claim: dict, number: dict | None, metrics: dict | None) -> Verdict:
     scale = claim.get("scale", 1.0)
     ours, paper = metric["value"] * scale, number["value"]
     gap, tolerance = ours - paper, claim.get("tolerance", 1e-9)
-    ends = None if metric["interval"] is None else [end * scale for end in metric["interval"]]
+    ends = _ends(metric["interval"], claim)
     close = abs(gap) <= tolerance + 1e-12
     inside = ends is not None and ends[0] <= paper <= ends[1]
     if not faithful and (claim["scope"] != "architecture" or close or inside):
@@ -219,7 +219,8 @@ def paper_beside_ours(chapter: str, run=None, results: list[dict] | None = None,
     columns = ["what", "paper", "this run", "recorded runs", "verdict"]
     about = "no run" if judged is None else f"{context(judged)}, seed {judged['seed']}"
     note = (f"Verdicts are about {'this run' if metrics is not None else 'the most faithful recorded run'} ({about}). "
-            "Brackets: 95 % interval. Recorded runs with several seeds: mean over seeds, Student t.")
+            "Brackets: 95 % interval. Recorded runs with several seeds: mean over seeds, Student t. Intervals are cut "
+            "where the value cannot go: a share below 0 % or above 100 %, say.")
     return Table(columns, rows, note=note)
 
 
@@ -312,15 +313,24 @@ def _ours(row: dict) -> str:
 
 
 def _scaled(value, interval, claim: dict, number: dict | None, unit: str) -> str:
-    scale = claim.get("scale", 1.0)
     unit = unit if number is None else number.get("unit", "")
-    ends = None if interval is None else [end * scale for end in interval]
-    return show_value(None if value is None else value * scale, ends, unit)
+    return show_value(None if value is None else value * claim.get("scale", 1.0), _ends(interval, claim), unit)
+
+
+def _ends(interval, claim: dict) -> list[float] | None:
+    """An interval in the paper's unit, cut where the claim says that its measurement can't go ("range")."""
+    if interval is None:
+        return None
+    bottom, top = claim.get("range", (None, None))
+    low, high = interval
+    low, high = (low if bottom is None else max(low, bottom)), (high if top is None else min(high, top))
+    return [end * claim.get("scale", 1.0) for end in (low, high)]
 
 
 def _recorded(claim: dict, number: dict | None, results: list[dict], link: str) -> str:
     """Recorded values, one line per (data, profile, settings): the mean over seeds, each seed a link to its file. What
-    follows from the layers alone is equal in all runs and said once."""
+    follows from the layers alone is equal in all runs and said once. Student's interval over seeds knows no bounds: it
+    is shown cut at the claim's "range"."""
     from covlib.metrics.intervals import student_t
 
     settings = lambda f: (f[0], json.dumps(f[1]["overrides"], sort_keys=True))

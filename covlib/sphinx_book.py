@@ -3,19 +3,26 @@
 * Docstrings become clean reStructuredText, whatever they hold, and name the chapter that introduces a function.
 * The glossary's definitions are written to ``_static/terms.js``, where ``covlib.js`` finds them for its hover texts.
 * Pages carry each script once, and none of thebe, which would run cells on a server.
+* What Sphinx and its extensions do over and over for the same result is done once: a third of the build's time.
 """
 
+import gc
 import json
 import re
 from functools import cache
 from pathlib import Path
 
 GLOSSARY = "book/glossary"
+INTRODUCED = "introduced.json"  # function -> chapter, written beside the sources by covlib.pages
+STYLES = ("pybtex.backends", *(f"pybtex.style.{part}" for part in ("formatting", "labels", "names", "sorting")))
 
 
 def setup(app) -> dict:
     """Called by Sphinx; see ``covlib.book``."""
+    gc.set_threshold(100_000, 20, 100)  # the usual (700, 10, 10) walks through a million live nodes again and again
+    _remember_styles()
     app.connect("autodoc-process-docstring", _docstring, priority=900)  # after napoleon
+    app.connect("html-page-context", _titles_alone)
     app.connect("html-page-context", _mend_page, priority=900)
     app.connect("build-finished", _write_terms)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
@@ -25,10 +32,13 @@ def setup(app) -> dict:
 
 
 @cache
-def _introduced() -> dict:
+def _introduced(app) -> dict:
     from covlib import apidoc
 
-    return apidoc.introduced()
+    kept = Path(app.srcdir) / INTRODUCED if app is not None else None
+    if kept is None or not kept.is_file():
+        return apidoc.introduced()
+    return {name: apidoc.Use(*use) for name, use in json.loads(kept.read_text(encoding="utf-8")).items()}
 
 
 def _docstring(app, what: str, name: str, thing, options, lines: list[str]) -> None:
@@ -36,9 +46,9 @@ def _docstring(app, what: str, name: str, thing, options, lines: list[str]) -> N
     env = getattr(app, "env", None)
     if not valid(text, env):
         text = [re.sub(r"(?<![\\`])([*|]|(?<=\w)_(?=\W|$))", r"\\\1", line) for line in text]
-    if not valid(text, env):
-        text = ["::", "", *("   " + line for line in lines)]
-    use = _introduced().get(name) if what in ("function", "class", "exception") else None
+        if not valid(text, env):
+            text = ["::", "", *("   " + line for line in lines)]
+    use = _introduced(app).get(name) if what in ("function", "class", "exception") else None
     if use is not None:
         text += ["", f"*{'Introduced' if use.direct else 'Used'} in* :doc:`/book/{use.chapter}`.", ""]
     lines[:] = text
@@ -87,6 +97,53 @@ def valid(lines: list[str], env=None) -> bool:
     refers = any(isinstance(node, dangling) or isinstance(node, nodes.reference) and not node.get("refuri")
                  for node in document.findall())
     return max(problems, default=0) < 2 and not refers
+
+
+# ---- what need not be done again and again ---------------------------------------------------------------------------
+
+
+def _remember_styles() -> None:
+    """Register pybtex's plugins: it reads the metadata of all installed packages for each that it does not know."""
+    from importlib.metadata import entry_points
+
+    from pybtex.plugin import register_plugin
+
+    for group in STYLES:
+        for point in entry_points(group=group):
+            register_plugin(group, point.name, point.load(), force=True)
+
+
+def _titles_alone(app, name: str, template: str, context: dict, doctree) -> None:
+    """Let the sidebar be made of titles; Sphinx copies all pages' contents, each function too, to throw them away."""
+    whole = context["toctree"]
+
+    def toctree(**options) -> str:
+        if not options.get("titles_only"):
+            return whole(**options)
+        contents, app.env.tocs = app.env.tocs, _titles(app.env)
+        try:
+            return whole(**options)
+        finally:
+            app.env.tocs = contents
+
+    context["toctree"] = toctree
+
+
+@cache
+def _titles(env) -> dict:
+    """Contents of each page (``env.tocs``) with nothing below its title but the pages that follow from it."""
+    from docutils import nodes
+    from sphinx import addnodes
+
+    found = {name: toc.deepcopy() for name, toc in env.tocs.items()}
+    for toc in found.values():
+        for item in toc.children:
+            if isinstance(item, nodes.list_item) and len(item) > 1:
+                if pages := list(item.findall(addnodes.toctree)):
+                    item[1][:] = pages
+                else:
+                    item.pop(1)
+    return found
 
 
 # ---- pages -----------------------------------------------------------------------------------------------------------

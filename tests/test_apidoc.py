@@ -52,6 +52,47 @@ def test_docstrings_are_checked(lines, good):
     assert sphinx_book.valid(lines) == good
 
 
+def test_the_build_takes_what_was_read_while_the_book_was_staged(tmp_path):
+    class App:
+        srcdir = tmp_path
+
+    (tmp_path / sphinx_book.INTRODUCED).write_text('{"covlib.errors.DataError": ["01_data", true]}')
+    assert sphinx_book._introduced(App) == {"covlib.errors.DataError": apidoc.Use("01_data", True)}
+
+
+def test_a_sidebar_made_of_titles_is_the_one_that_sphinx_makes(tmp_path):
+    from sphinx.application import Sphinx
+    from sphinx.util.docutils import docutils_namespace
+
+    pages = {"index": "Top\n===\n\n.. toctree::\n   :caption: Part\n\n   a\n   b\n",
+             "a": "A\n=\n\nOne\n---\n\nTwo\n---\n\n.. py:function:: f()\n\n.. toctree::\n\n   c\n",
+             "b": "B\n=\n\n.. py:function:: g()\n", "c": "C\n=\n\nThree\n-----\n"}
+    for name, text in pages.items():
+        (tmp_path / f"{name}.rst").write_text(text)
+    with docutils_namespace():
+        app = Sphinx(tmp_path, None, tmp_path / "out", tmp_path / "trees", "html", status=None, freshenv=True)
+        app.build()
+        contents = dict(app.env.tocs)
+        for page in pages:
+            whole = lambda page=page, **options: app.builder._get_local_toctree(page, **options)
+            context = {"toctree": whole}
+            sphinx_book._titles_alone(app, page, "", context, None)
+            for titles in (True, False):
+                options = {"titles_only": titles, "collapse": False, "includehidden": True}
+                assert context["toctree"](**options) == whole(**options)
+                assert ("Three" in whole(**options)) != titles and "C</a>" in whole(**options)
+    assert app.env.tocs == contents and "f()" in str(contents["a"])
+
+
+def test_styles_of_references_are_looked_up_without_reading_all_packages(monkeypatch):
+    from pybtex import plugin
+
+    sphinx_book._remember_styles()
+    monkeypatch.setattr(plugin, "entry_points", None)
+    for group, name in (("pybtex.style.formatting", "unsrt"), ("pybtex.backends", "docutils")):
+        assert plugin.find_plugin(group, name).__module__.startswith(("pybtex", "pybtex_docutils"))
+
+
 def test_an_unreadable_docstring_is_shown_as_it_is():
     lines = ["A list:", "  * one", " two *and"]
     sphinx_book._docstring(None, "method", "covlib.nowhere.f", None, None, lines)

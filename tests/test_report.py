@@ -243,6 +243,37 @@ def test_the_table_of_the_paper_beside_ours(tmp_path):
     assert {r[4].split("\n")[0] for r in alone.rows} == {"**○ not attempted**"}
 
 
+def test_intervals_end_where_the_value_cannot_go(tmp_path):
+    virtual = {"data": {"kind": "phantom", "name": "phantom"}, "profile": "cpu"}
+    runs = [run_with(value, None, seed=seed, **virtual) | {"file": f"{seed}.json"}
+            for seed, value in enumerate((0.02, 0.04, 0.11))]
+    table = report.paper_beside_ours("03_dcgan", run_with(0.02, (-0.03, 0.07), **virtual), runs)
+    assert "cut" in table.note
+    assert table.rows[0][3].startswith("6 % [0, 17]")  # scipy: mean 5.67, -6.1 to 17.4
+    assert table.rows[0][2].startswith("2 % [0, 7]")
+    claim = {**CLAIM, "scale": 1.0, "range": [0, None]}
+    cell = lambda claim: report._recorded(claim, None, runs, "")
+    assert cell(claim).startswith("0.06 [0.00, 0.17]")
+    assert cell({**claim, "range": [None, 0.1]}).startswith(("0.06 [−0.06, 0.10]", "0.057 [−0.061, 0.100]"))
+    del claim["range"]
+    assert cell(claim).startswith("0.06 [−0.06, 0.17]")
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in project.REPORTED.glob("*.yaml")))
+def test_claims_state_the_range_of_what_they_measure_and_recorded_values_keep_to_it(name):
+    paper = report.load_reported(name)
+    results = report.load_results(paper["chapter"])
+    for claim in paper["claims"]:
+        number = next((n for n in paper["numbers"] if n["id"] == claim.get("number")), {})
+        unbounded = claim["scope"] == "architecture" or number.get("unit") == "dB" or claim["metric"] == "umap_shown"
+        assert ("range" in claim) != unbounded, claim["id"]
+        if unbounded:
+            continue
+        low, high = ((-1e9, 1e9)[k] if end is None else end for k, end in enumerate(claim["range"]))
+        found = [report.find_metric(result, claim) for result in results]
+        assert low < high and all(low <= m["value"] <= high for m in found if m and m["value"] is not None), claim["id"]
+
+
 def test_smoke_runs_stand_in_tables_only_where_there_is_no_other():
     virtual = {"data": {"kind": "phantom", "name": "phantom"}}
     runs = [run_with(profile="smoke"), run_with(profile="cpu", **virtual), run_with(profile="smoke", **virtual)]

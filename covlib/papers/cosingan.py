@@ -34,7 +34,7 @@ from covlib.config import Config as BaseConfig
 from covlib.errors import ConfigError, DataError
 from covlib.judges import segmenters
 from covlib.methods import Method, OptimizerSpec, Stage, Step
-from covlib.papers.cosingan_augment import augment, strength
+from covlib.papers.cosingan_augment import augment, draw_grid, move_condition, move_image, strength
 from covlib.papers.cosingan_losses import MixedLoss, adversarial_d, adversarial_g
 from covlib.papers.cosingan_nets import (
     SCALES,
@@ -319,7 +319,10 @@ class CoSinGAN(Method):
     def unet_step(self, step: Step, n: int) -> dict[str, Tensor]:
         """One step of the U-Net behind MS-FUL, at one of the scales in turn, from the one slice strongly augmented."""
         size = self.config.scales[step.index % len(self.config.scales)]
-        image, condition = augment(*self.scaled(size, step.device), strength(self.config, "first"), step.generator, n)
+        total, own = step.rows(n)  # each process takes its samples of the whole batch
+        grid = draw_grid(total, size, strength(self.config, "first"), step.generator)[own]
+        image, condition = self.scaled(size, step.device)
+        image, condition = move_image(image, grid), move_condition(condition, grid)
         weights = torch.stack([torch.full((), w, device=step.device) for w in self.config.unet_weights])
         loss = segmenters.cross_entropy(self.networks["U"](image).float(), condition[:, 0], weights)
         step.minimise("U", loss)

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from covlib.batches import Unpaired
-from covlib.checkpoints import check_state, load_weights, read_weights, save_weights
+from covlib.checkpoints import load_weights, read_weights, save_weights
 from covlib.config import convert, field_types
 from covlib.data import augment
 from covlib.data.case import SliceSet
@@ -271,26 +271,33 @@ def _train(method: CycleGAN, data: Unpaired, out: Path, source: str, seed: int, 
                identity=identity, **options)
 
 
-def load_trained(file, source: str, device="cpu") -> tuple[CycleGAN, dict[str, str]]:
-    """The model of class ``source`` from weights that ``train_all`` wrote, and the file's own notes (seed, sizes).
+def load_trained(path, source: str, device="cpu") -> tuple[CycleGAN, dict[str, str]]:
+    """The generators of class ``source`` from weights that ``train_all`` reads, and their own notes (seed, sizes).
+
+    Args:
+        path: a file that ``train_all`` wrote, or a folder with one file a generator (``normal.G_A.safetensors``).
+            Discriminators, which only training needs, stay as they begin.
 
     Raises:
         ConfigError: no such file, not of this chapter, or without that source class.
     """
-    tensors, meta = read_weights(Path(file))
+    path = Path(path)
+    files = sorted(path.glob("*.*.safetensors")) if path.is_dir() else [path]
+    if not files:
+        raise ConfigError(f"checkpoint {path}: holds no file a generator, such as normal.G_A.safetensors")
+    tensors, meta = read_weights(files[0])
     if meta.get("chapter") != CHAPTER:
-        raise ConfigError(f"checkpoint {file}: is of {meta.get('chapter', 'another program')}, {CHAPTER} is wanted")
-    there = sorted({name.split(".")[0] for name in tensors})
+        raise ConfigError(f"checkpoint {files[0]}: is of {meta.get('chapter', 'another program')}, {CHAPTER} is wanted")
+    there = sorted({name.split(".")[0] for name in (tensors if files == [path] else (file.name for file in files))})
     if source not in there:
-        raise ConfigError(f"checkpoint {file}: has no model for class {source!r}; it has {', '.join(there)}")
+        raise ConfigError(f"checkpoint {path}: has no model for class {source!r}; it has {', '.join(there)}")
     if missing := [k for k in SHAPE_FIELDS if k not in meta]:
-        raise ConfigError(f"checkpoint {file}: its header lacks {missing[0]!r}; give a file that a training run wrote")
+        raise ConfigError(f"checkpoint {files[0]}: its header lacks {missing[0]!r}; give a file that a training run "
+                          "wrote")
     kinds = field_types(Config)
     method = CycleGAN(Config(**{k: convert(k, meta[k], kinds[k]) for k in SHAPE_FIELDS}), 1)
-    for name, net in method.networks.items():
-        prefix = f"{source}.{name}."
-        state = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-        check_state(net, state, f"checkpoint {file}: network {source}.{name}")
-        net.load_state_dict(state)
+    generators = {f"{source}.{name}": method.networks[name] for name in CycleGAN.generators}
+    load_weights(path, generators, expect={k: meta[k] for k in ("chapter", *SHAPE_FIELDS)})
+    for net in method.networks.values():
         net.to(resolve_device(device)).eval()
     return method, meta

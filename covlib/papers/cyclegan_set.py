@@ -313,19 +313,14 @@ def translate_folder(checkpoint, data, labels, to, *, device="auto", batch: int 
     Everything is looked at before the first image is made: files, models and images of all classes.
 
     Args:
-        checkpoint: ``cyclegan.safetensors``, or the folder of a run that holds it.
+        checkpoint: what the chapter's own ``checkpoint`` takes (a file of weights, a folder with one file a generator,
+            "recorded"), or the folder of a run that holds such.
         labels: a class, whose set goes to ``to``, or several, whose sets go to ``to``/<class> one after the other.
     """
-    from covlib.checkpoints import sha256
+    from covlib.checkpoints import digest
     from covlib.data.index import canonical
 
-    file = Path(checkpoint)
-    if file.is_dir():
-        tried = [file / "checkpoints" / "cyclegan.safetensors", file / "cyclegan.safetensors"]
-        file = next((f for f in tried if f.is_file()), None)
-        if file is None:
-            raise ConfigError(f"--checkpoint: {checkpoint} holds no checkpoints/cyclegan.safetensors; give the out "
-                              f"folder of a run of {CHAPTER}")
+    file = _weights(checkpoint)
     if batch < 1:
         raise ConfigError(f"--batch: {batch} must be 1 or more")
     if precision not in PRECISIONS:
@@ -335,9 +330,32 @@ def translate_folder(checkpoint, data, labels, to, *, device="auto", batch: int 
         method, meta = load_trained(file, label, device)
         jobs.append((method, sources_in(data, label, method.config.image_size), int(meta.get("seed", 0))))
     for method, sources, seed in jobs:
-        translate_set(method, sources, Path(to) if len(jobs) == 1 else Path(to) / sources.label, model=sha256(file),
+        translate_set(method, sources, Path(to) if len(jobs) == 1 else Path(to) / sources.label, model=digest(file),
                       seed=seed, batch=batch, precision=precision, progress=progress)
     return Path(to)
+
+
+def _weights(checkpoint) -> Path:
+    """The file or folder of weights that ``checkpoint`` stands for."""
+    from covlib import weights
+
+    if str(checkpoint) == weights.WORD:
+        found = weights.entries(CHAPTER)
+        if len(found) != 1:
+            raise ConfigError(f"--checkpoint: there are {len(found)} recorded weights of {CHAPTER}; give the folder of "
+                              "one, data/weights/NAME")
+        weights.check(found[0])
+        return found[0].checkpoint
+    folder = Path(checkpoint)
+    if not folder.is_dir():
+        return folder
+    places = (folder / "checkpoints", folder)
+    tried = [place / "cyclegan.safetensors" for place in places]
+    found = [file for file in tried if file.is_file()] + [p for p in places if any(p.glob("*.G_?.safetensors"))]
+    if not found:
+        raise ConfigError(f"--checkpoint: {checkpoint} holds no checkpoints/cyclegan.safetensors, nor a file for each "
+                          f"generator; give the out folder of a run of {CHAPTER}")
+    return found[0]
 
 
 __all__ = ["COLUMNS", "SHEET", "Sources", "load_images", "sources_from", "sources_in", "translate_folder",

@@ -287,6 +287,19 @@ class Stop(Exception):
     pass
 
 
+def test_processes_share_the_u_nets_batch_out_among_them(one):
+    """Two ranks see the four samples that one process sees, each its own two."""
+    method = CoSinGAN(tiny(unet_batch=4), one, seed=0)
+    stage, seen = method.stages[0], []
+    assert stage.name == "unet"
+    method.networks["U"].register_forward_pre_hook(lambda net, given: seen.append(given[0]))
+    for rank, world in ((0, 1), (0, 2), (1, 2)):
+        step = Step(stage, method.networks, lambda *a, **k: None, torch_generator(0, "u"), rank, world)
+        method.unet_step(step, 4 // world)
+    whole, first, second = seen
+    assert torch.equal(torch.cat([first, second]), whole) and not torch.equal(first, second)
+
+
 @pytest.mark.parametrize("stop", [3, 6, 12])
 def test_a_run_killed_in_any_stage_ends_with_the_same_weights(one, tmp_path, monkeypatch, stop):
     config = tiny(scales=(32, 48), ahead=2)

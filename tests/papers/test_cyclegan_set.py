@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from covlib import cli
+from covlib.checkpoints import digest
 from covlib.data.layouts import load_slices
 from covlib.data.marks import is_synthetic
 from covlib.errors import ConfigError, DataError
@@ -175,6 +176,40 @@ def test_the_command_line_translates_and_complains_in_one_line(folder, weights, 
     assert cli.main([*args, "--class", "pneumonia"]) == 2
     error = capsys.readouterr().err.strip()
     assert error.startswith("covlib: error:") and "\n" not in error and "has no model for class" in error
+
+
+def test_weights_in_a_file_a_generator_translate_as_the_whole_file_does(folder, weights, tmp_path, capsys, monkeypatch):
+    """Recorded weights are kept so, where one file would be too large."""
+    from covlib import weights as recorded
+
+    monkeypatch.setattr(recorded, "FILE_LIMIT", 1)
+    kept = tmp_path / "kept"
+    recorded._slim(weights / "checkpoints" / "cyclegan.safetensors", kept / "checkpoints" / "cyclegan.safetensors",
+                   recorded.LAYOUTS["06_cyclegan"])
+    assert {f.name for f in kept.rglob("*.*")} == {"normal.G_A.safetensors", "normal.G_B.safetensors"}
+    args = ["translate", "--data", str(folder), "--device", "cpu", "--class", "normal"]
+    pictures = []
+    for k, given in enumerate((weights, kept, kept / "checkpoints")):
+        assert cli.main([*args, "--checkpoint", str(given), "--to", str(tmp_path / str(k))]) == 0
+        pictures.append({f.name: f.read_bytes() for f in (tmp_path / str(k)).rglob("*.png")})
+    assert len(pictures[0]) == 5 and pictures[0] == pictures[1] == pictures[2]
+    models = [{row["model"] for row in rows(tmp_path / str(k))} for k in range(3)]
+    assert models[1] == models[2] == {digest(kept / "checkpoints")} != models[0]
+    capsys.readouterr()
+    for name, words in (("normal.G_B", "no such file"), ("normal.G_A", "no checkpoints/cyclegan")):
+        (kept / "checkpoints" / f"{name}.safetensors").unlink()
+        assert cli.main([*args, "--checkpoint", str(kept), "--to", str(tmp_path / "no")]) == 2
+        error = capsys.readouterr().err.strip()
+        assert error.startswith("covlib: error:") and words in error and "\n" not in error
+    assert not (tmp_path / "no").exists()
+
+
+def test_the_books_own_weights_translate_by_their_name(folder, tmp_path):
+    from covlib import weights as recorded
+
+    to = translate_folder("recorded", folder, "normal", tmp_path / "set", device="cpu", progress=False)
+    (entry,) = recorded.entries("06_cyclegan")
+    assert len(rows(to)) == 5 and {row["model"] for row in rows(to)} == {digest(entry.checkpoint)}
 
 
 def test_one_command_translates_several_classes_once_all_of_them_are_found(folder, weights, tmp_path, capsys):
