@@ -286,7 +286,7 @@ class Run:
         return Box("What this chapter costs", table, kind="tip")
 
     def show_config(self, paper: str | dict[str, Any] | None = None) -> Table:
-        """Our settings beside the paper's; those that differ are bold.
+        """Our settings beside the paper's; those that differ are bold, and those of which it says nothing are folded.
 
         Args:
             paper: name of a file in data/reported (numbers with a ``field`` are shown), a dict field -> paper's value,
@@ -295,14 +295,16 @@ class Run:
         if self.config is None:
             raise ConfigError(f"show_config: chapter {self.chapter} was started without config_cls")
         stated = paper if isinstance(paper, dict) else _stated(paper or self.chapter.split("_", 1)[1], bool(paper))
-        rows = []
+        rows, silent = [], []
         for name, ours in self.config.as_dict().items():
             theirs = stated.get(name)
             differs = theirs is not None and theirs != ours
-            rows.append([f"`{name}`", f"**{show_setting(ours)}**" if differs else show_setting(ours),
+            kept = rows if theirs is not None or name in self.overrides else silent
+            kept.append([f"`{name}`", f"**{show_setting(ours)}**" if differs else show_setting(ours),
                          "not stated" if theirs is None else show_setting(theirs),
                          "yours" if name in self.overrides else ("changed" if differs else "")])
-        return Table(["setting", f"this run ({self.profile})", "paper", ""], rows)
+        return Table(["setting", f"this run ({self.profile})", "paper", ""], rows + silent,
+                     folded=len(silent) if rows else 0, fold_title=f"{len(silent)} more, on which the paper is silent")
 
     def summary(self) -> Table:
         """The measurements so far as a table: value, 95 % interval, n, how."""

@@ -11,7 +11,8 @@ class Table:
 
     IPython shows the HTML; ``str()`` gives the Markdown. ``right`` names the columns that hold numbers. A ``sortable``
     table gets buttons in its head in the rendered book (book/_static/sortable.js); numbers are sorted as numbers. Of a
-    table without rows only title and note are shown, if there is a note.
+    table without rows only title and note are shown, if there is a note. The last ``folded`` rows are shown in HTML
+    behind a click on ``fold_title``.
     """
 
     columns: list[str]
@@ -20,6 +21,8 @@ class Table:
     note: str = ""
     right: tuple[str, ...] = field(default_factory=tuple)
     sortable: bool = False
+    folded: int = 0
+    fold_title: str = "more"
 
     def _repr_markdown_(self) -> str:
         clean = lambda cell: str(cell).replace("|", "\\|").replace("\n", "<br>")
@@ -34,15 +37,19 @@ class Table:
         cell = lambda tag, text, a: f'<{tag} style="text-align:{a};vertical-align:top">{_inline(text)}</{tag}>'
         head = "".join(cell("th", c, a) for c, a in zip(self.columns, align))
         keyed = self._keyed if self.sortable else lambda made, text, a: made
-        body = "".join("<tr>" + "".join(keyed(cell("td", c, a), c, a) for c, a in zip(row, align)) + "</tr>\n"
-                       for row in self.rows)
+        body = ["<tr>" + "".join(keyed(cell("td", c, a), c, a) for c, a in zip(row, align)) + "</tr>\n"
+                for row in self.rows]
         kind = "table covlib sortable" if self.sortable else "table covlib"
+        grid = lambda rows: (f'<table class="{kind}">\n<thead><tr>{head}</tr></thead>\n'
+                             f"<tbody>\n{''.join(rows)}</tbody></table>")
+        shown = len(body) - self.folded
+        rest = (f'\n<details class="covlib-rest"><summary>{_inline(self.fold_title)}</summary>\n{grid(body[shown:])}'
+                "</details>" if self.folded else "")
         caption = f"<p><strong>{_inline(self.title)}</strong></p>\n" if self.title else ""
         note = f"\n<p><small>{_inline(self.note)}</small></p>" if self.note else ""
         if self.note and not self.rows:
             return caption + note.lstrip()
-        return (f'{caption}<table class="{kind}">\n<thead><tr>{head}</tr></thead>\n'
-                f"<tbody>\n{body}</tbody></table>{note}")
+        return caption + grid(body[:shown]) + rest + note
 
     @staticmethod
     def _keyed(cell: str, text: str, align: str) -> str:

@@ -124,6 +124,28 @@ def test_beliefs_have_axes_of_their_own():
     assert beliefs.get_ylim() == (0, 1) and beliefs.get_xlim() == losses.get_xlim()
 
 
+def test_a_loss_too_small_for_the_common_axis_has_axes_of_its_own():
+    log = {"step": [1, 2, 3], "D": [1.4, 1.2, 1.0], "L1": [0.05, 0.04, 0.03], "D(real)": [0.5, 0.6, 0.7]}
+    figure = check_page(plots.loss_curves(log, weight=0))
+    drawn = [list(axes.get_lines()[0].get_ydata()) for axes in figure.axes]
+    assert drawn == [log["D"], log["L1"], log["D(real)"]]
+    assert figure.axes[1].get_ylim()[1] < 0.1
+    assert len(plots.loss_curves({**log, "L1": [0.5, 0.4, 0.3]}).axes) == 2
+    assert len(plots.loss_curves(log, logy=True).axes) == 2  # a logarithmic axis holds both
+
+
+def test_stages_of_training_are_told_apart():
+    """Dotted lines where a stage starts, its name above; names are left out where one would not fit."""
+    log = {"step": list(range(40)), "stage": ["global"] * 10 + ["16 second"] * 30, "G": [1.0] * 40}
+    figure = check_page(plots.loss_curves(log))
+    starts = [line.get_xdata()[0] for line in figure.axes[0].get_lines() if len(set(line.get_xdata())) == 1]
+    assert starts == [10] and {"global", "16\nsecond"} <= set(texts(figure))
+    assert any(text.endswith("Dotted: a new stage.") for text in texts(figure))
+    crowded = plots.loss_curves(log | {"stage": ["global"] * 39 + ["16 second"]})
+    assert not {"global", "16\nsecond"} & set(texts(crowded))
+    assert not any("Dotted" in text for text in texts(plots.loss_curves(log | {"stage": ["one"] * 40})))
+
+
 def test_smoothing_keeps_a_constant_and_follows_weight_zero():
     assert np.allclose(plots.smooth([2.0] * 5, 0.9), 2.0) and list(plots.smooth([1, 5, 2], 0.0)) == [1, 5, 2]
 

@@ -136,6 +136,14 @@ def test_listening_shows_every_slice_s_weight(chosen):
         plots.listening(alpha[:5], lesion, maps=maps, images=images, share=share)
 
 
+def test_a_weight_that_is_the_same_for_all_slices_does_not_look_like_a_spread():
+    maps, images = some_maps(4), pictures(4)
+    figure = check_page(plots.listening(np.ones(4), np.linspace(0, 0.3, 4), maps=maps, images=images,
+                                        share=np.zeros((4, *maps.shape[1:]))))
+    axes = next(a for a in figure.axes if "weight" in a.get_ylabel())
+    assert axes.get_ylim() == (0.95, 1.0) and not any(c.get_clip_on() for c in axes.collections)
+
+
 CURVES = {"infection": {"global-local": {0: [0.7, 0.8, 0.75], 50: [0.6, 0.7, 0.62]}, "SEAN": {50: [0.5]}},
           "consolidation": {"global-local": {0: [0.5, 0.6], 50: [0.4, 0.6]}}}
 

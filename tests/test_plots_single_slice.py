@@ -46,6 +46,8 @@ def test_rows_of_images_stand_below_their_conditions():
     assert set("abcde") <= set(texts(figure))
     with pytest.raises(DataError, match="but plain has shape"):
         plots.image_rows(some_conditions(4), rows)
+    alone = check_page(plots.image_rows(some_conditions(1), {"plain": pictures(1)}))
+    assert {"condition", "plain"} <= set(texts(alone)) and len({round(a.get_position().y0, 6) for a in alone.axes}) == 1
 
 
 def test_edits_show_the_change_and_nothing_else():

@@ -23,3 +23,12 @@ def test_a_table_without_rows_is_its_note():
     assert empty._repr_html_() == "<p><strong>T</strong></p>\n<p><small>Nothing yet: <code>do it</code>.</small></p>"
     assert str(empty) == "**T**\n\nNothing yet: `do it`.\n"
     assert "<table" in Table(["a"], [])._repr_html_() and "| a |" in str(Table(["a"], []))
+
+
+def test_folded_rows_come_behind_a_click_and_none_is_lost():
+    table = Table(["a"], [["1"], ["2"], ["3"]], note="n", folded=2, fold_title="two more")
+    html = table._repr_html_()
+    shown, rest = html.split('<details class="covlib-rest"><summary>two more</summary>')
+    assert re.findall(r">(\d)</td>", shown) == ["1"] and re.findall(r">(\d)</td>", rest) == ["2", "3"]
+    assert html.count("<thead>") == 2 and html.endswith("</details>\n<p><small>n</small></p>")
+    assert all(f"| {k} |" in str(table) for k in "123")

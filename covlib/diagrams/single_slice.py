@@ -30,10 +30,10 @@ def cosingan(condition=None, outputs=None, *, config):
         picture = None if outputs is None else np.asarray(as_array(outputs[k])).squeeze()
         gap = place and k != shown[place - 1] + 1
         _scale(c, 0.1 + 2.36 * place, sizes[k], k, map_picture, picture, last=k == len(sizes) - 1, gap=gap)
-    _training(c, 2.35, "first stage: fit the condition", "strong\naugmentation: crop,\nturn, flip, bend",
+    _training(c, 2.35, "first stage: fit the condition", "strong\naugmentation:\ncrop, turn, flip,\nbend",
               first=True)
     if config.epochs_second:
-        _training(c, 0.75, "second stage: restore detail", "weak\naugmentation: crop,\nturn, flip", first=False)
+        _training(c, 0.75, "second stage: restore detail", "weak\naugmentation:\ncrop, turn, flip", first=False)
     return c.figure
 
 
@@ -87,7 +87,7 @@ def _training(c: Canvas, y: float, title: str, how: str, *, first: bool) -> None
     c.loss(5.5, high, "GAN", colour=BLUE)
     c.loss(5.5, low, "rec", colour=VERMILION)
     c.text(5.86, high, "condition and\nimage together", ha="left", size=SMALL, linespacing=1.15)
-    c.text(5.86, low, "WPPL, MS-SSIM,\nVGG, U-Net", ha="left", size=SMALL, linespacing=1.15)
+    c.text(5.86, low, "WPPL, MS-SSIM,\nMS-FVL, MS-FUL", ha="left", size=SMALL, linespacing=1.15)
     target = 3.24 if first else 3.9
     c.arrow((5.5, high + 0.31), (5.5, y + 0.76), (target, y + 0.76), (target, y + 0.37), colour=GREEN, dashed=True,
             width=1.4)

@@ -271,16 +271,18 @@ def listening(alpha, lesion_share, *, maps, images, share, shown=(0,), note: str
         artist = cells[2].imshow(share[k], cmap="viridis", vmin=low, vmax=high, aspect="auto", interpolation="auto")
         inch_text(figure, left - 0.06, y + side / 2, f"$\\alpha$ = {alpha[k]:.3f}", size=SMALL, ha="right", va="center",
                   rotation=90)
-    for c, head in enumerate(("map", "synthetic", "global part")):
+    for c, head in enumerate(("map", "synthetic", "global share")):
         inch_text(figure, left + c * pitch + side / 2, top - 0.07, head, ha="center")
     _share_bar(figure, left + 2 * pitch, top + pitch * len(shown) + 0.03, side, artist)
     height = figure.get_size_inches()[1]
     _legend(figure, left, height - 0.36)
     axes = plain_axes(inch_axes(figure, 0.72, top, 1.98, height - top - 1.1), grid="y")
-    axes.scatter(100 * lesion, alpha, s=14, color=LUNG, alpha=0.55, linewidths=0)
-    axes.scatter(100 * lesion[shown], alpha[shown], s=48, facecolor="none", edgecolor=VERMILION, linewidths=1.5)
-    margin = max(0.01, 0.08 * float(np.ptp(alpha)))
-    axes.set_ylim(max(-0.002, alpha.min() - margin), min(1.002, alpha.max() + margin))
+    for picked, style in ((slice(None), {"s": 14, "color": LUNG, "alpha": 0.55, "linewidths": 0}),
+                          (shown, {"s": 48, "facecolor": "none", "edgecolor": VERMILION, "linewidths": 1.5})):
+        # not cut off: a weight of exactly 0 or 1 lies on the edge
+        axes.scatter(100 * lesion[picked], alpha[picked], clip_on=False, zorder=3, **style)
+    margin = max(0.05, 0.08 * float(np.ptp(alpha)))  # one value for all is no spread, and shall not look like one
+    axes.set_ylim(max(0.0, alpha.min() - margin), min(1.0, alpha.max() + margin))
     axes.set_xlabel("lesion (% of the lung)")
     axes.set_ylabel("$\\alpha$, weight of the local branch")
     footnote(figure, note)

@@ -30,6 +30,7 @@ from covlib.plots.style import (
 from covlib.seeding import rng
 
 LINE_COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK)
+HEADS = 0.88 * SMALL  # points, of the stages' names: a little smaller, so that more of them fit
 
 
 def smooth(values, weight: float = 0.9) -> np.ndarray:
@@ -47,6 +48,8 @@ def loss_curves(log: dict, *, names=None, labels: dict[str, str] | None = None, 
     """Losses over training: every logged value pale, a moving average in full colour, names at the lines' ends.
 
     Columns named like "D(real)" are a network's mean belief in (0, 1), not losses; they get axes of their own, below.
+    So do losses that would lie flat on the axis beside others twenty times as large. Stages of training are told apart
+    by dotted lines, with their names above where these fit.
 
     Args:
         log: column name -> list of numbers (``FitResult.log``); ``x`` names the column for the horizontal axis.
@@ -64,16 +67,26 @@ def loss_curves(log: dict, *, names=None, labels: dict[str, str] | None = None, 
                         f"it has {', '.join(log)}")
     steps = np.asarray(log.get(x, range(len(log[names[0]]))), float)
     beliefs = [k for k in names if k.endswith(")") and "(" in k]
-    panels = [p for p in ([k for k in names if k not in beliefs], beliefs) if p]
+    losses = [k for k in names if k not in beliefs]
+    low = [] if logy or references else _low(log, losses)
+    panels = [p for p in ([k for k in losses if k not in low], low, beliefs) if p]
+    colours = {name: LINE_COLOURS[k % len(LINE_COLOURS)] for group in (losses, beliefs) for k, name in enumerate(group)}
     texts = {name: (labels or {}).get(name, name.replace("_", " ")) for name in names}
     margin = max(text_width(t) for t in [*texts.values(), *(references or {})]) + 0.25
-    figure = new_figure(0.15 + 2.5 + 1.8 * (len(panels) - 1) + 0.8)
+    width = WIDTH - 0.75 - margin
+    stages, heads = _stages(steps, log.get("stage"), width)
+    top = 0.15 + 0.17 * max((head.count("\n") + 1 for _, head in heads), default=0)
+    figure = new_figure(top + 2.5 + 1.8 * (len(panels) - 1) + 0.8)
+    for middle, head in heads:
+        inch_text(figure, 0.75 + middle, top - 0.06, head, size=HEADS, colour=GREY, ha="center", linespacing=1.15)
     for k, columns in enumerate(panels):
-        axes = inch_axes(figure, 0.75, 0.15 + 2.7 * k, WIDTH - 0.75 - margin, 2.5 if k == 0 else 1.6)
+        axes = inch_axes(figure, 0.75, top + (0.9 + 1.8 * k if k else 0), width, 1.6 if k else 2.5)
         plain_axes(axes, grid="y")
         belief = columns == beliefs
-        _draw_curves(axes, steps, {name: log[name] for name in columns}, texts, weight,
+        _draw_curves(axes, steps, {name: log[name] for name in columns}, texts, weight, colours,
                      {} if belief else references or {}, logy and not belief)
+        for start in stages[1:]:
+            axes.axvline(start, color=GREY, linewidth=0.8, linestyle=(0, (1, 2)))
         if belief:
             axes.axhline(0.5, color=GREY, linewidth=0.9, linestyle=(0, (5, 3)))
             axes.set_ylabel("belief")
@@ -83,8 +96,32 @@ def loss_curves(log: dict, *, names=None, labels: dict[str, str] | None = None, 
             axes.tick_params(labelbottom=False)
         else:
             axes.set_xlabel(x)
-    footnote(figure, f"Pale: every logged value. Full: moving average, weight {weight:g}." if weight else "")
+    notes = [f"Pale: every logged value. Full: moving average, weight {weight:g}."] if weight else []
+    footnote(figure, " ".join([*notes, *(["Dotted: a new stage."] if len(stages) > 1 else [])]))
     return figure
+
+
+def _numbers(column) -> np.ndarray:
+    return np.asarray([np.nan if v in (None, "") else v for v in column], float)
+
+
+def _low(log: dict, names: list[str]) -> list[str]:
+    """Those of ``names`` whose largest value is below a twentieth of the largest of all."""
+    peaks = {name: np.nanmax(np.abs(_numbers(log[name])), initial=0.0) for name in names}
+    return [name for name in names if peaks[name] < 0.05 * max(peaks.values())]
+
+
+def _stages(steps, stages, width: float) -> tuple[list[float], list[tuple[float, str]]]:
+    """First step of every stage, and (inches from the axes' left edge, name) of each; no names where one does not fit
+    between its lines, and neither where all is one stage."""
+    if stages is None or len(set(stages)) < 2 or steps.max() <= steps.min():
+        return [], []
+    first = [k for k in range(len(stages)) if k == 0 or stages[k] != stages[k - 1]]
+    ends = [*(steps[k] for k in first), steps.max()]
+    places = (np.asarray(ends, float) - steps.min()) / (steps.max() - steps.min()) * width
+    heads = [str(stages[k]).replace("_", " ").replace(" ", "\n") for k in first]
+    fit = all(text_width(head, HEADS) <= room for head, room in zip(heads, np.diff(places)))
+    return ends[:-1], list(zip((places[:-1] + places[1:]) / 2, heads)) if fit else []
 
 
 def _stretches(good: np.ndarray) -> list[np.ndarray]:
@@ -94,10 +131,11 @@ def _stretches(good: np.ndarray) -> list[np.ndarray]:
     return np.split(rows, np.flatnonzero(np.diff(rows) > max(3, len(good) / 20)) + 1)
 
 
-def _draw_curves(axes, steps, columns: dict, texts: dict, weight: float, references: dict, logy: bool) -> None:
+def _draw_curves(axes, steps, columns: dict, texts: dict, weight: float, colours: dict, references: dict,
+                 logy: bool) -> None:
     anchors = []
-    for (name, column), colour in zip(columns.items(), _cycle(LINE_COLOURS)):
-        values = np.asarray([np.nan if v in (None, "") else v for v in column], float)
+    for name, column in columns.items():
+        values, colour = _numbers(column), colours[name]
         good = np.isfinite(values)
         if not good.any():
             continue
@@ -115,11 +153,6 @@ def _draw_curves(axes, steps, columns: dict, texts: dict, weight: float, referen
     if all(name.endswith(")") for name in columns):
         axes.set_ylim(0, 1)
     _end_labels(axes, anchors)
-
-
-def _cycle(colours):
-    while True:
-        yield from colours
 
 
 def _end_labels(axes, anchors, size: float = TEXT) -> None:

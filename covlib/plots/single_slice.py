@@ -72,7 +72,8 @@ def scales_and_stages(condition, outputs, real=None, *, note: str = ""):
 
 
 def image_rows(conditions, rows: dict, *, titles=None, note: str = ""):
-    """Conditions in columns, ways of painting them in rows (Fig. 13 of Zhang et al.).
+    """Conditions in columns, ways of painting them in rows (Fig. 13 of Zhang et al.); a single condition without a
+    title and its paintings stand side by side.
 
     Args:
         conditions: N labels. rows: name -> (N, 1, H, W). titles: N texts above the columns.
@@ -82,8 +83,13 @@ def image_rows(conditions, rows: dict, *, titles=None, note: str = ""):
         if images.shape != colours.shape[:3]:
             raise DataError(f"image_rows: {len(colours)} conditions of {colours.shape[1:3]}, but {name} has shape "
                             f"{images.shape}; one picture of equal size per condition is wanted")
-    figure, grid = _cells(len(rows) + 1, len(colours), heads=titles or (), sides=["condition", *rows], note=note,
-                          most=1.3, legend=TERNARY)
+    names = ["condition", *rows]
+    if len(colours) == 1 and not titles:  # a column of its own would leave most of the figure empty
+        figure, grid = _cells(1, len(names), heads=names, note=note, legend=TERNARY)
+        grid = [[axes] for axes in grid[0]]
+    else:
+        figure, grid = _cells(len(names), len(colours), heads=titles or (), sides=names, note=note, most=1.3,
+                              legend=TERNARY)
     for k in range(len(colours)):
         _map(grid[0][k], colours[k])
         for row, images in zip(grid[1:], pictures.values()):
