@@ -34,7 +34,7 @@ from covlib.seeding import derive, rng
 
 DOUBLES = "depixelate"  # key of the network that both classes share
 WITHOUT_LUNGS = (0.25, 0.75)  # part of a volume's height that stands for the lungs where none are found
-CHECK_MM = 3.0  # grid on which the extent of a real scan's lungs is found
+CHECK_MM = 4.0  # grid on which lungs are found; fine enough for where they begin and end
 
 Heights = tuple[float, ...]  # of the slices of one patient, 0 the lowest and 1 the highest slice with lung
 
@@ -74,7 +74,7 @@ class Scans:
             number = _number(case.patient)
             found = phantom.slice_heights(number, self.per_patient, seed=self.seed, label=self._label(number))
             return tuple(float(h) for h in found)
-        low, high = _extent(case.lung if case.lung is not None else _lungs_of(case)) or (0, len(case.hu) - 1)
+        low, high = _extent(case.lung if case.lung is not None else lungs_of(case).lung) or (0, len(case.hu) - 1)
         return tuple((z - low) / max(1, high - low) for z in choose_levels(case, self.per_patient, True))
 
     def _label(self, number: int) -> str:
@@ -100,10 +100,11 @@ def scans_of(data, seed: int, per_patient: int, classes) -> Scans | None:
     return Scans(str(data), seed, per_patient, tuple(classes), "whole" if whole else "body")
 
 
-def _lungs_of(case: Case) -> np.ndarray:
-    """Lungs on a grid fine enough for their extent along z."""
+def lungs_of(case: Case) -> Case:
+    """All slices of a case in coarser pixels, with the lungs found there."""
     dy, dx = (max(1, round(CHECK_MM / s)) for s in case.spacing[1:])
-    return lung_mask(case.hu[:, ::dy, ::dx], (case.spacing[0], case.spacing[1] * dy, case.spacing[2] * dx))
+    hu, spacing = case.hu[:, ::dy, ::dx], (case.spacing[0], case.spacing[1] * dy, case.spacing[2] * dx)
+    return Case(case.name, hu, spacing, lung_mask(hu, spacing))
 
 
 def _extent(lung: np.ndarray) -> tuple[int, int] | None:
@@ -225,28 +226,29 @@ def synthesize(methods: dict, task, labels: Tensor, seed: int = 0) -> tuple[Tens
         model = NoiseModel(methods[c], methods[DOUBLES], scale.equaliser, scale.extent_mm)
         for case, (rows, heights) in zip(model.stream(len(volumes), config.volume, seed=derive(seed, c)), volumes,
                                          strict=True):
-            case.lung = lung_mask(case.hu, case.spacing)
-            total, bare = total + 1, bare + (not case.lung.any())
-            made[rows] = slices_at(case, heights, task)
+            lungs = lungs_of(case)
+            total, bare = total + 1, bare + (not lungs.lung.any())
+            made[rows] = slices_at(case, lungs, heights, task)
     size = "x".join(map(str, config.volume))
     return made, [f"{len(labels)} slices of {total} volumes of {size} voxels (z, y, x); no lungs were found in {bare}"]
 
 
-def slices_at(case: Case, heights: Heights, task) -> Tensor:
-    """Slices of a volume at these heights of its lungs, (n, 1, S, S), framed as the task's own are.
+def slices_at(case: Case, lungs: Case, heights: Heights, task) -> Tensor:
+    """Slices of a volume at these heights of its lungs, (n, 1, S, S), framed as the task's own are. ``lungs``: as
+    ``lungs_of`` finds them.
 
     Where no lungs are found the middle half of the volume stands for them, and a slice shows the whole field of view.
     """
     n = len(case.hu)
-    low, high = _extent(case.lung) or (WITHOUT_LUNGS[0] * (n - 1), WITHOUT_LUNGS[1] * (n - 1))
+    low, high = _extent(lungs.lung) or (WITHOUT_LUNGS[0] * (n - 1), WITHOUT_LUNGS[1] * (n - 1))
     at = [min(n - 1, max(0, round(low + h * (high - low)))) for h in heights]
     frame = task.scans.frame
-    if frame != "lungs" or not case.lung[at].any():
+    if frame != "lungs" or not lungs.lung[at].any():
         box = body_box(case.hu[at], case.spacing) if frame == "body" else None
         planes = np.stack([window(cut(case.hu[z], case.spacing, box, task.size), *task.hu_window) for z in at])
         return torch.from_numpy(planes)[:, None].clamp(-1, 1)
     side = 2 * task.size  # as the task's own slices before they are cut to the lungs
     grey = np.stack([window(cut(case.hu[z], case.spacing, None, side), *task.hu_window) for z in at])[:, None]
-    lung = np.stack([cut(case.lung[z], case.spacing, None, side) for z in at])
+    lung = np.stack([cut(lungs.lung[z], lungs.spacing, None, side) for z in at])
     whole = SliceSet(grey, [case.name] * len(at), [f"{case.name}_{k}" for k in range(len(at))], lung=lung)
     return torch.from_numpy(crop_to_lungs(whole, task.size).images).clamp(-1, 1)

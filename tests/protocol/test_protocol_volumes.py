@@ -59,7 +59,8 @@ def test_a_volume_is_cut_where_the_patients_slices_are(task):
     case = next(task.scans.cases([patient], (64, 96, 96)))
     heights = task.scans.heights(case)
     like = lambda made: np.corrcoef(made.flatten(), own.flatten())[0, 1]
-    right, higher = (like(volumes.slices_at(case, h, task)) for h in (heights, tuple(h + 0.2 for h in heights)))
+    right, higher = (like(volumes.slices_at(case, volumes.lungs_of(case), h, task))
+                     for h in (heights, tuple(h + 0.2 for h in heights)))
     assert right > 0.9 and right > higher + 0.05
 
 
@@ -83,11 +84,11 @@ def test_every_image_has_one_place_in_one_volume_of_its_class(built, labels, see
 
 def test_a_volume_without_lungs_is_cut_in_its_middle(task):
     air = Case("air", np.full((24, 32, 32), -1000, np.int16), (4.0, 3.0, 3.0))
-    air.lung = np.zeros(air.hu.shape, np.uint8)
-    made = volumes.slices_at(air, (0.0, 0.5, 1.0), task)
+    lungs = volumes.lungs_of(air)
+    made = volumes.slices_at(air, lungs, (0.0, 0.5, 1.0), task)
     assert made.shape == (3, 1, task.size, task.size) and bool(made.isfinite().all())
     ramp = replace(air, hu=np.broadcast_to(np.arange(24)[:, None, None] * 10 - 1000, air.hu.shape).astype(np.int16))
-    shown = volumes.slices_at(ramp, (0.0, 0.5, 1.0), task)[:, 0, task.size // 2, task.size // 2]
+    shown = volumes.slices_at(ramp, lungs, (0.0, 0.5, 1.0), task)[:, 0, task.size // 2, task.size // 2]
     assert np.allclose((shown.numpy() + 1) * 750 - 1350, [-940, -880, -830], atol=1)  # planes 6, 12 and 17 of 24
 
 
