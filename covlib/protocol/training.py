@@ -258,7 +258,8 @@ def synthesize(trained: Trained, part: Part, seed: int = 0, **options) -> Tensor
     if name == "cgan3d":
         from covlib.protocol import volumes
 
-        made, trained.notes = volumes.synthesize(trained.methods, task, part.labels, synthesis_seed(trained, seed))
+        made, said = volumes.synthesize(trained.methods, task, part.labels, synthesis_seed(trained, seed))
+        trained.notes = [f"{ENTRIES[trained.arm].title}: {said}"]
         return made
     if len(trained.methods) == 1:
         return method.synthesize(part.labels, draws, **options).cpu()

@@ -217,7 +217,7 @@ def owners(methods: dict, labels: Tensor, seed: int = 0) -> list[str]:
     return names
 
 
-def synthesize(methods: dict, task, labels: Tensor, seed: int = 0) -> tuple[Tensor, list[str]]:
+def synthesize(methods: dict, task, labels: Tensor, seed: int = 0) -> tuple[Tensor, str]:
     """One slice for each label, (N, 1, S, S) in [-1, 1], and a note that says of how many volumes they are."""
     made, total, bare = torch.empty(len(labels), 1, task.size, task.size), 0, 0
     config = methods[DOUBLES].config
@@ -230,7 +230,7 @@ def synthesize(methods: dict, task, labels: Tensor, seed: int = 0) -> tuple[Tens
             total, bare = total + 1, bare + (not lungs.lung.any())
             made[rows] = slices_at(case, lungs, heights, task)
     size = "x".join(map(str, config.volume))
-    return made, [f"{len(labels)} slices of {total} volumes of {size} voxels (z, y, x); no lungs were found in {bare}"]
+    return made, f"{len(labels)} slices of {total} volumes of {size} voxels (z, y, x); no lungs were found in {bare}"
 
 
 def slices_at(case: Case, lungs: Case, heights: Heights, task) -> Tensor:

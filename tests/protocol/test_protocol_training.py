@@ -136,7 +136,7 @@ def test_controls(prepared):
     assert float(away.max()) < 1.5 * training.JITTER
 
 
-@pytest.mark.parametrize("arm", ["mask-diffusion", "noise-dcgan", "translate-cyclegan"])
+@pytest.mark.parametrize("arm", ["mask-diffusion", "noise-dcgan", "noise-cgan3d", "translate-cyclegan"])
 def test_an_arm_repeats_bit_for_bit(arm, config, prepared, tmp_path):
     extractor, found = get_extractor("random-conv"), []
     for name in ("a", "b"):

@@ -98,7 +98,7 @@ def test_intervals_are_over_volumes(config, task, tmp_path):
     owners = scores.owners_of(made_by, task.conditions, 7)
     assert len(set(owners)) == len(owners) // config.slices_per_patient
     training.synthesize(made_by, task.conditions, 7)
-    assert made_by.notes[0].startswith(f"{len(owners)} slices of {len(set(owners))} volumes of 32x64x64 voxels")
+    assert made_by.notes[0].startswith(f"3-D GAN: {len(owners)} slices of {len(set(owners))} volumes of 32x64x64 ")
 
 
 def test_weights_carry_what_slices_need(config, task, built, tmp_path):
