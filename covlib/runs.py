@@ -223,7 +223,7 @@ class Run:
 
     def export(self, images: dict[str, Any], names=None, *, method: str,
                limits: str = "Made by a network; not for diagnosis. May repeat its training images.",
-               patients: list[str] | None = None, **masks) -> Path:
+               patients: list[str] | None = None, weights: str = "", **masks) -> Path:
         """Write a synthetic data set with its datasheet to ``out/synthetic`` (see covlib.data.export.export_set).
 
         Args:
@@ -232,6 +232,7 @@ class Run:
             method: how they were made; limits: what they must not be used for.
             patients: of the source images, stacked in the order of ``names``, where images were made from images or
                 masks: splits go by them. None: each class counts as one patient, the generator.
+            weights: name of the one file of weights that made them, without ending, where a run leaves several.
             masks: ``lung``, ``infection`` (label maps stacked in the order of ``names``), ``hu_window``, ``form``.
         """
         import numpy as np
@@ -243,6 +244,7 @@ class Run:
         counts = [len(images[name]) for name in names]
         folder = self.checkpoint or self.out / "checkpoints"
         files = [folder] if folder.is_file() else sorted(folder.rglob("*.safetensors"))
+        files = [file for file in files if weights in ("", file.stem)]
         sums = [f"{file.name} (SHA-256 {hashlib.sha256(file.read_bytes()).hexdigest()})" for file in files]
         sheet = {"method": method, "seed": self.seed, "checkpoint": "; ".join(sums) or "none: no weights were saved",
                  "limits": limits, "chapter": self.chapter, "profile": self.profile, "trained on": self.data_name}

@@ -223,6 +223,8 @@ def test_a_synthetic_set_reads_back(tmp_path):
     sheet = (folder / "DATASHEET.md").read_text()
     assert folder == run.out / "synthetic" and "a test" in sheet and hashlib.sha256(b"weights").hexdigest() in sheet
     assert str(tmp_path) not in sheet
+    (run.out / "checkpoints" / "other.safetensors").write_bytes(b"of another method")
+    assert (run.export(images, ["normal", "covid"], method="a test", weights="G") / "DATASHEET.md").read_text() == sheet
     back = load_slices(str(folder), size=16, need=("labels",))
     assert back.classes == ("normal", "covid") and sorted(back.labels) == [0, 0, 1, 1, 1]
     for label, value in ((0, -0.5), (1, 0.5)):

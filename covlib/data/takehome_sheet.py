@@ -73,11 +73,12 @@ def _labels(facts) -> str:
 def _collection(facts) -> list[str]:
     run, data = facts["run"], facts["run"]["data"]
     source = {"phantom": "virtual patients (drawn by a program, no real person)"}.get(data["kind"], data["name"])
+    part = f"the training part, {data['split']['train']} of " if data.get("split") else ""
     made = list(dict.fromkeys(sheet["method"] for sheet in facts["sheets"]))
     return [f"How made: {'; '.join(m.rstrip('.') for m in made)}. Profile {run['profile']}, seed {run['seed']}, commit "
             f"{run['git_commit'] or 'unknown'}.",
             f"Weights: {facts['sheets'][0]['checkpoint']}.",
-            f"Trained on: {source}, {data['images']} images of {data['patients']} patients (fingerprint "
+            f"Trained on: {source}, {part}{data['images']} images of {data['patients']} patients (fingerprint "
             f"{data['fingerprint'][:16]}).", *(f"Note of the run: {note}" for note in run["notes"])]
 
 

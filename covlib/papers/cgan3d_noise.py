@@ -15,7 +15,7 @@ Everything here is ours; the coarse GAN follows Radford et al. (2016), one axis 
 import json
 import math
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,6 +96,7 @@ class CoarseGAN(Method):
 
     name = "cgan3d_coarse"
     generators = ("G",)
+    ema = EMA
 
     def __init__(self, config: Config, n_volumes: int, seed: int = 0):
         c = self.config = config
@@ -168,7 +169,7 @@ def train_coarse(config: Config, volumes: CoarseSet, out, *, seed: int = 0, devi
     who = {"chapter": "07_cgan3d", **{k: v for k, v in config.as_dict().items() if k in kept}}
     result = fit(method, {"volume": torch.from_numpy(equaliser.forward(volumes.hu))[:, None]}, Path(out), seed=seed,
                  device=device, resume=resume,
-                 **{"log_every": max(1, steps // 100), "ema": EMA, "identity": who, **options})
+                 **{"log_every": max(1, steps // 100), "ema": method.ema, "identity": who, **options})
     return method, equaliser, result
 
 
@@ -276,11 +277,15 @@ class NoiseModel:
 
     def volumes(self, n: int, size, *, seed: int = 0, overlap: int | None = None) -> list[Case]:
         """``n`` volumes of ``size`` (Z, Y, X) as cases, in memory."""
+        return list(self.stream(n, size, seed=seed, overlap=overlap))
+
+    def stream(self, n: int, size, *, seed: int = 0, overlap: int | None = None) -> Iterator[Case]:
+        """As ``volumes``, one after another."""
         spacing = self.spacing(size)
         origin = tuple(sign * s * (m - 1) / 2 for sign, s, m in zip((-1, 1, 1), spacing, size))
-        made = [self.grow(low, np.empty(size, np.int16), seed=derive(seed, "volume", k), overlap=overlap)
-                for k, low in enumerate(self.coarse_volumes(n, seed))]
-        return [Case(f"noise_{seed}_{k:03d}", hu, spacing, origin=origin) for k, hu in enumerate(made)]
+        for k, low in enumerate(self.coarse_volumes(n, seed)):
+            hu = self.grow(low, np.empty(size, np.int16), seed=derive(seed, "volume", k), overlap=overlap)
+            yield Case(f"noise_{seed}_{k:03d}", hu, spacing, origin=origin)
 
     def write(self, path, size, *, seed: int = 0, overlap: int | None = None, report=None) -> Path:
         """One volume of ``size`` (Z, Y, X) written to a NIfTI file, int16 HU, by way of memory maps.

@@ -42,9 +42,9 @@ def run_arm(arm, *, profile: str, data, seed: int, device, out, overrides=None) 
 
     config = Config.for_profile(profile, overrides)
     found, notes = tasks.prepare(config, data, seed, [arm.name])
-    task = found.get(ENTRIES[arm.name].task)
-    if task is None:
+    if not tasks.possible([arm.name], found):
         raise DataError(f"arm {arm.name}: {'; '.join(notes)}")
+    task = found[ENTRIES[arm.name].task]
     costs, _ = training.costs_for([arm.name], config, profile, out, device)
     trained = training.train(arm.name, task, config, out, profile=profile, costs=costs, seed=seed, device=device)
     measured = scores.measure(trained, config, get_extractor(config.extractor, device=device), seed=seed, device=device)

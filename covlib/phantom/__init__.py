@@ -5,7 +5,7 @@ Made to show methods, not anatomy: nobody's scan, no diagnostic worth.
 """
 
 from covlib.phantom.bench import bench
-from covlib.phantom.generator import Subject, generate, phantom_slices, scan_subject
+from covlib.phantom.generator import Subject, generate, phantom_slices, scan_subject, slice_heights
 from covlib.phantom.patient import MODALITIES, Patient, sample
 from covlib.phantom.xray import phantom_xrays, xray
 
@@ -19,5 +19,6 @@ __all__ = [
     "phantom_xrays",
     "sample",
     "scan_subject",
+    "slice_heights",
     "xray",
 ]

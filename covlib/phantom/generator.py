@@ -194,6 +194,12 @@ def _scan_slices(number: int, size: int, per_patient: int, seed: int, label: str
     return scan_subject(subject, shape=(1, size, size), levels=_pick_levels(subject, per_patient))
 
 
+def slice_heights(number: int, n: int, *, seed: int = 0, label: str | None = None) -> np.ndarray:
+    """Lung heights, 0 the base and 1 the apex, of the ``n`` slices that ``phantom_slices`` takes of a patient."""
+    patient = sample(number, seed=seed, label=label)
+    return _pick_levels(Subject(patient, patient.fov_mm / 16), n)  # heights do not depend on the smallest vessels
+
+
 def _check_labels(labels):
     for label in labels:
         if label not in LABELS:

@@ -11,18 +11,19 @@ import statistics
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from covlib.data.case import SliceSet
+from covlib.data.case import Case, SliceSet
 from covlib.data.splits import Split
 from covlib.errors import TrainingError
 from covlib.protocol.settings import ENTRIES, TARGET, Config
 from covlib.protocol.tasks import Part, Task
-from covlib.protocol.training import PER_STEP, Trained, in_new_process, parts, synthesize, with_steps
-from covlib.seeding import torch_generator
+from covlib.protocol.training import PER_STEP, Trained, ema_of, in_new_process, parts, synthesize, with_steps
+from covlib.seeding import rng, torch_generator
 from covlib.training import fit, resolve_device
 
 IMAGES = 16
@@ -73,7 +74,26 @@ def random_task(kind: str, config: Config) -> Task:
     part = Part(images, names, names, maps if kind == "mask" else None, None if kind == "mask" else labels)
     slices = SliceSet(images.numpy(), names, names)
     split = Split(*(np.arange(IMAGES) for _ in range(3)))
-    return Task(kind, part, part, part, slices, split, () if kind == "mask" else ("normal", TARGET))
+    task = Task(kind, part, part, part, slices, split, () if kind == "mask" else ("normal", TARGET), (-600.0, 1500.0))
+    task.scans = RandomScans(task.classes, config.slices_per_patient)
+    return task
+
+
+@dataclass(frozen=True)
+class RandomScans:
+    """Stands for ``covlib.protocol.volumes.Scans``: volumes of random HU, two classes in turn."""
+
+    classes: tuple[str, ...]
+    per_patient: int
+    frame: str = "lungs"
+
+    def cases(self, patients: list[str], shape):
+        for k, name in enumerate(patients):
+            hu = rng(0, "cost", name).integers(-1000, 400, tuple(shape)).astype(np.int16)
+            yield Case(name, hu, (4.0, 3.0, 3.0), label=self.classes[k % 2])
+
+    def heights(self, case: Case) -> tuple[float, ...]:
+        return tuple((k + 0.5) / self.per_patient for k in range(self.per_patient))
 
 
 def _timed(arm: str, task: Task, profile: str, device, steps: int) -> tuple[float, Trained]:
@@ -83,7 +103,7 @@ def _timed(arm: str, task: Task, profile: str, device, steps: int) -> tuple[floa
         method.stages = with_steps(method.stages, max(1, steps // len(built)))
         with tempfile.TemporaryDirectory(prefix="covlib-cost-") as folder:
             result = fit(method, data, Path(folder), device=device, progress=False, log_every=10**6,
-                         ema=getattr(method.config, "ema", None))
+                         ema=ema_of(method))
         seconds, trained.steps = seconds + result.seconds, trained.steps + result.steps
         trained.methods[key] = method
     return seconds, trained

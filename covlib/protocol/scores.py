@@ -21,7 +21,7 @@ from covlib.metrics import classification, generative, image, overlap, privacy
 from covlib.metrics.intervals import Interval, bootstrap, jackknife
 from covlib.protocol.settings import ENTRIES, Config
 from covlib.protocol.tasks import Part, Task
-from covlib.protocol.training import Trained, synthesize
+from covlib.protocol.training import Trained, synthesis_seed, synthesize
 from covlib.seeding import derive, rng
 
 NEIGHBOURS = 3  # of precision and recall
@@ -51,7 +51,7 @@ def measure(trained: Trained, config: Config, extractor, *, seed: int = 0, devic
     """Everything of one arm, on images made for the patients of ``task.conditions``."""
     task, part = trained.task, trained.task.conditions
     made = synthesize(trained, part, seed)
-    owners = owners_of(trained, part)
+    owners = owners_of(trained, part, seed)
     found = Scores(trained.arm, images=made)
     found.values |= likeness(task, made, owners, config, extractor, seed)
     if trained.methods and task.kind == "mask":
@@ -62,12 +62,17 @@ def measure(trained: Trained, config: Config, extractor, *, seed: int = 0, devic
     return found
 
 
-def owners_of(trained: Trained, part: Part) -> list[str]:
-    """The patient that each synthetic image hangs on, for intervals: its condition's; each its own, from noise."""
+def owners_of(trained: Trained, part: Part, seed: int = 0) -> list[str]:
+    """The patient that each synthetic image hangs on, for intervals: its condition's; from noise, each its own, but for
+    slices of one volume, which share it. ``seed``: of the synthesis."""
     kind, control = trained.task.kind, not ENTRIES[trained.arm].module
     if kind == "translate":
         wanted = 1 if ENTRIES[trained.arm].name == "real" else 0
         return [p for p, label in zip(part.patients, part.labels.tolist()) if label == wanted]
+    if ENTRIES[trained.arm].volumes:
+        from covlib.protocol import volumes
+
+        return volumes.owners(trained.methods, part.labels, synthesis_seed(trained, seed))
     if kind == "noise" and not (control and ENTRIES[trained.arm].name == "real"):
         return [f"synthetic {k}" for k in range(len(part))]
     return list(part.patients)

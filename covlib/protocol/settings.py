@@ -18,13 +18,14 @@ class Entry:
 
     Attributes:
         arm: "<task>-<name>". title: as the table has it. module: where the method is; "" for a control, which is not
-            trained. about: what a control does.
+            trained. about: what a control does. volumes: whether it learns from whole scans.
     """
 
     arm: str
     title: str
     module: str = ""
     about: str = ""
+    volumes: bool = False
 
     @property
     def task(self) -> str:
@@ -48,6 +49,7 @@ _ALL = (
     Entry("noise-real", "real slices", about="real slices of held-out patients stand in for synthetic ones"),
     Entry("noise-memoriser", "memoriser", about="training images with a little noise: planted, to be caught"),
     Entry("noise-dcgan", "DCGAN", "covlib.papers.dcgan"),
+    Entry("noise-cgan3d", "3-D GAN", "covlib.papers.cgan3d_noise", volumes=True),
     Entry("noise-diffusion", "diffusion", "covlib.baselines.diffusion"),
     Entry("translate-real", "real X-rays", about="real X-rays of held-out patients stand in for translations"),
     Entry("translate-source", "source, untouched", about="the image to be translated, as it is"),

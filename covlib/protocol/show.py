@@ -204,21 +204,21 @@ def path(trained: Trained, index: int = 0, columns: int = 6, seed: int = 0) -> t
 def export(run, trained: Trained, found: Scores):
     """Write an arm's synthetic images with masks, labels and source patients to ``run.out``/synthetic."""
     task, part, entry = trained.task, trained.task.conditions, ENTRIES[trained.arm]
-    made_by = f"{entry.title} ({TASKS[task.kind]}), {trained.steps} steps"
+    told = {"method": f"{entry.title} ({TASKS[task.kind]}), {trained.steps} steps", "weights": trained.arm}
     if task.kind == "mask":
         maps = part.maps.numpy()
-        return run.export({TARGET: complete(found, part)}, method=made_by, patients=list(part.patients),
+        return run.export({TARGET: complete(found, part)}, **told, patients=list(part.patients),
                           lung=(maps > 0).astype(np.uint8), infection=np.where(maps > 1, maps - 1, 0).astype(np.uint8),
                           hu_window=task.hu_window,
                           limits="Lungs made by a network, everything around them copied from the source slice: as "
                                  "private as that slice. Not for diagnosis.")
     if task.kind == "translate":
         sources = part.subset(part.labels == 0)
-        return run.export({TARGET: found.images}, method=made_by, patients=list(sources.patients),
+        return run.export({TARGET: found.images}, **told, patients=list(sources.patients),
                           limits="Translated from real X-rays, whose anatomy they keep: as private as those. Not for "
                                  "diagnosis.")
     images = {name: found.images[part.labels == k] for k, name in enumerate(task.classes)}
-    return run.export(images, method=made_by)
+    return run.export(images, **told, hu_window=task.hu_window)
 
 
 # ---- shortcuts -------------------------------------------------------------------------------------------------------

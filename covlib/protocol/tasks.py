@@ -7,6 +7,7 @@
 """
 
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,7 +18,10 @@ from covlib.data.case import SliceSet
 from covlib.data.crops import crop_to_lungs
 from covlib.data.splits import Split, split_by_patient
 from covlib.errors import DataError
-from covlib.protocol.settings import TARGET, TASKS, Config, tasks_of
+from covlib.protocol.settings import ENTRIES, TARGET, TASKS, Config, tasks_of, title
+
+if TYPE_CHECKING:
+    from covlib.protocol.volumes import Scans
 
 PARTS = ("train", "conditions", "test")
 FEWEST = 6  # images of a part that measures can be taken of
@@ -60,7 +64,8 @@ class Task:
 
     Attributes:
         kind: of TASKS. classes: of the labels, COVID-19 last; () for masks. slices, split: for ``Run.set_data``.
-        hu_window: of the images, or None. notes: what a reader should know.
+        hu_window: of the images, or None. notes: what a reader should know. scans: the volumes that the slices were cut
+            from, where an arm is to learn from them and there are any.
     """
 
     kind: str
@@ -72,6 +77,7 @@ class Task:
     classes: tuple[str, ...] = ()
     hu_window: tuple[float, float] | None = None
     notes: list[str] = field(default_factory=list)
+    scans: "Scans | None" = None
 
     @property
     def size(self) -> int:
@@ -89,17 +95,40 @@ class Task:
 
 
 def prepare(config: Config, data="phantom", seed: int = 0, arms=None) -> tuple[dict[str, Task], list[str]]:
-    """The tasks of the arms, as far as the data allow, and a note for each that they do not.
+    """The tasks of the arms, as far as the data allow, and a note for each task or arm that they do not.
 
     Masks and noise share one set of slices and one split. Virtual patients give all three tasks. A folder gives "mask"
-    where it has lesion masks, "noise" and "translate" where it has images of COVID-19 and of another class.
+    where it has lesion masks, "noise" and "translate" where it has images of COVID-19 and of another class. An arm that
+    learns from whole scans needs volumes too; ``possible`` says which arms the tasks have all they need for.
 
     Raises:
         DataError: no task is possible, or something wrong with a file.
     """
-    wanted = tasks_of(config.arms if arms is None else arms)
-    if str(data) == "phantom":
-        return _virtual(config, seed, wanted), []
+    asked = config.arms if arms is None else arms
+    tasks, notes = (_virtual(config, seed, tasks_of(asked)), []) if str(data) == "phantom" else \
+        _of_folder(config, data, seed, tasks_of(asked))
+    for arm in asked:
+        task = tasks.get(ENTRIES[arm].task)
+        if task and ENTRIES[arm].volumes:
+            from covlib.protocol.volumes import scans_of
+
+            task.scans = scans_of(data, seed, config.slices_per_patient, task.classes)
+            if task.scans is None:
+                notes.append(f"{title(arm)} ({TASKS[task.kind]}): left out, {task.slices.source} has single images, no "
+                             "volumes to learn from")
+    tasks = {kind: task for kind, task in tasks.items() if any(ENTRIES[a].task == kind for a in possible(asked, tasks))}
+    if not tasks:
+        raise DataError(f"{data}: {'; '.join(notes)}")
+    return tasks, notes
+
+
+def possible(arms, tasks: dict[str, Task]) -> list[str]:
+    """Those of the arms that the tasks have all they need for, in order."""
+    entries = [ENTRIES[arm] for arm in arms]
+    return [e.arm for e in entries if e.task in tasks and (tasks[e.task].scans or not e.volumes)]
+
+
+def _of_folder(config: Config, data, seed: int, wanted) -> tuple[dict[str, Task], list[str]]:
     found, tasks, notes = layouts.find(data), {}, []
     others = [name for name in OTHERS if name in found.classes()]
     for kind in wanted:
@@ -109,8 +138,6 @@ def prepare(config: Config, data="phantom", seed: int = 0, arms=None) -> tuple[d
             notes.append(f"{TASKS[kind]}: left out, {found.root.name} has no images of {TARGET} and of another class")
         else:
             tasks[kind] = _real(config, data, seed, kind, found.classes(), others[0] if others else "")
-    if not tasks:
-        raise DataError(f"{data}: {'; '.join(notes)}")
     return tasks, notes
 
 

@@ -115,7 +115,7 @@ class Trained:
 
 
 def parts(arm: str, task: Task, profile: str, seed: int = 0, device="cpu") -> dict[str, tuple[Method, dict]]:
-    """What is trained for an arm: key -> (method, its training data). Keys share the seconds evenly."""
+    """What is trained for an arm: key -> (method, its training data). Keys share the steps evenly."""
     name, train = ENTRIES[arm].name, task.train
     if name == "diffusion":
         from covlib.baselines import diffusion
@@ -139,6 +139,10 @@ def parts(arm: str, task: Task, profile: str, seed: int = 0, device="cpu") -> di
         config = replace(dcgan.Config.for_profile(profile), image_size=task.size)
         rows = {c: train.subset(train.labels == k) for k, c in enumerate(task.classes)}
         return {c: (dcgan.DCGAN(config, len(x), derive(seed, c)), {"image": x.images}) for c, x in rows.items()}
+    if name == "cgan3d":
+        from covlib.protocol import volumes
+
+        return volumes.parts(task, profile, seed)
     from covlib.batches import Unpaired
     from covlib.papers import cyclegan
 
@@ -185,16 +189,21 @@ def train(arm: str, task: Task, config: Config, out, *, profile: str, costs: dic
     for key, (method, data) in built.items():
         method.stages = with_steps(method.stages, max(1, steps // len(built)))
         total = sum(stage.steps for stage in method.stages)
-        settings = method.config
         result = fit(method, data, Path(out) / "training" / arm / key, seed=derive(seed, arm, key), device=device,
-                     resume=resume, log_every=max(1, total // 100), ema=getattr(settings, "ema", None), progress=False,
-                     identity={"chapter": CHAPTER, "arm": arm, **settings.as_dict()})
+                     resume=resume, log_every=max(1, total // 100), ema=ema_of(method), progress=False,
+                     identity={"chapter": CHAPTER, "arm": arm, **method.config.as_dict()})
         trained.methods[key] = method
         trained.steps, trained.seconds = trained.steps + result.steps, trained.seconds + result.seconds
         trained.notes += [f"{entry.title}: {note}" for note in getattr(method, "notes", [])]
     meta = {"chapter": CHAPTER, "arm": arm, "seed": seed, "steps": trained.steps}
+    meta |= {f"note {key}": m.note for key, m in trained.methods.items() if hasattr(m, "note")}
     save_weights(Path(out) / "checkpoints" / f"{arm}.safetensors", _networks(trained.methods), meta)
     return trained
+
+
+def ema_of(method: Method) -> float | None:
+    """Decay of the running average of a method's weights, where its paper or its chapter keeps one."""
+    return getattr(method.config, "ema", None) or getattr(method, "ema", None)
 
 
 def _networks(methods: dict[str, Method]) -> dict:
@@ -209,6 +218,12 @@ def _loaded(arm: str, task: Task, built: dict, folder: Path, device) -> Trained:
             method.begin_stage(stage)
     nets = _networks(methods)
     meta = load_weights(folder / f"{arm}.safetensors", nets, {"chapter": CHAPTER, "arm": arm})
+    for key, method in methods.items():
+        if hasattr(method, "note"):
+            if f"note {key}" not in meta:
+                raise ConfigError(f"checkpoint {folder / arm}.safetensors: its header lacks 'note {key}'; give the "
+                                  "folder of a finished run of this chapter")
+            method.note = meta[f"note {key}"]
     for net in nets.values():
         net.to(resolve_device(device)).eval()
     return Trained(arm, task, methods, int(meta.get("steps", 0)))
@@ -240,6 +255,12 @@ def synthesize(trained: Trained, part: Part, seed: int = 0, **options) -> Tensor
         return conditions.lung_only(made.float().clamp(-1, 1), part.maps)
     if task.kind == "translate":
         return method.synthesize(part.images[part.labels == 0].to(device), draws, **options).float().cpu().clamp(-1, 1)
+    if name == "cgan3d":
+        from covlib.protocol import volumes
+
+        made, said = volumes.synthesize(trained.methods, task, part.labels, synthesis_seed(trained, seed))
+        trained.notes = [f"{ENTRIES[trained.arm].title}: {said}"]
+        return made
     if len(trained.methods) == 1:
         return method.synthesize(part.labels, draws, **options).cpu()
     made = torch.empty_like(part.images)
@@ -247,6 +268,11 @@ def synthesize(trained: Trained, part: Part, seed: int = 0, **options) -> Tensor
         rows = part.labels == k
         made[rows] = one.synthesize(int(rows.sum()), draws).float().cpu().clamp(-1, 1)
     return made
+
+
+def synthesis_seed(trained: Trained, seed: int) -> int:
+    """Of whatever an arm draws while it makes images."""
+    return derive(seed, "synthesis", trained.arm)
 
 
 def _control(name: str, task: Task, part: Part, seed: int) -> Tensor:

@@ -42,7 +42,8 @@ def make_run(folder, *, masks=True, hu=True, patients=True, n=20, form="png8", k
     export_set(folder / "synthetic", images.astype(np.float32), labels=labels, classes=("normal", "covid"),
                patients=who, lung=lung if masks else None, infection=infection if masks else None, datasheet=SHEET,
                form=form, hu_window=WINDOW if hu else None, names=names)
-    data = {"kind": kind, "name": kind, "fingerprint": "f" * 64, "images": 7, "patients": 5, "classes": {}}
+    data = {"kind": kind, "name": kind, "fingerprint": "f" * 64, "images": 7, "patients": 5, "classes": {},
+            "split": {"fingerprint": "e" * 64, "train": 4, "val": 1, "test": 2}}
     (folder / "metrics.json").write_text(json.dumps(
         {"chapter": "03_dcgan", "profile": "smoke", "seed": 3, "data": data, "config": {"epochs": 2},
          "git_commit": "c0ffee", "notes": ["a fallback was used"]}))
@@ -192,7 +193,7 @@ def test_marks_sums_splits_and_provenance(tmp_path, form, settings):
         {"train", "val", "test"} if settings.get("patients", True) else {"train"})
     text = (folder / "DATASHEET.md").read_text()
     for words in (*takehome_sheet.HEADINGS, "Not for use.", "a test's generator", "c0ffee", "a fallback was used",
-                  "CC BY 4.0", "must not be used for diagnosis"):
+                  "CC BY 4.0", "must not be used for diagnosis", "the training part, 4 of 7 images of 5 patients"):
         assert words in text
     assert not settings.get("patients", True) or "by source patient" in text
     assert ("images from noise" in text) == (not settings.get("patients", True))

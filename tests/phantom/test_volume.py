@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import distance_transform_edt
 
 from covlib.errors import ConfigError
-from covlib.phantom import generate, phantom_slices, sample
+from covlib.phantom import generate, phantom_slices, sample, slice_heights
 from covlib.phantom.anatomy import Anatomy
 from covlib.phantom.bones import CARTILAGE, CORTEX, DISC, marrow
 from covlib.phantom.tissue import BLOOD, CONSOLIDATION, FAT, LIVER, MUSCLE, SPLEEN, TRACHEA
@@ -216,6 +216,9 @@ def test_slices_come_balanced_with_masks():
     assert len(set(s.names)) == 8 and len(set(s.patients)) == 4
     assert s.infection[s.labels == 1].any((1, 2)).all() and not s.infection[s.labels == 0].any()
     assert s.fingerprint == phantom_slices(4, size=48, per_patient=2).fingerprint
+    heights = np.concatenate([generate(k, label=s.classes[k % 2], shape=(1, 48, 48), levels=slice_heights(
+        k, 2, label=s.classes[k % 2])).lung for k in range(4)])
+    np.testing.assert_array_equal(heights, s.lung)
     later = phantom_slices(2, size=48, per_patient=2, first=2)
     np.testing.assert_array_equal(later.images, s.images[4:])
 

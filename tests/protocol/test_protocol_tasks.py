@@ -66,6 +66,12 @@ def test_a_folder_of_classes_gives_what_it_can(tmp_path):
     config = Config.for_profile("smoke", {"arms": list(ENTRIES), "patients": 40})
     found, notes = tasks.prepare(config, class_folder(tmp_path / "both", ("covid", "normal")), 0)
     assert list(found) == ["noise", "translate"] and "no lesion masks" in notes[0]
+    assert notes[1] == ("3-D GAN (a slice from noise and a class): left out, both has single images, no volumes to "
+                        "learn from")
+    kept = tasks.possible(ENTRIES, found)
+    assert "noise-cgan3d" not in kept and {"noise-dcgan", "translate-cyclegan"} <= set(kept)
+    with pytest.raises(DataError, match="no volumes to learn from"):  # nothing else was asked for
+        tasks.prepare(config, tmp_path / "both", 0, ["noise-cgan3d"])
     with pytest.raises(DataError, match="no images of covid and of another class"):
         tasks.prepare(config, class_folder(tmp_path / "one", ("covid",)), 0)
     few = Config.for_profile("smoke", {"arms": ["noise-dcgan"], "patients": 8})

@@ -60,10 +60,11 @@ def test_seconds_buy_steps(config):
         training.steps_for("mask-sean", budget, costs)
 
 
-def test_every_method_has_recorded_costs_at_cpu():
+def test_methods_have_recorded_costs_at_cpu():
     costs = training.recorded_costs("cpu")
-    assert set(METHODS) <= set(costs)
-    assert all(value > 0 for arm in METHODS for value in costs[arm].values())
+    assert set(METHODS) - set(costs) <= {"noise-cgan3d"}  # measured by the run that asks for it
+    assert set(costs) <= set(METHODS) and all(value > 0 for found in costs.values() for value in found.values())
+    assert set(Config.for_profile("cpu").arms) <= set(costs) | set(CONTROLS)
     assert training.recorded_costs("smoke") == {}
 
 
@@ -135,7 +136,7 @@ def test_controls(prepared):
     assert float(away.max()) < 1.5 * training.JITTER
 
 
-@pytest.mark.parametrize("arm", ["mask-diffusion", "noise-dcgan", "translate-cyclegan"])
+@pytest.mark.parametrize("arm", ["mask-diffusion", "noise-dcgan", "noise-cgan3d", "translate-cyclegan"])
 def test_an_arm_repeats_bit_for_bit(arm, config, prepared, tmp_path):
     extractor, found = get_extractor("random-conv"), []
     for name in ("a", "b"):
