@@ -74,6 +74,12 @@ def make_batches(data, stage, seed: int, device: torch.device, rank: int = 0, wo
     return _Prefetched(data, lambda index: rows(order, index).tolist(), device, stage.steps)
 
 
+def per_epoch(data, stage) -> int:
+    """Batches after which every sample has come once (of ``Unpaired`` domains the largest's)."""
+    n = max(map(len, data.values())) if isinstance(data, dict) else len(data)
+    return -(-n // stage.batch_size)
+
+
 class _Prefetched:
     """Batches of a streaming data set; the next one is read by a thread while the device works on this one."""
 

@@ -28,6 +28,7 @@ stage only ``stage.nets`` are trained; all others are frozen and in eval mode.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -220,6 +221,10 @@ class Method(ABC):
         A resumed run calls it again for the stages it has left behind, so that the same networks exist, and then loads
         their weights: let it depend on nothing but ``stage`` and ``self``.
         """
+
+    def settle(self, batches: Iterable[dict[str, Tensor]]) -> None:  # noqa: B027 (nothing to do is a fair default)
+        """Called after the last step with one epoch of batches, not augmented: what is left to do with the networks,
+        such as BatchNorm's statistics of all the data (``covlib.nets.gathered_statistics``)."""
 
     def augment(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
         """Random changes to a batch, in float32 on the device; as it comes unless a method overrides it."""

@@ -1,5 +1,7 @@
 """Network parts that at least two methods use, and the questions one asks of a network before training it."""
 
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 
@@ -32,6 +34,35 @@ def norm_layer(kind: str | None, channels: int, dims: int = 2) -> nn.Module:
     if kind not in kinds:
         raise ConfigError(f"norm {kind!r} is not one of batch, instance, none")
     return kinds[kind][dims - 2](channels)
+
+
+@contextmanager
+def gathered_statistics(*nets: nn.Module):
+    """Inside, without gradients, BatchNorms of ``nets`` take the mean statistics of all batches that pass, each counted
+    alike, in place of their running ones; a BatchNorm that no batch passes keeps what it had.
+
+    Running statistics rest on the last few batches, seen by weights that were still moving: in small batches they are
+    the worse ones ("PreciseBN", Wu and Johnson 2021, arXiv 2105.07576, section 3).
+    """
+    modes = [(m, m.training) for net in nets for m in net.modules()]
+    norms = [(m, m.momentum, {name: value.clone() for name, value in m.named_buffers()}) for m, _ in modes
+             if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.running_mean is not None]
+    for net in nets:
+        net.eval()  # dropout and the like rest
+    for m, *_ in norms:
+        m.reset_running_stats()
+        m.momentum = None  # PyTorch's word for the plain mean
+        m.train()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for m, momentum, before in norms:
+            m.momentum = momentum
+            if not m.num_batches_tracked:
+                m.load_state_dict(before, strict=False)
+        for m, mode in modes:
+            m.training = mode
 
 
 class ResidualBlock(nn.Module):

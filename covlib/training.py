@@ -205,10 +205,10 @@ class _Trainer:
             for index in range(start, stage.steps):
                 self.train_step(stage, step, index, read)
                 self.after_step(number, index + 1)
+            self.end_stage(number, read)
         finally:
             if hasattr(read, "close"):
                 read.close()
-        self.end_stage(number)
 
     def elapsed(self) -> float:
         return self.seconds + time.monotonic() - self.started
@@ -267,8 +267,9 @@ class _Trainer:
                 groups = self.optimizers[name].state_dict()["param_groups"]
                 self.optimizers[name].load_state_dict({"state": moments[name], "param_groups": groups})
 
-    def end_stage(self, number: int) -> None:
-        """The averages take the place of the weights; the optimisers are done."""
+    def end_stage(self, number: int, read) -> None:
+        """The averages take the place of the weights; the optimisers are done; after the last stage the method is given
+        the data once more."""
         for name, average in self.ema.items():
             self.method.networks[name].load_state_dict(average.state_dict())
         self.ema, self.optimizers, self.moved = {}, {}, {}
@@ -276,6 +277,9 @@ class _Trainer:
             for parameter in parameters:
                 parameter.requires_grad_(True)
         stage = self.method.stages[number]
+        if number + 1 == len(self.method.stages):
+            with self.autocast():
+                self.method.settle(map(read, range(batches.per_epoch(self.data, stage))))
         self.check_weights(stage, stage.steps)
         self.save(number + 1, 0)
 

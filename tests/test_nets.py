@@ -10,6 +10,7 @@ from covlib.nets import (
     PatchGAN,
     ResidualBlock,
     count_parameters,
+    gathered_statistics,
     init_normal,
     layer_shapes,
     norm_layer,
@@ -118,3 +119,24 @@ def test_layer_shapes_without_computing():
     assert net[0].weight.device.type == "cpu" and not net[0]._forward_hooks
     net[0].weight.requires_grad_(False)
     assert count_parameters(net) == count_parameters(net, trainable_only=False) - 39200
+
+
+def test_gathered_statistics_are_those_of_pytorchs_update_bn():
+    from copy import deepcopy
+
+    net = nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.Dropout(0.5), nn.Conv2d(3, 2, 3))
+    spare = nn.BatchNorm2d(5)
+    with torch.no_grad():
+        spare.running_mean.fill_(7)
+    batches = [3 * torch.randn(4, 1, 8, 8) + 1 for _ in range(5)]
+    expected = deepcopy(net)
+    torch.optim.swa_utils.update_bn(batches, expected)
+    before = {name: p.clone() for name, p in net.named_parameters()}
+    net.eval()
+    with gathered_statistics(net, spare):
+        for x in batches:
+            assert not net(x).requires_grad
+    torch.testing.assert_close(net[1].state_dict(), expected[1].state_dict())
+    assert net[1].momentum == 0.1 and not any(m.training for m in net.modules()) and spare.training
+    assert (spare.running_mean == 7).all(), "a BatchNorm that no batch passed keeps its statistics"
+    assert all(torch.equal(before[name], p) for name, p in net.named_parameters())

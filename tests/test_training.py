@@ -274,6 +274,26 @@ def test_networks_may_grow_in_place_or_be_replaced(tmp_path):
     assert not torch.equal(after["3.weight"], before["3.weight"]) and torch.equal(after["0.bias"], before["0.bias"])
 
 
+def test_after_the_last_step_a_method_is_given_every_sample_once_more(tmp_path):
+    given = []
+
+    class Settled(TinyGAN):
+        def settle(self, batches):
+            given.append(torch.cat([batch["image"] for batch in batches]))
+            with torch.no_grad():
+                self.networks["G"][0].bias.fill_(3)
+
+    method = Settled()
+    fit(method, DATA, tmp_path, **OPTIONS)
+    (images,), n = given, len(DATA["image"])
+    each = lambda x: sorted(x.flatten(1).sum(1).tolist())
+    assert len(images) == -(-n // 8) * 8 and set(each(DATA["image"])) <= set(each(images))  # as they are, not augmented
+    assert (method.networks["G"][0].bias == 3).all()
+    again = Settled()
+    fit(again, DATA, tmp_path, **OPTIONS)  # ended: nothing is done again, what was settled is in the weights
+    assert len(given) == 1 and (again.networks["G"][0].bias == 3).all()
+
+
 def test_running_average_of_the_generator(tmp_path):
     trail = []
 

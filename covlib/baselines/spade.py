@@ -31,6 +31,8 @@ from covlib.baselines import common
 from covlib.baselines.common import MaskToSlice, MultiScale, feature_matching, fuse, hinge, hinge_generator, over_scales
 from covlib.errors import ConfigError
 from covlib.methods import Step, seeded
+from covlib.nets import gathered_statistics
+from covlib.seeding import torch_generator
 
 
 @dataclass(frozen=True)
@@ -270,6 +272,14 @@ class Modulated(MaskToSlice):
         step.minimise("G", total, retain_graph=True)
         step.minimise("D", losses["D"])
         return losses
+
+
+    def settle(self, batches) -> None:
+        """Ours: BatchNorm's statistics are those of all training maps."""
+        chance = torch_generator(0, self.name, "settle")
+        with gathered_statistics(self.networks["G"]):
+            for batch in batches:
+                self.generate(common.conditions.one_hot(batch["map"]), chance)
 
 
 class SPADE(Modulated):

@@ -374,6 +374,18 @@ def test_batch_norm_and_no_norm_train_too(data):
         assert watch.reached("G")[0] == {"G1", "G2", "DESUM", "DFM"} and watch.reached("D")[1] == {"D1", "D2"}
 
 
+def test_batch_norms_end_with_the_statistics_of_all_training_maps(data, tmp_path):
+    method = GlobalLocal(tiny(norm="batch", batch_size=3), len(data["map"]), seed=1)
+    fit(method, data, tmp_path, seed=1, device="cpu", progress=False)
+    norm = next(m for m in method.networks["G2"].modules() if isinstance(m, torch.nn.BatchNorm2d))
+    seen = []
+    handle = norm.register_forward_pre_hook(lambda _, args: seen.append(args[0].mean((0, 2, 3))))
+    with torch.no_grad():
+        method.generate(pyramid(data["map"])[0])
+    torch.testing.assert_close(seen[0], norm.running_mean, rtol=1e-3, atol=1e-4)
+    handle.remove()
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, data):
     out = tmp_path_factory.mktemp("trained")
