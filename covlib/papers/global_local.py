@@ -106,8 +106,8 @@ class Config(BaseConfig):
         return {
             "smoke": {"image_size": 32, "width": 4, "blocks": 1, "d_width": 4, "d_layers": 2, "batch_size": 4,
                       "epochs_global": 1, "epochs_local": 1, "epochs_joint": 1, "epochs_constant": 2, "copies": 1,
-                      "patients": 16, "slices_per_patient": 3, "split": "patient", "crop_to_lungs": True, "unet_width": 4,
-                      "unet_steps": 4, "unet_batch": 4},
+                      "patients": 16, "slices_per_patient": 3, "split": "patient", "crop_to_lungs": True,
+                      "unet_width": 4, "unet_steps": 4, "unet_batch": 4},
             # 56 patients have about the paper's 300 slices to train on. Few steps: five times the paper's learning
             # rate, for every method of the chapter alike. As in the rivals patches of 34 pixels: 70 would be all of it.
             "cpu": {"image_size": 64, "width": 8, "blocks": 2, "d_width": 16, "d_layers": 2, "norm": "batch",
