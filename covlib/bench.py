@@ -109,7 +109,7 @@ def main(what: list[str], file: Path | None = None, keep: bool = False) -> list[
     for name in what:
         if name not in known:
             raise ConfigError(f"bench: there is no {name!r}; valid are {', '.join(known)}")
-    from covlib.cli import align
+    from covlib.tables import align
 
     rows = []
     for name in what or known:

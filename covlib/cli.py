@@ -11,7 +11,9 @@ import sys
 from pathlib import Path
 
 import covlib
+from covlib import cli_data
 from covlib.errors import ConfigError, CovlibError
+from covlib.tables import align
 
 # Nothing heavy is imported here or at the top of the modules above: ``covlib --help`` is to answer at once.
 
@@ -209,52 +211,6 @@ def _sweep_chapter(given) -> int:
     return 1 if outcome.failed else 0
 
 
-# ---- data ------------------------------------------------------------------------------------------------------------
-
-
-def _data_list(given) -> None:
-    from covlib.data import sources
-
-    if given.markdown:
-        print(sources.markdown_table(), end="")
-        return
-    if given.name:
-        print(sources.describe(given.name))
-        return
-    rows = sources.list_rows()
-    head = {"name": "name", "size": "size", "chapters": "chapters", "licence": "licence", "here": "here"}
-    cells = [[str(row[key]) for key in head] for row in [head, *rows]]
-    for line in cells[1:]:
-        line[-1] = "yes" if line[-1] == "True" else "no"
-    print(align(cells))
-    print("\ncovlib data list NAME says more about one; covlib data get NAME fetches it.")
-
-
-def _data_get(given) -> None:
-    from covlib.data import sources
-
-    print(sources.get(given.name, given.to))
-
-
-def _data_check(given) -> int:
-    from covlib.data import layouts
-
-    report = layouts.check(given.path)
-    print(report)
-    return 1 if report.problems else 0
-
-
-def _data_phantom(given) -> None:
-    from covlib.data import phantom_set
-
-    try:
-        shape = tuple(int(part) for part in given.shape.split(",")) if given.shape else None
-    except ValueError:
-        raise ConfigError(f"--shape: {given.shape!r} must be whole numbers with commas, such as 64,256,256") from None
-    print(phantom_set.write_phantom(given.folder, given.n, seed=given.seed, shape=shape, label=given.label,
-                                    kind=given.kind, progress=True))
-
-
 # ---- results, bench, book --------------------------------------------------------------------------------------------
 
 
@@ -335,13 +291,6 @@ def _book(given) -> None:
         print("\n".join(map(str, status.refresh())) or "book/_generated is up to date")
         return
     book.main(Path(given.runs) if given.runs else None, Path(given.out))
-
-
-def align(rows: list[list[str]]) -> str:
-    """Rows of texts as columns."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-                     for row in rows)
 
 
 # ---- the parser ------------------------------------------------------------------------------------------------------
@@ -480,15 +429,15 @@ def _add_export(commands) -> None:
 def _add_data(commands) -> None:
     data = commands.add_parser("data", help="list, fetch, check and make data sets")
     parts = data.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    listing = _add(parts, "list", _data_list, "list the registered data sets, or say more about one")
+    listing = _add(parts, "list", cli_data.listing, "list the registered data sets, or say more about one")
     listing.add_argument("name", nargs="?", metavar="NAME")
     listing.add_argument("--markdown", action="store_true", help="as the table of the book's page on data sets")
-    get = _add(parts, "get", _data_get, "download, verify and unpack a data set")
+    get = _add(parts, "get", cli_data.get, "download, verify and unpack a data set")
     get.add_argument("name", metavar="NAME")
     get.add_argument("--to", metavar="DIR", help="a new folder (default: the cache)")
-    check = _add(parts, "check", _data_check, "say what a folder holds and what is wrong with it")
+    check = _add(parts, "check", cli_data.check, "say what a folder holds and what is wrong with it")
     check.add_argument("path", metavar="DIR")
-    phantom = _add(parts, "phantom", _data_phantom, "write virtual patients as a data set")
+    phantom = _add(parts, "phantom", cli_data.phantom, "write virtual patients as a data set")
     phantom.add_argument("folder", metavar="DIR", help="a new or empty folder")
     phantom.add_argument("-n", type=int, default=10, help="how many patients (default 10)")
     phantom.add_argument("--seed", type=int, default=0)

@@ -174,7 +174,7 @@ RECIPES = {
     "03_dcgan": Recipe("covlib.papers.dcgan:Config", _dcgan_images, {"dcgan": _dcgan}),
     "04_global_local": Recipe("covlib.papers.global_local:Config", _slices_with_maps,
                               {name: _from_maps(name) for name in ("global_local", *RIVALS_04)}),
-    "05_cosingan": Recipe("covlib.papers.cosingan_study:Config", _single_slices, {"cosingan": _cosingan}),
+    "05_cosingan": Recipe("covlib.papers.cosingan_roles:Config", _single_slices, {"cosingan": _cosingan}),
     "06_cyclegan": Recipe("covlib.papers.cyclegan:Config", _xrays, {"cyclegan": _cyclegan}),
     "07_cgan3d": Recipe("covlib.papers.cgan3d:Config", _scans, {"cgan3d": _cgan3d}),
 }

@@ -34,8 +34,8 @@ def show(what: str | None = None) -> str:
         ConfigError: nothing of that name is recorded.
         DataError: a file is missing or no metrics.json.
     """
-    from covlib.cli import align
     from covlib.runs import show_value
+    from covlib.tables import align
 
     found = _chosen(what)
     if not found:

@@ -16,7 +16,6 @@ each backward pass the gradients of that optimiser's weights are averaged over t
 right for any number of networks and optimisers that use one another.
 """
 
-import re
 import time
 import warnings
 from contextlib import nullcontext
@@ -33,11 +32,11 @@ from covlib.devices import average_gradients, current_team, launch, resolve_devi
 from covlib.errors import ConfigError, TrainingError
 from covlib.methods import Method, Stage, Step, seeded
 from covlib.seeding import derive, torch_generator
+from covlib.training_checks import check_method, check_options
 from covlib.trainlog import Progress, TrainLog, save_grid
 
 __all__ = ["FitResult", "fit", "resolve_device"]
 
-PRECISIONS = ("32", "bf16-mixed")
 ADVICE = "try a lower learning rate, or clip=1.0"
 
 
@@ -102,8 +101,8 @@ def fit(method: Method, data, out, *, seed: int = 0, device="auto", devices: int
     options = dict(precision=precision, compile=compile, channels_last=channels_last, clip=clip, ema=ema, keep=keep,
                    checkpoint_every=checkpoint_every, sample_every=sample_every, log_every=log_every, resume=resume)
     device = resolve_device(device)
-    _check_options(options)
-    _check_method(method)
+    check_options(options)
+    check_method(method)
     batches.check_data(data)
     fabric = launch(device, devices, nodes)
     for stage in method.stages:
@@ -117,35 +116,6 @@ def fit(method: Method, data, out, *, seed: int = 0, device="auto", devices: int
         total = sum(stage.steps for stage in method.stages)
         with Progress(Path(out), total, bar=progress and first, tensorboard=log_tensorboard and first) as shown:
             return _Trainer(method, data, Path(out), seed, fabric, jsonable(who), options, shown).run()
-
-
-def _check_options(o: dict) -> None:
-    if str(o["precision"]) not in PRECISIONS:
-        raise ConfigError(f"precision {o['precision']!r} is not one of {', '.join(PRECISIONS)}")
-    for name in ("checkpoint_every", "sample_every", "log_every", "keep"):
-        value = o[name]
-        if not (value is None and name in ("checkpoint_every", "sample_every")) and not (
-            isinstance(value, int) and value >= 1
-        ):
-            raise ConfigError(f"{name} must be a whole number of at least 1, not {value!r}")
-    if o["ema"] is not None and not 0 < o["ema"] < 1:
-        raise ConfigError(f"ema must lie between 0 and 1 (0.999, say), not {o['ema']!r}")
-    if o["clip"] is not None and not o["clip"] > 0:
-        raise ConfigError(f"clip must be above 0, not {o['clip']!r}")
-
-
-def _check_method(method: Method) -> None:
-    names = [stage.name for stage in method.stages]
-    if not names or len(set(names)) < len(names):
-        raise ConfigError(f"method {method.name!r}: its stages need different names, they are {names}")
-    for name in method.networks:
-        if not re.fullmatch(r"[A-Za-z0-9_]+", name):  # it becomes a file's name, and a prefix before a dot
-            raise ConfigError(f"method {method.name!r}: network name {name!r} may hold letters, digits and _ only")
-    for stage in method.stages:
-        for name, spec in method.optimizers(stage).items():
-            if strangers := set(spec.nets) - set(stage.nets):
-                raise ConfigError(f"method {method.name!r}, stage {stage.name!r}: optimiser {name!r} would move "
-                                  f"{', '.join(sorted(strangers))}, which the stage does not train")
 
 
 class _Trainer:

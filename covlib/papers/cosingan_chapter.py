@@ -16,9 +16,9 @@ from torch import Tensor
 from covlib import report
 from covlib.errors import DataError
 from covlib.papers import cosingan
+from covlib.papers.cosingan_experiment import judge
 from covlib.papers.cosingan_rivals import LOSSES, RIVALS, train_rival
 from covlib.papers.cosingan_slices import INFECTION, LUNG, PAINTED, check_conditions
-from covlib.papers.cosingan_study import judge
 from covlib.parallel import spread
 from covlib.tables import Table
 from covlib.training import resolve_device
@@ -120,7 +120,7 @@ def train_judges(config, sets: dict, *, seed: int = 0, device="auto") -> dict:
         sets: name -> ("enet" or "unet", images, conditions), the one that takes longest first.
 
     Returns:
-        name -> what ``cosingan_study.judge`` returns for it.
+        name -> what ``cosingan_experiment.judge`` returns for it.
     """
     jobs = _judging(config, sets, seed, device)
     steps = sum(config.enet_steps if job[0] == "enet" else config.seg_unet_steps for job in jobs)
@@ -168,7 +168,7 @@ def impossible_intervals() -> list[dict]:
 
 
 def quality_table(rows: dict[str, dict[str, float]], names: dict[str, str], modality: int = 1) -> Table:
-    """Table 1 of one run: a row a model, DSC in per cent, from ``cosingan_study.quality``; best of a column bold."""
+    """Table 1 of one run: a row a model, DSC in per cent (``cosingan_experiment.quality``); best of a column bold."""
     judges = {"enet": "ENet", "unet": "U-Net"}
     columns = {f"{shown}, {region}": key for j, shown in judges.items() for region in ("lung", "infection")
                if (key := f"m{modality}_{j}_{region}") in next(iter(rows.values()))}

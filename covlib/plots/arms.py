@@ -3,12 +3,12 @@
 import numpy as np
 
 from covlib.errors import DataError
-from covlib.plots.curves import LINE_COLOURS
 from covlib.plots.style import (
     BLUE,
     GREY,
     HEAD,
     INK,
+    LINE_COLOURS,
     SMALL,
     TEXT,
     VERMILION,

@@ -10,6 +10,8 @@ import numpy as np
 from covlib.errors import DataError
 from covlib.plots.style import (
     CONSOLIDATION_COLOUR,
+    FOOT,
+    GAP,
     GGO_COLOUR,
     GREY,
     INK,
@@ -31,8 +33,7 @@ from covlib.plots.style import (
     wrap,
 )
 
-GAP = 0.05  # inches between pictures
-LEGEND, FOOT = 0.26, 0.3  # inches below the pictures
+LEGEND = 0.26  # inches below the pictures
 NIGHT = "#16181d"  # background of a map
 LABELS = (("lung", LUNG), ("ground-glass opacity", GGO_COLOUR), ("consolidation", CONSOLIDATION_COLOUR))
 LABEL_TOTAL = len(LABELS) + 1

@@ -4,14 +4,10 @@ import numpy as np
 
 from covlib.errors import DataError
 from covlib.plots.style import (
-    BLACK,
     BLUE,
-    GREEN,
     GREY,
     INK,
-    ORANGE,
-    PURPLE,
-    SKY,
+    LINE_COLOURS,
     SMALL,
     TEXT,
     VERMILION,
@@ -29,7 +25,6 @@ from covlib.plots.style import (
 )
 from covlib.seeding import rng
 
-LINE_COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK)
 HEADS = 0.88 * SMALL  # points, of the stages' names: a little smaller, so that more of them fit
 
 

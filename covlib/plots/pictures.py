@@ -7,6 +7,8 @@ from covlib.data.case import CONSOLIDATION, GGO
 from covlib.errors import DataError
 from covlib.plots.style import (
     CONSOLIDATION_COLOUR,
+    FOOT,
+    GAP,
     GGO_COLOUR,
     HEAD,
     LABEL_GAP,
@@ -27,9 +29,6 @@ from covlib.plots.style import (
     wrap,
 )
 from covlib.seeding import rng
-
-GAP = 0.05  # inches between pictures
-FOOT = 0.3  # inches below the pictures, where there is a footnote
 
 
 def pick(count: int, n: int, seed: int) -> np.ndarray:

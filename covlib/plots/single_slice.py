@@ -7,11 +7,12 @@ import numpy as np
 
 from covlib.errors import DataError
 from covlib.plots.conditions import TERNARY, _cells, _colour_bar, _map, map_colours
-from covlib.plots.curves import LINE_COLOURS, smooth
+from covlib.plots.curves import smooth
 from covlib.plots.style import (
     GREY,
     HEAD,
     INK,
+    LINE_COLOURS,
     SMALL,
     TEXT,
     WIDTH,

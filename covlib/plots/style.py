@@ -21,7 +21,11 @@ INK, GREY, PALE = "#222222", "#6b6b6b", "#e4e4e4"
 LUNG, GGO_COLOUR, CONSOLIDATION_COLOUR = BLUE, ORANGE, VERMILION
 REAL_COLOURS, SYNTHETIC_COLOURS = (BLUE, SKY, GREEN, "#4d4d4d"), (VERMILION, ORANGE, PURPLE, "#999999")
 
+LINE_COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK)
+
 LABEL_GAP = 0.1  # inches between a row's label and its pictures
+GAP = 0.05  # inches between pictures
+FOOT = 0.3  # inches below the pictures, where there is a footnote
 
 
 @cache

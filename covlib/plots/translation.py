@@ -4,9 +4,10 @@ import numpy as np
 
 from covlib.errors import DataError
 from covlib.plots.embedding import umap_embed
-from covlib.plots.pictures import GAP, pick
+from covlib.plots.pictures import pick
 from covlib.plots.style import (
     BLUE,
+    GAP,
     GREY,
     HEAD,
     INK,

@@ -3,8 +3,9 @@
 import numpy as np
 
 from covlib.errors import DataError
-from covlib.plots.pictures import FOOT, GAP
 from covlib.plots.style import (
+    FOOT,
+    GAP,
     GREEN,
     GREY,
     INK,

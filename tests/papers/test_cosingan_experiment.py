@@ -14,12 +14,13 @@ from covlib.judges import segmenters
 from covlib.metrics import overlap
 from covlib.metrics.intervals import student_t
 from covlib.papers import cosingan_chapter as chapter
+from covlib.papers import cosingan_experiment as experiment
 from covlib.papers import cosingan_rivals as rivals
 from covlib.papers import cosingan_study as study
 from covlib.papers.cosingan_slices import ternary
 from covlib.seeding import torch_generator
 
-CONFIG = dataclasses.replace(study.Config.for_profile("smoke"), scales=(32,), epochs_first=2, epochs_second=1,
+CONFIG = dataclasses.replace(experiment.Config.for_profile("smoke"), scales=(32,), epochs_first=2, epochs_second=1,
                              unet_steps=2)
 
 
@@ -47,7 +48,7 @@ def modality():
 
 @pytest.fixture(scope="module")
 def roles(paired, modality):
-    return study.prepare(CONFIG, paired, 0, modality=modality)
+    return experiment.prepare(CONFIG, paired, 0, modality=modality)
 
 
 class Bright:
@@ -72,13 +73,13 @@ def test_no_patient_is_on_both_sides_and_the_single_slices_are_training_slices(r
         assert roles.train_modality[place] == m and torch.equal(one.image[0], roles.train.images[place])
         assert bool((one.condition == 2).any()) and int(one.condition.max()) == 2
     assert set(roles.test_modality) == {1, 2}
-    again = study.prepare(CONFIG, paired, 0, modality=np.repeat([1, 2], 24))
+    again = experiment.prepare(CONFIG, paired, 0, modality=np.repeat([1, 2], 24))
     assert again.fingerprint == roles.fingerprint and again.train.names == roles.train.names
 
 
 def test_virtual_patients_of_both_modalities_are_different_people():
     config = dataclasses.replace(CONFIG, patients=8, slices_per_patient=2)
-    paired, modality = study.load(config, "phantom", 0)
+    paired, modality = experiment.load(config, "phantom", 0)
     first, second = (set(np.asarray(paired.patients)[modality == m]) for m in (1, 2))
     assert not first & second and len(first | second) == 8
     ill = (paired.maps >= 2).flatten(1).any(1).numpy()
@@ -97,7 +98,7 @@ def test_a_folder_s_modalities_go_by_the_brightness_of_healthy_lung(paired, tmp_
         for name, picture in (("image", grey), ("lung_mask", (maps > 0).astype(np.uint8)),
                               ("class_mask", np.maximum(maps, 1) - 1)):
             Image.fromarray(picture).save(tmp_path / name / f"{paired.patients[k]}.png")
-    found, modality = study.load(dataclasses.replace(CONFIG, crop_to_lungs=False), tmp_path)
+    found, modality = experiment.load(dataclasses.replace(CONFIG, crop_to_lungs=False), tmp_path)
     expected = {f"p{k}": 1 if k < 8 else 2 for k in range(16)}
     assert dict(zip(found.names, modality.tolist())) == expected
     assert any("brightness" in note for note in found.notes)
@@ -108,7 +109,7 @@ def test_a_folder_s_modalities_go_by_the_brightness_of_healthy_lung(paired, tmp_
 
 def test_training_sets_hold_what_their_names_say(roles):
     models, masks = {1: Bright(-0.5), 2: Bright(0.3)}, roles.conditions
-    sets = {name: study.training_set(name, roles, {m: models[m] for m in study.needs(name)}, 1)
+    sets = {name: experiment.training_set(name, roles, {m: models[m] for m in experiment.needs(name)}, 1)
             for name in (*study.SETS, *study.OURS)}
     assert [len(images) for images, _ in sets.values()] == [1, len(masks), len(masks), 2, len(masks), len(masks),
                                                             len(masks)]
@@ -132,12 +133,12 @@ def test_training_sets_hold_what_their_names_say(roles):
         mean = float(one.image[one.condition == label].mean())
         assert torch.allclose(painted[masks == label], torch.tensor(mean), atol=1e-5)
     with pytest.raises(ConfigError, match="training set: 'all' is not one of sin_ts, o_sts"):
-        study.training_set("all", roles, models)
+        experiment.training_set("all", roles, models)
 
 
 def test_a_relabelled_crop_is_positive_only_where_infection_is_left(roles):
-    images, masks = study.relabelled(roles, dataclasses.replace(CONFIG, crop_strong=0.3), 64, 0)
-    labels = study.has_infection(masks)
+    images, masks = experiment.relabelled(roles, dataclasses.replace(CONFIG, crop_strong=0.3), 64, 0)
+    labels = experiment.has_infection(masks)
     assert images.shape == masks.shape == (64, 1, 32, 32) and 0 < int(labels.sum()) < 64
     assert torch.equal(labels, torch.tensor([int(bool((m == 2).any())) for m in masks]))
 
@@ -146,41 +147,41 @@ def test_a_relabelled_crop_is_positive_only_where_infection_is_left(roles):
 
 
 def test_judges_are_trained_alike_whatever_the_set(roles):
-    for name in study.JUDGES:
-        a = study.judge(name, CONFIG, roles.singles[1].image, roles.singles[1].condition, device="cpu")
-        b = study.judge(name, CONFIG, roles.train.images, roles.conditions, device="cpu")
+    for name in experiment.JUDGES:
+        a = experiment.judge(name, CONFIG, roles.singles[1].image, roles.singles[1].condition, device="cpu")
+        b = experiment.judge(name, CONFIG, roles.train.images, roles.conditions, device="cpu")
         fresh = segmenters.build(name, 3, width=CONFIG.enet_width if name == "enet" else CONFIG.seg_unet_width)
         assert [p.shape for p in a.parameters()] == [p.shape for p in b.parameters()] == [
             p.shape for p in fresh.parameters()]
         assert not torch.equal(a.last.weight, b.last.weight) and not a.training
-        again = study.judge(name, CONFIG, roles.train.images, roles.conditions, device="cpu")
+        again = experiment.judge(name, CONFIG, roles.train.images, roles.conditions, device="cpu")
         assert all(torch.equal(p, q) for p, q in zip(b.parameters(), again.parameters()))
 
 
 def test_augmentation_of_judges_keeps_image_and_mask_aligned(roles):
     masks = roles.conditions[:8, 0]
     batch = {"image": masks[:, None].float() - 1, "map": masks, "other": 3}
-    moved = study.strong(dataclasses.replace(CONFIG, elastic=0.0, degrees=0.0, crop_strong=1.0))(
+    moved = experiment.strong(dataclasses.replace(CONFIG, elastic=0.0, degrees=0.0, crop_strong=1.0))(
         batch, torch_generator(0, "x"))
     assert torch.equal(moved["image"][:, 0], moved["map"].float() - 1) and moved["other"] == 3  # flips alone
     assert not torch.equal(moved["map"], masks)
-    bent = study.strong(CONFIG)(batch, torch_generator(0, "x"))
+    bent = experiment.strong(CONFIG)(batch, torch_generator(0, "x"))
     assert float((bent["image"][:, 0] - (bent["map"].float() - 1)).abs().max()) <= 2  # interpolated edges
     inside = (bent["image"][:, 0] - (bent["map"].float() - 1)).abs() < 1e-4
     assert float(inside.float().mean()) > 0.5
 
 
 def test_dsc_and_rows_against_counting_by_hand(roles):
-    net = study.judge("unet", CONFIG, roles.train.images, roles.conditions, device="cpu")
+    net = experiment.judge("unet", CONFIG, roles.train.images, roles.conditions, device="cpu")
     masks = ternary(roles.test.maps)
     marked = segmenters.predict_maps(net, roles.test.images)
-    found = study.dsc(net, roles.test.images, masks)
+    found = experiment.dsc(net, roles.test.images, masks)
     for region, label in (("lung", 1), ("infection", 2)):
         assert found[region] == pytest.approx(overlap.dice(marked, masks[:, 0].numpy(), label=label))
     called = marked == 2
     outside = np.mean(masks[:, 0].numpy()[called] == 0) if called.any() else np.nan
-    assert study.stray(net, roles.test.images, masks) == pytest.approx(outside, nan_ok=True)
-    row = study.on_test(net, roles)
+    assert experiment.stray(net, roles.test.images, masks) == pytest.approx(outside, nan_ok=True)
+    row = experiment.on_test(net, roles)
     mine = roles.test_modality == 2
     assert row["m2_infection"] == pytest.approx(overlap.dice(marked[mine], masks[mine][:, 0].numpy(), label=2))
     each = []
@@ -189,43 +190,43 @@ def test_dsc_and_rows_against_counting_by_hand(roles):
         if bool((masks[here] == 2).any()):
             each.append(overlap.dice(marked[here], masks[here][:, 0].numpy(), label=2))
     assert row["scans_infection"] == pytest.approx(student_t(each).value)
-    table = study.quality({"unet": net, "enet": net}, {1: roles.test.images, 2: roles.test.images}, masks)
+    table = experiment.quality({"unet": net, "enet": net}, {1: roles.test.images, 2: roles.test.images}, masks)
     assert table["overall_lung"] == pytest.approx(found["lung"]) and len(table) == 10
-    one = study.quality({"unet": net}, {2: roles.test.images}, masks)
+    one = experiment.quality({"unet": net}, {2: roles.test.images}, masks)
     assert set(one) == {"m2_unet_lung", "m2_unet_infection", "overall_lung", "overall_infection"}
 
 
 def test_rates_over_slices_and_over_scans():
     truth, called = np.array([1, 1, 0, 0, 1, 0, 1, 1]), np.array([1, 0, 0, 1, 1, 0, 1, 1])
-    found = study.rates(truth, called, ["a", "a", "a", "b", "b", "b", "c", "c"])
+    found = experiment.rates(truth, called, ["a", "a", "a", "b", "b", "b", "c", "c"])
     assert (found["sensitivity"], found["specificity"], found["accuracy"]) == pytest.approx((4 / 5, 2 / 3, 6 / 8))
     over = student_t([1 / 2, 1, 1])
     assert (found["sensitivity_scans"], found["sensitivity_scans_low"]) == pytest.approx((over.value, over.low))
     assert found["specificity_scans"] == pytest.approx((1 + 1 / 2) / 2)  # scan c has no negative slice
-    positive = study.rates(np.ones(2, int), np.ones(2, int), ["a", "b"])
+    positive = experiment.rates(np.ones(2, int), np.ones(2, int), ["a", "b"])
     assert math.isnan(positive["specificity"]) and positive["accuracy_scans_low"] == 1
 
 
 def test_a_classifier_without_negatives_is_trained_all_the_same(roles):
     config = dataclasses.replace(CONFIG, cls_steps=6, cls_batch=4)
     one = roles.singles[1]
-    found = study.classify("resnet18", config, one.image, one.condition, roles, device="cpu")
-    assert set(found) == {f"{r}{e}" for r in study.RATES for e in ("", "_scans", "_scans_low", "_scans_high")}
-    truth = study.has_infection(ternary(roles.test.maps)).float()
+    found = experiment.classify("resnet18", config, one.image, one.condition, roles, device="cpu")
+    assert set(found) == {f"{r}{e}" for r in experiment.RATES for e in ("", "_scans", "_scans_low", "_scans_high")}
+    truth = experiment.has_infection(ternary(roles.test.maps)).float()
     share = float(truth.mean())
     weighted = share * found["sensitivity"] + (1 - share) * found["specificity"]
     assert found["accuracy"] == pytest.approx(weighted)
 
 
 def test_judges_of_real_slices_are_trained_once(roles, tmp_path):
-    first = study.judges_of_reality(CONFIG, roles, tmp_path / "a", device="cpu")
+    first = experiment.judges_of_reality(CONFIG, roles, tmp_path / "a", device="cpu")
     files = sorted((tmp_path / "judges").iterdir())
-    again = study.judges_of_reality(CONFIG, roles, tmp_path / "b", device="cpu")
+    again = experiment.judges_of_reality(CONFIG, roles, tmp_path / "b", device="cpu")
     assert len(files) == 2 and sorted((tmp_path / "judges").iterdir()) == files
-    for name in study.JUDGES:
+    for name in experiment.JUDGES:
         marked = [segmenters.predict_maps(j[name], roles.test.images) for j in (first, again)]
         assert np.array_equal(*marked) and not again[name].training
-    study.judges_of_reality(dataclasses.replace(CONFIG, seg_rate=1e-2), roles, tmp_path / "b", device="cpu")
+    experiment.judges_of_reality(dataclasses.replace(CONFIG, seg_rate=1e-2), roles, tmp_path / "b", device="cpu")
     assert len(list((tmp_path / "judges").iterdir())) == 4
 
 
@@ -234,17 +235,17 @@ def test_judges_of_real_slices_are_trained_once(roles, tmp_path):
 
 def test_a_generator_is_trained_once_and_then_loaded(roles, tmp_path):
     for name in ("cosingan", "pix2pix"):
-        first = study.trained(name, CONFIG, roles, 1, tmp_path / "a", seed=1, device="cpu")
+        first = experiment.trained(name, CONFIG, roles, 1, tmp_path / "a", seed=1, device="cpu")
         assert len(list((tmp_path / "generators").glob(f"{name}-m1-seed1-*.safetensors"))) == 1
-        again = study.trained(name, CONFIG, roles, 1, tmp_path / "b", seed=1, device="cpu")
+        again = experiment.trained(name, CONFIG, roles, 1, tmp_path / "b", seed=1, device="cpu")
         assert not (tmp_path / "b").exists()
-        made = [study.synthesize(m, roles.conditions[:3], 1) for m in (first, again)]
+        made = [experiment.synthesize(m, roles.conditions[:3], 1) for m in (first, again)]
         assert torch.equal(*made) and made[0].shape == (3, 1, 32, 32)
     judged_otherwise = dataclasses.replace(CONFIG, cls_steps=9)
-    study.trained("pix2pix", judged_otherwise, roles, 1, tmp_path / "b", seed=1, device="cpu")
+    experiment.trained("pix2pix", judged_otherwise, roles, 1, tmp_path / "b", seed=1, device="cpu")
     assert not (tmp_path / "b").exists()  # a judge's settings change no generator
     with pytest.raises(ConfigError, match="model: 'dcgan' is not one of pix2pix, enhanced, cosingan"):
-        study.trained("dcgan", CONFIG, roles, 1, tmp_path)
+        experiment.trained("dcgan", CONFIG, roles, 1, tmp_path)
 
 
 def test_arms_are_the_rows_of_the_tables_and_their_ids_are_the_ledger_s():
@@ -266,22 +267,22 @@ def test_arms_are_the_rows_of_the_tables_and_their_ids_are_the_ledger_s():
                                                       (3, "sin_relabelled", "resnet18_accuracy"),
                                                       (4, "two_ts", "enet_overall_infection")])
 def test_arms_run_from_data_to_numbers(table, arm, metric, tmp_path):
-    found = study.run_arm(table, arm, profile="smoke", data="phantom", seed=0, device="cpu", out=tmp_path,
+    found = experiment.run_arm(table, arm, profile="smoke", data="phantom", seed=0, device="cpu", out=tmp_path,
                           overrides={"patients": 12, "slices_per_patient": 2, "cls_steps": 1, "cls_batch": 2})
     assert metric in found and (math.isnan(found[metric]) or 0 <= found[metric] <= 1)
 
 
 def test_settings_are_checked():
     with pytest.raises(ConfigError, match="test_share: 1.0 is not a share"):
-        study.Config.for_profile("smoke", {"test_share": 1.0})
+        experiment.Config.for_profile("smoke", {"test_share": 1.0})
     with pytest.raises(ConfigError, match="cls_steps: must be at least 1"):
-        study.Config.for_profile("smoke", {"cls_steps": 0})
+        experiment.Config.for_profile("smoke", {"cls_steps": 0})
     for judges in ([], ["enet"], ["unet", "segnet"]):
         with pytest.raises(ConfigError, match="judges: .*; unet, or enet and unet, are wanted"):
-            study.Config.for_profile("smoke", {"judges": judges})
+            experiment.Config.for_profile("smoke", {"judges": judges})
     few = Paired(torch.zeros(2, 1, 32, 32), torch.ones(2, 32, 32, dtype=torch.uint8), ["a", "b"], ["a", "b"])
     with pytest.raises(DataError, match="no infected slice|patient"):
-        study.prepare(CONFIG, few, 0, modality=np.array([1, 2]))
+        experiment.prepare(CONFIG, few, 0, modality=np.array([1, 2]))
 
 
 # -- trainings side by side -------------------------------------------------------------------------------------------
@@ -290,7 +291,7 @@ def test_settings_are_checked():
 def everything(roles, out) -> dict[str, torch.Tensor]:
     """All the chapter's trainings, by the weights that they leave."""
     both = chapter.train_both(CONFIG, roles, out, device="cpu")
-    real = {name: (name, roles.train.images, roles.conditions) for name in study.JUDGES}
+    real = {name: (name, roles.train.images, roles.conditions) for name in experiment.JUDGES}
     rival, single, judges = chapter.train_alone(CONFIG, roles.singles[1], out, unet=both[1][0].networks["U"], sets=real,
                                                 device="cpu")
     sets = {"sin_ts": ("unet", roles.singles[1].image, roles.singles[1].condition)}
@@ -341,8 +342,8 @@ def values() -> dict:
 def test_the_transcription_holds_table_1_and_its_means():
     v = values()
     for model in study.MODELS:
-        for region in study.REGIONS:
-            each = [v[f"table1_{model}_m{m}_{j}_{region}"] for m in (1, 2) for j in study.JUDGES]
+        for region in experiment.REGIONS:
+            each = [v[f"table1_{model}_m{m}_{j}_{region}"] for m in (1, 2) for j in experiment.JUDGES]
             assert v[f"table1_{model}_overall_{region}"] == pytest.approx(np.mean(each), abs=0.051)
     assert v["table1_cosingan_m1_enet_lung"] < v["table1_pix2pix_m1_enet_lung"]
 
@@ -351,8 +352,8 @@ def test_the_transcription_holds_table_1_and_its_means():
 def test_accuracies_follow_from_410_positive_slices_of_674(table):
     v = values()
     for name in study.SETS:
-        for net in study.CLASSIFIERS:
-            s, c, a = (v[f"table{table}_{name}_{net}_{rate}"] for rate in study.RATES)
+        for net in experiment.CLASSIFIERS:
+            s, c, a = (v[f"table{table}_{name}_{net}_{rate}"] for rate in experiment.RATES)
             assert a == pytest.approx((410 * s + 264 * c) / 674, abs=0.0015)
     rc, o = (v[f"table{table}_{n}_resnet50_accuracy"] for n in ("rc_sts", "o_sts"))
     assert (rc < o) == (table == 3)  # "except for ResNet50 trained with image size of 512x512"
@@ -363,8 +364,8 @@ def test_the_paper_s_intervals_cannot_be_those_of_a_mean():
     impossible = 0
     for table in (2, 3):
         for name in study.SETS:
-            for net in study.CLASSIFIERS:
-                for rate in study.RATES:
+            for net in experiment.CLASSIFIERS:
+                for rate in experiment.RATES:
                     low, high = (v[f"table{table}_{name}_{net}_{rate}_{end}"] for end in ("low", "high"))
                     if low == "NaN":
                         continue
@@ -379,7 +380,7 @@ def test_the_paper_s_intervals_cannot_be_those_of_a_mean():
 
 
 def test_config_fields_named_in_the_ledger_exist_and_agree():
-    settings = study.Config.for_profile("paper").as_dict()
+    settings = experiment.Config.for_profile("paper").as_dict()
     stated = {n["field"]: n["value"] for n in report.load_reported("cosingan")["numbers"] if "field" in n}
     assert stated.keys() <= settings.keys() and {name: settings[name] for name in stated} == stated
     assert len(stated) >= 20

@@ -1,0 +1,39 @@
+"""What ``covlib.training.fit`` looks at before it does anything: its options, and whether a method's parts fit."""
+
+import re
+
+from covlib.errors import ConfigError
+from covlib.methods import Method
+
+PRECISIONS = ("32", "bf16-mixed")
+
+
+def check_options(o: dict) -> None:
+    """ConfigError naming the first of ``fit``'s options, by name, that means nothing."""
+    if str(o["precision"]) not in PRECISIONS:
+        raise ConfigError(f"precision {o['precision']!r} is not one of {', '.join(PRECISIONS)}")
+    for name in ("checkpoint_every", "sample_every", "log_every", "keep"):
+        value = o[name]
+        if not (value is None and name in ("checkpoint_every", "sample_every")) and not (
+            isinstance(value, int) and value >= 1
+        ):
+            raise ConfigError(f"{name} must be a whole number of at least 1, not {value!r}")
+    if o["ema"] is not None and not 0 < o["ema"] < 1:
+        raise ConfigError(f"ema must lie between 0 and 1 (0.999, say), not {o['ema']!r}")
+    if o["clip"] is not None and not o["clip"] > 0:
+        raise ConfigError(f"clip must be above 0, not {o['clip']!r}")
+
+
+def check_method(method: Method) -> None:
+    """ConfigError unless a method's stages, networks and optimisers fit together."""
+    names = [stage.name for stage in method.stages]
+    if not names or len(set(names)) < len(names):
+        raise ConfigError(f"method {method.name!r}: its stages need different names, they are {names}")
+    for name in method.networks:
+        if not re.fullmatch(r"[A-Za-z0-9_]+", name):  # it becomes a file's name, and a prefix before a dot
+            raise ConfigError(f"method {method.name!r}: network name {name!r} may hold letters, digits and _ only")
+    for stage in method.stages:
+        for name, spec in method.optimizers(stage).items():
+            if strangers := set(spec.nets) - set(stage.nets):
+                raise ConfigError(f"method {method.name!r}, stage {stage.name!r}: optimiser {name!r} would move "
+                                  f"{', '.join(sorted(strangers))}, which the stage does not train")
