@@ -11,6 +11,7 @@ number is the same. From there they go the way of real slices: HU window, square
 """
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 
@@ -30,10 +31,12 @@ from covlib.errors import DataError
 from covlib.papers.cgan3d import CGAN3D, training_blocks
 from covlib.papers.cgan3d import Config as Chapter07
 from covlib.papers.cgan3d_noise import CoarseGAN, NoiseModel, coarse_set
+from covlib.parallel import spread
 from covlib.seeding import derive, rng
 
 DOUBLES = "depixelate"  # key of the network that both classes share
 WITHOUT_LUNGS = (0.25, 0.75)  # part of a volume's height that stands for the lungs where none are found
+MANY_VOXELS = 5_000_000  # of virtual patients: some 3 s of work, where further processes start to pay
 CHECK_MM = 4.0  # grid on which lungs are found; fine enough for where they begin and end
 
 Heights = tuple[float, ...]  # of the slices of one patient, 0 the lowest and 1 the highest slice with lung
@@ -60,8 +63,8 @@ class Scans:
     def cases(self, patients: list[str], shape) -> Iterator[Case]:
         """The scans of these patients; virtual ones are made in ``shape`` (Z, Y, X), real ones keep their grid."""
         if self.data == "phantom":
-            for number in map(_number, patients):
-                yield phantom.generate(number, seed=self.seed, label=self._label(number), shape=tuple(shape))
+            jobs = [(number, self.seed, self._label(number), tuple(shape)) for number in map(_number, patients)]
+            yield from spread(_virtual, jobs, None if len(jobs) * math.prod(shape) > MANY_VOXELS else 1)
             return
         wanted = set(patients)
         for item in layouts.find(self.data).items:
@@ -79,6 +82,10 @@ class Scans:
 
     def _label(self, number: int) -> str:
         return self.classes[number % len(self.classes)]
+
+
+def _virtual(number: int, seed: int, label: str, shape) -> Case:
+    return phantom.generate(number, seed=seed, label=label, shape=shape)
 
 
 def _number(patient: str) -> int:
@@ -218,7 +225,8 @@ def owners(methods: dict, labels: Tensor, seed: int = 0) -> list[str]:
 
 
 def synthesize(methods: dict, task, labels: Tensor, seed: int = 0) -> tuple[Tensor, str]:
-    """One slice for each label, (N, 1, S, S) in [-1, 1], and a note that says of how many volumes they are."""
+    """One slice for each label, (N, 1, S, S) in [-1, 1], and a note that says of how many volumes they are; one volume
+    is in memory at a time."""
     made, total, bare = torch.empty(len(labels), 1, task.size, task.size), 0, 0
     config = methods[DOUBLES].config
     for c, volumes in cuts(methods, labels, seed).items():

@@ -79,23 +79,24 @@ def test_unrecorded_costs_are_measured_once(config, tmp_path, monkeypatch):
     assert training.costs_for(["noise-dcgan"], config, "smoke", tmp_path / "new", "cpu") == ({}, [])
 
 
-def test_cost_of_a_step(monkeypatch):
+@pytest.mark.parametrize("arm", ["noise-dcgan", "noise-cgan3d"])
+def test_cost_of_a_step(arm, monkeypatch):
     """The difference between n and 2n steps, over n: what every training pays once does not count."""
     from covlib.protocol import cost
 
     timed, clock = cost._timed, []
 
-    def by_the_clock(arm, task, profile, device, steps):
+    def by_the_clock(name, task, profile, device, steps):
         clock.append(steps)
-        return 5 + 0.25 * steps, timed(arm, task, profile, device, steps)[1]
+        return 5 + 0.25 * steps, timed(name, task, profile, device, steps)[1]
 
     monkeypatch.setattr(cost, "_timed", by_the_clock)
-    found = cost.measure_here("noise-dcgan", "smoke", "cpu", steps=2)
-    assert found["seconds_per_step"] == pytest.approx(0.25) and clock == [2, 2, 4]
+    found = cost.measure_here(arm, "smoke", "cpu", steps=6)
+    assert found["seconds_per_step"] == pytest.approx(0.25) and clock == [6, 6, 12]
     assert found["seconds_per_image"] > 0 and found["parameters"] > 1000 and found["peak_mb"] >= 0
     monkeypatch.setattr(cost, "_timed", lambda *given: (5.0, timed(*given)[1]))
     with pytest.raises(TrainingError, match="idle machine"):
-        cost.measure_here("noise-dcgan", "smoke", "cpu", steps=2)
+        cost.measure_here(arm, "smoke", "cpu", steps=6)
 
 
 # ---- arms ------------------------------------------------------------------------------------------------------------

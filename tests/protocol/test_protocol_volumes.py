@@ -101,6 +101,12 @@ def test_intervals_are_over_volumes(config, task, tmp_path):
     assert made_by.notes[0].startswith(f"3-D GAN: {len(owners)} slices of {len(set(owners))} volumes of 32x64x64 ")
 
 
+def test_one_class_alone(task, built):
+    methods = {name: method for name, (method, _) in built.items()}
+    made, said = volumes.synthesize(methods, task, torch.ones(3, dtype=torch.long), 1)
+    assert made.shape == (3, 1, task.size, task.size) and said.startswith("3 slices of 2 volumes")
+
+
 def test_weights_carry_what_slices_need(config, task, built, tmp_path):
     scale = built["covid"][0].scale
     assert volumes.Scale.read(scale.text()) == scale
