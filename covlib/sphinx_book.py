@@ -101,6 +101,8 @@ def _mend_page(app, name: str, template: str, context: dict, doctree) -> None:
         # Sphinx lays signatures of several lines out as lists of definitions without terms (axe: definition-list)
         body = re.sub(r'<dl>(\s*<dd><em class="sig-param">)', r'<dl role="none">\1', body)
         body = body.replace('<dd><em class="sig-param">', '<dd role="none"><em class="sig-param">')
+        # an option does not break behind its dashes
+        body = re.sub(r'<span class="pre">(?=--?\w[^<]{0,22}</span>)', '<span class="pre covlib-option">', body)
         context["body"] = glued(body)
 
 

@@ -82,7 +82,7 @@
       fold.setAttribute("aria-label", "pages below " + (page ? page.textContent.trim() : "this one"));
     }
     document.querySelectorAll(".bd-article .cell_output img, .bd-article figure:not(.covlib-map) img").forEach(enlargeable);
-    document.querySelectorAll("table.covlib").forEach(markWords);
+    document.querySelectorAll(".bd-article table").forEach(markWords);
     // Long names in tables break at their underscores, not in the middle of a word.
     for (const name of document.querySelectorAll("table.covlib td > code")) {
       const parts = name.textContent.split("_");
