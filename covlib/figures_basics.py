@@ -63,7 +63,7 @@ def picture_rows(
         under: rows of short texts, below each picture.
     """
     left = max((text_width(t, SMALL) for t in labels), default=-0.1) + 0.15
-    gap, head, below = 0.08, 0.3 if titles else 0.06, 0.24 if under else 0.08
+    gap, head, below = 0.08, 0.3 if titles else 0.06, 0.3 if under else 0.08
     heights, top = [], head
     for row in rows:
         aspect = sum(p.shape[1] / p.shape[0] for p in row)
@@ -290,14 +290,17 @@ def curve_panels(
         if references and title in references:
             level, text = references[title]
             axes.axhline(level, color=GREY, linestyle="--", linewidth=1.2)
+            # at the end where the curves are farther from the line
+            away = [min(abs(values[1][end] - level) for values in lines.values()) for end in (0, -1)]
+            left_end = away[0] > away[1]
             axes.text(
-                0.02 if text == "floor" else 0.98,
+                0.02 if left_end else 0.98,
                 level,
                 text,
                 transform=axes.get_yaxis_transform(),
                 fontsize=SMALL,
                 color=GREY,
-                ha="left" if text == "floor" else "right",
+                ha="left" if left_end else "right",
                 va="bottom",
             )
         plain_axes(axes, grid="y")

@@ -1,4 +1,4 @@
-// Names for the theme's buttons; line breaks in long names; hover texts for the glossary's words, whose definitions come from terms.js, which is written while the book is built.
+// Names for the theme's buttons; line breaks in long names; figures that a phone can enlarge; hover texts for the glossary's words, whose definitions come from terms.js, which is written while the book is built.
 (function () {
   const here = document.currentScript.src;
   let box = null;
@@ -39,6 +39,33 @@
     window.addEventListener("scroll", hide, { passive: true });
   }
 
+  // Below each figure that is drawn smaller than it is, a button (covlib.css shows it on a phone) that enlarges it.
+  function enlargeable(image) {
+    const button = document.createElement("button"), frame = document.createElement("div");
+    button.type = "button";
+    button.className = "covlib-enlarge";
+    const set = (large) => {
+      frame.classList.toggle("covlib-large", large);
+      frame.tabIndex = large ? 0 : -1;  // what scrolls can be reached by keyboard
+      button.setAttribute("aria-pressed", large);
+      button.textContent = large ? "Fit to the page" : "Enlarge the figure";
+    };
+    set(false);
+    button.addEventListener("click", () => set(button.getAttribute("aria-pressed") !== "true"));
+    image.replaceWith(frame);
+    frame.append(image);
+    frame.after(button);
+  }
+
+  // A column with sentences in it is marked, so that it is not squeezed into a word a line.
+  function markWords(table) {
+    const rows = [...table.rows];
+    (rows[0] ? [...rows[0].cells] : []).forEach((_, k) => {
+      const cells = rows.map((row) => row.cells[k]).filter(Boolean);
+      if (cells.some((cell) => cell.textContent.length > 40)) cells.forEach((cell) => cell.classList.add("covlib-words"));
+    });
+  }
+
   // A table that is wider than the column takes the margin too. This comes before DOMContentLoaded, when the theme
   // looks for what is in the margin and hides the list of contents there.
   document.addEventListener("readystatechange", () => {
@@ -54,6 +81,8 @@
       const page = fold.closest("li")?.querySelector("a");
       fold.setAttribute("aria-label", "pages below " + (page ? page.textContent.trim() : "this one"));
     }
+    document.querySelectorAll(".bd-article .cell_output img, .bd-article figure:not(.covlib-map) img").forEach(enlargeable);
+    document.querySelectorAll(".bd-article table").forEach(markWords);
     // Long names in tables break at their underscores, not in the middle of a word.
     for (const name of document.querySelectorAll("table.covlib td > code")) {
       const parts = name.textContent.split("_");

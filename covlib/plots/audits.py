@@ -99,7 +99,7 @@ def probe_bars(probes: dict, *, note: str = ""):
         if np.isfinite(p.auc.low):
             axes.plot([p.auc.low, p.auc.high], [y, y], color=colour, linewidth=3, solid_capstyle="butt")
             lowest = min(lowest, p.auc.low - 0.02)
-        axes.plot(p.auc.value, y, "o", color=colour, markersize=7.5)
+        axes.plot(p.auc.value, y, "o", color=colour, markersize=7.5, clip_on=False)  # 1.00 lies on the edge
         lowest = min(lowest, p.auc.value - 0.03)
         axes.text(-0.02, y, labels[k], transform=axes.get_yaxis_transform(), ha="right", va="center", fontsize=TEXT)
         axes.text(1.02, y, texts[k], transform=axes.get_yaxis_transform(), va="center", fontsize=TEXT)
@@ -177,9 +177,9 @@ def planting(rows, *, note: str = ""):
             axes.plot(scale * value.value, k, "o", color=colour, markersize=6.5, clip_on=False)
             axes.text(1.03, k, f"{scale * value.value:.{0 if share else 2}f}{' %' if share else ''}", fontsize=SMALL,
                       transform=axes.get_yaxis_transform(), va="center")
-        axes.set(ylim=(len(found) - 0.4, -0.6))
+        axes.set(ylim=(len(found) - 0.4, -0.6), xlabel=f"{found[0].metric}{' (%)' if share else ''}")
         axes.set_yticks(range(len(found)), [f"{r.trained}: {r.tested}" for r in found])
-        axes.tick_params(axis="y", length=0)
+        axes.tick_params(axis="y", length=0, pad=8)  # a point at 0 does not touch its name
         if share or "Dice" in found[0].metric:
             axes.set_xlim(0, 100 if share else 1)
         else:  # no fraction of a decibel is blown up

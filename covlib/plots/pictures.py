@@ -242,7 +242,11 @@ def volume_views(case, *, at=None, window: tuple[float, float] = (-600, 1500), m
     scale = (WIDTH - 0.1 - 2 * gap) / sum(w for _, w in sizes)  # inches per mm
     scale = min(scale, 3.4 / max(h for h, _ in sizes))
     row = max(h for h, _ in sizes) * scale
-    figure = new_figure(head + row + 0.34)
+    present = present_masks(case.lung, case.infection) if masks else []
+    note = f"{window_text(window)} Bar: 5 cm."
+    start = WIDTH - 0.05 - sum(0.47 + text_width(n, SMALL) for n in present) + 0.25
+    crowded = bool(present) and start < 0.05 + text_width(note, SMALL) + 0.15  # then the legend has a line of its own
+    figure = new_figure(head + row + 0.34 + (0.22 if crowded else 0))
     left = 0.05 + (WIDTH - 0.1 - 2 * gap - scale * sum(w for _, w in sizes)) / 2
     for (name, cut, dv, dh, cross), (h, w) in zip(views, sizes):
         axes = inch_axes(figure, left, head + (row - h * scale) / 2, w * scale, h * scale)
@@ -254,10 +258,9 @@ def volume_views(case, *, at=None, window: tuple[float, float] = (-600, 1500), m
         inch_text(figure, left + w * scale / 2, head - 0.09, name, ha="center", size=HEAD)
         _scale_bar(axes, dv, dh, hu[cut].shape)
         left += w * scale + gap
-    present = present_masks(case.lung, case.infection) if masks else []
-    footnote(figure, f"{window_text(window)} Bar: 5 cm.")
-    start = WIDTH - 0.05 - sum(0.47 + text_width(n, SMALL) for n in present) + 0.25
-    mask_legend(figure, start, figure.get_size_inches()[1] - 0.09, present)
+    footnote(figure, note)
+    foot = figure.get_size_inches()[1] - 0.09
+    mask_legend(figure, 0.05 if crowded else start, foot - 0.22 if crowded else foot, present)
     return figure
 
 
