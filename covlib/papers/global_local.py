@@ -476,8 +476,8 @@ def train(config: Config, data: dict[str, Tensor], out, *, seed: int = 0, device
     expect = {"chapter": "04_global_local"} | {k: getattr(config, k) for k in ("image_size", "desum", "dfm")}
     if checkpoint is not None:
         load_weights(checkpoint, method.networks, expect={k: str(v) for k, v in expect.items()})
-        for net in method.networks.values():
-            net.to(resolve_device(device)).eval()
+        for net in method.networks.values():  # laid out as in training, for the same images to the bit
+            net.to(resolve_device(device), memory_format=torch.channels_last).eval()
         return method, None
     method.examples = data["map"][:16]
     steps = sum(stage.steps for stage in method.stages)

@@ -238,7 +238,7 @@ def trained(name: str, config, roles: Roles, out, *, seed: int = 0, device="auto
         method.begin_stage(stage)  # networks may grow there
     load_weights(shared, method.networks, {"key": key})
     for net in method.networks.values():
-        net.to(resolve_device(device)).eval()
+        net.to(resolve_device(device), memory_format=torch.channels_last).eval()
     return method
 
 
