@@ -206,8 +206,10 @@ def _line_table(rows: list[dict]) -> Table:
 
 def _row_table(rows: list[dict]) -> Table:
     seen = {(row["group"], row["name"]): row for row in rows}.values()
-    return Table(["what", "time", "repeats", "note"], [[f"{r['group']}: {r['name']}", _time(r), str(r["repeats"]),
-                                                         r.get("note", "")] for r in seen], right=("time", "repeats"))
+    plain = lambda text: text.replace("--", r"\-\-")  # else a rendered page makes a dash of an option's two
+    return Table(["what", "time", "repeats", "note"],
+                 [[plain(f"{r['group']}: {r['name']}"), _time(r), str(r["repeats"]), r.get("note", "")] for r in seen],
+                 right=("time", "repeats"))
 
 
 def _time(row: dict) -> str:

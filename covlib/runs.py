@@ -375,7 +375,8 @@ def show_value(value, interval=None, unit: str = "") -> str:
     """A number with its interval, in as many digits as the interval allows: "0.87 [0.81, 0.92]", "43 % [40, 46]"."""
     if value is None:
         return "–"
-    if interval is not None and interval[1] > interval[0]:
+    # an interval within float32's rounding allows no digits of its own
+    if interval is not None and interval[1] - interval[0] > 1e-6 * abs(value):
         width = interval[1] - interval[0]
         exponent = math.floor(math.log10(width))
         digits = max(0, (1 if width < 3 * 10**exponent else 0) - exponent)

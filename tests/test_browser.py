@@ -188,6 +188,21 @@ def test_formulas_are_set(tab):
     assert tab.locator("mjx-merror").count() == 0
 
 
+def test_a_figure_can_be_enlarged_on_a_phone(tab):
+    tab.set_viewport_size(PHONE)
+    tab.goto("/book/03_dcgan.html")
+    button = tab.locator(".covlib-enlarge").first
+    image = button.locator("xpath=preceding-sibling::div[1]//img")
+    fitted = image.bounding_box()["width"]
+    button.press("Enter")
+    assert image.bounding_box()["width"] > 1.5 * fitted and button.text_content() == "Fit to the page"
+    assert tab.evaluate(OVERFLOW) == []  # the figure scrolls, not the page
+    button.press("Enter")
+    assert image.bounding_box()["width"] == fitted
+    tab.set_viewport_size(DESKTOP)
+    assert not button.is_visible()
+
+
 def test_the_switch_changes_the_theme(tab):
     tab.goto("/book/intro.html")
     button = tab.locator("button.theme-switch-button").first

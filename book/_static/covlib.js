@@ -46,12 +46,12 @@
     button.className = "covlib-enlarge";
     const set = (large) => {
       frame.classList.toggle("covlib-large", large);
-      frame.tabIndex = large ? 0 : -1;  // what scrolls can be reached by keyboard
-      button.setAttribute("aria-pressed", large);
+      if (large) frame.tabIndex = 0;  // what scrolls can be reached by keyboard
+      else frame.removeAttribute("tabindex");
       button.textContent = large ? "Fit to the page" : "Enlarge the figure";
     };
     set(false);
-    button.addEventListener("click", () => set(button.getAttribute("aria-pressed") !== "true"));
+    button.addEventListener("click", () => set(!frame.classList.contains("covlib-large")));
     image.replaceWith(frame);
     frame.append(image);
     frame.after(button);

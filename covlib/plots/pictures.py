@@ -245,7 +245,7 @@ def volume_views(case, *, at=None, window: tuple[float, float] = (-600, 1500), m
     present = present_masks(case.lung, case.infection) if masks else []
     note = f"{window_text(window)} Bar: 5 cm."
     start = WIDTH - 0.05 - sum(0.47 + text_width(n, SMALL) for n in present) + 0.25
-    crowded = bool(present) and start < 0.05 + text_width(note, SMALL) + 0.15  # then the legend has a line of its own
+    crowded = bool(present) and start < 0.05 + text_width(note, SMALL) + 0.3  # then the legend has a line of its own
     figure = new_figure(head + row + 0.34 + (0.22 if crowded else 0))
     left = 0.05 + (WIDTH - 0.1 - 2 * gap - scale * sum(w for _, w in sizes)) / 2
     for (name, cut, dv, dh, cross), (h, w) in zip(views, sizes):
