@@ -476,16 +476,23 @@ def train(config: Config, data: dict[str, Tensor], out, *, seed: int = 0, device
     expect = {"chapter": "04_global_local"} | {k: getattr(config, k) for k in ("image_size", "desum", "dfm")}
     if checkpoint is not None:
         load_weights(checkpoint, method.networks, expect={k: str(v) for k, v in expect.items()})
-        for net in method.networks.values():  # laid out as in training, for the same images to the bit
-            net.to(resolve_device(device), memory_format=torch.channels_last).eval()
+        for net in method.networks.values():
+            net.to(resolve_device(device)).eval()
         return method, None
     method.examples = data["map"][:16]
     steps = sum(stage.steps for stage in method.stages)
     settings = {"channels_last": True, "log_every": max(1, steps // 200), **options}
     result = fit(method, data, Path(out) / "training", seed=seed, device=device, resume=resume,
                  identity={"chapter": "04_global_local", **config.as_dict()}, **settings)
+    as_loaded(method)
     save_weights(Path(out) / "checkpoints" / "global_local.safetensors", method.networks, {**expect, "seed": seed})
     return method, result
+
+
+def as_loaded(method: Method) -> None:
+    """Lay the weights out in memory as a file's are, so that both give the same images to the bit."""
+    for net in method.networks.values():
+        net.to(memory_format=torch.contiguous_format)
 
 
 def parameter_table(config: Config | None = None) -> list[dict]:

@@ -171,6 +171,7 @@ def train_method(name: str, config, data: dict[str, Tensor], out, seed: int = 0,
     result = fit(method, data, Path(out) / "training", seed=seed, device=device, resume=resume,
                  channels_last=True, log_every=max(1, steps // 200),
                  identity={"chapter": "04_global_local", "method": name, **config.as_dict()})
+    global_local.as_loaded(method)
     return method, result
 
 
@@ -238,7 +239,7 @@ def trained(name: str, config, roles: Roles, out, *, seed: int = 0, device="auto
         method.begin_stage(stage)  # networks may grow there
     load_weights(shared, method.networks, {"key": key})
     for net in method.networks.values():
-        net.to(resolve_device(device), memory_format=torch.channels_last).eval()
+        net.to(resolve_device(device)).eval()
     return method
 
 
