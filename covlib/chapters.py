@@ -238,12 +238,12 @@ def _check_overrides(chapter: Chapter, profile: str, overrides: dict[str, Any]) 
 
 
 def _config_of(chapter: Chapter):
-    """The Config of a chapter's study (which may have more settings than its paper's), else of its paper's module; None
+    """The Config of a chapter's experiment or study (which may have more settings than its paper's), else of its paper's module; None
     for a chapter with settings elsewhere."""
     import importlib
 
     name = chapter.name.partition("_")[2]
-    for module in (f"{name}_study", name):
+    for module in (f"{name}_experiment", f"{name}_study", name):
         if (ROOT / "covlib" / "papers" / f"{module}.py").exists():
             found = getattr(importlib.import_module(f"covlib.papers.{module}"), "Config", None)
             if found is not None:
