@@ -62,8 +62,7 @@ def test_seconds_buy_steps(config):
 
 def test_methods_have_recorded_costs_at_cpu():
     costs = training.recorded_costs("cpu")
-    assert set(METHODS) - set(costs) <= {"noise-cgan3d"}  # measured by the run that asks for it
-    assert set(costs) <= set(METHODS) and all(value > 0 for found in costs.values() for value in found.values())
+    assert set(costs) == set(METHODS) and all(value > 0 for found in costs.values() for value in found.values())
     assert set(Config.for_profile("cpu").arms) <= set(costs) | set(CONTROLS)
     assert training.recorded_costs("smoke") == {}
 
