@@ -238,7 +238,7 @@ def _check_overrides(chapter: Chapter, profile: str, overrides: dict[str, Any]) 
 
 
 def _config_of(chapter: Chapter):
-    """The Config of a chapter's experiment or study (which may have more settings than its paper's), else of its paper's
+    """The Config of a chapter's experiment or study (which may have more settings than its paper), else of its paper's
     module; None for a chapter with settings elsewhere."""
     import importlib
 

@@ -104,7 +104,7 @@ def read_nifti(path) -> Volume:
     shape = _checked_shape(path, image)
     try:
         data = image.dataobj.get_unscaled() if _unscaled(image) else np.asarray(image.dataobj, np.float32)
-    except (OSError, EOFError, ValueError, zlib.error) as error:
+    except (OSError, EOFError, ValueError, OverflowError, zlib.error) as error:  # the fourth: voxels begin at 2^63
         raise DataError(f"{path}: truncated or damaged ({_first_line(error)}); get the file again") from error
     data = np.asarray(data).reshape(shape)
     if data.dtype.kind not in "iufb":

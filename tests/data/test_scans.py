@@ -150,6 +150,17 @@ def test_scanner_padding_becomes_air(tmp_path):
 # ---- bad files -------------------------------------------------------------------------------------------------------
 
 
+def test_voxels_that_would_begin_beyond_any_file(tmp_path):
+    import nibabel
+
+    plain = tmp_path / "a.nii"
+    nibabel.save(nibabel.Nifti1Image(np.zeros((4, 5, 6), np.int16), np.eye(4)), plain)
+    header = bytearray(plain.read_bytes())
+    header[108:112] = np.float32(2.0**63).tobytes()  # vox_offset
+    plain.write_bytes(header)
+    refused(lambda: read_nifti(plain), "a.nii", "damaged")
+
+
 def test_a_truncated_file(tmp_path):
     rng = np.random.default_rng(0)
     path = save_nifti(tmp_path / "image.nii.gz", rng.integers(-1000, 100, (8, 32, 32)).astype(np.int16))
