@@ -334,7 +334,7 @@ def read_dicom_series(folder, *, name: str | None = None, patient: str = "", lab
     normal, slices = _sorted_positions(folder, headers)
     first = slices[0][1]
     step = (slices[-1][0] - slices[0][0]) / (len(slices) - 1) if len(slices) > 1 else None
-    stack = np.stack([_rescaled(header) for _, header in slices])
+    stack = np.stack([_grey(header) for _, header in slices])
     affine = np.eye(4)
     cosines = np.array(_numbers(first, "ImageOrientationPatient", 6))
     row, column = cosines[:3], cosines[3:]
@@ -443,14 +443,20 @@ def _rescaled(header) -> np.ndarray:
     return hu
 
 
+def _grey(header) -> np.ndarray:
+    """As ``_rescaled``, of a file with one grey image: colours and further frames have a third axis."""
+    values = _rescaled(header)
+    if values.ndim != 2:
+        raise DataError(f"{header.filename}: has shape {values.shape}; one grey image is wanted")
+    return values
+
+
 def read_dicom_image(path) -> np.ndarray:
     """One radiograph as display grey, float32 (H, W) in [0, 1], bright = dense (MONOCHROME1 is turned round)."""
     header = _dicom(Path(path))
     if "PixelData" not in header:
         raise DataError(f"{path}: holds no pixels; an image is wanted")
-    grey = _rescaled(header)
-    if grey.ndim != 2:
-        raise DataError(f"{path}: has shape {grey.shape}; one grey image is wanted")
+    grey = _grey(header)
     low, high = (0.0, 255.0) if header.get("BitsStored") == 8 else (float(grey.min()), float(grey.max()))
     grey = (grey - low) / max(high - low, 1e-6)
     inverted = header.get("PhotometricInterpretation") == "MONOCHROME1"

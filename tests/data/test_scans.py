@@ -303,6 +303,8 @@ def test_dicom_folders_that_make_no_series(tmp_path):
     file = sorted(cut.iterdir())[0]
     file.write_bytes(file.read_bytes()[:-20])
     refused(lambda: read_dicom_series(cut), "decoded")
+    save_dicom(tmp_path / "frames" / "1", np.arange(20, dtype=np.uint16).reshape(4, 5), Rows=1)  # four frames of a row
+    refused(lambda: read_dicom_series(tmp_path / "frames"), "one grey image is wanted")
 
 
 def test_a_dicom_radiograph(tmp_path):
