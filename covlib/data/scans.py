@@ -392,6 +392,7 @@ def _one_series(folder: Path, headers: list) -> list:
     if len(series) > 1:
         listed = "; ".join(f"{uid} ({len(s)} files, {s[0].get('SeriesDescription', 'no description')})"
                            for uid, s in sorted(series.items()))
+        listed = " ".join(listed.split())  # a damaged tag may hold line breaks
         raise DataError(f"{folder}: holds {len(series)} series, one is wanted per folder: {listed}")
     return next(iter(series.values()))
 
