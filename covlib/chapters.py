@@ -324,7 +324,8 @@ def is_user_error(name: str) -> bool:
 
 
 def publish(executed: Path, chapter: Chapter) -> Path:
-    """Put an executed notebook's outputs into the book: the chapter's notebook is replaced, atomically.
+    """Put an executed notebook's outputs into the book: the chapter's notebook is replaced, atomically. Text that was
+    edited since the run stays as it is now.
 
     The cell that papermill injected becomes a note that says what the outputs were recorded with, so that a reader who
     runs the chapter in JupyterLab gets the defaults, not the recording's settings.
@@ -340,6 +341,11 @@ def publish(executed: Path, chapter: Chapter) -> Path:
             words = ", ".join(f"`{name}={value!r}`" for name, value in given.items() if value != {})
             cell.update(nbformat.v4.new_markdown_cell(f"*The outputs on this page were recorded with {words}.*"))
             cell.metadata = {"tags": [RECORDED_TAG]}
+    now = {cell.id: cell.source for cell in nbformat.read(chapter.path, as_version=4).cells
+           if cell.cell_type == "markdown" and "id" in cell} if chapter.path.exists() else {}
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = now.get(cell.get("id"), cell.source)
     notebook.cells = [_plain_cell(cell) for cell in notebook.cells]
     notebook.metadata = {k: v for k, v in notebook.metadata.items() if k in ("kernelspec", "language_info")}
     partial = chapter.path.with_name(f".{chapter.name}.new")

@@ -343,6 +343,19 @@ def test_published_notebook_keeps_its_defaults(tiny):
     assert not any(chapters.RECORDED_TAG in cell.metadata.get("tags", []) for cell in again.cells)
 
 
+def test_publishing_keeps_text_that_was_edited_since_the_run(tiny):
+    notebook = nbformat.read(tiny, as_version=4)
+    notebook.cells.insert(0, nbformat.v4.new_markdown_cell("# As it was run"))
+    nbformat.write(notebook, tiny)
+    assert main(["run", str(tiny), "--out", "out"]) == 0
+    notebook = nbformat.read(tiny, as_version=4)
+    notebook.cells[0].source = "# As it was edited"
+    nbformat.write(notebook, tiny)
+    chapters.publish(Path("out/90_tiny.ipynb"), chapters.find(str(tiny)))
+    published = nbformat.read(tiny, as_version=4)
+    assert published.cells[0].source == "# As it was edited" and published.cells[-1].outputs
+
+
 # ---- the house -------------------------------------------------------------------------------------------------------
 
 
