@@ -7,14 +7,20 @@ random numbers. Their losses are shown equal before anything is timed. Augmentat
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
+from inspect import signature
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from covlib.batches import make_batches
 from covlib.bench import load_plain, pair
+from covlib.devices import launch, resolve_device
 from covlib.errors import TrainingError
 from covlib.methods import Method, Step, seeded
 from covlib.seeding import torch_generator
+from covlib.training import Trainer, fit
+from covlib.training_checks import for_device
 
 EQUAL = 1e-5  # relative; the losses of the first step, float32 on a CPU
 
@@ -47,6 +53,43 @@ class OurStep:
         if self.device.type == "cuda":
             torch.cuda.synchronize()
         return losses
+
+
+class FitStep:
+    """Steps of a method's stage as ``fit`` does them on ``device``, the reading of their batches included: precision,
+    layout and recording are what it chooses there, or what ``options`` say. Waits for the device only when asked.
+
+    Args:
+        data: as ``fit`` takes it. stage: name; the last one by default. augment: False leaves augmentation out.
+    """
+
+    def __init__(self, method: Method, data, device, stage: str | None = None, augment: bool = False, **options):
+        device = resolve_device(device)
+        chosen = {name: p.default for name, p in signature(fit).parameters.items()} | options
+        trainer = self.trainer = Trainer(method, data, Path("."), 0, launch(device, 1, 1), {},
+                                         chosen | for_device(chosen, device, 1), None)
+        if not augment:
+            method.augment = lambda batch, generator: batch
+        names = [s.name for s in method.stages]
+        self.stage = method.stages[names.index(stage) if stage else -1]
+        for earlier in method.stages[: method.stages.index(self.stage) + 1]:
+            trainer.begin_stage(earlier)
+        trainer.prepare(self.stage)
+        trainer.build_optimizers(self.stage, None)
+        self.step = Step(self.stage, method.networks, trainer.minimise, torch.Generator(device), 0, 1)
+        data = type(data)((k, v.to(device)) for k, v in data.items())
+        self.read = make_batches(data, self.stage, 0, device)
+        self.learn, self.index, self.device = trainer.recorded(self.stage, self.step), 0, device
+
+    def __call__(self, steps: int = 1) -> None:
+        """``steps`` steps, and a wait for the device."""
+        for _ in range(steps):
+            self.trainer.train_step(self.stage, self.step, self.index % self.stage.steps, self.read, self.learn)
+            self.index += 1
+        self.losses = dict(zip(self.trainer.loss_names[self.stage.name], self.trainer.pending[-1]))
+        self.trainer.pending.clear()
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
 
 
 class PlainStep:

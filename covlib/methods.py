@@ -113,12 +113,15 @@ class OptimizerSpec:
         if not self.lr > 0:
             raise ConfigError(f"OptimizerSpec: lr must be above 0, not {self.lr}")
 
-    def build(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-        """The optimiser, with PyTorch's fused kernel where there is one (on a CPU core six times as fast)."""
+    def build(self, parameters: list[nn.Parameter], recordable: bool = False) -> torch.optim.Optimizer:
+        """The optimiser, with PyTorch's fused kernel where there is one (on a CPU core six times as fast).
+
+        ``recordable``: for a CUDA graph, its learning rate a tensor that the host may write to between steps.
+        """
         fused = all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in parameters)
-        return OPTIMIZERS[self.kind](
-            parameters, lr=self.lr, betas=self.betas, eps=self.eps, weight_decay=self.weight_decay, fused=fused
-        )
+        lr = torch.tensor(self.lr, device=parameters[0].device) if recordable else self.lr
+        return OPTIMIZERS[self.kind](parameters, lr=lr, betas=self.betas, eps=self.eps, weight_decay=self.weight_decay,
+                                     fused=fused, capturable=recordable)
 
 
 class Step:
@@ -221,6 +224,15 @@ class Method(ABC):
         A resumed run calls it again for the stages it has left behind, so that the same networks exist, and then loads
         their weights: let it depend on nothing but ``stage`` and ``self``.
         """
+
+    def inputs(self, batch: dict[str, Tensor], step: Step) -> dict[str, Tensor]:
+        """What ``training_step`` is given: the augmented batch, unless a method chooses by ``step.index``, say."""
+        return batch
+
+    def repeats(self, step: Step) -> bool:
+        """Whether from now on ``training_step`` runs the same operations on the same memory at every step of the stage,
+        and never waits for the device: a GPU may then record one step and play it again (``covlib.graphs``)."""
+        return False
 
     def settle(self, batches: Iterable[dict[str, Tensor]]) -> None:  # noqa: B027 (nothing to do is a fair default)
         """Called after the last step with one epoch of batches, not augmented: what is left to do with the networks,

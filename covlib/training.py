@@ -21,6 +21,7 @@ import warnings
 from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -30,9 +31,10 @@ from covlib import batches
 from covlib.checkpoints import CheckpointStore, check_state, difference, jsonable, save_weights
 from covlib.devices import average_gradients, current_team, launch, resolve_device, seed_device, synchronise_norms
 from covlib.errors import ConfigError, TrainingError
+from covlib.graphs import Recorded
 from covlib.methods import Method, Stage, Step, seeded
 from covlib.seeding import derive, torch_generator
-from covlib.training_checks import check_method, check_options
+from covlib.training_checks import check_method, check_options, for_device
 from covlib.trainlog import Progress, TrainLog, save_grid
 
 __all__ = ["FitResult", "fit", "resolve_device"]
@@ -62,8 +64,8 @@ class FitResult:
 
 
 def fit(method: Method, data, out, *, seed: int = 0, device="auto", devices: int | None = None,
-        nodes: int | None = None, precision: str = "32", compile: bool | str = False, channels_last: bool = False,
-        clip: float | None = None, ema: float | None = None, checkpoint_every: int | None = None, keep: int = 2,
+        nodes: int | None = None, precision: str = "auto", compile: bool | str = False,
+        channels_last: bool | str = "auto", graph: bool | str = "auto", clip: float | None = None, ema: float | None = None, checkpoint_every: int | None = None, keep: int = 2,
         sample_every: int | None = None, log_every: int = 10, resume: bool = True, progress: bool = True,
         log_tensorboard: bool = False, identity: dict | None = None) -> FitResult:
     """Train ``method`` on ``data`` through all its stages and leave the trained weights in ``method.networks``.
@@ -77,9 +79,12 @@ def fit(method: Method, data, out, *, seed: int = 0, device="auto", devices: int
         device, devices, nodes: see ``resolve_device``; more than one device starts (or joins, under torchrun) one
             process each. A stage's batch is shared out among them. None: one, or as the ``covlib.devices.team`` around
             this call has it.
-        precision: "32" or "bf16-mixed" (autocast; weights and optimiser stay float32).
+        precision: "32" or "bf16-mixed" (autocast; weights and optimiser stay float32); "auto" is the latter on a GPU that
+            has it.
         compile: False, True, or a mode of torch.compile.
-        channels_last: lay images and convolution weights out with the channels innermost.
+        channels_last: lay images and convolution weights out with the channels innermost; "auto": on a GPU.
+        graph: record a step as a CUDA graph and play that (``covlib.graphs``); "auto": on one GPU, where the method
+            allows it and nothing is compiled.
         clip: largest norm of an optimiser's gradient, None for no limit.
         ema: decay of the running average of the weights of ``method.generators``. At the end of a stage the averages
             replace the weights: sample grids, synthesis and the files saved use them.
@@ -98,27 +103,29 @@ def fit(method: Method, data, out, *, seed: int = 0, device="auto", devices: int
             states written before.
         DataError: data that cannot be trained on.
     """
-    options = dict(precision=precision, compile=compile, channels_last=channels_last, clip=clip, ema=ema, keep=keep,
-                   checkpoint_every=checkpoint_every, sample_every=sample_every, log_every=log_every, resume=resume)
+    options = dict(precision=precision, compile=compile, channels_last=channels_last, graph=graph, clip=clip, ema=ema,
+                   keep=keep, checkpoint_every=checkpoint_every, sample_every=sample_every, log_every=log_every,
+                   resume=resume)
     device = resolve_device(device)
     check_options(options)
     check_method(method)
     batches.check_data(data)
     fabric = launch(device, devices, nodes)
+    options |= for_device(options, device, fabric.world_size)
     for stage in method.stages:
         if stage.batch_size % fabric.world_size:
             raise ConfigError(f"stage {stage.name!r}: a batch of {stage.batch_size} cannot be shared out among "
                               f"{fabric.world_size} processes evenly; choose another batch_size or number of devices")
     who = {"method": method.name, "seed": seed, "stages": [asdict(s) for s in method.stages], "clip": clip, "ema": ema,
-           "precision": precision, "training data": batches.fingerprint(data), **(identity or {})}
+           "precision": options["precision"], "training data": batches.fingerprint(data), **(identity or {})}
     with seeded(seed, "fit"):  # what a step draws from the global generators leaves the caller's as they were
         first = fabric.global_rank == 0
         total = sum(stage.steps for stage in method.stages)
         with Progress(Path(out), total, bar=progress and first, tensorboard=log_tensorboard and first) as shown:
-            return _Trainer(method, data, Path(out), seed, fabric, jsonable(who), options, shown).run()
+            return Trainer(method, data, Path(out), seed, fabric, jsonable(who), options, shown).run()
 
 
-class _Trainer:
+class Trainer:
     """One call of ``fit``. Reads from top to bottom: run, stage, step, reading of losses, keeping of states."""
 
     def __init__(self, method, data, out, seed, fabric, identity, options, progress):
@@ -139,6 +146,7 @@ class _Trainer:
         self.learnable: dict[str, list[nn.Parameter]] = {}
         self.loss_names: dict[str, list[str]] = {}
         self.augmenter = torch.Generator(self.device)
+        self.rates: dict[str, float] = {}  # learning rates as they stand
         self.notes: list[str] = []
 
     # ------------------------------------------------------------------------------------------------ run
@@ -171,9 +179,10 @@ class _Trainer:
         self.build_optimizers(stage, moments)
         step = Step(stage, self.method.networks, self.minimise, torch.Generator(self.device), self.rank, self.world)
         read = batches.make_batches(data, stage, self.seed, self.device, self.rank, self.world)
+        learn = self.recorded(stage, step)
         try:
             for index in range(start, stage.steps):
-                self.train_step(stage, step, index, read)
+                self.train_step(stage, step, index, read, learn)
                 self.after_step(number, index + 1)
             self.end_stage(number, read)
         finally:
@@ -232,7 +241,8 @@ class _Trainer:
         self.specs, self.optimizers, self.moved = self.method.optimizers(stage), {}, {}
         for name, spec in self.specs.items():
             self.moved[name] = [p for net in spec.nets for p in self.learnable[net]]
-            self.optimizers[name] = spec.build(self.moved[name])
+            self.optimizers[name] = spec.build(self.moved[name], recordable=self.options["graph"])
+            self.rates[name] = spec.lr
             if moments:  # the state only: switches such as "fused" are this machine's, not the file's
                 groups = self.optimizers[name].state_dict()["param_groups"]
                 self.optimizers[name].load_state_dict({"state": moments[name], "param_groups": groups})
@@ -283,27 +293,47 @@ class _Trainer:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=torch.bfloat16, cache_enabled=False)
 
-    def train_step(self, stage: Stage, step: Step, index: int, read) -> None:
+    def recorded(self, stage: Stage, step: Step):
+        """What does the learning of a step: ``learn``, on a GPU recorded."""
+        work = partial(self.learn, stage, step)
+        return Recorded(work, [step.generator], partial(self.method.repeats, step)) if self.options["graph"] else work
+
+    def train_step(self, stage: Stage, step: Step, index: int, read, learn) -> None:
         if self.options["compile"] and self.device.type == "cuda":
             torch.compiler.cudagraph_mark_step_begin()
         step.index = index
         step.generator.manual_seed(derive(self.seed, "step", stage.name, index))
         seed_device(self.device, derive(self.seed, "dropout", stage.name, index, self.rank))
         self.augmenter.manual_seed(derive(self.seed, "augment", stage.name, index, self.rank))
-        for name, spec in self.specs.items():
-            for group in self.optimizers[name].param_groups:
-                group["lr"] = spec.lr * stage.lr_factor(index)
+        self.set_rates(stage, index)
         batch = self.method.augment(read(index), self.augmenter)
         if self.options["channels_last"]:
             batch = {name: self.innermost(value) for name, value in batch.items()}
+        with self.autocast():
+            batch = self.method.inputs(batch, step)
+        self.pending.append(learn(batch))
+
+    def set_rates(self, stage: Stage, index: int) -> None:
+        for name, spec in self.specs.items():
+            rate = spec.lr * stage.lr_factor(index)
+            if rate != self.rates[name]:
+                self.rates[name] = rate
+                for group in self.optimizers[name].param_groups:
+                    if isinstance(group["lr"], Tensor):  # in the place where a recorded step looks
+                        group["lr"].fill_(rate)
+                    else:
+                        group["lr"] = rate
+
+    def learn(self, stage: Stage, step: Step, batch: dict[str, Tensor]) -> Tensor:
+        """The method's step, and the running averages; its losses as one tensor in the order of their names."""
         with self.autocast():
             losses = self.method.training_step(batch, step)
         if list(losses) != self.loss_names.setdefault(stage.name, list(losses)) or any(v.ndim for v in losses.values()):
             shapes = {name: tuple(v.shape) for name, v in losses.items()}
             raise ConfigError(f"method {self.method.name!r}: training_step must return a scalar for each of the losses "
-                              f"{self.loss_names[stage.name]}; at step {index + 1} of stage {stage.name!r}: {shapes}")
-        self.pending.append(torch.stack([loss.detach().float() for loss in losses.values()]))
+                              f"{self.loss_names[stage.name]}; at step {step.index + 1} of stage {stage.name!r}: {shapes}")
         self.update_averages()
+        return torch.stack([loss.detach().float() for loss in losses.values()])
 
     def minimise(self, name: str, loss: Tensor, retain_graph: bool, update: bool = True) -> None:
         if name not in self.optimizers:

@@ -2,16 +2,22 @@
 
 import re
 
+import torch
+
 from covlib.errors import ConfigError
 from covlib.methods import Method
 
 PRECISIONS = ("32", "bf16-mixed")
+AUTO = "auto"
 
 
 def check_options(o: dict) -> None:
     """ConfigError naming the first of ``fit``'s options, by name, that means nothing."""
-    if str(o["precision"]) not in PRECISIONS:
-        raise ConfigError(f"precision {o['precision']!r} is not one of {', '.join(PRECISIONS)}")
+    if str(o["precision"]) not in (AUTO, *PRECISIONS):
+        raise ConfigError(f"precision {o['precision']!r} is not one of {', '.join((AUTO, *PRECISIONS))}")
+    for name in ("channels_last", "graph"):
+        if o[name] not in (AUTO, True, False):
+            raise ConfigError(f"{name} {o[name]!r} is not one of {AUTO}, True, False")
     for name in ("checkpoint_every", "sample_every", "log_every", "keep"):
         value = o[name]
         if not (value is None and name in ("checkpoint_every", "sample_every")) and not (
@@ -22,6 +28,21 @@ def check_options(o: dict) -> None:
         raise ConfigError(f"ema must lie between 0 and 1 (0.999, say), not {o['ema']!r}")
     if o["clip"] is not None and not o["clip"] > 0:
         raise ConfigError(f"clip must be above 0, not {o['clip']!r}")
+
+
+def for_device(o: dict, device: torch.device, world: int) -> dict:
+    """What "auto" means on this device, for ``world`` processes.
+
+    Raises:
+        ConfigError: a graph is asked for where there can be none.
+    """
+    gpu = device.type == "cuda"
+    alone = gpu and world == 1 and not o["compile"]
+    if o["graph"] is True and not (gpu and world == 1):
+        raise ConfigError(f"graph: True on {device.type} with {world} process(es); steps are recorded on one GPU only")
+    half = gpu and torch.cuda.is_bf16_supported()
+    found = {"precision": PRECISIONS[half], "channels_last": gpu, "graph": alone}
+    return {name: value for name, value in found.items() if o[name] == AUTO}
 
 
 def check_method(method: Method) -> None:

@@ -643,7 +643,7 @@ def test_cuda_where_there_is_none(tmp_path):
 
 
 @pytest.mark.parametrize("options, text", [
-    ({"precision": "16"}, "precision '16' is not one of 32, bf16-mixed"), ({"keep": 0}, "keep must be"),
+    ({"precision": "16"}, "precision '16' is not one of auto, 32, bf16-mixed"), ({"keep": 0}, "keep must be"),
     ({"log_every": 2.5}, "log_every must be"), ({"ema": 1.0}, "ema must lie between"), ({"clip": 0}, "clip must be"),
     ({"devices": 0}, "devices and nodes must be"),
 ])

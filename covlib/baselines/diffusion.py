@@ -148,6 +148,9 @@ class Diffusion(Method):
 
     # ---- training ---------------------------------------------------------------------------------------------------
 
+    def repeats(self, step: Step) -> bool:
+        return True
+
     def training_step(self, batch: dict[str, Tensor], step: Step) -> dict[str, Tensor]:
         """One step down the mean squared error of what is predicted, each image at a time t of its own."""
         image = batch["image"]

@@ -149,6 +149,9 @@ class Pix2Pix(MaskToSlice):
             }
         super().__init__(config, n_images, networks)
 
+    def repeats(self, step: Step) -> bool:
+        return True
+
     def training_step(self, batch: dict[str, Tensor], step: Step) -> dict[str, Tensor]:
         """One step of D, then one of G against the new D (section 3.3)."""
         G, D = self.networks["G"], self.networks["D"]

@@ -193,6 +193,9 @@ class Pix2PixHD(MaskToSlice):
         made["joint"] |= dict(lr_decay="linear", constant_steps=max(0, self.steps // 2 - sum(early)))
         return [Stage(name, **kind) for name, kind in made.items()]
 
+    def repeats(self, step: Step) -> bool:
+        return True
+
     def training_step(self, batch: dict[str, Tensor], step: Step) -> dict[str, Tensor]:
         """One step of the generators of this stage, one of the discriminators, both from the weights at its start."""
         real, condition = batch["image"], one_hot(batch["map"])

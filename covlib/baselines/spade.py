@@ -252,6 +252,9 @@ class Modulated(MaskToSlice):
         """A fake for each real image, and the noise's divergence from N(0, 1) where there is an encoder of it."""
         raise NotImplementedError
 
+    def repeats(self, step: Step) -> bool:
+        return True
+
     def training_step(self, batch: dict[str, Tensor], step: Step) -> dict[str, Tensor]:
         c, real = self.config, batch["image"]
         condition = common.conditions.one_hot(batch["map"])

@@ -181,6 +181,9 @@ class CGAN3D(Method):
             batch["condition"] = pixelate(batch["target"])
         return batch
 
+    def repeats(self, step: Step) -> bool:
+        return True
+
     def training_step(self, batch: dict[str, Tensor], step: Step) -> dict[str, Tensor]:
         G, D, c = self.networks["G"], self.networks["D"], self.config
         real, condition = batch["target"], batch["condition"]

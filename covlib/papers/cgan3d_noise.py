@@ -109,6 +109,9 @@ class CoarseGAN(Method):
     def optimizers(self, stage: Stage) -> dict[str, OptimizerSpec]:
         return {net: OptimizerSpec((net,), lr=LEARNING_RATE, betas=(0.5, 0.999)) for net in ("D", "G")}
 
+    def repeats(self, step: Step) -> bool:
+        return True
+
     def training_step(self, batch: dict[str, Tensor], step: Step) -> dict[str, Tensor]:
         G, D, real = self.networks["G"], self.networks["D"], batch["volume"]
         fake = G(step.randn(len(real), self.config.coarse_latent))

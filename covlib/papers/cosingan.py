@@ -299,16 +299,22 @@ class CoSinGAN(Method):
             made.append(self.networks[f"G{size}r"](join(None, made[0])))
         return made
 
+    def inputs(self, batch: dict[str, Tensor], step: Step) -> dict[str, Tensor]:
+        """The step's augmented samples; of the batch, which is the one slice again and again, only the length counts."""
+        return (self.unet_samples if step.stage.name == "unet" else self.upcoming)(step, len(batch["image"]))
+
+    def repeats(self, step: Step) -> bool:
+        return step.stage.name != "unet"  # which takes another scale at every step
+
     def training_step(self, batch: dict[str, Tensor], step: Step) -> dict[str, Tensor]:
-        """One step of the stage. Nothing is read back to the host."""
-        n = len(batch["image"])
+        """One step of the stage, on what ``inputs`` gave. Nothing is read back to the host."""
         if step.stage.name == "unet":
-            return self.unet_step(step, n)
-        now, G, D = self.upcoming(step, n), self.networks[step.stage.nets[0]], self.networks["D"]
-        real, condition = now["image"], now["condition"]
-        painted, fake = paint(condition), G(now["input"])
+            return self.unet_step(batch, step)
+        G, D = self.networks[step.stage.nets[0]], self.networks["D"]
+        real, condition = batch["image"], batch["condition"]
+        painted, fake = paint(condition), G(batch["input"])
         said = D(torch.cat([join(painted, fake.float()), join(painted, real)])).float()
-        said_fake, said_real = said.split(n)
+        said_fake, said_real = said.split(len(real))
         fooled, (rec, terms) = adversarial_g(said_fake), self.rec(fake, real, condition)
         d_loss = adversarial_d(said_fake, said_real)
         # G's turn first: it leaves D as it was when it looked, so that D learns from that same look.
@@ -316,13 +322,17 @@ class CoSinGAN(Method):
         step.minimise("D", d_loss)
         return {"D": d_loss, "G": fooled, "rec": rec, **terms}
 
-    def unet_step(self, step: Step, n: int) -> dict[str, Tensor]:
-        """One step of the U-Net behind MS-FUL, at one of the scales in turn, from the one slice strongly augmented."""
+    def unet_samples(self, step: Step, n: int) -> dict[str, Tensor]:
+        """The one slice strongly augmented, at one of the scales in turn."""
         size = self.config.scales[step.index % len(self.config.scales)]
         total, own = step.rows(n)  # each process takes its samples of the whole batch
         grid = draw_grid(total, size, strength(self.config, "first"), step.generator)[own]
         image, condition = self.scaled(size, step.device)
-        image, condition = move_image(image, grid), move_condition(condition, grid)
+        return {"image": move_image(image, grid), "condition": move_condition(condition, grid)}
+
+    def unet_step(self, batch: dict[str, Tensor], step: Step) -> dict[str, Tensor]:
+        """One step of the U-Net behind MS-FUL."""
+        image, condition = batch["image"], batch["condition"]
         weights = torch.stack([torch.full((), w, device=step.device) for w in self.config.unet_weights])
         loss = segmenters.cross_entropy(self.networks["U"](image).float(), condition[:, 0], weights)
         step.minimise("U", loss)

@@ -86,7 +86,7 @@ class Bench:
         torch.manual_seed(self.index)
         self.step.index = self.index % self.stage.steps
         self.index += 1
-        return self.method.training_step(self.batch, self.step)
+        return self.method.training_step(self.method.inputs(self.batch, self.step), self.step)
 
     def group(self) -> None:
         """``ahead`` steps, and a wait for the device."""

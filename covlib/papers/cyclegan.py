@@ -96,6 +96,9 @@ class CycleGAN(Method):
             return batch
         return {name: augment.horizontal_flip(images, generator) for name, images in batch.items()}
 
+    def repeats(self, step: Step) -> bool:
+        return all(pool.full for pool in self.pools.values())  # until then they grow
+
     def training_step(self, batch: dict[str, Tensor], step: Step) -> dict[str, Tensor]:
         c = self.config
         a, b = (batch[k].expand(-1, c.channels, -1, -1) for k in ("a", "b"))

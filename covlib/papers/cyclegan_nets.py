@@ -105,6 +105,11 @@ class ImagePool:
     def __init__(self, size: int):
         self.size, self.filled, self.images = size, 0, None
 
+    @property
+    def full(self) -> bool:
+        """Whether every place is taken: from then on each exchange does the same."""
+        return self.filled == self.size
+
     def exchange(self, new: Tensor, draws: Tensor) -> Tensor:
         """Images to show the discriminator instead of ``new`` (N, C, H, W), detached.
 

@@ -197,6 +197,9 @@ class DCGAN(Method):
         """RandomResizedCrop and horizontal flip (Section III), on the device."""
         return {**batch, "image": crop_and_flip(self.config, batch["image"], generator)}
 
+    def repeats(self, step: Step) -> bool:
+        return True
+
     def training_step(self, batch: dict[str, Tensor], step: Step) -> dict[str, Tensor]:
         G, D = self.networks["G"], self.networks["D"]
         real = batch["image"].expand(-1, self.config.channels, -1, -1)

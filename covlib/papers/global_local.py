@@ -213,6 +213,9 @@ class GlobalLocal(Method):
         """Resized crop, rotation, elastic bend and noise (Section IV-A), image and map alike."""
         return augment_pair(batch, generator) if self.config.augment else batch
 
+    def repeats(self, step: Step) -> bool:
+        return True
+
     def training_step(self, batch: dict[str, Tensor], step: Step) -> dict[str, Tensor]:
         """One step of the stage, in micro-batches if so configured; their gradients add up to the whole batch's."""
         images, maps = batch["image"], batch["map"]

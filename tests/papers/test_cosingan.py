@@ -240,7 +240,7 @@ def test_only_the_networks_of_a_stage_learn(one):
 
         step = Step(stage, method.networks, minimise, torch_generator(0, "step"), 0, 1)
         buffers = {n: [b.clone() for b in net.buffers()] for n, net in method.networks.items() if n not in stage.nets}
-        losses = method.training_step({"image": torch.zeros(config.batch_size, 1)}, step)
+        losses = method.training_step(method.inputs({"image": torch.zeros(config.batch_size, 1)}, step), step)
         assert touched == ({"U": {"U"}} if stage.name == "unet" else {"G": {stage.nets[0]}, "D": {"D"}})
         assert all(torch.equal(a, b) for n, old in buffers.items()
                    for a, b in zip(old, method.networks[n].buffers(), strict=True))
@@ -295,7 +295,7 @@ def test_processes_share_the_u_nets_batch_out_among_them(one):
     method.networks["U"].register_forward_pre_hook(lambda net, given: seen.append(given[0]))
     for rank, world in ((0, 1), (0, 2), (1, 2)):
         step = Step(stage, method.networks, lambda *a, **k: None, torch_generator(0, "u"), rank, world)
-        method.unet_step(step, 4 // world)
+        method.unet_step(method.unet_samples(step, 4 // world), step)
     whole, first, second = seen
     assert torch.equal(torch.cat([first, second]), whole) and not torch.equal(first, second)
 
@@ -335,8 +335,8 @@ def test_terms_of_weight_zero_are_measured_only_when_asked(one):
         assert ("U" in method.networks) == measure
         for stage in method.stages:
             method.begin_stage(stage)
-        losses = method.training_step({"image": torch.zeros(2, 1)},
-                                      Step(stage, method.networks, lambda *a, **k: None, torch_generator(0), 0, 1))
+        step = Step(stage, method.networks, lambda *a, **k: None, torch_generator(0), 0, 1)
+        losses = method.training_step(method.inputs({"image": torch.zeros(2, 1)}, step), step)
         assert list(losses)[3:] == names
         assert losses["rec"].item() == pytest.approx(10 * losses["WPPL"].item(), rel=1e-5)
 
@@ -358,7 +358,7 @@ def test_a_step_reads_nothing_back(one, monkeypatch):
                 patch.setattr(torch.Tensor, name, refused)
             with pytest.raises(AssertionError, match="waits"):
                 float(torch.ones(1))
-            method.training_step({"image": torch.zeros(2, 1)}, step)
+            method.training_step(method.inputs({"image": torch.zeros(2, 1)}, step), step)
 
 
 @pytest.mark.parametrize("stage", ["32 first", "48 second", "64 first"])
