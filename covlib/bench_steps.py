@@ -67,7 +67,7 @@ class FitStep:
         device = resolve_device(device)
         chosen = {name: p.default for name, p in signature(fit).parameters.items()} | options
         trainer = self.trainer = Trainer(method, data, Path("."), 0, launch(device, 1, 1), {},
-                                         chosen | for_device(chosen, device, 1), None)
+                                         chosen | for_device(chosen, device, 1, method), None)
         if not augment:
             method.augment = lambda batch, generator: batch
         names = [s.name for s in method.stages]

@@ -10,7 +10,7 @@ that the same numbers are drawn as without a graph.
 from collections.abc import Callable, Iterable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from covlib.errors import TrainingError
 
@@ -69,3 +69,25 @@ class Recorded:
             raise TrainingError(f"graph: a step could not be recorded ({str(error).splitlines()[0][:160]}); use "
                                 "graph=False") from error
         self.graph = graph
+
+
+# ---- torch.compile ---------------------------------------------------------------------------------------------------
+
+PASSES = ("forward", "features", "render")  # the ways through a network that methods take
+
+
+def compile_passes(net: nn.Module, mode: bool | str = True) -> None:
+    """Compile every way through ``net``, in place; ``plain_passes`` undoes it. ``mode``: True, or torch.compile's."""
+    import torch._functorch.config
+
+    torch._functorch.config.donated_buffer = False  # two optimisers may learn from one pass (retain_graph)
+    for name in PASSES:
+        if hasattr(net, name):
+            setattr(net, name, torch.compile(getattr(type(net), name).__get__(net), mode=None if mode is True else mode))
+
+
+def plain_passes(net: nn.Module) -> nn.Module:
+    """``net`` as it was before ``compile_passes``."""
+    for name in PASSES:
+        net.__dict__.pop(name, None)
+    return net

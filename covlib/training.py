@@ -31,7 +31,7 @@ from covlib import batches
 from covlib.checkpoints import CheckpointStore, check_state, difference, jsonable, save_weights
 from covlib.devices import average_gradients, current_team, launch, resolve_device, seed_device, synchronise_norms
 from covlib.errors import ConfigError, TrainingError
-from covlib.graphs import Recorded
+from covlib.graphs import Recorded, compile_passes, plain_passes
 from covlib.methods import Method, Stage, Step, seeded
 from covlib.seeding import derive, torch_generator
 from covlib.training_checks import check_method, check_options, for_device
@@ -82,7 +82,8 @@ def fit(method: Method, data, out, *, seed: int = 0, device="auto", devices: int
         precision: "32" or "bf16-mixed" (autocast; weights and optimiser stay float32); "auto" is the latter on a GPU that
             has it.
         compile: False, True, or a mode of torch.compile.
-        channels_last: lay images and convolution weights out with the channels innermost; "auto": on a GPU.
+        channels_last: lay images and convolution weights out with the channels innermost; "auto": on a GPU, unless there
+            are InstanceNorms that are not compiled, which PyTorch computes in the other layout.
         graph: record a step as a CUDA graph and play that (``covlib.graphs``); "auto": on one GPU, where the method
             allows it and nothing is compiled.
         clip: largest norm of an optimiser's gradient, None for no limit.
@@ -111,7 +112,7 @@ def fit(method: Method, data, out, *, seed: int = 0, device="auto", devices: int
     check_method(method)
     batches.check_data(data)
     fabric = launch(device, devices, nodes)
-    options |= for_device(options, device, fabric.world_size)
+    options |= for_device(options, device, fabric.world_size, method)
     for stage in method.stages:
         if stage.batch_size % fabric.world_size:
             raise ConfigError(f"stage {stage.name!r}: a batch of {stage.batch_size} cannot be shared out among "
@@ -215,9 +216,8 @@ class Trainer:
             self.ema[name].load_state_dict(state)
         self.ema_stored = {}
         if self.options["compile"]:
-            mode = self.options["compile"]
             for name in stage.nets:
-                networks[name].compile(mode=None if mode is True else mode)
+                compile_passes(networks[name], self.options["compile"])
 
     def adopt(self, name: str) -> None:
         """Lay a network out on the device as this run wants it, the same on all ranks."""
@@ -265,8 +265,7 @@ class Trainer:
 
     def finish(self, resumed_from: int | None) -> FitResult:
         for net in self.method.networks.values():
-            net.to(self.device).eval()
-            net._compiled_call_impl = None  # undo net.compile()
+            plain_passes(net.to(self.device).eval())
         if self.rank == 0:
             meta = {"method": self.method.name, "seed": self.seed, "steps": self.total}
             meta |= {k: v for k, v in self.identity.items() if k == "chapter"}

@@ -10,6 +10,7 @@ import torch
 
 from covlib.batches import Unpaired
 from covlib.errors import ConfigError, TrainingError
+from covlib.graphs import compile_passes, plain_passes
 from covlib.seeding import torch_generator
 from covlib.training import fit
 from covlib.training_checks import for_device
@@ -42,22 +43,53 @@ class Repeating(tiny.TinyGAN):
 
 
 def test_on_a_cpu_nothing_changes():
-    assert for_device(AUTO, torch.device("cpu"), 1) == {"precision": "32", "channels_last": False, "graph": False}
+    assert for_device(AUTO, torch.device("cpu"), 1, tiny.TinyGAN()) == {"precision": "32", "channels_last": False, "graph": False}
 
 
 def test_what_is_asked_for_is_not_overruled():
     asked = {"precision": "bf16-mixed", "channels_last": True, "graph": False, "compile": False}
-    assert for_device(asked, torch.device("cpu"), 1) == {}
+    assert for_device(asked, torch.device("cpu"), 1, tiny.TinyGAN()) == {}
 
 
 def test_a_gpu_gets_everything(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
-    gpu = torch.device("cuda", 0)
-    assert for_device(AUTO, gpu, 1) == {"precision": "bf16-mixed", "channels_last": True, "graph": True}
-    assert not for_device(AUTO, gpu, 2)["graph"]  # messages between processes are not recorded
-    assert not for_device(AUTO | {"compile": True}, gpu, 1)["graph"]
+    gpu, method = torch.device("cuda", 0), tiny.TinyGAN()
+    assert for_device(AUTO, gpu, 1, method) == {"precision": "bf16-mixed", "channels_last": True, "graph": True}
+    assert not for_device(AUTO, gpu, 2, method)["graph"]  # messages between processes are not recorded
+    assert for_device(AUTO | {"compile": True}, gpu, 1, method)["graph"]
+    assert not for_device(AUTO | {"compile": "reduce-overhead"}, gpu, 1, method)["graph"]
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
-    assert for_device(AUTO, gpu, 1)["precision"] == "32"
+    assert for_device(AUTO, gpu, 1, method)["precision"] == "32"
+
+
+def test_instance_norms_keep_pytorchs_layout_unless_compiled(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+    gpu, method = torch.device("cuda", 0), tiny.TinyGAN()
+    method.networks["G"].append(torch.nn.InstanceNorm2d(1))
+    assert not for_device(AUTO, gpu, 1, method)["channels_last"]
+    assert for_device(AUTO | {"compile": True}, gpu, 1, method)["channels_last"]
+
+
+def test_every_way_through_a_network_is_compiled_and_plain_again_afterwards():
+    ways = []
+
+    class Judge(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.Conv2d(1, 1, 8)
+
+        def features(self, x):
+            ways.append("features")
+            return self.layer(x)
+
+        def forward(self, x):
+            return self.features(x).flatten(1)
+
+    judge = Judge()
+    compile_passes(judge, "default")
+    assert set(judge.__dict__) >= {"forward", "features"}
+    assert plain_passes(judge) is judge and not {"forward", "features"} & set(judge.__dict__)
+    assert torch.equal(judge(torch.ones(2, 1, 8, 8)), judge.features(torch.ones(2, 1, 8, 8)).flatten(1)) and ways
 
 
 @pytest.mark.parametrize("options, word", [({"graph": "yes"}, "graph"), ({"channels_last": 2}, "channels_last"),

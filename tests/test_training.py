@@ -358,7 +358,7 @@ def test_compiled_run_gives_the_same_weights(tmp_path):
         before, method = compiled(), Fitted()
         logs.append(fit(method, data, tmp_path / str(on), compile=on, seed=3, device="cpu", log_every=1).log["L"])
         assert (compiled() > before) is on
-        assert method.networks["L"]._compiled_call_impl is None
+        assert "forward" not in method.networks["L"].__dict__
     assert logs[1] == pytest.approx(logs[0], rel=1e-5) and logs[0][-1] < logs[0][0]
 
 

@@ -169,7 +169,7 @@ def train_method(name: str, config, data: dict[str, Tensor], out, seed: int = 0,
     method.examples = data["map"][:16]
     steps = sum(stage.steps for stage in method.stages)
     result = fit(method, data, Path(out) / "training", seed=seed, device=device, resume=resume,
-                 channels_last=True, log_every=max(1, steps // 200),
+                 channels_last=resolve_device(device).type == "cpu" or "auto", log_every=max(1, steps // 200),
                  identity={"chapter": "04_global_local", "method": name, **config.as_dict()})
     global_local.as_loaded(method)
     return method, result

@@ -129,7 +129,7 @@ class WeightNet(nn.Module):
 def desum(alpha: Tensor, local: Tensor, global_: Tensor) -> Tensor:
     """Eq. 1: alpha * F_local + (1 - alpha) * F_global, one alpha (N,) for each sample, features of equal shape."""
     alpha = alpha.to(local.dtype)[:, None, None, None]
-    return alpha * local + (1 - alpha) * global_
+    return alpha * local + (1 - alpha) * global_.to(local.dtype)
 
 
 def enlarge_to(feature: Tensor, other: Tensor) -> Tensor:
