@@ -161,6 +161,22 @@ def test_the_planted_memoriser_is_caught_and_real_images_pass():
     assert privacy.COPIES in table.rows[1]
 
 
+@pytest.mark.parametrize("arm", ["mask-painted", "noise-memoriser", "noise-real", "translate-source"])
+def test_intervals_of_privacy_count_what_the_images_hang_on(arm, config, prepared):
+    """Patients whose masks or X-rays the images were made from; from noise, images."""
+    task, extractor = prepared[ENTRIES[arm].task], get_extractor("random-conv")
+    found = scores.measure(training.Trained(arm, task), config, extractor, seed=100)
+    owners = scores.owners_of(training.Trained(arm, task), task.conditions)
+    free = arm == "noise-memoriser"
+    assert len(set(owners)) == len(owners) if free else set(owners) <= set(task.conditions.patients)
+    assert {found.audit.near_copies.n, found.audit.near_copies_held_out.n, found.audit.closer_to_train.n,
+            found.audit.nearest_train.n} == {len(set(owners))}
+    plain = scores.audit_of(task, found.images, 100)
+    assert plain.near_copies.n == len(found.images) and plain.near_copies.value == found.values["near_copies"].value
+    assert plain.near_copies.high <= found.values["near_copies"].high + 1e-12
+    assert plain.membership_auc == found.values["membership_auc"]
+
+
 def test_one_map_one_image_but_for_noise(config, prepared, tmp_path):
     part = prepared["mask"].conditions
     same = scores.twice(trained("mask-global_local", config, prepared, tmp_path / "a"), part)
