@@ -25,7 +25,7 @@ import numpy as np
 import covlib
 from covlib.data import takehome_files, takehome_sheet
 from covlib.data.atomic import atomic_folder
-from covlib.data.export import SHEET, read_datasheet
+from covlib.data.export import REQUIRED, SHEET, read_datasheet
 from covlib.data.images import read_image, read_mask
 from covlib.data.index import read_table
 from covlib.data.scans import list_folder, read_case, stem, unwindow
@@ -81,6 +81,8 @@ def export_run(run, to, *, form: str = "png", licence: str = "", fractions=FRACT
         raise ConfigError(f"--format: {form!r} is not one of {', '.join(FORMATS)}")
     if to.is_dir() and any(to.iterdir()):
         raise DataError(f"{to}: is not empty; nothing is overwritten, give a new folder")
+    if (run / "synthetic").resolve() in to.resolve().parents:
+        raise DataError(f"{to}: lies in the run's own folder synthetic, which is exported; give a folder outside of it")
     document, pictures = read_run(run), pictures_of(run)
     classes = sorted({p.label for p in pictures} - {""})
     parts, dealt = deal(pictures, fractions, seed)
@@ -131,14 +133,23 @@ def sets_of(run: Path) -> dict[str, Path]:
 
 
 def sheets_of(run: Path) -> list[dict]:
-    return [read_datasheet(folder) for folder in sets_of(run).values()]
+    """The datasheet of each synthetic set of a run, seen to hold what an export tells."""
+    return [_sheet(folder) for folder in sets_of(run).values()]
+
+
+def _sheet(folder: Path) -> dict:
+    sheet = read_datasheet(folder) or {}
+    lacking = [key for key in (*REQUIRED, "size") if key not in sheet]
+    if lacking:
+        raise DataError(f"{folder / SHEET}: says nothing on {', '.join(lacking)}; run the chapter again")
+    return sheet
 
 
 def pictures_of(run: Path) -> list[Picture]:
     """All synthetic images of a run, in order, each file seen to be there."""
     pictures = []
     for prefix, folder in sets_of(run).items():
-        sheet, table = read_datasheet(folder), read_table(folder / "metadata.csv")
+        sheet, table = _sheet(folder), read_table(folder / "metadata.csv")
         window = tuple(sheet["hu_window"]) if sheet.get("hu_window") else None
         origin = read_table(folder / "provenance.csv").rows if (folder / "provenance.csv").is_file() else {}
         for file, row in table.rows.items():

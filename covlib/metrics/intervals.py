@@ -2,7 +2,8 @@
 
 The papers use Student t: Jiang et al. over ten folds of the test set (Tables III and IV), Zhang et al. over five CT
 scans with 4 degrees of freedom (Tables 2 to 4). Slices of one patient are not independent: give ``groups`` to
-``bootstrap`` to draw patients rather than slices, or average within the patient and use ``student_t`` over patients.
+``bootstrap`` to draw patients rather than slices or to ``proportion`` to count them, or average within the patient and
+use ``student_t`` over patients.
 """
 
 import math
@@ -149,7 +150,7 @@ def jackknife(values: tuple, statistic: Callable, groups: tuple, folds: int = 10
 def wilson(successes: int, n: int, level: float = 0.95) -> Interval:
     """Proportion ``successes / n`` with Wilson's score interval (scipy.stats.binomtest), always within [0, 1].
 
-    It holds for independent trials: for slices of few patients it is too narrow (use ``bootstrap`` with groups).
+    It holds for independent trials: for slices of few patients it is too narrow (use ``proportion`` with groups).
     """
     from scipy import stats
 
@@ -159,6 +160,37 @@ def wilson(successes: int, n: int, level: float = 0.95) -> Interval:
     successes, n = int(successes), int(n)
     ends = stats.binomtest(successes, n).proportion_ci(level, method="wilson")
     return Interval(successes / n, float(ends.low), float(ends.high), n, f"Wilson score, {100 * level:g} %")
+
+
+def proportion(hits, groups=None, level: float = 0.95) -> Interval:
+    """Share of ``hits`` that are true, with Wilson's score interval on as many trials as there are independent groups.
+
+    Images of one patient may all be hit or missed together. At worst they are one trial: a design effect of the sum of
+    m^2 over n for groups of m images among n (Kish 1965), which leaves n^2 / sum of m^2 independent trials; that is the
+    number of groups where they are equally large. The worst is taken, not estimated: a share near 0 or 1 in few
+    patients cannot tell how alike their images are, and an estimate or a bootstrap over ten patients gives intervals
+    that are too narrow, of no width for 0 or 1. Where images of one patient differ, this interval is wider than need
+    be. It contains that of ``wilson``, and is it where each group has one member.
+
+    Args:
+        hits: (n,) true or false. groups: (n,) patient of each; None: all independent. n of the result counts groups.
+    """
+    from scipy import stats
+
+    _check_level(level)
+    hits = np.asarray(hits)
+    if hits.ndim != 1 or not len(hits) or not np.isin(hits, (0, 1)).all():
+        raise DataError(f"hits: shape {hits.shape}; one row of true or false (1 or 0) is needed, and at least one")
+    k, n, members = int(hits.sum()), len(hits), _members(groups, len(hits))
+    if members is None or len(members) == n:
+        return wilson(k, n, level)
+    trials = n * n / sum(len(m) ** 2 for m in members)
+    share, z = k / n, float(stats.norm.ppf((1 + level) / 2))
+    half = z * math.sqrt(share * (1 - share) / trials + (z / (2 * trials)) ** 2)
+    low, high = ((share + z * z / (2 * trials) + side * half) / (1 + z * z / trials) for side in (-1, 1))
+    of = f"{len(members)} group" + "s" * (len(members) > 1)
+    return Interval(share, 0.0 if k == 0 else low, 1.0 if k == n else high, len(members),
+                    f"Wilson score of {of} ({n} images count as {trials:.3g}), {100 * level:g} %")
 
 
 def _check_level(level: float) -> None:

@@ -14,6 +14,9 @@ are dealt anew to whole patients, a thousand times (a permutation test, exact at
 * ``nearest_train`` beside ``real_to_train``: median distances to the nearest training image, of synthetic images and of
   held-out real ones (compare Meehan et al. 2020, "data-copying").
 
+Intervals count patients, never slices: shares of synthetic images by the patients they were made from
+(``intervals.proportion``), the attack by the real patients it calls (bootstrap). The tests need no interval.
+
 What it cannot see: a copy that neither the pixels nor the features recognise (turned, cropped, warped). "Nothing found"
 is no proof of privacy, and no such test is (differential privacy is a property of the training, not of the images).
 
@@ -31,7 +34,7 @@ import numpy as np
 
 from covlib.errors import DataError
 from covlib.metrics.checks import finite
-from covlib.metrics.intervals import Interval, bootstrap, wilson
+from covlib.metrics.intervals import Interval, bootstrap, proportion, wilson
 from covlib.metrics.neighbours import FeatureSpace, PixelSpace, nearest
 from covlib.seeding import rng
 from covlib.tables import Table
@@ -91,7 +94,8 @@ class PrivacyAudit:
 
 
 def audit(synthetic, train, held_out, *, patients=None, held_out_patients=None, made_from: Sequence | None = None,
-          space: str = "pixels", seed: int = 0, permutations: int = 999, n_boot: int = 500) -> PrivacyAudit:
+          groups: Sequence | None = None, space: str = "pixels", seed: int = 0, permutations: int = 999,
+          n_boot: int = 500) -> PrivacyAudit:
     """Whether the synthetic set is nearer to the real images it was trained on than to others.
 
     The verdict is COPIES where there are more near copies of training images than chance gives, or a single exact one
@@ -109,6 +113,9 @@ def audit(synthetic, train, held_out, *, patients=None, held_out_patients=None, 
         made_from: (N,) the real patient that each synthetic image was made from, "" or None for none. Real images of
             that patient are not compared with it: that it resembles its source is no sign of memory. (With few held-out
             patients this makes the test of ``closer_to_train`` slightly too easy to pass or fail.)
+        groups: (N,) what each synthetic image hangs on, for intervals: the patient whose mask it fills, say, or the
+            volume it is a slice of. None: ``made_from``; without that, each image counts as independent, as it is where
+            each was made from noise of its own.
         space: name, for tables. seed: of permutations and bootstrap.
 
     Raises:
@@ -124,13 +131,13 @@ def audit(synthetic, train, held_out, *, patients=None, held_out_patients=None, 
     near = found.by_patient <= threshold
     chance, p, smallest = _permuted(found, near, who, permutations, seed)
     exact = int((found.distance <= EXACT * threshold).sum())
-    groups = None if sources is None else [s or f"image {k}" for k, s in enumerate(sources)]
+    groups = _groups(groups, sources, len(made))
     median = lambda values, by: bootstrap(values, np.median, seed, n_boot, groups=by)
     reference = _nearest_rows(metric, real[n_train:], real[:n_train])[1]
     return PrivacyAudit(
-        space, metric.unit, _verdict(p, smallest, exact), _share(who.member[found.owner], groups, seed, n_boot), chance,
-        _attack(found.to_synthetic, who, seed, n_boot), _share(near[:, who.member].any(1), groups, seed, n_boot),
-        _share(near[:, ~who.member].any(1), groups, seed, n_boot), exact, threshold,
+        space, metric.unit, _verdict(p, smallest, exact), proportion(who.member[found.owner], groups), chance,
+        _attack(found.to_synthetic, who, seed, n_boot), proportion(near[:, who.member].any(1), groups),
+        proportion(near[:, ~who.member].any(1), groups), exact, threshold,
         f"1st percentile of the distances from each of {len(real)} real images to the nearest one of another patient",
         median(found.distance, groups), median(found.to_held_out, groups), median(reference, who.number[n_train:]),
         p, smallest, found.nearest, found.distance, reference, len(made), n_train, len(real) - n_train,
@@ -156,12 +163,12 @@ def audit_table(audits: Sequence[PrivacyAudit] | dict[str, PrivacyAudit], title:
                      a.verdict if a.verdict in (CLEAN, FEW) else f"**{a.verdict}**"])
     columns = [*(["generator", "compared in"] if named else ["compared in"]), "membership AUC",
                "nearer to a training image (%)", "near copies (%)", "distance to training", "verdict"]
-    a = listed[0][1]
+    sets = dict.fromkeys(_sizes(a) for _, a in listed)
     return Table(columns, rows, title=title, right=tuple(columns[1 + named : -1]), note=(
-        f"{a.n_synthetic} synthetic images; {a.n_train} real ones of {a.patients[0]} patients trained on, "
-        f"{a.n_held_out} of {a.patients[1]} held out. Brackets: 95 % (AUC: bootstrap over patients; shares: Wilson, or "
-        "bootstrap over source patients). Chance: with training and held-out patients dealt anew. Near copy: nearer to "
-        f"a training image than the {a.threshold_how}; others: the same for held-out images. Distance: median to the "
+        f"{'; or '.join(sets)}. Brackets: 95 % (AUC: bootstrap over patients; shares: Wilson, a group "
+        "counts as one trial, or an image where there are none). Chance: with training and held-out patients dealt "
+        "anew. Near copy: nearer to a training image than the 1st percentile of the distances from each real image to "
+        "the nearest one of another patient; others: the same for held-out images. Distance: median to the "
         "nearest training image; real: of held-out images. * p at most 0.05 / 3 (permutation of patients), so one "
         "honest generator in twenty is suspected. Nothing found is no proof of privacy."))
 
@@ -179,6 +186,13 @@ def record(run, audits: dict[str, PrivacyAudit], prefix: str = "privacy_") -> No
         run.metric(f"{name}_near_copies_held_out", a.near_copies_held_out, how=f"{a.space}; of held-out images")
         run.metric(f"{name}_exact_copies", a.exact_copies, n=a.n_synthetic,
                    how=f"{a.space}; nearer than a twentieth of the near-copy threshold")
+
+
+def _sizes(a: PrivacyAudit) -> str:
+    groups = a.near_copies.n
+    counted = "" if groups == a.n_synthetic else f" in {groups} groups (of one source patient or volume)"
+    return (f"{a.n_synthetic} synthetic images{counted}, {a.n_train} real ones of {a.patients[0]} patients trained on, "
+            f"{a.n_held_out} of {a.patients[1]} held out")
 
 
 def _per_cent(share: Interval) -> str:
@@ -332,12 +346,6 @@ def _attack(to_synthetic: np.ndarray, who: _Patients, seed: int, n_boot: int) ->
     return bootstrap((labels, -to_synthetic.astype(np.float64)), area, seed, n_boot, groups=who.number)
 
 
-def _share(hits: np.ndarray, groups, seed: int, n_boot: int) -> Interval:
-    if groups is None or len(set(groups)) == len(hits):
-        return wilson(int(hits.sum()), len(hits))
-    return bootstrap(hits.astype(float), np.mean, seed, n_boot, groups=groups)
-
-
 def _checked_sets(synthetic, train, held_out) -> tuple[np.ndarray, np.ndarray]:
     """Synthetic images or features, and the real ones, trained on first."""
     named = {"synthetic": synthetic, "train": train, "held_out": held_out}
@@ -357,6 +365,14 @@ def _sources(made_from, n: int) -> list[str] | None:
     if len(made_from) != n:
         raise DataError(f"made_from: {len(made_from)} patients for {n} synthetic images; one each (or \"\") is needed")
     return ["" if source is None else str(source) for source in made_from]
+
+
+def _groups(groups, sources: list[str] | None, n: int) -> list[str] | None:
+    if groups is None:
+        return None if sources is None else [s or f"image {k}" for k, s in enumerate(sources)]
+    if len(groups) != n:
+        raise DataError(f"groups: {len(groups)} groups for {n} synthetic images; one each is needed")
+    return [str(group) for group in groups]
 
 
 # ---- whose picture was it? -------------------------------------------------------------------------------------------

@@ -57,7 +57,7 @@ def measure(trained: Trained, config: Config, extractor, *, seed: int = 0, devic
     if trained.methods and task.kind == "mask":
         found.values["ms_ssim_twice"] = twice(trained, part, seed)
     found.values |= use(task, made, config, seed=seed, device=device)
-    found.audit = audit_of(task, made, seed)
+    found.audit = audit_of(task, made, seed, owners=owners)
     found.values |= {"membership_auc": found.audit.membership_auc, "near_copies": found.audit.near_copies}
     return found
 
@@ -169,8 +169,11 @@ def infection_dice(task: Task, made: Tensor, config: Config, seed: int = 0, devi
 # ---- privacy ---------------------------------------------------------------------------------------------------------
 
 
-def audit_of(task: Task, made: Tensor, seed: int = 0, permutations: int = 499) -> privacy.PrivacyAudit:
-    """The audit in pixels: training patients against test patients, whom no generator and no condition has seen."""
+def audit_of(task: Task, made: Tensor, seed: int = 0, permutations: int = 499,
+             owners: list[str] | None = None) -> privacy.PrivacyAudit:
+    """The audit in pixels: training patients against test patients, whom no generator and no condition has seen.
+    ``owners``: of the synthetic images (``owners_of``), which intervals of shares count; None: each its own."""
     train, test = task.target("train"), task.target("test")
     return privacy.audit(made.numpy(), train.lungs().numpy(), test.lungs().numpy(), patients=train.patients,
-                         held_out_patients=test.patients, seed=seed, permutations=permutations, n_boot=200)
+                         held_out_patients=test.patients, groups=owners, seed=seed, permutations=permutations,
+                         n_boot=200)

@@ -1,6 +1,10 @@
 """What chapter 08 shows of a comparison: the table, the picture, samples, and what sampling steps buy."""
 
+import csv
+import hashlib
+import io
 import time
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -8,9 +12,11 @@ from torch import Tensor
 
 from covlib import plots, studies
 from covlib.data import conditions
+from covlib.data.index import read_table
 from covlib.metrics import generative
 from covlib.metrics.intervals import Interval
 from covlib.plots import side_by_side as figures
+from covlib.project import write_atomically
 from covlib.protocol.scores import NEIGHBOURS, Scores
 from covlib.protocol.settings import ENTRIES, TARGET, TASKS, Config
 from covlib.protocol.tasks import OTHERS, Part, Task
@@ -202,23 +208,40 @@ def path(trained: Trained, index: int = 0, columns: int = 6, seed: int = 0) -> t
 
 
 def export(run, trained: Trained, found: Scores):
-    """Write an arm's synthetic images with masks, labels and source patients to ``run.out``/synthetic."""
+    """Write an arm's synthetic images with masks, labels, source patients and images to ``run.out``/synthetic.
+    Images of a control, which are real ones or copies, must not go out as synthetic: None, with a note."""
     task, part, entry = trained.task, trained.task.conditions, ENTRIES[trained.arm]
+    if not entry.module:
+        run.note(f"no synthetic set to take home: {entry.title} ({task.kind}) is a control, no generator")
+        return None
     told = {"method": f"{entry.title} ({TASKS[task.kind]}), {trained.steps} steps", "weights": trained.arm}
     if task.kind == "mask":
         maps = part.maps.numpy()
-        return run.export({TARGET: complete(found, part)}, **told, patients=list(part.patients),
+        made = run.export({TARGET: complete(found, part)}, **told, patients=list(part.patients),
                           lung=(maps > 0).astype(np.uint8), infection=np.where(maps > 1, maps - 1, 0).astype(np.uint8),
                           hu_window=task.hu_window,
                           limits="Lungs made by a network, everything around them copied from the source slice: as "
                                  "private as that slice. Not for diagnosis.")
+        return _with_sources(made, part)
     if task.kind == "translate":
         sources = part.subset(part.labels == 0)
-        return run.export({TARGET: found.images}, **told, patients=list(sources.patients),
+        made = run.export({TARGET: found.images}, **told, patients=list(sources.patients),
                           limits="Translated from real X-rays, whose anatomy they keep: as private as those. Not for "
                                  "diagnosis.")
+        return _with_sources(made, sources)
     images = {name: found.images[part.labels == k] for k, name in enumerate(task.classes)}
     return run.export(images, **told, hu_window=task.hu_window)
+
+
+def _with_sources(folder: Path, part: Part) -> Path:
+    """Add provenance.csv, which ``covlib export`` reads: the image that each file was made from, and its checksum."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["file", "source", "source_patient", "sha256"])
+    for file, name, patient in zip(read_table(folder / "metadata.csv").rows, part.names, part.patients, strict=True):
+        table.writerow([file, name, patient, hashlib.sha256((folder / file).read_bytes()).hexdigest()])
+    write_atomically(folder / "provenance.csv", text.getvalue())
+    return folder
 
 
 # ---- shortcuts -------------------------------------------------------------------------------------------------------

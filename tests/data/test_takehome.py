@@ -233,6 +233,9 @@ def test_nothing_is_overwritten(run, tmp_path):
     refused(lambda: takehome.export_run(run[0], tmp_path / "mine"), "mine", "not empty")
     folder = takehome.export_run(run[0], tmp_path / "out")
     refused(lambda: takehome.export_run(run[0], folder), "nothing is overwritten")  # not even our own
+    for inner in (run[0] / "synthetic" / "image" / "set", run[0] / "synthetic" / ".." / "synthetic" / "set"):
+        refused(lambda inner=inner: takehome.export_run(run[0], inner), "outside")
+        assert not inner.exists()
     (tmp_path / "empty").mkdir()
     assert takehome.export_run(run[0], tmp_path / "empty").is_dir()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["empty", "mine", "out", "run"]
@@ -259,6 +262,9 @@ def test_runs_that_are_none(run, tmp_path):
         takehome.export_run(run[0], tmp_path / "o", form="jpeg")
     with pytest.raises(ConfigError, match="fractions"):
         takehome.export_run(run[0], tmp_path / "o", fractions=(0.5, 0.5, 0.5))
+    sheet = json.loads((run[0] / "synthetic" / "datasheet.json").read_text())
+    (run[0] / "synthetic" / "datasheet.json").write_text(json.dumps({k: v for k, v in sheet.items() if k != "size"}))
+    refused(lambda: takehome.export_run(run[0], tmp_path / "o"), "datasheet.json", "size")
     (run[0] / "synthetic" / "datasheet.json").unlink()
     refused(lambda: takehome.export_run(run[0], tmp_path / "o"), "datasheet.json")
     shutil.rmtree(run[0] / "synthetic")

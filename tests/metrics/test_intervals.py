@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from covlib.errors import ConfigError, DataError
-from covlib.metrics.intervals import Interval, bootstrap, jackknife, student_t, wilson
+from covlib.metrics.intervals import Interval, bootstrap, jackknife, proportion, student_t, wilson
 
 
 def test_student_t_is_the_closed_form():
@@ -46,6 +46,77 @@ def test_wilson_stays_within_bounds_and_mirrors(n, share, level):
     found, mirror = wilson(k, n, level), wilson(n - k, n, level)
     assert 0 <= found.low <= found.value + 1e-12 and found.value <= found.high + 1e-12 and found.high <= 1
     assert found.low == pytest.approx(1 - mirror.high, abs=1e-9)
+
+
+@st.composite
+def grouped_hits(draw):
+    """Patients of 1 to 6 images each, hit or not: (hits, patient of each), dealt in any order."""
+    patients = draw(st.lists(st.lists(st.booleans(), min_size=1, max_size=6), min_size=1, max_size=12))
+    listed = draw(st.permutations([(hit, f"p{k}") for k, hits in enumerate(patients) for hit in hits]))
+    return np.array([hit for hit, _ in listed]), [patient for _, patient in listed]
+
+
+def test_a_proportion_of_groups_is_the_closed_form():
+    z, hits, patients = stats.norm.ppf(0.975), np.array([1, 1, 1, 0, 0, 1, 0], bool), list("aaabbcd")
+    p, trials = 4 / 7, 49 / (9 + 4 + 1 + 1)  # groups of 3, 2, 1 and 1 of 7: a design effect of 15 / 7 (Kish)
+    ends = np.roots([1 + z**2 / trials, -2 * p - z**2 / trials, p**2])  # (p - q)^2 = z^2 q (1 - q) / trials
+    found = proportion(hits, patients)
+    assert (found.value, found.n) == (p, 4) and "4 groups (7 images count as 3.27)" in found.method
+    assert (found.low, found.high) == (pytest.approx(min(ends), rel=1e-9), pytest.approx(max(ends), rel=1e-9))
+    equal, six_of_ten = np.repeat([1, 1, 1, 0, 1, 0, 0, 1, 1, 0], 4), wilson(6, 10)
+    found = proportion(equal, np.repeat(np.arange(10), 4))  # ten patients whose four images agree: ten trials
+    assert found.low == pytest.approx(six_of_ten.low, rel=1e-9)
+    assert found.high == pytest.approx(six_of_ten.high, rel=1e-9)
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=60), st.floats(0.5, 0.999))
+def test_a_proportion_of_groups_of_one_is_wilsons(hits, level):
+    plain = wilson(sum(hits), len(hits), level)
+    assert proportion(hits, level=level) == plain == proportion(hits, [f"p{k}" for k in range(len(hits))], level)
+
+
+@given(grouped_hits(), st.floats(0.5, 0.999))
+def test_a_proportion_of_groups_is_never_narrower_than_wilsons_nor_than_that_of_copies(drawn, level):
+    hits, patients = drawn
+    found, plain = proportion(hits, patients, level), wilson(int(hits.sum()), len(hits), level)
+    assert found.value == plain.value == float(np.mean(hits.astype(float)))  # to the last bit
+    assert 0 <= found.low <= plain.low + 1e-12 and plain.high - 1e-12 <= found.high <= 1
+    copied = proportion(np.tile(hits, 3), patients * 3, level)  # each image three times: nothing new was seen
+    assert copied.low == pytest.approx(found.low, abs=1e-12) and copied.high == pytest.approx(found.high, abs=1e-12)
+    mirror = proportion(~hits, patients, level)
+    assert found.low == pytest.approx(1 - mirror.high, abs=1e-12)
+
+
+@given(grouped_hits())
+def test_a_hit_more_never_lowers_the_interval_of_a_proportion(drawn):
+    hits, patients = drawn
+    for k in np.flatnonzero(~hits):
+        before, more = proportion(hits, patients), proportion(np.where(np.arange(len(hits)) == k, True, hits), patients)
+        assert more.low >= before.low and more.high >= before.high
+
+
+@pytest.mark.parametrize("alike", [0.0, 0.3, 0.9])
+@pytest.mark.parametrize("share", [0.02, 0.3])
+def test_a_proportion_of_groups_covers_where_wilsons_does_not(alike, share):
+    """Ten patients of four images; ``alike``: the share of patients whose images all have one answer."""
+    generator = np.random.default_rng(4)
+    patients, held = np.repeat(np.arange(10), 4), {"plain": [], "grouped": []}
+    for _ in range(400):
+        own, together = generator.random((10, 4)) < share, generator.random((10, 1)) < share
+        hits = np.where(generator.random((10, 1)) < alike, together, own).ravel()
+        for name, groups in (("plain", None), ("grouped", patients)):
+            found = proportion(hits, groups)
+            held[name].append(found.low <= share <= found.high)
+    assert np.mean(held["grouped"]) >= 0.92
+    assert alike < 0.9 or np.mean(held["plain"]) < 0.86
+
+
+@pytest.mark.parametrize(("hits", "groups", "words"), [
+    ([], None, "at least one"), ([0, 2], None, "true or false"), ([[0, 1]], None, "one row"),
+    ([np.nan], None, "true or false"), ([0, 1], ["a"], "one group per value")])
+def test_no_proportion_of_what_is_no_hit_or_miss(hits, groups, words):
+    with pytest.raises(DataError, match=words):
+        proportion(hits, groups)
 
 
 def test_bootstrap_agrees_with_scipy():

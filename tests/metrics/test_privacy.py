@@ -8,6 +8,7 @@ from scipy.spatial.distance import cdist
 
 from covlib.errors import DataError
 from covlib.metrics.classification import auc
+from covlib.metrics.intervals import wilson
 from covlib.metrics.neighbours import feature_distances, nearest, pixel_distances
 from covlib.metrics.privacy import CLEAN, COPIES, FEW, TRACE, audit, audit_table, record
 from covlib.phantom import phantom_slices
@@ -141,11 +142,42 @@ def test_images_made_from_a_patient_are_not_compared_with_them():
     assert with_sources.verdict == CLEAN and "groups" in with_sources.closer_to_train.method
 
 
+def test_intervals_of_shares_count_the_groups_of_synthetic_images():
+    train, held, made = people(12, seed=1)[0], people(6, seed=2)[0], people(40, seed=3)[0]
+    made[:8] = train[:8]  # two patients' slices are copies
+    sources = [f"source {k // 4}" for k in range(40)]
+    alone, grouped, single = (audit(made, train, held, groups=groups) for groups in
+                              (None, sources, [f"image {k}" for k in range(40)]))
+    for share in ("near_copies", "near_copies_held_out", "closer_to_train"):
+        one, many = getattr(alone, share), getattr(grouped, share)
+        hits = round(40 * one.value)
+        assert one == wilson(hits, 40) == getattr(single, share) and one.value == many.value
+        assert (one.n, many.n) == (40, 10) and many.low <= one.low and many.high > one.high
+    assert grouped.near_copies.value == 0.2 and grouped.near_copies.low == pytest.approx(wilson(2, 10).low)
+    assert grouped.near_copies.high == pytest.approx(wilson(2, 10).high)
+    assert grouped.near_copies_held_out.high == pytest.approx(wilson(0, 10).high)
+    assert (alone.verdict, alone.p, alone.membership_auc) == (grouped.verdict, grouped.p, grouped.membership_auc)
+    assert grouped.nearest_train.n == 10 and grouped.nearest_train.value == alone.nearest_train.value
+    assert "40 synthetic images in 10 groups" in str(audit_table([grouped]))
+    assert "groups (" not in str(audit_table([alone]))
+
+
+@pytest.mark.parametrize("per_source", [1, 4])
+def test_a_memoriser_is_caught_and_an_honest_generator_passes_where_images_hang_on_patients(per_source):
+    train, held = people(20, seed=1)[0], people(10, seed=2)[0]
+    sources = [f"source {k // per_source}" for k in range(40)]
+    caught, honest = (audit(made, train, held, groups=sources)
+                      for made in (memoriser(train, 40), people(40, seed=3)[0]))
+    assert caught.verdict == COPIES and caught.near_copies.low > caught.near_copies_held_out.high
+    assert caught.closer_to_train.low > caught.closer_chance
+    assert honest.verdict == CLEAN and honest.closer_to_train.low <= honest.closer_chance <= honest.closer_to_train.high
+
+
 def test_table_and_record():
     train, held = people(12, seed=1)[0], people(12, seed=2)[0]
     audits = {"copier": audit(memoriser(train), train, held), "honest": audit(people(40, seed=3)[0], train, held)}
     text = str(audit_table(audits))
-    for words in (f"**{COPIES}**", CLEAN, "12 real ones of 12 patients", "24 real images"):
+    for words in (f"**{COPIES}**", CLEAN, "12 real ones of 12 patients", "36 synthetic images, 12", "or 40 synthetic"):
         assert words in text
     assert str(audit_table([audits["honest"]])).startswith("| compared in ")
     kept = {}
@@ -159,7 +191,7 @@ def test_table_and_record():
     ({"held_out": np.zeros((3, 1, 8, 8))}, "one kind"), ({"synthetic": np.full((3, 1, 16, 16), np.nan)}, "NaN"),
     ({"train": np.zeros((1, 1, 16, 16))}, "at least 2"), ({"patients": ["a"]}, "1 names for 6"),
     ({"patients": list("abcdef"), "held_out_patients": list("fghi")}, "'f' is both"),
-    ({"made_from": ["a"]}, "made_from"),
+    ({"made_from": ["a"]}, "made_from"), ({"groups": ["a"]}, "1 groups for 5"),
     ({"made_from": ["h"] * 5, "held_out_patients": list("hhhh")}, "source patients")])
 def test_what_does_not_fit_is_refused(change, words):
     settings = {"synthetic": people(5, seed=1)[0], "train": people(6, seed=2)[0], "held_out": people(4, seed=3)[0]}

@@ -1,12 +1,17 @@
 """From seconds to steps; controls; every arm trains, repeats, and is measured; the planted memoriser is caught."""
 
+import csv
+import json
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from covlib.errors import ConfigError, TrainingError
+from covlib import runs
+from covlib.data import takehome
+from covlib.errors import ConfigError, DataError, TrainingError
 from covlib.judges.features import get_extractor
 from covlib.methods import Stage
 from covlib.metrics import privacy
@@ -159,6 +164,60 @@ def test_the_planted_memoriser_is_caught_and_real_images_pass():
     table = show.results_table({"noise-real": honest, "noise-memoriser": copies}, {}, {})
     assert table.sortable and [row[1] for row in table.rows] == ["real slices", "memoriser"]
     assert privacy.COPIES in table.rows[1]
+
+
+@pytest.mark.parametrize("arm", ["mask-painted", "noise-memoriser", "noise-real", "translate-source"])
+def test_intervals_of_privacy_count_what_the_images_hang_on(arm, config, prepared):
+    """Patients whose masks or X-rays the images were made from; from noise, images."""
+    task, extractor = prepared[ENTRIES[arm].task], get_extractor("random-conv")
+    found = scores.measure(training.Trained(arm, task), config, extractor, seed=100)
+    owners = scores.owners_of(training.Trained(arm, task), task.conditions)
+    free = arm == "noise-memoriser"
+    assert len(set(owners)) == len(owners) if free else set(owners) <= set(task.conditions.patients)
+    assert {found.audit.near_copies.n, found.audit.near_copies_held_out.n, found.audit.closer_to_train.n,
+            found.audit.nearest_train.n} == {len(set(owners))}
+    plain = scores.audit_of(task, found.images, 100)
+    assert plain.near_copies.n == len(found.images) and plain.near_copies.value == found.values["near_copies"].value
+    assert plain.near_copies.high <= found.values["near_copies"].high + 1e-12
+    assert plain.membership_auc == found.values["membership_auc"]
+
+
+class Kept:
+    """As much of a run as the export of a set asks for."""
+
+    chapter, profile, seed, data_name, checkpoint = "08_side_by_side", "smoke", 100, "phantom", None
+    export = runs.Run.export
+
+    def __init__(self, out):
+        self.out, self.notes = out, []
+        self.note = self.notes.append
+
+
+@pytest.mark.parametrize("arm", ["mask-real", "mask-painted", "noise-memoriser", "translate-source"])
+def test_images_of_a_control_do_not_go_out_as_synthetic(arm, prepared, tmp_path):
+    task, run = prepared[ENTRIES[arm].task], Kept(tmp_path)
+    assert show.export(run, training.Trained(arm, task), scores.Scores(arm, images=task.conditions.images)) is None
+    assert "is a control" in run.notes[0] and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("arm", ["mask-global_local", "translate-cyclegan"])
+def test_a_set_to_take_home_says_what_each_file_was_made_from(arm, prepared, tmp_path):
+    task, run = prepared[ENTRIES[arm].task], Kept(tmp_path / "run")
+    part = task.conditions if task.kind == "mask" else task.conditions.subset(task.conditions.labels == 0)
+    show.export(run, training.Trained(arm, task), scores.Scores(arm, images=part.images))
+    (run.out / "metrics.json").write_text(json.dumps(
+        {"chapter": run.chapter, "profile": "smoke", "seed": 100, "config": {}, "git_commit": "", "notes": [],
+         "data": {"kind": "phantom", "name": "phantom", "fingerprint": "f", "images": 1, "patients": 1,
+                  "split": {"train": 1, "fingerprint": "e"}}}))
+    folder = takehome.export_run(run.out, tmp_path / "set")
+    with open(folder / "provenance.csv", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["role"] == "image"]
+    told = {row["run_file"]: (row["source_image"], row["patient"]) for row in rows}
+    assert [told[f"covid_{k:04d}.png"] for k in range(len(part))] == list(zip(part.names, part.patients))
+    victim = run.out / "synthetic" / ("image" if task.kind == "mask" else "covid") / "covid_0001.png"
+    victim.write_bytes(victim.with_name("covid_0000.png").read_bytes())
+    with pytest.raises(DataError, match="covid_0001.png: is not the file that was made"):
+        takehome.export_run(run.out, tmp_path / "again")
 
 
 def test_one_map_one_image_but_for_noise(config, prepared, tmp_path):
