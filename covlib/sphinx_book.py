@@ -4,7 +4,8 @@
 * The glossary's definitions are written to ``_static/terms.js``, where ``covlib.js`` finds them for its hover texts.
 * Pages carry each script once, and none of thebe, which would run cells on a server.
 * What Sphinx and its extensions do over and over for the same result is done once: a third of the build's time.
-* Numbers in tables do not break between a value's parts: "0.72 ± 0.03", "[0.66, 0.75]", "89 %".
+* Numbers in tables do not break between a value's parts: "0.72 ± 0.03", "[0.66, 0.75]", "89 %"; and what recorded
+  outputs and ledgers write with the keyboard's signs is set with the right ones: "+-", "512x512", "10^6", "Frechet".
 """
 
 import gc
@@ -164,16 +165,41 @@ def _mend_page(app, name: str, template: str, context: dict, doctree) -> None:
 
 
 def glued(body: str) -> str:
-    """``body`` with spaces that do not break in numbers of table cells: in "a ± b", "[a, b]", "a %" and "a of b"."""
+    """``body`` with table cells set as print sets them (``_signs``), their lines apart (``_lines``), and with spaces
+    that do not break in numbers: in "a ± b (n)", "[a, b]", "a %", "a of b", and behind the icon of a verdict."""
     number = r"[-+\u2212]?\d[\d.,]*"
 
     def cell(found: re.Match) -> str:
-        text = re.sub(rf"({number}) ± (?={number})", "\\1\u00a0±\u00a0", found[2])
+        text = _signs(found[2])
+        text = re.sub(rf"({number}) ± (?={number})", "\\1\u00a0±\u00a0", text)
+        text = re.sub(rf"(±\u00a0{number}) (?=\(\d+\))", "\\1\u00a0", text)
         text = re.sub(rf"\[({number}), ({number})\]", "[\\1,\u00a0\\2]", text)
         text = re.sub(r"(\d) (?=(?:%|dB|HU|px|s|min|h|MB|GB)(?![\w]))", "\\1\u00a0", text)
-        return found[1] + re.sub(r"(\d) of (?=\d)", "\\1\u00a0of\u00a0", text) + found[3]
+        text = re.sub(r"([✓✗✔≈✘⊘○]) (?=\w|<strong>)", "\\1\u00a0", text)
+        return found[1] + _lines(re.sub(r"(\d) of (?=\d)", "\\1\u00a0of\u00a0", text)) + found[3]
 
+    body = body.replace("Frechet distance", "Fréchet distance")
     return re.sub(r"(<td[^>]*>)(.*?)(</td>)", cell, body, flags=re.DOTALL)
+
+
+def _signs(cell: str) -> str:
+    """A cell's text, but not its tags nor its code, with ±, a true minus, × between sizes, and powers raised."""
+    def set_text(text: str) -> str:
+        text = re.sub(r"\+-(?= ?\d)", "±", text)
+        text = re.sub(r"(?<![\w.,)\]-])-(?=\d)", "\N{MINUS SIGN}", text)
+        text = re.sub(r"(?<![\w.])(?!0x)\d+(?: ?x ?\d+)+(?!\w)", lambda size: size[0].replace("x", "×"), text)
+        text = re.sub(r"(?<=[\w)]) x (?=[\d(])", " × ", text)
+        return re.sub(r"(?<=[\w)])\^(?:\(([^()]*)\)|(-?\d+(?:\.\d+)?))", lambda p: f"<sup>{p[1] or p[2]}</sup>", text)
+
+    parts = re.split(r"(<code.*?</code>|<[^>]*>)", cell, flags=re.DOTALL)
+    return "".join(part if k % 2 else set_text(part) for k, part in enumerate(parts))
+
+
+def _lines(cell: str) -> str:
+    """A cell of several lines, each in an element of its own (covlib.css), where no element runs across them."""
+    lines = re.split(r"<br ?/?>", cell)
+    whole = all(len(re.findall(r"<\w", line)) == line.count("</") for line in lines)
+    return "".join(f'<span class="covlib-line">{line}</span>' for line in lines) if len(lines) > 1 and whole else cell
 
 
 def _scripts(files: list) -> list:
