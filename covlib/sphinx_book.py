@@ -159,6 +159,8 @@ def _mend_page(app, name: str, template: str, context: dict, doctree) -> None:
         # Sphinx lays signatures of several lines out as lists of definitions without terms (axe: definition-list)
         body = re.sub(r'<dl>(\s*<dd><em class="sig-param">)', r'<dl role="none">\1', body)
         body = body.replace('<dd><em class="sig-param">', '<dd role="none"><em class="sig-param">')
+        # an address that stands for itself may break anywhere
+        body = re.sub(r'<a class="reference external(?=" href="[^"]*">https?:)', r"\g<0> covlib-address", body)
         # an option does not break behind its dashes
         body = re.sub(r'<span class="pre">(?=--?\w[^<]{0,22}</span>)', '<span class="pre covlib-option">', body)
         context["body"] = glued(body)
@@ -174,7 +176,7 @@ def glued(body: str) -> str:
         text = re.sub(rf"({number}) ± (?={number})", "\\1\u00a0±\u00a0", text)
         text = re.sub(rf"(±\u00a0{number}) (?=\(\d+\))", "\\1\u00a0", text)
         text = re.sub(rf"\[({number}), ({number})\]", "[\\1,\u00a0\\2]", text)
-        text = re.sub(r"(\d) (?=(?:%|dB|HU|px|s|min|h|MB|GB)(?![\w]))", "\\1\u00a0", text)
+        text = re.sub(r"(\d) (?=(?:%|dB|HU|px|s|ms|min|h|MB|GB)(?![\w]))", "\\1\u00a0", text)
         text = re.sub(r"([✓✗✔≈✘⊘○]) (?=\w|<strong>)", "\\1\u00a0", text)
         return found[1] + _lines(re.sub(r"(\d) of (?=\d)", "\\1\u00a0of\u00a0", text)) + found[3]
 
@@ -186,10 +188,15 @@ def _signs(cell: str) -> str:
     """A cell's text, but not its tags nor its code, with ±, a true minus, × between sizes, and powers raised."""
     def set_text(text: str) -> str:
         text = re.sub(r"\+-(?= ?\d)", "±", text)
-        text = re.sub(r"(?<![\w.,)\]-])-(?=\d)", "\N{MINUS SIGN}", text)
+        text = re.sub(r"(?<![\w.])1e-0?(\d+)(?!\w)", r"10^-\1", text)
+        text = re.sub(r"(?<![\w.])(\d(?:\.\d+)?)e-0?(\d+)(?!\w)", "\\1\u00a0×\u00a010^-\\2", text)
+        text = re.sub(r"(?<![\w.,)\]^-])-(?=\d)", "\N{MINUS SIGN}", text)
         text = re.sub(r"(?<![\w.])(?!0x)\d+(?: ?x ?\d+)+(?!\w)", lambda size: size[0].replace("x", "×"), text)
         text = re.sub(r"(?<=[\w)]) x (?=[\d(])", " × ", text)
-        return re.sub(r"(?<=[\w)])\^(?:\(([^()]*)\)|(-?\d+(?:\.\d+)?))", lambda p: f"<sup>{p[1] or p[2]}</sup>", text)
+        return re.sub(r"(?<=[\w)])\^(?:\(([^()]*)\)|(-?\d+(?:\.\d+)?))", _power, text)
+
+    def _power(p: re.Match) -> str:
+        return "<sup>" + (p[1] or p[2]).replace("-", "\N{MINUS SIGN}") + "</sup>"
 
     parts = re.split(r"(<code.*?</code>|<[^>]*>)", cell, flags=re.DOTALL)
     return "".join(part if k % 2 else set_text(part) for k, part in enumerate(parts))

@@ -24,6 +24,8 @@ def test_numbers_of_a_table_break_only_between_values(text, kept):
     ("at 50 %, 90.06 +- 0.30", "at 50 %, 90.06 ± 0.30"), ("-600 +- 750 = -1350", "−600 ± 750 = −1350"),
     ("(-0.095, 1.281)", "(−0.095, 1.281)"), ("87.55 - 84.22", "87.55 - 84.22"), ("CT-1, 2020-11", "CT-1, 2020-11"),
     ("512x512x81 and 3 x 20", "512×512×81 and 3 × 20"), ("RMSE x 10^(PSNR / 20)", "RMSE × 10<sup>PSNR / 20</sup>"),
+    ("losses equal to 3e-07, below 1e-5, 10^-2", "losses equal to 3 × 10<sup>−7</sup>, below 10<sup>−5</sup>, "
+                                                 "10<sup>−2</sup>"), ("a1e-5 1e-5x", "a1e-5 1e-5x"),
     ("blocks of 32^3, N_i^2.", "blocks of 32<sup>3</sup>, N_i<sup>2</sup>."), ("0x12 x y", "0x12 x y"),
     ("<code>2x2 +- 1</code> 2x2", "<code>2x2 +- 1</code> 2×2"),
     ('<a href="a-5^2x3">-5</a>', '<a href="a-5^2x3">−5</a>'),

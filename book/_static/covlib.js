@@ -87,8 +87,9 @@
     for (const picture of pictures)
       if (!picture.closest("section[aria-label]")) enlargeable(picture);  // viewers and quizzes are as large as they go
     document.querySelectorAll(".bd-article table").forEach(markWords);
-    // Long names in tables and above sources break behind "_", "." and "/", not in the middle of a word.
-    for (const name of document.querySelectorAll("table.covlib td > code, .cell_output details > summary > code")) {
+    // Long names in tables, above sources and in the list of contents break behind "_", "." and "/", not within a word.
+    const named = "table.covlib td > code, .cell_output summary > code, .bd-sidebar-secondary .pre";
+    for (const name of document.querySelectorAll(named)) {
       const parts = name.textContent.split(/(?<=[_./])/);
       if (parts.length > 1 && !name.children.length)
         name.replaceChildren(...parts.flatMap((part, k) => k ? [document.createElement("wbr"), part] : [part]));
