@@ -201,15 +201,21 @@ def _line_table(rows: list[dict]) -> Table:
     cells = [[f"{line.group}: {line.of}", line.axis, ", ".join(f"{x:g}: {_plain_time(t)}" for x, t in line.points),
               f"{line.slope:.2f}"] for line in lines(rows)]
     return Table(["what", "grows with", "measured", "fitted exponent"], cells, right=("fitted exponent",),
-                 note="Exponent p of time ~ x^p, least squares on logarithms; image size is the side in pixels.")
+                 note="Exponent: the p of time growing as x to the power of p, by least squares on logarithms; image "
+                      "size is the side in pixels.")
 
 
 def _row_table(rows: list[dict]) -> Table:
     seen = {(row["group"], row["name"]): row for row in rows}.values()
-    plain = lambda text: text.replace("--", r"\-\-")  # else a rendered page makes a dash of an option's two
+    plain = lambda text: re.sub(r"--\w[\w-]*", r"`\g<0>`", text)  # else a rendered page makes a dash of an option's two
     return Table(["what", "time", "repeats", "note"],
-                 [[plain(f"{r['group']}: {r['name']}"), _time(r), str(r["repeats"]), r.get("note", "")] for r in seen],
+                 [[plain(f"{r['group']}: {r['name']}"), _time(r), str(r["repeats"]), _note(r)] for r in seen],
                  right=("time", "repeats"))
+
+
+def _note(row: dict) -> str:
+    """A row's note; results that are equal to the last bit are said to be so, not "equal to 0e+00"."""
+    return re.sub(r"equal to 0e\+00", "equal", row.get("note", ""))
 
 
 def _time(row: dict) -> str:

@@ -7,6 +7,7 @@ claims, a page for each data set, and the library's pages. None is committed, so
 import base64
 import html
 import json
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -204,9 +205,17 @@ def _dataset_page(source) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def _step(step: str) -> str:
+    """One step as Markdown: commands and paths as code, which typographic quotes would spoil, addresses as links."""
+    if re.match(r"(covlib|kaggle|mkdir|pip|unzip) ", step):
+        return f"`{step}`"
+    step = re.sub(r"'([^' ]*FOLDER[^' ]*)'|((?<= )~/\S+\w)|(chmod .*)", lambda code: f"`{code[1] or code[0]}`", step)
+    return re.sub(r"https://\S+\w", r"<\g<0>>", step)
+
+
 def _how(source) -> str:
     if source.access != "download":
-        steps = "\n".join(f"1. {step.replace('{folder}', 'FOLDER')}" for step in source.steps)
+        steps = "\n".join(f"1. {_step(step.replace('{folder}', 'FOLDER'))}" for step in source.steps)
         return (f"It cannot be fetched for you, since it asks for an account or an address. "
                 f"`covlib data get {source.name}` prints these steps:\n\n{steps}")
     files = [["file", "from", "checksum"]]

@@ -221,7 +221,8 @@ def paper_beside_ours(chapter: str, run=None, results: list[dict] | None = None,
     note = (f"Verdicts are about {'this run' if metrics is not None else 'the most faithful recorded run'} ({about}). "
             "Brackets: 95 % interval. Recorded runs with several seeds: mean over seeds, Student t. Intervals are cut "
             "where the value cannot go: a share below 0 % or above 100 %, say.")
-    return Table(columns, rows, note=note)
+    own = sorted({r["data"]["name"] for r in results if r["data"]["kind"] == "folder"})
+    return Table(columns, rows, note=note + (f" Own data, from a folder: {', '.join(own)}." if own else ""))
 
 
 def open_points(name: str, part: str = "contradictions") -> Table:
@@ -327,6 +328,15 @@ def _ends(interval, claim: dict) -> list[float] | None:
     return [end * claim.get("scale", 1.0) for end in (low, high)]
 
 
+def _briefly(metrics: dict) -> str:
+    """``context`` for a table's cells: own data by their name, which the note explains once; one or two settings that
+    were changed, named."""
+    data, changed = metrics["data"], metrics["overrides"]
+    where = "virtual patients" if data["kind"] == "phantom" else data["name"]
+    settings = [f"{k} = {v}" for k, v in changed.items()] if len(changed) < 3 else ["settings changed"]
+    return ", ".join([where, metrics["profile"], *settings])
+
+
 def _recorded(claim: dict, number: dict | None, results: list[dict], link: str) -> str:
     """Recorded values, one line per (data, profile, settings): the mean over seeds, each seed a link to its file. What
     follows from the layers alone is equal in all runs and said once. Student's interval over seeds knows no bounds: it
@@ -334,7 +344,8 @@ def _recorded(claim: dict, number: dict | None, results: list[dict], link: str) 
     from covlib.metrics.intervals import student_t
 
     settings = lambda f: (f[0], json.dumps(f[1]["overrides"], sort_keys=True))
-    found = [(context(r), r, m) for r in results if (m := find_metric(r, claim)) is not None and m["value"] is not None]
+    found = [(_briefly(r), r, m) for r in results
+             if (m := find_metric(r, claim)) is not None and m["value"] is not None]
     lines = []
     if claim["scope"] == "architecture" and len({m["value"] for _, _, m in found}) == 1 < len(found):
         _, run, metric = found[0]
@@ -349,5 +360,5 @@ def _recorded(claim: dict, number: dict | None, results: list[dict], link: str) 
             interval, value = (over.low, over.high) if over.high > over.low else None, over.value
         seeds = ", ".join(f"[{r['seed']}]({link}{r['file']})" for _, r, _ in group)
         lines.append(f"{_scaled(value, interval, claim, number, group[0][2]['unit'])} "
-                     f"({where.replace('profile ', '')}, seed{'s' if len(values) > 1 else ''} {seeds})")
+                     f"({where}, seed{'s' if len(values) > 1 else ''} {seeds})")
     return "\n".join(lines) or "–"

@@ -1,6 +1,7 @@
 """The book built from the committed outputs: no warning, every page, no broken link, no picture without words."""
 
 import json
+import os
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -12,6 +13,7 @@ import yaml
 from covlib import apidoc, chapters
 from covlib.book import add_launch_buttons, build
 from covlib.data import sources
+from covlib.errors import ConfigError
 
 pytestmark = pytest.mark.slow
 
@@ -122,6 +124,51 @@ def test_launch_buttons_lead_to_the_chapter_in_its_repository(tmp_path, root):
     text = page.read_text(encoding="utf-8")
     assert "https://colab.research.google.com/github/somebody/covlib-book/blob/main/book/01_data.ipynb" in text
     assert "https://mybinder.org/v2/gh/somebody/covlib-book/main?urlpath=lab/tree/book/01_data.ipynb" in text
+
+
+def small_book(folder: Path, root: Path, end: str = "") -> Path:
+    """Nine pages with formulas, links between them and a function's page, made with the book's own extension; the last
+    two end in ``end``."""
+    config = yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))
+    config |= {"logo": "", "bibtex_bibfiles": ["none.bib"]}
+    config["html"]["favicon"] = ""
+    config["sphinx"] = {"extra_extensions": ["sphinx.ext.autodoc", "covlib.sphinx_book"]}
+    folder.mkdir()
+    (folder / "none.bib").touch()
+    (folder / "_config.yml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    (folder / "introduced.json").write_text("{}")
+    for k in range(9):
+        links = f"{{eq}}`eq{(k + 3) % 9}`, [](here{(k + 5) % 9})"
+        text = f"(here{k})=\n# Page {k}\n\n$$a_{k} = {k}$$ (eq{k})\n\n{links}\n\n"
+        (folder / f"p{k}.md").write_text(text + (end if k > 6 else ""), encoding="utf-8")
+    (folder / "p4.md").write_text("# Page 4\n\n(here4)=\n## Four\n\n$$a=4$$ (eq4)\n\n```{eval-rst}\n"
+                                  ".. automodule:: covlib.errors\n   :members:\n```\n", encoding="utf-8")
+    (folder / "_toc.yml").write_text("format: jb-book\nroot: p0\nchapters:\n"
+                                     + "".join(f"- file: p{k}\n" for k in range(1, 9)))
+    return folder
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system cannot confine a process to one core")
+def test_pages_are_the_same_however_many_processes_make_them(tmp_path, root):
+    cores, made = os.sched_getaffinity(0), []
+    for name, allowed in (("one", {min(cores)}), ("all", cores)):
+        source = small_book(tmp_path / name, root)
+        os.sched_setaffinity(0, allowed)
+        try:
+            site = build(source, tmp_path / f"out-{name}", quiet=True).parent
+        finally:
+            os.sched_setaffinity(0, cores)
+        made.append({path.relative_to(site): path.read_bytes() for path in sorted(site.rglob("*.html"))})
+    assert len(made[0]) > 9 and made[0] == made[1]
+
+
+@pytest.mark.parametrize("wrong", ["{nothing}`x`", "[nothing](nothing.md)"], ids=["when read", "when links are made"])
+def test_a_warning_on_any_page_ends_the_build_and_all_are_told(tmp_path, root, capfd, wrong):
+    source = small_book(tmp_path / "source", root, f"{wrong}\n")
+    with pytest.raises(ConfigError, match="the build failed: .*p[78].md.*nothing"):
+        build(source, tmp_path / "out", quiet=True)
+    told = capfd.readouterr().err
+    assert "p7.md" in told and "p8.md" in told
 
 
 def test_every_function_of_the_library_can_be_reached(site, pages):

@@ -243,6 +243,19 @@ def test_the_table_of_the_paper_beside_ours(tmp_path):
     assert {r[4].split("\n")[0] for r in alone.rows} == {"**○ not attempted**"}
 
 
+def test_runs_on_own_data_go_by_their_name_which_the_note_explains_once():
+    folder = {"data": {"kind": "folder", "name": "ct_slices"}, "profile": "cpu"}
+    runs = [run_with(0.5, None, **folder) | {"file": "a.json"},
+            run_with(0.6, None, **folder, overrides={"epochs": 3}) | {"file": "b.json"},
+            run_with(0.7, None, **folder, overrides={"epochs": 3, "width": 8, "sets": 2}) | {"file": "c.json"}]
+    table = report.paper_beside_ours("03_dcgan", run_with(0.71, None, **folder), runs)
+    lines = table.rows[0][3].replace("../data/results/", "").split("\n")
+    assert lines == ["50 % (ct_slices, cpu, seed [0](a.json))", "60 % (ct_slices, cpu, epochs = 3, seed [0](b.json))",
+                     "70 % (ct_slices, cpu, settings changed, seed [0](c.json))"]
+    assert table.note.endswith(" Own data, from a folder: ct_slices.")
+    assert "Own data" not in report.paper_beside_ours("03_dcgan", None, []).note
+
+
 def test_intervals_end_where_the_value_cannot_go(tmp_path):
     virtual = {"data": {"kind": "phantom", "name": "phantom"}, "profile": "cpu"}
     runs = [run_with(value, None, seed=seed, **virtual) | {"file": f"{seed}.json"}

@@ -44,6 +44,7 @@
     const button = document.createElement("button"), frame = document.createElement("div");
     button.type = "button";
     button.className = "covlib-enlarge";
+    frame.className = "covlib-figure";
     const set = (large) => {
       frame.classList.toggle("covlib-large", large);
       if (large) frame.tabIndex = 0;  // what scrolls can be reached by keyboard
@@ -57,12 +58,13 @@
     frame.after(button);
   }
 
-  // A column with sentences in it is marked, so that it is not squeezed into a word a line.
+  // A column with sentences in it is marked, so that it is not squeezed into a word a line; long ones get more room.
   function markWords(table) {
     const rows = [...table.rows];
     (rows[0] ? [...rows[0].cells] : []).forEach((_, k) => {
       const cells = rows.map((row) => row.cells[k]).filter(Boolean);
-      if (cells.some((cell) => cell.textContent.length > 40)) cells.forEach((cell) => cell.classList.add("covlib-words"));
+      const longest = Math.max(0, ...cells.map((cell) => cell.textContent.length));
+      if (longest > 40) cells.forEach((cell) => cell.classList.add(longest > 160 ? "covlib-long" : "covlib-words"));
     });
   }
 
@@ -81,13 +83,16 @@
       const page = fold.closest("li")?.querySelector("a");
       fold.setAttribute("aria-label", "pages below " + (page ? page.textContent.trim() : "this one"));
     }
-    document.querySelectorAll(".bd-article .cell_output img, .bd-article figure:not(.covlib-map) img").forEach(enlargeable);
+    const pictures = document.querySelectorAll(".bd-article .cell_output img, .bd-article figure:not(.covlib-map) img");
+    for (const picture of pictures)
+      if (!picture.closest("section[aria-label]")) enlargeable(picture);  // viewers and quizzes are as large as they go
     document.querySelectorAll(".bd-article table").forEach(markWords);
-    // Long names in tables break at their underscores, not in the middle of a word.
-    for (const name of document.querySelectorAll("table.covlib td > code")) {
-      const parts = name.textContent.split("_");
+    // Long names in tables, above sources and in the list of contents break behind "_", "." and "/", not within a word.
+    const named = "table.covlib td > code, .cell_output summary > code, .bd-sidebar-secondary .pre";
+    for (const name of document.querySelectorAll(named)) {
+      const parts = name.textContent.split(/(?<=[_./])/);
       if (parts.length > 1 && !name.children.length)
-        name.replaceChildren(...parts.flatMap((part, k) => k ? ["_", document.createElement("wbr"), part] : [part]));
+        name.replaceChildren(...parts.flatMap((part, k) => k ? [document.createElement("wbr"), part] : [part]));
     }
     const links = [...document.querySelectorAll('.bd-article a[href*="glossary.html#term-"]')];
     if (!links.length) return;

@@ -26,7 +26,7 @@ MARKS = "".join(SIGNS)
 ALT = {"ratios": "Bars: time of the plain way over ours for each measurement, a line at 1 where both take as long.",
        "growth": "Lines of seconds over image size, batch or number of images, both axes logarithmic."}
 CAPTION = {"ratios": "How many times as long the plain way takes. Right of the line covlib is faster.",
-           "growth": "How cost grows; the exponent p of time ~ x^p stands at each line."}
+           "growth": "How cost grows; at each line the exponent $p$ with which time grows, as $x^p$."}
 
 
 def ratios(pairs):
@@ -60,7 +60,9 @@ def growth(lines):
     if not lines:
         return None
     panels = {axis: [line for line in lines if line.axis == axis] for axis in dict.fromkeys(x.axis for x in lines)}
-    heights, gap = [max(2.5, 0.33 * len(found) + 0.2) for found in panels.values()], 0.75
+    named = {axis: [wrap(f"{x.group}: {x.of}", 34) for x in found] for axis, found in panels.items()}
+    room = {axis: [0.19 + 0.16 * (1 + name.count("\n")) for name in names] for axis, names in named.items()}
+    heights, gap = [max(2.5, sum(rows) + 0.2) for rows in room.values()], 0.75
     figure, start = new_figure(sum(heights) + gap * len(heights)), 0.2
     for (axis, found), height in zip(panels.items(), heights, strict=True):
         axes = plain_axes(inch_axes(figure, 0.85, start, 3.5, height), grid="y")
@@ -68,10 +70,13 @@ def growth(lines):
             x, seconds = zip(*line.points, strict=True)
             colour, mark = COLOURS[j % len(COLOURS)], MARKS[j % len(MARKS)]  # 35 lines before both come together again
             axes.plot(x, seconds, color=colour, marker=mark, markersize=5, linewidth=1.4)
-            top = start + 0.15 + j * 0.33
+            top = start + 0.15 + sum(room[axis][:j])
             inch_text(figure, 4.5, top, SIGNS[mark], colour=colour, size=TEXT)
-            inch_text(figure, 4.72, top, f"{line.group}: {line.of}", size=SMALL)
-            inch_text(figure, 4.72, top + 0.14, f"p = {line.slope:.2f}", size=SMALL - 1, colour=GREY)
+            words = named[axis][j].split("\n")
+            for k, text in enumerate(words):
+                inch_text(figure, 4.72, top + 0.16 * k, text, size=SMALL)
+            below = top + 0.16 * len(words) - 0.02
+            inch_text(figure, 4.72, below, f"p = {line.slope:.2f}", size=SMALL - 1, colour=GREY)
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")
         ticks = sorted({x for line in found for x, _ in line.points})
