@@ -324,7 +324,7 @@ class CoSinGAN(Method):
         image, condition = self.scaled(size, step.device)
         image, condition = move_image(image, grid), move_condition(condition, grid)
         weights = torch.stack([torch.full((), w, device=step.device) for w in self.config.unet_weights])
-        loss = segmenters.cross_entropy(self.networks["U"](image).float(), condition[:, 0], weights)
+        loss = segmenters.cross_entropy(self.networks["U"](image).float(), condition[:, 0], weights, world=total // n)
         step.minimise("U", loss)
         return {"U": loss}
 
