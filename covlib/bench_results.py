@@ -207,13 +207,19 @@ def _line_table(rows: list[dict]) -> Table:
 def _row_table(rows: list[dict]) -> Table:
     seen = {(row["group"], row["name"]): row for row in rows}.values()
     plain = lambda text: text.replace("--", r"\-\-")  # else a rendered page makes a dash of an option's two
-    return Table(["what", "time", "repeats", "note"],
-                 [[plain(f"{r['group']}: {r['name']}"), _time(r), str(r["repeats"]), r.get("note", "")] for r in seen],
-                 right=("time", "repeats"))
+    return Table(["what", "time", "repeats", "peak memory", "note"],
+                 [[plain(f"{r['group']}: {r['name']}"), _time(r), str(r["repeats"]), _memory(r), r.get("note", "")]
+                  for r in seen], right=("time", "repeats", "peak memory"),
+                 note="Peak memory: of one call's tensors, beyond those that were there before it (weights, optimisers' "
+                      "moments and the batch); on a CPU without what oneDNN takes for itself.")
 
 
 def _time(row: dict) -> str:
     return f"{_plain_time(row['median_s'])} [{_plain_time(row['spread_s'])}]"
+
+
+def _memory(row: dict) -> str:
+    return f"{row['memory'] / 1e6:.3g} MB" if row.get("memory") else "–"
 
 
 def _plain_time(seconds: float) -> str:
