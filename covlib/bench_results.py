@@ -198,20 +198,25 @@ def _share(row: dict, most: float | None) -> str:
 
 
 def _line_table(rows: list[dict]) -> Table:
-    cells = [[f"{line.group}: {line.of}", line.axis, ", ".join(f"{x:g}: {_plain_time(t)}" for x, t in line.points),
-              f"{line.slope:.2f}"] for line in lines(rows)]
+    points = lambda line: ", ".join(f"{_place(line.axis, x)}: {_plain_time(t)}" for x, t in line.points)
+    cells = [[f"{line.group}: {line.of}", line.axis, points(line), f"{line.slope:.2f}"] for line in lines(rows)]
     return Table(["what", "grows with", "measured", "fitted exponent"], cells, right=("fitted exponent",),
-                 note="Exponent p of time ~ x^p, least squares on logarithms; image size is the side in pixels.")
+                 note="Exponent p of time ~ x^p, least squares on logarithms; image size is the side in pixels, volume "
+                 "size in voxels.")
+
+
+def _place(axis: str, x: float) -> str:
+    return f"{x / 1e6:.2g} million" if axis == "volume size" else f"{x:g}"
 
 
 def _row_table(rows: list[dict]) -> Table:
     seen = {(row["group"], row["name"]): row for row in rows}.values()
     plain = lambda text: text.replace("--", r"\-\-")  # else a rendered page makes a dash of an option's two
+    note = "Peak memory: of one call's tensors, beyond those that were there before it (weights, optimisers' moments " \
+           "and the batch); on a CPU without what oneDNN takes for itself."
     return Table(["what", "time", "repeats", "peak memory", "note"],
                  [[plain(f"{r['group']}: {r['name']}"), _time(r), str(r["repeats"]), _memory(r), r.get("note", "")]
-                  for r in seen], right=("time", "repeats", "peak memory"),
-                 note="Peak memory: of one call's tensors, beyond those that were there before it (weights, optimisers' "
-                      "moments and the batch); on a CPU without what oneDNN takes for itself.")
+                  for r in seen], right=("time", "repeats", "peak memory"), note=note)
 
 
 def _time(row: dict) -> str:

@@ -75,10 +75,12 @@ def growth(lines):
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")
         ticks = sorted({x for line in found for x, _ in line.points})
-        axes.set_xticks(ticks[:: 1 + len(ticks) // 9], [f"{t:g}" for t in ticks[:: 1 + len(ticks) // 9]])
+        ticks = ticks[:: 1 + len(ticks) // 9]
+        voxels = axis == "volume size"
+        axes.set_xticks(ticks, [f"{t / 1e6:.2g}" if voxels else f"{t:g}" for t in ticks])
         _label_seconds(axes, [t for line in found for _, t in line.points])
         axes.minorticks_off()
-        axes.set_xlabel("volume size (voxels)" if axis == "volume size" else axis)
+        axes.set_xlabel("volume size (million voxels)" if voxels else axis)
         start += height + gap
     return figure
 
