@@ -5,6 +5,7 @@ such a row, with the keys of ``ROW``. Where a plain implementation of the same m
 ``bench`` measures that too, after showing that the two agree. Nothing here is a test: machines differ.
 
 A row may say more: "pair" and "side" ("plain" or "covlib") for the two columns of one measurement, "flops" of one call,
+"memory" (bytes of tensors that one call had at most, beyond those there before it),
 "grows" = {"with": "image size", "x": 256} for a point of a line. ``covlib.bench_results`` makes pages of them.
 """
 
@@ -25,7 +26,8 @@ from covlib.errors import ConfigError
 
 ROW = ("name", "median_s", "spread_s", "repeats", "note")
 
-MODULES = {"phantom": "covlib.phantom", "data": "covlib.data.bench", "metrics": "covlib.metrics.bench",
+MODULES = {"phantom": "covlib.phantom", "data": "covlib.data.bench", "volumes": "covlib.data.bench:bench_volumes",
+           "metrics": "covlib.metrics.bench", "synthesis": "covlib.bench_synthesis",
            "dcgan": "covlib.papers.dcgan_bench",
            "global_local": "covlib.papers.global_local_bench",
            "global_local_step": "covlib.bench_steps:bench_global_local",
@@ -49,7 +51,8 @@ def timed(name: str, work: Callable[[], object], *, repeats: int = 5, warm_up: i
 
 def pair(name: str, plain: Callable[[], object], ours: Callable[[], object], *, repeats: int = 5, warm_up: int = 1,
          note: str = "", **more) -> list[dict]:
-    """Time the plain way and ours in turn, so that what else the machine does falls on both; two rows, with FLOPs.
+    """Time the plain way and ours in turn, so that what else the machine does falls on both; two rows, with FLOPs and
+    memory.
 
     The order changes from one repeat to the next.
     """
@@ -62,7 +65,8 @@ def pair(name: str, plain: Callable[[], object], ours: Callable[[], object], *, 
         for side in list(ways)[:: 1 if k % 2 == 0 else -1]:
             seconds[side].append(_seconds_of(ways[side]))
     return [_row(f"{'plain' if side == 'plain' else 'our'} {name}", seconds[side], note,
-                 {"pair": name, "side": side, "flops": flops(work), **more}) for side, work in ways.items()]
+                 {"pair": name, "side": side, "flops": flops(work), "memory": peak_memory(work), **more})
+            for side, work in ways.items()]
 
 
 def _seconds_of(work: Callable[[], object]) -> float:
@@ -83,6 +87,31 @@ def flops(work: Callable[[], object]) -> int:
     with FlopCounterMode(display=False) as counter:
         work()
     return counter.get_total_flops()
+
+
+def peak_memory(work: Callable[[], object]) -> int:
+    """Bytes of tensors that one call had at most at a time, beyond those that were there before it.
+
+    On a GPU its allocator says so; else every allocation of PyTorch is added up, which misses what a library takes
+    for itself (oneDNN's scratch space, NumPy).
+    """
+    import torch
+
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        work()
+        torch.cuda.synchronize()
+        return torch.cuda.max_memory_allocated() - before
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as seen:
+        work()
+    now = most = 0
+    events = [e for e in seen.profiler.kineto_results.events() if e.name() == "[memory]"]
+    for event in sorted(events, key=lambda e: e.start_ns()):
+        now += event.nbytes()
+        most = max(most, now)
+    return most
 
 
 def load_plain(name: str):
@@ -111,6 +140,9 @@ def main(what: list[str], file: Path | None = None, keep: bool = False) -> list[
             raise ConfigError(f"bench: there is no {name!r}; valid are {', '.join(known)}")
     from covlib.tables import align
 
+    if "torch" not in sys.modules:  # its profiler, asked for memory, says on stderr that it starts and stops
+        os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     rows = []
     for name in what or known:
         print(f"measuring {name} ...", file=sys.stderr, flush=True)

@@ -198,19 +198,25 @@ def _share(row: dict, most: float | None) -> str:
 
 
 def _line_table(rows: list[dict]) -> Table:
-    cells = [[f"{line.group}: {line.of}", line.axis, ", ".join(f"{x:g}: {_plain_time(t)}" for x, t in line.points),
-              f"{line.slope:.2f}"] for line in lines(rows)]
+    points = lambda line: ", ".join(f"{_place(line.axis, x)}: {_plain_time(t)}" for x, t in line.points)
+    cells = [[f"{line.group}: {line.of}", line.axis, points(line), f"{line.slope:.2f}"] for line in lines(rows)]
     return Table(["what", "grows with", "measured", "fitted exponent"], cells, right=("fitted exponent",),
                  note="Exponent: the p of time growing as x to the power of p, by least squares on logarithms; image "
-                      "size is the side in pixels.")
+                      "size is the side in pixels, volume size in voxels.")
+
+
+def _place(axis: str, x: float) -> str:
+    return f"{x / 1e6:.2g} million" if axis == "volume size" else f"{x:g}"
 
 
 def _row_table(rows: list[dict]) -> Table:
     seen = {(row["group"], row["name"]): row for row in rows}.values()
     plain = lambda text: re.sub(r"--\w[\w-]*", r"`\g<0>`", text)  # else a rendered page makes a dash of an option's two
-    return Table(["what", "time", "repeats", "note"],
-                 [[plain(f"{r['group']}: {r['name']}"), _time(r), str(r["repeats"]), _note(r)] for r in seen],
-                 right=("time", "repeats"))
+    note = "Peak memory: of one call's tensors, beyond those that were there before it (weights, optimisers' moments " \
+           "and the batch); on a CPU without what oneDNN takes for itself."
+    return Table(["what", "time", "repeats", "peak memory", "note"],
+                 [[plain(f"{r['group']}: {r['name']}"), _time(r), str(r["repeats"]), _memory(r), _note(r)]
+                  for r in seen], right=("time", "repeats", "peak memory"), note=note)
 
 
 def _note(row: dict) -> str:
@@ -220,6 +226,10 @@ def _note(row: dict) -> str:
 
 def _time(row: dict) -> str:
     return f"{_plain_time(row['median_s'])} [{_plain_time(row['spread_s'])}]"
+
+
+def _memory(row: dict) -> str:
+    return f"{row['memory'] / 1e6:.3g} MB" if row.get("memory") else "–"
 
 
 def _plain_time(seconds: float) -> str:

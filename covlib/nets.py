@@ -3,6 +3,7 @@
 from contextlib import contextmanager
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from covlib.errors import ConfigError
@@ -26,9 +27,32 @@ def init_normal(module: nn.Module, std: float = 0.02) -> nn.Module:
     return module
 
 
+class InstanceNorm2d(nn.InstanceNorm2d):
+    """InstanceNorm, without running statistics, whose gradient is right for a batch of one too: images (N, C, H, W).
+
+    Of a batch of one, ``F.instance_norm`` of PyTorch 2.15 on a CPU takes a gradient that comes with the channels
+    innermost (``channels_last``) for one that lies the usual way, and passes on a wrong one. There it is the BatchNorm
+    of that batch, which gives the same numbers bit for bit and reads both layouts.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        return _normalise_one(self, input) if input.ndim == 4 and len(input) == 1 else super().forward(input)
+
+
+class InstanceNorm3d(nn.InstanceNorm3d):
+    """As ``InstanceNorm2d``, for volumes (N, C, Z, Y, X)."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return _normalise_one(self, input) if input.ndim == 5 and len(input) == 1 else super().forward(input)
+
+
+def _normalise_one(norm: nn.Module, input: Tensor) -> Tensor:
+    return F.batch_norm(input.contiguous(), None, None, norm.weight, norm.bias, True, 0.0, norm.eps)
+
+
 def norm_layer(kind: str | None, channels: int, dims: int = 2) -> nn.Module:
     """A normalisation by name: "batch", "instance" (no affine part, as in CycleGAN), "none"."""
-    kinds = {"batch": (nn.BatchNorm2d, nn.BatchNorm3d), "instance": (nn.InstanceNorm2d, nn.InstanceNorm3d)}
+    kinds = {"batch": (nn.BatchNorm2d, nn.BatchNorm3d), "instance": (InstanceNorm2d, InstanceNorm3d)}
     if kind in (None, "none"):
         return nn.Identity()
     if kind not in kinds:

@@ -90,19 +90,19 @@ def _dcgan(job: Job, images: dict) -> list[Trained]:
 
 
 def _slices_with_maps(job: Job):
-    from covlib.papers import global_local_study
+    from covlib.papers import global_local_experiment
 
-    return global_local_study.prepare(job.config, job.data, job.seed)
+    return global_local_experiment.prepare(job.config, job.data, job.seed)
 
 
 def _from_maps(name: str) -> Callable[[Job, Any], list[Trained]]:
     def train(job: Job, roles) -> list[Trained]:
-        from covlib.papers import global_local_study as study
+        from covlib.papers import global_local_experiment as experiment
 
         out = job.out if name == "global_local" else job.out / "rivals" / name
-        method, result = study.train_method(name, study.method_config(name, job.config, job.profile),
-                                            roles.train.training_data(), out, job.seed, job.device, job.resume,
-                                            copies=job.config.copies)
+        method, result = experiment.train_method(name, experiment.method_config(name, job.config, job.profile),
+                                                 roles.train.training_data(), out, job.seed, job.device, job.resume,
+                                                 copies=job.config.copies)
         test = roles.test
         return [Trained(name, method, result.steps, test.maps, test.patients, test.maps, group=name)]
 

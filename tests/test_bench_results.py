@@ -20,7 +20,7 @@ def row(group, name, seconds, **more):
 
 ROWS = [row("peak", "float32 matrix product on cpu", 0.1, flops=20_000_000_000),
         row("dcgan", "plain step", 0.6, pair="step", side="plain", flops=60_000_000_000),
-        row("dcgan", "our step", 0.4, pair="step", side="covlib", flops=40_000_000_000),
+        row("dcgan", "our step", 0.4, pair="step", side="covlib", flops=40_000_000_000, memory=22_638_284),
         row("cyclegan", "plain step, float32, 256x256", 4.0), row("cyclegan", "our step, float32, 256x256", 3.0),
         row("cosingan", "nothing read back, 64x64", 3.0), row("cosingan", "plain step, 64x64", 2.0),
         row("cosingan", "lower scales of 16 steps in one batch: our step, 64x64", 0.5),
@@ -28,6 +28,8 @@ ROWS = [row("peak", "float32 matrix product on cpu", 0.1, flops=20_000_000_000),
         row("cgan3d", "512x512x80, apply_blocks, overlap 16", 20.0),
         *(row("data", f"read {n}", 3e-4 * n**2, grows={"of": "reading", "with": "image size", "x": n})
           for n in (64, 16, 32)),
+        *(row("volumes", f"{n}", n / 1e6, grows={"of": "stitching", "with": "volume size", "x": n})
+          for n in (131_072, 1_638_400, 5_242_880)),
         row("data", "one point", 1.0, grows={"of": "else", "with": "batch", "x": 1})]
 
 
@@ -39,7 +41,8 @@ def test_ratios():
 
 
 def test_fitted_exponents():
-    (line,) = bench_results.lines(ROWS)
+    line, volumes = bench_results.lines(ROWS)
+    assert (volumes.axis, volumes.slope) == ("volume size", pytest.approx(1.0))
     assert line == Line("data", "reading", "image size", line.points, pytest.approx(2.0))
     assert [x for x, _ in line.points] == [16, 32, 64]
     assert bench_results.slope([(1, 5.0), (10, 5.0), (100, 5.0)]) == pytest.approx(0)
@@ -52,6 +55,9 @@ def test_page(tmp_path):
     assert "## Abacus, 2 cores" in text and "measured 2026-11-20." in text and "Measured peak: 200 GFLOP/s" in text
     assert "| dcgan: step | 600 ms [60 ms] | 400 ms [40 ms] | 1.50 | 50 % | 50 % |" in text
     assert "16: 76.8 ms, 32: 307 ms, 64: 1.23 s | 2.00 |" in text
+    assert "0.13 million: 131 ms, 1.6 million: 1.64 s, 5.2 million: 5.24 s | 1.00 |" in text
+    assert "| dcgan: our step | 400 ms [40 ms] | 3 | 22.6 MB |" in text
+    assert "| dcgan: plain step | 600 ms [60 ms] | 3 | – |" in text
     left = [group for group in bench.available() if group not in {r["group"] for r in ROWS}]
     assert left and text.endswith("\n".join(f"- `covlib bench {group}`" for group in left) + "\n")
     everything = [row(group, "x", 1.0) for group in bench.available()]
@@ -81,5 +87,5 @@ def test_the_committed_page_is_that_of_the_committed_results(tmp_path, capsys):
 def test_pair_counts_and_takes_turns():
     calls = []
     rows = bench.pair("x", lambda: calls.append("p"), lambda: calls.append("o"), repeats=2, warm_up=0, note="n")
-    assert calls == ["p", "o", "o", "p", "p", "o"]  # the last two for FLOPs
+    assert calls == ["p", "o", "o", "p", "p", "p", "o", "o"]  # the last four for FLOPs and memory
     assert [r["side"] for r in rows] == ["plain", "covlib"] and all(set(bench.ROW) <= set(r) for r in rows)

@@ -7,6 +7,8 @@ from torch import nn
 
 from covlib.errors import ConfigError
 from covlib.nets import (
+    InstanceNorm2d,
+    InstanceNorm3d,
     PatchGAN,
     ResidualBlock,
     count_parameters,
@@ -34,6 +36,30 @@ def convolve(x, weight, bias, stride, pad, mode="constant"):
             patch = x[:, :, i : i + stride * h : stride, j : j + stride * w : stride][..., :h, :w]
             out += torch.einsum("nchw,oc->nohw", patch, weight[:, :, i, j])
     return out
+
+
+@pytest.mark.parametrize("n", [1, 2])
+@pytest.mark.parametrize("shape, kind, layout", [
+    ((6, 7, 5), InstanceNorm2d, torch.channels_last), ((4, 4, 5, 6), InstanceNorm3d, torch.channels_last_3d)])
+def test_instance_norm_reads_a_gradient_in_either_layout(n, shape, kind, layout):
+    """Bit for bit PyTorch's own where that is right, and right where the gradient's channels lie innermost."""
+    chance = torch.Generator().manual_seed(0)
+    x, slope = (torch.randn(n, *shape, generator=chance) for _ in range(2))
+    own = getattr(nn, kind.__name__)(shape[0])
+
+    def run(norm, x, slope):
+        x = x.clone(memory_format=torch.preserve_format).requires_grad_()
+        y = norm(x)
+        return y, *torch.autograd.grad(y, x, slope)
+
+    wanted, grad = run(own, x, slope)
+    for given in (x, x.contiguous(memory_format=layout)):
+        assert all(torch.equal(a, b) for a, b in zip(run(kind(shape[0]), given, slope), (wanted, grad), strict=True))
+        y, found = run(kind(shape[0]), given, slope.contiguous(memory_format=layout))
+        assert torch.equal(y, wanted)
+        torch.testing.assert_close(found, grad, rtol=1e-4, atol=1e-5)
+    exact = run(own, x.double(), slope.double())[1]
+    torch.testing.assert_close(grad.double(), exact, rtol=1e-4, atol=1e-5)
 
 
 def test_residual_block_is_its_formula():

@@ -30,10 +30,13 @@ def test_bars_start_at_one_and_end_at_the_ratio():
 def test_a_panel_for_each_axis_and_a_line_for_each_series():
     lines = [Line("data", "reading", "number of images", ((16, 0.1), (32, 0.2), (64, 0.4)), 1.0),
              Line("dcgan", "step, plain", "image size", ((28, 0.1), (56, 0.4), (112, 1.6)), 2.0),
-             Line("dcgan", "step, covlib", "image size", ((28, 0.1), (56, 0.3), (112, 1.2)), 1.8)]
+             Line("dcgan", "step, covlib", "image size", ((28, 0.1), (56, 0.3), (112, 1.2)), 1.8),
+             Line("volumes", "stitching", "volume size", ((131072, 0.1), (442368, 0.2), (5242880, 4.0)), 1.1)]
     figure = speed.growth(lines)
-    assert [axes.get_xlabel() for axes in figure.axes] == ["number of images", "image size"]
-    assert [len(axes.lines) for axes in figure.axes] == [1, 2]
+    assert [axes.get_xlabel() for axes in figure.axes] == ["number of images", "image size",
+                                                           "volume size (million voxels)"]
+    assert [len(axes.lines) for axes in figure.axes] == [1, 2, 1]
+    assert [label.get_text() for label in figure.axes[2].get_xticklabels()] == ["0.13", "0.44", "5.2"]
     assert list(figure.axes[1].lines[1].get_ydata()) == [0.1, 0.3, 1.2]
     assert any("p = 1.80" in text.get_text() for text in figure.texts)
 

@@ -9,6 +9,7 @@ import time
 
 import psutil
 import pytest
+import torch
 
 from covlib import recipes
 from covlib.checkpoints import read_weights
@@ -75,6 +76,39 @@ def test_two_processes_train_a_cyclegan_to_the_weights_of_one(tmp_path):
     recipes.train("06", profile="smoke", device="cpu", out=tmp_path / "one", overrides=CYCLEGAN, say=lambda text: None)
     same_weights(*(tmp_path / k / "checkpoints" / "cyclegan.safetensors" for k in ("one", "two")),
                  kind="weight")  # a bias before an InstanceNorm has no gradient but rounding
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("chapter, methods, names", [
+    ("04", ["pix2pix", "global_local"], ["global_local", "pix2pix"]), ("05", None, ["modality_1", "modality_2"]),
+    ("07", None, ["autoencode", "denoise", "depixelate", "coarse"])])
+def test_the_other_chapters_are_trained_too_and_found_finished(chapter, methods, names, tmp_path):
+    def train():
+        return recipes.train(chapter, methods=methods, profile="smoke", device="cpu", out=tmp_path,
+                             say=lambda text: None)
+
+    first = train()
+    states = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.pt")}
+    again = train()
+    assert [t.name for t in first] == [t.name for t in again] == names and all(t.steps > 0 for t in first)
+    assert states == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.pt")} != {}
+    for a, b in zip(first, again, strict=True):
+        for name, net in a.method.networks.items():
+            other = b.method.networks[name].state_dict()
+            assert all(torch.equal(value, other[key]) for key, value in net.state_dict().items())
+
+
+@pytest.mark.slow
+def test_chapter_04_takes_up_what_was_trained(tmp_path):
+    from covlib.papers import global_local_experiment as experiment
+    from covlib.papers.global_local import Config
+
+    (trained,) = recipes.train("04", methods=["pix2pix"], profile="smoke", device="cpu", out=tmp_path,
+                               say=lambda text: None)
+    config = Config.for_profile("smoke")
+    found = experiment.train_all(["pix2pix"], config, experiment.prepare(config), tmp_path, profile="smoke",
+                                 device="cpu")
+    assert found["pix2pix"][1].resumed_from == trained.steps
 
 
 def test_every_recipe_names_what_the_library_has():

@@ -41,7 +41,7 @@ from covlib.baselines.common import (
 from covlib.data.conditions import one_hot
 from covlib.errors import ConfigError
 from covlib.methods import Stage, Step, seeded
-from covlib.nets import ResidualBlock, init_normal
+from covlib.nets import InstanceNorm2d, ResidualBlock, init_normal
 
 STAGES = ("global", "local", "joint")
 
@@ -103,17 +103,17 @@ def check_size(image_size: int, halvings: int) -> None:
 
 def _entry(inputs: int, outputs: int) -> list[nn.Module]:
     """c7s1-k: 7x7 convolution behind reflection padding, InstanceNorm, ReLU."""
-    return [nn.ReflectionPad2d(3), nn.Conv2d(inputs, outputs, 7), nn.InstanceNorm2d(outputs), nn.ReLU(True)]
+    return [nn.ReflectionPad2d(3), nn.Conv2d(inputs, outputs, 7), InstanceNorm2d(outputs), nn.ReLU(True)]
 
 
 def _down(inputs: int, outputs: int) -> list[nn.Module]:
     """dk: 3x3 convolution of stride 2, InstanceNorm, ReLU."""
-    return [nn.Conv2d(inputs, outputs, 3, 2, 1), nn.InstanceNorm2d(outputs), nn.ReLU(True)]
+    return [nn.Conv2d(inputs, outputs, 3, 2, 1), InstanceNorm2d(outputs), nn.ReLU(True)]
 
 
 def _up(inputs: int, outputs: int) -> list[nn.Module]:
     """uk: 3x3 transposed convolution ("stride 1/2"), InstanceNorm, ReLU."""
-    return [nn.ConvTranspose2d(inputs, outputs, 3, 2, 1, output_padding=1), nn.InstanceNorm2d(outputs), nn.ReLU(True)]
+    return [nn.ConvTranspose2d(inputs, outputs, 3, 2, 1, output_padding=1), InstanceNorm2d(outputs), nn.ReLU(True)]
 
 
 def _exit(inputs: int, outputs: int) -> list[nn.Module]:

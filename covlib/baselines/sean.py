@@ -29,6 +29,7 @@ from covlib.baselines.common import MaskToSlice, conditions, evaluating
 from covlib.baselines.spade import ModulatedBlock, SpatialNorm, block_widths, initialise, pyramid, root_side
 from covlib.errors import ConfigError, DataError
 from covlib.methods import Step, seeded
+from covlib.nets import InstanceNorm2d
 
 NORMS = 3  # noise planes per block: its two norms and its shortcut's
 
@@ -89,7 +90,7 @@ class StyleEncoder(nn.Module):
         layers = [nn.Conv2d(w[0], w[1], 3, 1, 1), nn.Conv2d(w[1], w[2], 3, 2, 1), nn.Conv2d(w[2], w[3], 3, 2, 1),
                   nn.ConvTranspose2d(w[3], w[4], 3, 2, 1, output_padding=1)]
         layers = [part for layer, n in zip(layers, w[1:])
-                  for part in (layer, nn.InstanceNorm2d(n), nn.LeakyReLU(0.2, True))]
+                  for part in (layer, InstanceNorm2d(n), nn.LeakyReLU(0.2, True))]
         self.body = nn.Sequential(*layers, nn.Conv2d(w[4], style, 3, 1, 1), nn.Tanh())
         self.register_buffer("sums", torch.zeros(labels, style))
         self.register_buffer("weights", torch.zeros(labels))

@@ -31,7 +31,7 @@ from covlib.baselines import common
 from covlib.baselines.common import MaskToSlice, MultiScale, feature_matching, fuse, hinge, hinge_generator, over_scales
 from covlib.errors import ConfigError
 from covlib.methods import Step, seeded
-from covlib.nets import gathered_statistics
+from covlib.nets import InstanceNorm2d, gathered_statistics
 from covlib.seeding import torch_generator
 
 
@@ -197,7 +197,7 @@ class Encoder(nn.Module):
         super().__init__()
         side, widths, layers = root_side(image_size, ups), [min(8, 2**k) * width for k in range(ups)], []
         for a, b in zip([channels] + widths, widths):
-            layers += [nn.Conv2d(a, b, 3, 2, 1), nn.InstanceNorm2d(b), nn.LeakyReLU(0.2, True)]
+            layers += [nn.Conv2d(a, b, 3, 2, 1), InstanceNorm2d(b), nn.LeakyReLU(0.2, True)]
         self.down = nn.Sequential(*layers, nn.Flatten())
         self.mean = nn.Linear(widths[-1] * side**2, latent)
         self.log_variance = nn.Linear(widths[-1] * side**2, latent)

@@ -1,4 +1,5 @@
-"""``covlib bench data``: reading slices of NIfTI scans, virtual slices, augmentation on the device."""
+"""``covlib bench data``: reading slices of NIfTI scans, virtual slices, augmentation on the device; ``covlib bench
+volumes``: 3-D stitching."""
 
 import tempfile
 from pathlib import Path
@@ -11,6 +12,8 @@ from covlib.seeding import rng, torch_generator
 
 SIDES = (64, 128, 256, 512)
 SCANS = (1, 2, 4)
+VOLUMES = ((32, 64, 64), (48, 96, 96), (64, 160, 160), (80, 256, 256))
+OVERLAP = 16  # of blocks of 32, as in chapter 07
 
 
 def bench() -> list[dict]:
@@ -72,4 +75,32 @@ def _augmentation(device) -> list[dict]:
         rows += pair(f"crop and flip of 32 images, {side}x{side}", plain, ours, repeats=5,
                      note="plain: torchvision, image by image",
                      grows={"of": "augmentation", "with": "image size", "x": side})
+    return rows
+
+
+def bench_volumes() -> list[dict]:
+    """Rows of ``covlib bench volumes``: cutting into blocks that overlap and adding up again, alone and with the
+    network that depixelates in chapter 07 (``cpu`` profile, untrained)."""
+    from covlib.data.blocks import apply_blocks
+    from covlib.methods import seeded
+    from covlib.papers.cgan3d import Config
+    from covlib.papers.cgan3d_nets import UNet3d
+
+    device, c = torch.device("cuda" if torch.cuda.is_available() else "cpu"), Config.for_profile("cpu")
+    with seeded(0, "bench"):
+        net = UNet3d(c.widths, noise=0, norm=c.norm, residual=True, pixelated=True, folded=c.folded).eval().to(device)
+    rows = []
+    for shape in VOLUMES:
+        hu, size = rng(0, "bench", "volume").random(shape, np.float32), "x".join(map(str, shape))
+        out, voxels = np.empty_like(hu), int(np.prod(shape))
+        for of, network, name in (("stitching", lambda blocks: blocks, "blocks cut and added up"),
+                                  ("stitching and network", net, "blocks through chapter 07's network")):
+
+            def work(hu=hu, network=network, out=out):
+                with torch.inference_mode():
+                    apply_blocks(hu, network, overlap=OVERLAP, batch=16, out=out, device=device)
+
+            row = timed(f"{name}, {size}, overlap {OVERLAP}", work, repeats=3,
+                        grows={"of": of, "with": "volume size", "x": voxels})
+            rows.append({**row, "note": f"{voxels / row['median_s'] / 1e6:.2f} million voxels/s"})
     return rows

@@ -225,18 +225,24 @@ def build(name: str, n_classes: int, *, width: int = WIDTH, seed: int = 0, in_ch
 # ---- training --------------------------------------------------------------------------------------------------------
 
 
-def cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
+def cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor | None = None, world: int = 1) -> Tensor:
     """Mean cross-entropy over pixels, weighted by the class of each (``F.cross_entropy``'s weighted mean).
 
     Args:
         logits: (N, K, H, W). labels: (N, H, W). weights: (K,), such as 0.1, 1, 5 for background, lung and infection
             (Zhang et al.).
+        world: processes that hold a share of the batch each and call this together. The weights are then summed over
+            all of them: the mean over processes, of the loss as of its gradient, is that of the whole batch.
     """
     classes = torch.arange(logits.shape[1], device=logits.device)[:, None, None]
     chosen = (labels[:, None] == classes).to(logits.dtype)
     if weights is not None:
         chosen = chosen * weights[:, None, None]
-    return -(chosen * logits.log_softmax(1)).sum() / chosen.sum()
+    total = chosen.sum()
+    if world > 1:
+        torch.distributed.all_reduce(total)  # no gradient passes here: labels are given
+        total = total / world
+    return -(chosen * logits.log_softmax(1)).sum() / total
 
 
 def train_segmenter(model: nn.Module, images, maps, *, epochs: int | None = None, steps: int | None = None,

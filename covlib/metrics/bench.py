@@ -7,6 +7,7 @@ from covlib.seeding import rng, torch_generator
 
 COUNTS = (1250, 2500, 5000, 10_000)
 POINTS = (250, 500, 1000)
+IMAGES = (250, 1000, 4000)
 
 
 def bench() -> list[dict]:
@@ -21,6 +22,10 @@ def bench() -> list[dict]:
         images = torch.rand((128, 1, side, side), generator=torch_generator(0, "bench")) * 2 - 1
         rows.append(timed(f"features of 128 images, {side}x{side}, {extractor.name}", lambda x=images: extractor(x),
                           repeats=3, grows={"of": "features", "with": "image size", "x": side}))
+    for n in IMAGES:
+        images = torch.rand((n, 1, 32, 32), generator=torch_generator(0, "bench")) * 2 - 1
+        rows.append(timed(f"features of {n} images, 32x32, {extractor.name}", lambda x=images: extractor(x),
+                          repeats=2, grows={"of": "features", "with": "number of images", "x": n}))
     d = extractor(images[:2]).shape[1]
     for n in COUNTS:
         a, b = (rng(0, "bench", key).standard_normal((n, d)) for key in ("real", "fake"))

@@ -332,9 +332,9 @@ class CoSinGAN(Method):
 
     def unet_step(self, batch: dict[str, Tensor], step: Step) -> dict[str, Tensor]:
         """One step of the U-Net behind MS-FUL."""
-        image, condition = batch["image"], batch["condition"]
+        image, condition, (total, _) = batch["image"], batch["condition"], step.rows(len(batch["image"]))
         weights = torch.stack([torch.full((), w, device=step.device) for w in self.config.unet_weights])
-        loss = segmenters.cross_entropy(self.networks["U"](image).float(), condition[:, 0], weights)
+        loss = segmenters.cross_entropy(self.networks["U"](image).float(), condition[:, 0], weights, world=total // len(image))
         step.minimise("U", loss)
         return {"U": loss}
 

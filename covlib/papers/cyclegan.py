@@ -107,7 +107,7 @@ class CycleGAN(Method):
                  + c.identity * terms["identity"])
         step.minimise("G", total)
         D_A, D_B = self.networks["D_A"], self.networks["D_B"]
-        draws = torch.rand(2, len(a) + c.pool_size, generator=step.generator, device=a.device)
+        draws = step.rand(1, 2, len(a) + c.pool_size)[0]  # each process has pools, and draws, of its own
         d_a = self.discriminator_loss(D_A, a, self.pools["a"].exchange(fake_a, draws[0]))
         d_b = self.discriminator_loss(D_B, b, self.pools["b"].exchange(fake_b, draws[1]))
         step.minimise("D", d_a + d_b)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from covlib.errors import ConfigError
-from covlib.nets import ResidualBlock
+from covlib.nets import InstanceNorm2d, ResidualBlock
 from covlib.papers.cyclegan_config import GENERATORS
 
 
@@ -23,12 +23,12 @@ class ResnetGenerator(nn.Module):
     def __init__(self, channels: int = 1, width: int = 64, blocks: int = 9):
         super().__init__()
         w = width
-        layers = [nn.ReflectionPad2d(3), nn.Conv2d(channels, w, 7), nn.InstanceNorm2d(w), nn.ReLU(True)]
+        layers = [nn.ReflectionPad2d(3), nn.Conv2d(channels, w, 7), InstanceNorm2d(w), nn.ReLU(True)]
         for a, b in ((w, 2 * w), (2 * w, 4 * w)):
-            layers += [nn.Conv2d(a, b, 3, 2, 1), nn.InstanceNorm2d(b), nn.ReLU(True)]
+            layers += [nn.Conv2d(a, b, 3, 2, 1), InstanceNorm2d(b), nn.ReLU(True)]
         layers += [ResidualBlock(4 * w) for _ in range(blocks)]
         for a, b in ((4 * w, 2 * w), (2 * w, w)):
-            layers += [nn.ConvTranspose2d(a, b, 3, 2, 1, output_padding=1), nn.InstanceNorm2d(b), nn.ReLU(True)]
+            layers += [nn.ConvTranspose2d(a, b, 3, 2, 1, output_padding=1), InstanceNorm2d(b), nn.ReLU(True)]
         layers += [nn.ReflectionPad2d(3), nn.Conv2d(w, channels, 7), nn.Tanh()]
         self.layers = nn.Sequential(*layers)
 
@@ -47,11 +47,11 @@ class UNetGenerator(nn.Module):
     def __init__(self, channels: int = 1, width: int = 32):
         super().__init__()
         w = [channels, width, 2 * width, 4 * width, 8 * width]
-        self.down = nn.ModuleList(nn.Sequential(nn.Conv2d(a, b, 4, 2, 1), nn.LeakyReLU(0.2), nn.InstanceNorm2d(b))
+        self.down = nn.ModuleList(nn.Sequential(nn.Conv2d(a, b, 4, 2, 1), nn.LeakyReLU(0.2), InstanceNorm2d(b))
                                   for a, b in zip(w, w[1:]))
         outs = w[3:0:-1]  # 4w, 2w, w
         ins = [w[4], 2 * w[3], 2 * w[2]]  # after the first, what came up and the skip are stacked
-        self.up = nn.ModuleList(nn.Sequential(*_grow(a, b), nn.ReLU(), nn.InstanceNorm2d(b)) for a, b in zip(ins, outs))
+        self.up = nn.ModuleList(nn.Sequential(*_grow(a, b), nn.ReLU(), InstanceNorm2d(b)) for a, b in zip(ins, outs))
         self.last = nn.Sequential(*_grow(2 * w[1], channels), nn.Tanh())
 
     def forward(self, x: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ COLOURS = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY, BLACK)
 SIGNS = {"o": "●", "s": "■", "D": "◆", "^": "▲", "v": "▼"}
 MARKS = "".join(SIGNS)
 ALT = {"ratios": "Bars: time of the plain way over ours for each measurement, a line at 1 where both take as long.",
-       "growth": "Lines of seconds over image size, batch or number of images, both axes logarithmic."}
+       "growth": "Lines of seconds over image size, batch, volume size or number of images, both axes logarithmic."}
 CAPTION = {"ratios": "How many times as long the plain way takes. Right of the line covlib is faster.",
            "growth": "How cost grows; at each line the exponent $p$ with which time grows, as $x^p$."}
 
@@ -80,10 +80,12 @@ def growth(lines):
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")
         ticks = sorted({x for line in found for x, _ in line.points})
-        axes.set_xticks(ticks[:: 1 + len(ticks) // 9], [f"{t:g}" for t in ticks[:: 1 + len(ticks) // 9]])
+        ticks = ticks[:: 1 + len(ticks) // 9]
+        voxels = axis == "volume size"
+        axes.set_xticks(ticks, [f"{t / 1e6:.2g}" if voxels else f"{t:g}" for t in ticks])
         _label_seconds(axes, [t for line in found for _, t in line.points])
         axes.minorticks_off()
-        axes.set_xlabel(axis)
+        axes.set_xlabel("volume size (million voxels)" if voxels else axis)
         start += height + gap
     return figure
 

@@ -127,6 +127,19 @@ def test_the_loss_is_the_weighted_cross_entropy(weights):
     assert torch.allclose(s.cross_entropy(logits, labels, weights), expected, rtol=1e-12)
 
 
+def test_shares_of_a_batch_are_weighed_by_the_whole_of_it(monkeypatch):
+    """Mean over processes of the loss, one of them holding nearly all that is infected."""
+    draws, weights = torch.Generator().manual_seed(0), torch.tensor([0.1, 1, 5])
+    logits = torch.randn(4, 3, 5, 4, generator=draws) * 3
+    labels = torch.zeros(4, 5, 4, dtype=torch.uint8)
+    labels[0], labels[1, 2], labels[3, 0] = 2, 1, 2
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda total: total.copy_(weights[labels.long()].sum()))
+    shares = [s.cross_entropy(logits[k:k + 2], labels[k:k + 2], weights, world=2) for k in (0, 2)]
+    torch.testing.assert_close(sum(shares) / 2, s.cross_entropy(logits, labels, weights))
+    alone = [s.cross_entropy(logits[k:k + 2], labels[k:k + 2], weights) for k in (0, 2)]
+    assert abs(sum(alone) / 2 - sum(shares) / 2) > 0.1
+
+
 @pytest.mark.parametrize(("name", "width", "regions"), [
     ("unet", 8, {"grey": (1,), "bright": (2,), "both": (1, 2)}),
     ("enet", 32, {"both": (1,)})])  # so narrow, ENet's last stage has half of the published 16 channels

@@ -1,11 +1,15 @@
 """CoSinGAN of Zhang et al.: networks at full size, schedule against the text, reuse, gradients, resume, synthesis."""
 
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
 from covlib.checkpoints import load_weights
+from covlib.devices import average_gradients, synchronise_norms
 from covlib.errors import ConfigError, DataError
 from covlib.methods import Step
 from covlib.nets import PatchGAN, receptive_field
@@ -287,8 +291,9 @@ class Stop(Exception):
     pass
 
 
-def test_processes_share_the_u_nets_batch_out_among_them(one):
+def test_processes_share_the_u_nets_batch_out_among_them(one, monkeypatch):
     """Two ranks see the four samples that one process sees, each its own two."""
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda values: None)  # there is one process here
     method = CoSinGAN(tiny(unet_batch=4), one, seed=0)
     stage, seen = method.stages[0], []
     assert stage.name == "unet"
@@ -298,6 +303,43 @@ def test_processes_share_the_u_nets_batch_out_among_them(one):
         method.unet_step(method.unet_samples(step, 4 // world), step)
     whole, first, second = seen
     assert torch.equal(torch.cat([first, second]), whole) and not torch.equal(first, second)
+
+
+def u_net_gradients(rank, world, folder):
+    """One step of the U-Net on its share of four samples, gradients averaged; into ``folder``/RANK.pt."""
+    torch.set_num_threads(1)
+    if world > 1:
+        torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world)
+    method = CoSinGAN(tiny(unet_batch=4), draw_one(), seed=0)
+    weights = list(synchronise_norms(method.networks["U"].train(), torch.device("cpu")).parameters())
+
+    def minimise(name, loss, retain_graph):
+        loss.backward()
+        if world > 1:
+            average_gradients(weights, world)
+
+    step = Step(method.stages[0], method.networks, minimise, torch_generator(0, "u"), rank, world)
+    loss = method.unet_step(method.unet_samples(step, 4 // world), step)["U"].detach()
+    torch.save({"loss": loss, "gradients": [p.grad for p in weights]}, folder / f"{rank}-{world}.pt")
+    if world > 1:
+        torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_u_nets_gradients_of_one(tmp_path):
+    """The shares weigh differently (another part of them is infected), so that a mean of their means would not do."""
+    threads = torch.get_num_threads()
+    u_net_gradients(0, 1, tmp_path)
+    torch.set_num_threads(threads)
+    words = [sys.executable, "-c", "import sys; sys.path.insert(0, sys.argv[1]); from pathlib import Path; "
+             "import test_cosingan; test_cosingan.u_net_gradients(int(sys.argv[2]), 2, Path(sys.argv[3]))"]
+    both = [subprocess.Popen([*words, Path(__file__).parent, str(rank), tmp_path]) for rank in (0, 1)]
+    assert [process.wait(180) for process in both] == [0, 0]
+    one, *two = (torch.load(tmp_path / f"{name}.pt") for name in ("0-1", "0-2", "1-2"))
+    shares = [found["loss"].item() for found in two]
+    assert sum(shares) / 2 == pytest.approx(one["loss"].item(), rel=1e-6)
+    for found in two:
+        torch.testing.assert_close(found["gradients"], one["gradients"], rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("stop", [3, 6, 12])

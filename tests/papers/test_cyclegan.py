@@ -193,6 +193,19 @@ def make_step(method, minimise):
     return Step(method.stages[0], method.networks, minimise, generator, 0, 1)
 
 
+@pytest.mark.parametrize("world", [1, 2])
+def test_each_process_draws_for_its_own_pools(world, monkeypatch):
+    """The draws of one process are those it always had; two processes do not keep and hand out alike."""
+    c, drawn = small(), []
+    monkeypatch.setattr(ImagePool, "exchange", lambda pool, new, draws: drawn.append(draws) or new.detach())
+    method, n = CycleGAN(c, 6), c.batch_size // world
+    for rank in range(world):
+        step = Step(method.stages[0], method.networks, lambda *a, **k: None, torch_generator(0, "step"), rank, world)
+        method.training_step({"a": pictures(n, "a"), "b": pictures(n, "b")}, step)
+    wanted = torch.rand(world, 2, n + c.pool_size, generator=torch_generator(0, "step")).flatten(0, 1)
+    assert torch.equal(torch.stack(drawn), wanted) and len(torch.stack(drawn).unique(dim=0)) == 2 * world
+
+
 def optimisers(method):
     stage = method.stages[0]
     return {k: (spec, spec.build([p for n in spec.nets for p in method.networks[n].parameters()]))
