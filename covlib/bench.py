@@ -35,7 +35,9 @@ MODULES = {"phantom": "covlib.phantom", "data": "covlib.data.bench", "volumes": 
            "pix2pix_step": "covlib.bench_steps:bench_pix2pix", "diffusion_step": "covlib.bench_steps:bench_diffusion",
            "cyclegan": "covlib.papers.cyclegan_bench",
            "cyclegan_batch8": "covlib.papers.cyclegan_bench:bench_batch8",
-           "cosingan": "covlib.papers.cosingan_bench"}
+           "cosingan": "covlib.papers.cosingan_bench",
+           **{f"gpu_{name}": f"covlib.bench_gpu:bench_{name}" for name in
+              ("dcgan", "global_local", "cosingan", "cyclegan", "cgan3d")}}
 
 
 def timed(name: str, work: Callable[[], object], *, repeats: int = 5, warm_up: int = 1, note: str = "",

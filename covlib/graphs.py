@@ -83,7 +83,8 @@ def compile_passes(net: nn.Module, mode: bool | str = True) -> None:
     torch._functorch.config.donated_buffer = False  # two optimisers may learn from one pass (retain_graph)
     for name in PASSES:
         if hasattr(net, name):
-            setattr(net, name, torch.compile(getattr(type(net), name).__get__(net), mode=None if mode is True else mode))
+            way = getattr(type(net), name).__get__(net)
+            setattr(net, name, torch.compile(way, mode=None if mode is True else mode))
 
 
 def plain_passes(net: nn.Module) -> nn.Module:

@@ -65,8 +65,9 @@ class FitResult:
 
 def fit(method: Method, data, out, *, seed: int = 0, device="auto", devices: int | None = None,
         nodes: int | None = None, precision: str = "auto", compile: bool | str = False,
-        channels_last: bool | str = "auto", graph: bool | str = "auto", clip: float | None = None, ema: float | None = None, checkpoint_every: int | None = None, keep: int = 2,
-        sample_every: int | None = None, log_every: int = 10, resume: bool = True, progress: bool = True,
+        channels_last: bool | str = "auto", graph: bool | str = "auto", clip: float | None = None,
+        ema: float | None = None, checkpoint_every: int | None = None, keep: int = 2, sample_every: int | None = None,
+        log_every: int = 10, resume: bool = True, progress: bool = True,
         log_tensorboard: bool = False, identity: dict | None = None) -> FitResult:
     """Train ``method`` on ``data`` through all its stages and leave the trained weights in ``method.networks``.
 
@@ -79,11 +80,11 @@ def fit(method: Method, data, out, *, seed: int = 0, device="auto", devices: int
         device, devices, nodes: see ``resolve_device``; more than one device starts (or joins, under torchrun) one
             process each. A stage's batch is shared out among them. None: one, or as the ``covlib.devices.team`` around
             this call has it.
-        precision: "32" or "bf16-mixed" (autocast; weights and optimiser stay float32); "auto" is the latter on a GPU that
-            has it.
+        precision: "32" or "bf16-mixed" (autocast; weights and optimiser stay float32); "auto" is the latter on a GPU
+            that has it.
         compile: False, True, or a mode of torch.compile.
-        channels_last: lay images and convolution weights out with the channels innermost; "auto": on a GPU, unless there
-            are InstanceNorms that are not compiled, which PyTorch computes in the other layout.
+        channels_last: lay images and convolution weights out with the channels innermost; "auto": on a GPU, unless
+            there are InstanceNorms that are not compiled, which PyTorch computes in the other layout.
         graph: record a step as a CUDA graph and play that (``covlib.graphs``); "auto": on one GPU, where the method
             allows it and nothing is compiled.
         clip: largest norm of an optimiser's gradient, None for no limit.
@@ -330,7 +331,8 @@ class Trainer:
         if list(losses) != self.loss_names.setdefault(stage.name, list(losses)) or any(v.ndim for v in losses.values()):
             shapes = {name: tuple(v.shape) for name, v in losses.items()}
             raise ConfigError(f"method {self.method.name!r}: training_step must return a scalar for each of the losses "
-                              f"{self.loss_names[stage.name]}; at step {step.index + 1} of stage {stage.name!r}: {shapes}")
+                              f"{self.loss_names[stage.name]}; at step {step.index + 1} of stage {stage.name!r}: "
+                              f"{shapes}")
         self.update_averages()
         return torch.stack([loss.detach().float() for loss in losses.values()])
 

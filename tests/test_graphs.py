@@ -43,7 +43,8 @@ class Repeating(tiny.TinyGAN):
 
 
 def test_on_a_cpu_nothing_changes():
-    assert for_device(AUTO, torch.device("cpu"), 1, tiny.TinyGAN()) == {"precision": "32", "channels_last": False, "graph": False}
+    found = for_device(AUTO, torch.device("cpu"), 1, tiny.TinyGAN())
+    assert found == {"precision": "32", "channels_last": False, "graph": False}
 
 
 def test_what_is_asked_for_is_not_overruled():
@@ -106,7 +107,7 @@ def apart(a: dict, b: dict) -> float:
     """Largest difference of two sets of losses, relative to the largest loss of its name."""
     names = [name for name in a if name not in ("step", "stage")]
     columns = [(torch.tensor(a[name]).nan_to_num(), torch.tensor(b[name]).nan_to_num()) for name in names]
-    return max(float(((x - y).abs().max() / x.abs().max().clamp_min(1e-6))) for x, y in columns)
+    return max(float((x - y).abs().max() / x.abs().max().clamp_min(1e-6)) for x, y in columns)
 
 
 @needs_gpu

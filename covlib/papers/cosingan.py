@@ -300,7 +300,7 @@ class CoSinGAN(Method):
         return made
 
     def inputs(self, batch: dict[str, Tensor], step: Step) -> dict[str, Tensor]:
-        """The step's augmented samples; of the batch, which is the one slice again and again, only the length counts."""
+        """The step's augmented samples; of the batch, the one slice again and again, only the length counts."""
         return (self.unet_samples if step.stage.name == "unet" else self.upcoming)(step, len(batch["image"]))
 
     def repeats(self, step: Step) -> bool:
@@ -332,9 +332,10 @@ class CoSinGAN(Method):
 
     def unet_step(self, batch: dict[str, Tensor], step: Step) -> dict[str, Tensor]:
         """One step of the U-Net behind MS-FUL."""
-        image, condition, (total, _) = batch["image"], batch["condition"], step.rows(len(batch["image"]))
+        image, condition = batch["image"], batch["condition"]
+        world = step.rows(len(image))[0] // len(image)
         weights = torch.stack([torch.full((), w, device=step.device) for w in self.config.unet_weights])
-        loss = segmenters.cross_entropy(self.networks["U"](image).float(), condition[:, 0], weights, world=total // len(image))
+        loss = segmenters.cross_entropy(self.networks["U"](image).float(), condition[:, 0], weights, world=world)
         step.minimise("U", loss)
         return {"U": loss}
 

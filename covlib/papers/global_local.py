@@ -484,7 +484,8 @@ def train(config: Config, data: dict[str, Tensor], out, *, seed: int = 0, device
         return method, None
     method.examples = data["map"][:16]
     steps = sum(stage.steps for stage in method.stages)
-    settings = {"channels_last": resolve_device(device).type == "cpu" or "auto", "log_every": max(1, steps // 200), **options}
+    settings = {"channels_last": resolve_device(device).type == "cpu" or "auto", "log_every": max(1, steps // 200),
+                **options}
     result = fit(method, data, Path(out) / "training", seed=seed, device=device, resume=resume,
                  identity={"chapter": "04_global_local", **config.as_dict()}, **settings)
     as_loaded(method)

@@ -1,0 +1,208 @@
+"""Training steps at the papers' sizes on a GPU, beside plain ones (``covlib bench gpu_dcgan gpu_cyclegan ...``).
+
+Ours is the step as ``fit`` does it there: bfloat16, fused optimisers, batches that lie on the device, recorded as a
+CUDA graph; for some methods compiled too (``fit(compile=True)``). Augmentation is left out of both, the reading of a
+batch is part of ours only. That ours computes what the plain step does is shown in float32 by the groups of the same
+methods and by the tests; here the losses of the first step are held against those of our own step in float32.
+"""
+
+import gc
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+
+from covlib.batches import Unpaired
+from covlib.bench import flops, load_plain
+from covlib.bench_steps import FitStep, PlainStep
+from covlib.bench_steps import cgan3d as cgan3d_parts
+from covlib.bench_steps import global_local as global_local_parts
+from covlib.errors import TrainingError
+from covlib.seeding import torch_generator
+
+NEAR = 0.1  # largest relative difference of a loss of the first step, bfloat16 against float32
+STEPS, REPEATS = 10, 5  # steps in one timed call, calls
+PLAIN = {"precision": "32", "channels_last": False, "graph": False}
+
+
+def beside(name: str, make: Callable[[], tuple], plain: Callable[[], Callable[[], object]], *, stage: str | None = None,
+           compiled: bool = False, samples: int = 0) -> list[dict]:
+    """Rows of one measurement: the plain step, ours, ours compiled.
+
+    Args:
+        make: gives a fresh method and its data. plain: gives the plain step. stage: of the method; the last by default.
+        samples: in one step, for the rate in the notes.
+
+    Raises:
+        TrainingError: losses that are not ``NEAR`` those of float32.
+    """
+    apart = gap(make, stage)
+    if not apart < NEAR:
+        raise TrainingError(f"bench {name}: losses in bfloat16 differ from those in float32 by {apart:.2g} of their "
+                            f"size, {NEAR} is allowed")
+    works, memory = {}, {}
+    for way in ("plain", "ours", *(("compiled",) if compiled else ())):
+        gc.collect()
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        works[way] = _plain_calls(plain()) if way == "plain" else FitStep(*make(), "cuda", stage,
+                                                                         compile=way == "compiled")
+        works[way](8)  # libraries choose their kernels, the step is compiled and recorded
+        memory[way] = (torch.cuda.max_memory_allocated() - before) / 1e9
+    seconds: dict[str, list[float]] = {way: [] for way in works}
+    for k in range(REPEATS):
+        for way in list(works)[:: 1 if k % 2 == 0 else -1]:
+            began = time.perf_counter()
+            works[way](STEPS)
+            seconds[way].append((time.perf_counter() - began) / STEPS)
+    operations = flops(lambda: works["plain"](1))
+    found, usual = [], statistics.median(seconds["plain"])
+    for way in list(works)[1:]:
+        what = f"step, {name}" + (", compiled" if way == "compiled" else "")
+        for side, source in (("plain", "plain"), ("covlib", way)):
+            median = statistics.median(seconds[source])
+            note = (f"{samples / median:.4g} samples/s; " if samples else "") + f"peak {memory[source]:.2f} GB"
+            if side == "covlib":
+                note += f"; {usual / median:.2f} times the plain step; first losses within {100 * apart:.1f} % of " \
+                        "float32's"
+            found.append({"name": f"{'plain' if side == 'plain' else 'our'} {what}", "median_s": median,
+                          "spread_s": max(seconds[source]) - min(seconds[source]), "repeats": REPEATS, "note": note,
+                          "pair": what, "side": side, "flops": operations})
+    return found
+
+
+def gap(make: Callable[[], tuple], stage: str | None) -> float:
+    """Largest relative difference of a loss of the first step between our step as it is and in float32."""
+    losses = []
+    for options in (PLAIN, {}):
+        step = FitStep(*make(), "cuda", stage, **options)
+        step(1)
+        losses.append({key: value.item() for key, value in step.losses.items()})
+    exact, fast = losses
+    return max(abs(fast[key] - value) / max(abs(value), 1e-3) for key, value in exact.items())
+
+
+def _plain_calls(step: Callable[[], object]) -> Callable[[int], None]:
+    def calls(n: int) -> None:
+        for _ in range(n):
+            step()
+        torch.cuda.synchronize()
+
+    return calls
+
+
+def on_gpu(bench: Callable[[], list[dict]]) -> Callable[[], list[dict]]:
+    """``bench`` where there is a GPU; else nothing, said on stderr."""
+    def run() -> list[dict]:
+        if torch.cuda.is_available():
+            return bench()
+        print(f"{bench.__name__}: there is no GPU here; nothing to measure", file=sys.stderr)
+        return []
+
+    return run
+
+
+# ---- the methods -----------------------------------------------------------------------------------------------------
+
+
+@on_gpu
+def bench_dcgan() -> list[dict]:
+    """Chapter 03 at 224x224, width 192, the paper's batch."""
+    from covlib.papers.dcgan import DCGAN, Config
+
+    c = Config()
+    images = torch.rand((c.batch_size, 1, c.image_size, c.image_size), generator=torch_generator(0, "bench")) * 2 - 1
+
+    def plain():
+        module, nets = load_plain("dcgan_plain"), {k: v.cuda() for k, v in DCGAN(c, c.batch_size).networks.items()}
+        optimizers, shown = module.make_optimizers(nets, c.learning_rate), images.cuda().expand(-1, c.channels, -1, -1)
+        return lambda: module.plain_step(nets, optimizers, shown, torch.randn(c.batch_size, c.latent, device="cuda"))
+
+    return beside(f"DCGAN 224x224, width {c.width}, batch {c.batch_size}", lambda: (DCGAN(c, c.batch_size),
+                  {"image": images}), plain, compiled=True, samples=c.batch_size)
+
+
+@on_gpu
+def bench_global_local() -> list[dict]:
+    """Chapter 04's joint step at 512x512, batches of 1 and 4 (of which the paper's 16 are made)."""
+    from covlib.papers.global_local import Config
+
+    config, rows = Config.for_profile("paper"), []
+    for n in (1, 4):
+        def parts(n=n):
+            return global_local_parts(config, n)
+
+        def plain(parts=parts):
+            method, batch, draws = parts()
+            return PlainStep("global_local", method, {k: v.cuda() for k, v in batch.items()}, draws, "cuda")
+
+        rows += beside(f"global-local joint, 512x512, batch {n}", lambda parts=parts: parts()[:2], plain, compiled=True,
+                       samples=n)
+    return rows
+
+
+@on_gpu
+def bench_cosingan() -> list[dict]:
+    """Chapter 05: the first stages of all nine scales."""
+    from covlib.papers.cosingan import Config, CoSinGAN
+    from covlib.papers.cosingan_bench import Bench, phantom_like
+
+    config, rows = replace(Config(), unet_steps=0), []
+    one = phantom_like(config.size)
+    for size in config.scales:
+        stage = f"{size} first"
+        rows += beside(f"CoSinGAN {size}x{size}, batch {config.batch(size)}",
+                       lambda: (CoSinGAN(config, one, device="cuda"), one.training_data()),
+                       lambda stage=stage: Bench(config, stage, torch.device("cuda")).plain(), stage=stage)
+    return rows
+
+
+@on_gpu
+def bench_cyclegan() -> list[dict]:
+    """Chapter 06 at 256x256, batches of 1 and 16, without image pools."""
+    from covlib.papers.cyclegan import Config, CycleGAN
+    from covlib.papers.cyclegan_bench import images
+    from covlib.papers.cyclegan_bench import plain as load
+
+    rows = []
+    for n in (1, 16):
+        c = Config(batch_size=n, pool_size=0)
+        a, b = (images(c, n, key) for key in "ab")
+
+        def plain(c=c, a=a, b=b):
+            module, nets = load(), {k: v.cuda() for k, v in CycleGAN(c, len(a)).networks.items()}
+            optimizers, x, y = module.make_optimizers(nets), a.cuda(), b.cuda()
+            return lambda: module.plain_step(nets, optimizers, x, y, cycle=c.cycle, identity=c.identity)
+
+        rows += beside(f"CycleGAN 256x256, batch {n}", lambda c=c, a=a, b=b: (CycleGAN(c, len(a)), Unpaired(a=a, b=b)),
+                       plain, compiled=True, samples=n)
+    return rows
+
+
+@on_gpu
+def bench_cgan3d() -> list[dict]:
+    """Chapter 07's blocks of 32 voxels a side, in the paper's network and in that of the gpu profile."""
+    from covlib.papers.cgan3d import Config
+
+    rows = []
+    for profile in ("paper", "gpu"):
+        config = Config.for_profile(profile, {"task": "depixelate"})
+
+        def parts(config=config):
+            return cgan3d_parts(config, config.batch_size)
+
+        def plain(parts=parts):
+            method, batch, draws = parts()
+            return PlainStep("cgan3d", method, {k: v.cuda() for k, v in batch.items()}, draws, "cuda")
+
+        rows += beside(f"3-D blocks, {profile} profile, batch {config.batch_size}", lambda parts=parts: parts()[:2],
+                       plain, compiled=True, samples=config.batch_size)
+    return rows
+
+
+def bench() -> list[dict]:
+    """All of them."""
+    return [*bench_dcgan(), *bench_global_local(), *bench_cosingan(), *bench_cyclegan(), *bench_cgan3d()]
