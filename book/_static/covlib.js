@@ -72,7 +72,7 @@
   // looks for what is in the margin and hides the list of contents there; and again when fonts and styles are there.
   document.addEventListener("readystatechange", () => {
     for (const table of document.querySelectorAll(".cell_output table.covlib"))
-      if (table.offsetWidth > table.parentElement.clientWidth + 1)
+      if (table.offsetWidth > table.parentElement.clientWidth)
         table.closest("div.cell").classList.add("tag_full-width");
   });
 
