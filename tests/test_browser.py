@@ -203,6 +203,22 @@ def test_a_figure_can_be_enlarged_on_a_phone(tab):
     assert not button.is_visible()
 
 
+def test_viewers_and_quiz_follow_the_page_and_have_no_button_to_enlarge(tab, site):
+    pages = {_pages_with(site, "slices")[0], _pages_with(site, "slider")[0], _quiz_page(site)}
+    grounds = """() => [...document.querySelectorAll(".cell_output section[aria-label]")].map((box) =>
+        [getComputedStyle(box).backgroundColor, box.querySelectorAll(".covlib-enlarge").length])"""
+    for page in sorted(pages):
+        seen = []
+        for theme in ("light", "dark"):
+            tab.emulate_media(color_scheme=theme)
+            tab.goto(page)
+            tab.wait_for_function("theme => document.documentElement.dataset.theme === theme", arg=theme)
+            seen.append(tab.evaluate(grounds))
+        assert seen[0] and {ground for ground, _ in seen[0]} == {"rgb(255, 255, 255)"}
+        assert not {ground for ground, _ in seen[0]} & {ground for ground, _ in seen[1]}
+        assert {buttons for found in seen for _, buttons in found} == {0}
+
+
 def test_the_switch_changes_the_theme(tab):
     tab.goto("/book/intro.html")
     button = tab.locator("button.theme-switch-button").first

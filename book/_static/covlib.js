@@ -69,11 +69,10 @@
   }
 
   // A table that is wider than the column takes the margin too. This comes before DOMContentLoaded, when the theme
-  // looks for what is in the margin and hides the list of contents there.
+  // looks for what is in the margin and hides the list of contents there; and again when fonts and styles are there.
   document.addEventListener("readystatechange", () => {
-    if (document.readyState !== "interactive") return;
     for (const table of document.querySelectorAll(".cell_output table.covlib"))
-      if (table.offsetWidth > table.parentElement.clientWidth + 1)
+      if (table.offsetWidth > table.parentElement.clientWidth)
         table.closest("div.cell").classList.add("tag_full-width");
   });
 

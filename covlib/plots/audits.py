@@ -42,7 +42,7 @@ def nearest_distances(audits: dict, *, note: str = ""):
     if not audits:
         raise DataError("nearest_distances: no audit given")
     columns = min(2, len(audits))
-    width, height, left = (WIDTH - 0.75 - 0.75 * (columns - 1)) / columns, 1.55, 0.65
+    width, height, left = (WIDTH - 0.9 - 0.75 * (columns - 1)) / columns, 1.55, 0.65  # half a number at the right
     lines = -(-len(audits) // columns)
     figure = new_figure(lines * (height + 1.15) + 0.45)
     for k, (title, audit) in enumerate(audits.items()):
