@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -76,6 +77,19 @@ def test_two_processes_train_a_cyclegan_to_the_weights_of_one(tmp_path):
     recipes.train("06", profile="smoke", device="cpu", out=tmp_path / "one", overrides=CYCLEGAN, say=lambda text: None)
     same_weights(*(tmp_path / k / "checkpoints" / "cyclegan.safetensors" for k in ("one", "two")),
                  kind="weight")  # a bias before an InstanceNorm has no gradient but rounding
+
+
+@pytest.mark.slow
+def test_two_processes_with_an_image_each_train_channels_last_to_the_weights_of_one(tmp_path):
+    settings = {"batch_size": 2, "augment": False}
+    job = command("04", "--methods", "pix2pixhd", "--devices", 2, "--out", tmp_path / "two", **settings)
+    _, errors = job.communicate(timeout=180)
+    assert job.returncode == 0, errors
+    recipes.train("04", methods=["pix2pixhd"], profile="smoke", device="cpu", out=tmp_path / "one", overrides=settings,
+                  say=lambda text: None)
+    for net in ("G1", "G2"):
+        place = Path("rivals", "pix2pixhd", "training", "checkpoints", f"{net}.safetensors")
+        same_weights(tmp_path / "one" / place, tmp_path / "two" / place, kind="weight")
 
 
 @pytest.mark.slow
