@@ -61,9 +61,11 @@ class FitStep:
 
     Args:
         data: as ``fit`` takes it. stage: name; the last one by default. augment: False leaves augmentation out.
+        begun: stages whose ``begin_stage`` the method has behind it.
     """
 
-    def __init__(self, method: Method, data, device, stage: str | None = None, augment: bool = False, **options):
+    def __init__(self, method: Method, data, device, stage: str | None = None, augment: bool = False, begun: int = 0,
+                 **options):
         device = resolve_device(device)
         chosen = {name: p.default for name, p in signature(fit).parameters.items()} | options
         trainer = self.trainer = Trainer(method, data, Path("."), 0, launch(device, 1, 1), {},
@@ -72,7 +74,7 @@ class FitStep:
             method.augment = lambda batch, generator: batch
         names = [s.name for s in method.stages]
         self.stage = method.stages[names.index(stage) if stage else -1]
-        for earlier in method.stages[: method.stages.index(self.stage) + 1]:
+        for earlier in method.stages[begun : method.stages.index(self.stage) + 1]:
             trainer.begin_stage(earlier)
         trainer.prepare(self.stage)
         trainer.build_optimizers(self.stage, None)

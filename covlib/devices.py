@@ -108,7 +108,7 @@ def launch(device: torch.device, devices: int | None = None, nodes: int | None =
     if devices * nodes > 1 and hasattr(sys, "ps1"):
         raise ConfigError(f"devices={devices}, nodes={nodes}: several processes cannot be started from a notebook; "
                           "train from a script (torchrun), then run the notebook on the same out folder")
-    known = {"MASTER_ADDR", "NODE_RANK"} <= os.environ.keys() or "SLURM_JOB_ID" in os.environ
+    known = {"MASTER_ADDR", "MASTER_PORT", "NODE_RANK"} <= os.environ.keys() or "SLURM_JOB_ID" in os.environ
     if nodes > 1 and not known and "TORCHELASTIC_RUN_ID" not in os.environ:
         raise ConfigError(f"nodes={nodes}: set MASTER_ADDR, MASTER_PORT and NODE_RANK (0 to {nodes - 1}) on each node, "
                           "or start the command with torchrun or srun")

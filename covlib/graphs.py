@@ -78,13 +78,15 @@ PASSES = ("forward", "features", "render")  # the ways through a network that me
 
 def compile_passes(net: nn.Module, mode: bool | str = True) -> None:
     """Compile every way through ``net``, in place; ``plain_passes`` undoes it. ``mode``: True, or torch.compile's."""
+    import torch._dynamo.config
     import torch._functorch.config
 
     torch._functorch.config.donated_buffer = False  # two optimisers may learn from one pass (retain_graph)
+    torch._dynamo.config.recompile_limit = 64  # networks share their code: each of them is compiled, frozen and not
     for name in PASSES:
         if hasattr(net, name):
             way = getattr(type(net), name).__get__(net)
-            setattr(net, name, torch.compile(way, mode=None if mode is True else mode))
+            setattr(net, name, torch.compile(way, mode=None if mode is True else mode, dynamic=False))
 
 
 def plain_passes(net: nn.Module) -> nn.Module:

@@ -56,10 +56,12 @@ def phantom_like(size: int) -> OneSlice:
 class Bench:
     """One stage of a method with its networks grown, and steps of it, ours or plain, on a device."""
 
-    def __init__(self, config: Config, stage: str, device, *, ahead: int = 1, compiled: bool | str = False):
-        self.method = CoSinGAN(replace(config, ahead=ahead), phantom_like(config.size), device=device)
+    def __init__(self, config: Config, stage: str, device, *, ahead: int = 1, compiled: bool | str = False,
+                 grown: CoSinGAN | None = None):
+        """``grown``: a method that has begun the stage already."""
+        self.method = grown or CoSinGAN(replace(config, ahead=ahead), phantom_like(config.size), device=device)
         self.stage: Stage = next(s for s in self.method.stages if s.name == stage)
-        for one in self.method.stages[: self.method.stages.index(self.stage) + 1]:
+        for one in () if grown else self.method.stages[: self.method.stages.index(self.stage) + 1]:
             self.method.begin_stage(one)
         for name, net in self.method.networks.items():
             net.to(device).train(name in self.stage.nets)
