@@ -1,9 +1,9 @@
 """Training steps at the papers' sizes on a GPU, beside plain ones (``covlib bench gpu_dcgan gpu_cyclegan ...``).
 
-Ours is the step as ``fit`` does it there: bfloat16, fused optimisers, batches that lie on the device, recorded as a
-CUDA graph; for some methods compiled too (``fit(compile=True)``). Augmentation is left out of both, the reading of a
-batch is part of ours only. That ours computes what the plain step does is shown in float32 by the groups of the same
-methods and by the tests; here the losses of the first step are held against those of our own step in float32.
+Ours is the step as ``fit(precision="bf16-mixed")`` does it there: fused optimisers, batches that lie on the device,
+recorded as a CUDA graph; for some methods compiled too (``compile=True``). Augmentation is left out of both, reading a
+batch is part of ours only. That ours computes what the plain step does is shown in float32 by the groups of the
+same methods and by the tests; here the losses of the first step are held against those of our own step in float32.
 """
 
 import gc
@@ -27,6 +27,7 @@ from covlib.seeding import torch_generator
 NEAR = 0.1  # largest relative difference of a loss of the first step, bfloat16 against float32
 STEPS, REPEATS = 5, 5  # steps in one timed call, calls
 PLAIN = {"precision": "32", "channels_last": False, "graph": False}
+OURS = {"precision": "bf16-mixed"}
 
 
 def beside(name: str, make: Callable[[], tuple], plain: Callable[[], Callable[[], object]], *, stage: str | None = None,
@@ -47,7 +48,7 @@ def beside(name: str, make: Callable[[], tuple], plain: Callable[[], Callable[[]
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
         works[way] = _plain_calls(plain()) if way == "plain" else FitStep(
-            *make(), "cuda", stage, begun=begun, compile=way == "compiled")
+            *make(), "cuda", stage, begun=begun, compile=way == "compiled", **OURS)
         if way == "ours":
             apart = check(name, exact, first_losses(works[way]))
         works[way](8)  # libraries choose their kernels, the step is compiled and recorded

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from covlib import bench, project
+from covlib import bench, bench_quality, project
 from covlib.errors import DataError
 from covlib.tables import Table
 
@@ -23,7 +23,8 @@ HEAD = """# How fast it is
 Made by `covlib bench --results` from `benchmarks/results/*.json`; not written by hand. "Plain" is the same mathematics
 as one writes it down first (`benchmarks/*_plain.py`; for volumes MONAI's sliding window), shown to give the same result
 before it is timed, in the same run. A ratio above 1 says that covlib is faster. Times are medians, in brackets the
-range of all repeats. Share of peak: operations a second over those of a large matrix product on the same machine.
+range of all repeats. Share of peak: operations a second over those of a large matrix product on the same machine (on
+a GPU of bfloat16, whose arithmetic ours uses).
 """
 
 
@@ -132,10 +133,14 @@ def slope(points) -> float:
     return sum((a - middle) * (b - level) for a, b in zip(x, y, strict=True)) / sum((a - middle) ** 2 for a in x)
 
 
-def peak(rows: list[dict]) -> float | None:
-    """Operations a second of the measured float32 matrix product; None where it was not measured."""
-    found = [row["flops"] / row["median_s"] for row in rows if row["group"] == "peak" and "float32" in row["name"]]
-    return max(found, default=None)
+def peak(rows: list[dict]) -> tuple[float, str] | None:
+    """Operations a second of the fastest measured matrix product, and its kind of number; None where none was measured.
+
+    On a GPU that is bfloat16's.
+    """
+    peaks = {kind: row["flops"] / row["median_s"] for row in rows if row["group"] == "peak"
+             for kind in ("float32", "bfloat16") if kind in row["name"]}
+    return max(((rate, kind) for kind, rate in peaks.items()), default=None)
 
 
 def missing(documents: list[dict]) -> list[str]:
@@ -160,6 +165,9 @@ def page(documents: list[dict] | None = None, *, level: int = 2) -> str:
         tables = {"Beside plain implementations": _pair_table(rows), "How cost grows": _line_table(rows),
                   "All measurements": _row_table(rows)}
         parts += [f"{marks}# {title}\n\n{table}" for title, table in tables.items() if table.rows]
+    quality = bench_quality.table()
+    if quality.rows and any(document["machine"].get("gpu") for document in documents):
+        parts.append(f"{marks} Whether a GPU learns the same\n\n{quality}\n")
     not_yet = missing(documents)
     if not_yet:
         listed = "\n".join(f"- `covlib bench {group}`" for group in not_yet)
@@ -189,12 +197,12 @@ def _pair_table(rows: list[dict]) -> Table:
         share = [_share(row, most) for row in (p.plain, p.ours)]
         cells.append([f"{p.group}: {p.what}", _time(p.plain), _time(p.ours), f"{p.ratio:.2f}", *share])
     head = ["what", "plain", "covlib", "ratio", "share of peak, plain", "share of peak, covlib"]
-    note = f"Measured peak: {most / 1e9:.0f} GFLOP/s (float32)." if most else "The peak was not measured here."
+    note = f"Measured peak: {most[0] / 1e9:,.0f} GFLOP/s ({most[1]})." if most else "The peak was not measured here."
     return Table(head, cells, right=tuple(head[1:]), note=note)
 
 
-def _share(row: dict, most: float | None) -> str:
-    return f"{100 * row['flops'] / row['median_s'] / most:.0f} %" if most and row.get("flops") else "–"
+def _share(row: dict, most: tuple[float, str] | None) -> str:
+    return f"{100 * row['flops'] / row['median_s'] / most[0]:.0f} %" if most and row.get("flops") else "–"
 
 
 def _line_table(rows: list[dict]) -> Table:

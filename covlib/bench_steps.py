@@ -22,17 +22,23 @@ from covlib.seeding import torch_generator
 from covlib.training import Trainer, fit
 from covlib.training_checks import for_device
 
+INNERMOST = ("cgan3d", "global_local")  # what their chapters train with (``channels_last``)
 EQUAL = 1e-5  # relative; the losses of the first step, float32 on a CPU
 
 
 class OurStep:
-    """Steps of a method's last stage as ``fit`` does them, on a batch that lies on ``device``."""
+    """Steps of a method's last stage as ``fit`` does them, on a batch that lies on ``device``; ``channels_last`` as
+    there."""
 
-    def __init__(self, method: Method, batch: dict[str, Tensor], device="cpu"):
-        self.method, self.batch, self.device = method, batch, torch.device(device)
+    def __init__(self, method: Method, batch: dict[str, Tensor], device="cpu", channels_last: bool = False):
+        self.method, self.device = method, torch.device(device)
+        lay = innermost if channels_last else lambda tensor: tensor
+        self.batch = {name: lay(value) for name, value in batch.items()}
         stage, self.optimizers = method.stages[-1], {}
         for net in method.networks.values():
             net.to(device).train()
+            for tensor in net.parameters():
+                tensor.data = lay(tensor.data)
         for name, spec in method.optimizers(stage).items():
             weights = [p for net in spec.nets for p in method.networks[net].parameters()]
             self.optimizers[name] = weights, spec.build(weights)
@@ -53,6 +59,12 @@ class OurStep:
         if self.device.type == "cuda":
             torch.cuda.synchronize()
         return losses
+
+
+def innermost(tensor: Tensor) -> Tensor:
+    """Images and volumes, and weights of convolutions, with the channels innermost in memory; others as they are."""
+    layout = {4: torch.channels_last, 5: torch.channels_last_3d}.get(tensor.ndim)
+    return tensor.contiguous(memory_format=layout) if layout else tensor
 
 
 class FitStep:
@@ -118,7 +130,7 @@ def both(name: str, method: Method, batch: dict, draws: Callable, device="cpu") 
     """Our step and the plain one, from the same weights."""
     batch = {key: value.to(device) for key, value in batch.items()}
     plain = PlainStep(name, method, batch, draws, device)
-    return OurStep(method, batch, device), plain
+    return OurStep(method, batch, device, channels_last=name in INNERMOST), plain
 
 
 def gap(ours: dict[str, Tensor], plain: dict[str, float]) -> float:

@@ -59,6 +59,9 @@ def test_a_gpu_gets_everything(monkeypatch):
     assert not for_device(AUTO, gpu, 2, method)["graph"]  # messages between processes are not recorded
     assert for_device(AUTO | {"compile": True}, gpu, 1, method)["graph"]
     assert not for_device(AUTO | {"compile": "reduce-overhead"}, gpu, 1, method)["graph"]
+    monkeypatch.setattr(method, "half", False, raising=False)  # its images were seen to be worse then
+    assert for_device(AUTO, gpu, 1, method)["precision"] == "32"
+    monkeypatch.undo()
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
     assert for_device(AUTO, gpu, 1, method)["precision"] == "32"
 
@@ -242,6 +245,6 @@ def test_every_method_trains_as_a_gpu_trains_it(tmp_path, name):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             logs[bool(options)] = fit(method, data, tmp_path / str(len(options)), seed=3, device="cuda", log_every=1,
-                                      progress=False, **options).log
+                                      progress=False, **({"precision": "bf16-mixed"} | options)).log
     first = {graph: {key: column[:1] for key, column in log.items()} for graph, log in logs.items()}
     assert apart(first[True], first[False]) < 5e-2
