@@ -92,7 +92,8 @@ def test_pair_counts_and_takes_turns():
 
 
 def test_a_gpus_peak_is_that_of_bfloat16():
-    rows = [row("peak", "float32 matrix product", 1.0, flops=5e13), row("peak", "bfloat16 matrix product", 0.1, flops=5e13)]
+    rows = [row("peak", "float32 matrix product", 1.0, flops=5e13),
+            row("peak", "bfloat16 matrix product", 0.1, flops=5e13)]
     assert bench_results.peak(rows) == (pytest.approx(5e14), "bfloat16")
     assert bench_results.peak(rows[:1]) == (pytest.approx(5e13), "float32")
     assert bench_results.peak([]) is None
