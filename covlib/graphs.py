@@ -17,7 +17,7 @@ from covlib.errors import TrainingError
 WARM_UP = 3  # steps before the recording: libraries choose their kernels, optimisers make their moments
 
 
-class Recorded:
+class RecordedStep:
     """``work(batch) -> losses`` on a GPU: called as it is at first, then recorded, then played.
 
     Args:

@@ -31,7 +31,7 @@ from covlib import batches
 from covlib.checkpoints import CheckpointStore, check_state, difference, jsonable, save_weights
 from covlib.devices import average_gradients, current_team, launch, resolve_device, seed_device, synchronise_norms
 from covlib.errors import ConfigError, TrainingError
-from covlib.graphs import Recorded, compile_passes, plain_passes
+from covlib.graphs import RecordedStep, compile_passes, plain_passes
 from covlib.methods import Method, Stage, Step, seeded
 from covlib.seeding import derive, torch_generator
 from covlib.training_checks import check_method, check_options, for_device
@@ -296,7 +296,9 @@ class Trainer:
     def recorded(self, stage: Stage, step: Step):
         """What does the learning of a step: ``learn``, on a GPU recorded."""
         work = partial(self.learn, stage, step)
-        return Recorded(work, [step.generator], partial(self.method.repeats, step)) if self.options["graph"] else work
+        if not self.options["graph"]:
+            return work
+        return RecordedStep(work, [step.generator], partial(self.method.repeats, step))
 
     def train_step(self, stage: Stage, step: Step, index: int, read, learn) -> None:
         if self.options["compile"] and self.device.type == "cuda":
