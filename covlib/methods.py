@@ -196,14 +196,12 @@ class Method(ABC):
     Attributes:
         name: short name, kept in checkpoints. networks: name -> module. stages: run one after the other.
         generators: names of the networks whose running average ``fit(ema=…)`` keeps.
-        half: whether a GPU may train it in bfloat16 unless told otherwise; False where that was seen to cost quality.
     """
 
     name: str
     networks: dict[str, nn.Module]
     stages: list[Stage]
     generators: tuple[str, ...] = ()
-    half: bool = True
 
     @abstractmethod
     def optimizers(self, stage: Stage) -> dict[str, OptimizerSpec]:

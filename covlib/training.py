@@ -81,7 +81,7 @@ def fit(method: Method, data, out, *, seed: int = 0, device="auto", devices: int
             process each. A stage's batch is shared out among them. None: one, or as the ``covlib.devices.team`` around
             this call has it.
         precision: "32" or "bf16-mixed" (autocast; weights and optimiser stay float32); "auto" is the latter on a GPU
-            that has it, for methods whose images are as good then (``Method.half``).
+            that has it.
         compile: False, True, or a mode of torch.compile.
         channels_last: lay images and convolution weights out with the channels innermost; "auto": on a GPU, unless
             there are InstanceNorms that are not compiled, which PyTorch computes in the other layout.

@@ -189,7 +189,6 @@ class GlobalLocal(Method):
 
     name = "global_local"
     generators = ("G0", "G1", "G2", "DESUM0", "DESUM")
-    half = False  # in bfloat16 its PSNR fell out of the range of three seeds in float32 (benchmarks/quality)
 
     def __init__(self, config: Config, n_images: int, seed: int = 0):
         self.config, self.networks = config, {}
