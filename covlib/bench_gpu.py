@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
+from functools import wraps
 
 import torch
 
@@ -102,6 +103,7 @@ def _plain_calls(step: Callable[[], object]) -> Callable[[int], None]:
 
 def on_gpu(bench: Callable[[], list[dict]]) -> Callable[[], list[dict]]:
     """``bench`` where there is a GPU; else nothing, said on stderr."""
+    @wraps(bench)
     def run() -> list[dict]:
         if torch.cuda.is_available():
             return bench()

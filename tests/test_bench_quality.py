@@ -10,7 +10,7 @@ NAMES = ("reconstruction_error_normal", "reconstruction_error_pneumonia")
 
 
 @pytest.fixture
-def runs():
+def recorded():
     """The recorded runs of chapter 06 on virtual patients at the cpu profile, seeds 0 to 2."""
     found = [r for r in report.load_results("06_cyclegan")
              if r["profile"] == "cpu" and r["data"]["name"] == "phantom" and not r["overrides"]]
@@ -26,21 +26,21 @@ def on_gpu(run: dict, folder, change: float) -> None:
 
 
 @pytest.mark.parametrize("change, inside", [(1.0, "yes"), (3.0, "no"), (0.1, "no")])
-def test_a_number_between_those_of_the_seeds_is_said_to_be_so(runs, tmp_path, change, inside):
-    on_gpu(runs[0], tmp_path, change)
-    rows = {row[1]: row for row in bench_quality.table(tmp_path, runs).rows}
+def test_a_number_between_those_of_the_seeds_is_said_to_be_so(recorded, tmp_path, change, inside):
+    on_gpu(recorded[0], tmp_path, change)
+    rows = {row[1]: row for row in bench_quality.table(tmp_path, recorded).rows}
     for name in NAMES:
         row = rows[bench_quality.LOOKED_AT["06_cyclegan"][name]]
-        value = next(m["value"] for m in runs[0]["metrics"] if m["name"] == name)
+        value = next(m["value"] for m in recorded[0]["metrics"] if m["name"] == name)
         assert row[0] == "06_cyclegan" and row[2] == f"{value * change:.3g}" and row[4] == inside
         assert len(row[3].split(", ")) == 3
 
 
-def test_only_runs_that_differ_in_seed_and_machine_are_compared(runs, tmp_path):
-    on_gpu(runs[0], tmp_path, 1.0)
-    others = [{**r, "profile": "smoke"} for r in runs] + [{**r, "overrides": {"epochs": 1}} for r in runs]
+def test_only_runs_that_differ_in_seed_and_machine_are_compared(recorded, tmp_path):
+    on_gpu(recorded[0], tmp_path, 1.0)
+    others = [{**r, "profile": "smoke"} for r in recorded] + [{**r, "overrides": {"epochs": 1}} for r in recorded]
     assert not bench_quality.table(tmp_path, others).rows
-    assert not bench_quality.table(tmp_path, runs[:1]).rows  # one seed says nothing of a spread
+    assert not bench_quality.table(tmp_path, recorded[:1]).rows  # one seed says nothing of a spread
 
 
 def test_the_kept_runs_are_from_a_gpu_and_have_twins():
