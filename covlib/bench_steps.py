@@ -18,6 +18,7 @@ from covlib.bench import load_plain, pair
 from covlib.devices import launch, resolve_device
 from covlib.errors import TrainingError
 from covlib.methods import Method, Step, seeded
+from covlib.nets import innermost
 from covlib.seeding import torch_generator
 from covlib.training import Trainer, fit
 from covlib.training_checks import for_device
@@ -59,12 +60,6 @@ class OurStep:
         if self.device.type == "cuda":
             torch.cuda.synchronize()
         return losses
-
-
-def innermost(tensor: Tensor) -> Tensor:
-    """Images and volumes, and weights of convolutions, with the channels innermost in memory; others as they are."""
-    layout = {4: torch.channels_last, 5: torch.channels_last_3d}.get(tensor.ndim)
-    return tensor.contiguous(memory_format=layout) if layout else tensor
 
 
 class FitStep:

@@ -50,6 +50,12 @@ def _normalise_one(norm: nn.Module, input: Tensor) -> Tensor:
     return F.batch_norm(input.contiguous(), None, None, norm.weight, norm.bias, True, 0.0, norm.eps)
 
 
+def innermost(tensor: Tensor) -> Tensor:
+    """Images and volumes, and weights of convolutions, with the channels innermost in memory; others as they are."""
+    layout = {4: torch.channels_last, 5: torch.channels_last_3d}.get(tensor.ndim)
+    return tensor.contiguous(memory_format=layout) if layout else tensor
+
+
 def norm_layer(kind: str | None, channels: int, dims: int = 2) -> nn.Module:
     """A normalisation by name: "batch", "instance" (no affine part, as in CycleGAN), "none"."""
     kinds = {"batch": (nn.BatchNorm2d, nn.BatchNorm3d), "instance": (InstanceNorm2d, InstanceNorm3d)}

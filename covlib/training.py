@@ -33,8 +33,9 @@ from covlib.devices import average_gradients, current_team, launch, resolve_devi
 from covlib.errors import ConfigError, TrainingError
 from covlib.graphs import RecordedStep, compile_passes, plain_passes
 from covlib.methods import Method, Stage, Step, seeded
+from covlib.nets import innermost
 from covlib.seeding import derive, torch_generator
-from covlib.training_checks import check_method, check_options, for_device
+from covlib.training_checks import AUTO, PRECISIONS, check_method, check_options, for_device
 from covlib.trainlog import Progress, TrainLog, save_grid
 
 __all__ = ["FitResult", "fit", "resolve_device"]
@@ -86,7 +87,7 @@ def fit(method: Method, data, out, *, seed: int = 0, device="auto", devices: int
         channels_last: lay images and convolution weights out with the channels innermost; "auto": on a GPU, unless
             there are InstanceNorms that are not compiled, which PyTorch computes in the other layout.
         graph: record a step as a CUDA graph and play that (``covlib.graphs``); "auto": on one GPU, where the method
-            allows it and nothing is compiled.
+            allows it, unless ``compile`` names a mode.
         clip: largest norm of an optimiser's gradient, None for no limit.
         ema: decay of the running average of the weights of ``method.generators``. At the end of a stage the averages
             replace the weights: sample grids, synthesis and the files saved use them.
@@ -119,7 +120,8 @@ def fit(method: Method, data, out, *, seed: int = 0, device="auto", devices: int
             raise ConfigError(f"stage {stage.name!r}: a batch of {stage.batch_size} cannot be shared out among "
                               f"{fabric.world_size} processes evenly; choose another batch_size or number of devices")
     who = {"method": method.name, "seed": seed, "stages": [asdict(s) for s in method.stages], "clip": clip, "ema": ema,
-           "precision": options["precision"], "training data": batches.fingerprint(data), **(identity or {})}
+           "precision": PRECISIONS[0] if precision == AUTO else precision,  # a run may go on, or be judged, elsewhere
+           "training data": batches.fingerprint(data), **(identity or {})}
     with seeded(seed, "fit"):  # what a step draws from the global generators leaves the caller's as they were
         first = fabric.global_rank == 0
         total = sum(stage.steps for stage in method.stages)
@@ -228,15 +230,11 @@ class Trainer:
         net.to(self.device)
         if self.options["channels_last"]:
             for tensor in net.parameters():
-                tensor.data = self.innermost(tensor.data)
+                tensor.data = innermost(tensor.data)
         if self.world > 1:
             for tensor in net.state_dict().values():
                 torch.distributed.broadcast(tensor, 0)
         self.learnable[name] = [p for p in net.parameters() if p.requires_grad]
-
-    def innermost(self, tensor: Tensor) -> Tensor:
-        layout = {4: torch.channels_last, 5: torch.channels_last_3d}.get(tensor.ndim)
-        return tensor.contiguous(memory_format=layout) if layout and self.options["channels_last"] else tensor
 
     def build_optimizers(self, stage: Stage, moments: dict | None) -> None:
         self.specs, self.optimizers, self.moved = self.method.optimizers(stage), {}, {}
@@ -310,7 +308,7 @@ class Trainer:
         self.set_rates(stage, index)
         batch = self.method.augment(read(index), self.augmenter)
         if self.options["channels_last"]:
-            batch = {name: self.innermost(value) for name, value in batch.items()}
+            batch = {name: innermost(value) for name, value in batch.items()}
         with self.autocast():
             batch = self.method.inputs(batch, step)
         self.pending.append(learn(batch))

@@ -44,7 +44,7 @@ def for_device(o: dict, device: torch.device, world: int, method: Method) -> dic
                   for m in net.modules())
     if o["graph"] is True and not (gpu and world == 1):
         raise ConfigError(f"graph: True on {device.type} with {world} process(es); steps are recorded on one GPU only")
-    half = gpu and torch.cuda.is_bf16_supported()
+    half = gpu and torch.cuda.is_bf16_supported(including_emulation=False)  # emulated it is slower than float32
     found = {"precision": PRECISIONS[half], "channels_last": gpu and not (turning and not o["compile"]), "graph": alone}
     return {name: value for name, value in found.items() if o[name] == AUTO}
 

@@ -53,18 +53,31 @@ def test_what_is_asked_for_is_not_overruled():
 
 
 def test_a_gpu_gets_everything(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
     gpu, method = torch.device("cuda", 0), tiny.TinyGAN()
     assert for_device(AUTO, gpu, 1, method) == {"precision": "bf16-mixed", "channels_last": True, "graph": True}
     assert not for_device(AUTO, gpu, 2, method)["graph"]  # messages between processes are not recorded
     assert for_device(AUTO | {"compile": True}, gpu, 1, method)["graph"]
     assert not for_device(AUTO | {"compile": "reduce-overhead"}, gpu, 1, method)["graph"]
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: False)
     assert for_device(AUTO, gpu, 1, method)["precision"] == "32"
 
 
+def test_what_a_gpu_trained_by_its_own_choice_is_taken_up_on_a_cpu(tmp_path, monkeypatch):
+    from covlib import training
+
+    options = {"device": "cpu", "seed": 3, "progress": False}
+    with monkeypatch.context() as patch:
+        chosen = {"precision": "bf16-mixed", "channels_last": False, "graph": False}
+        patch.setattr(training, "for_device", lambda *_: chosen)
+        fit(tiny.TinyGAN(), DATA, tmp_path, **options)
+    assert fit(tiny.TinyGAN(), DATA, tmp_path, **options).resumed_from == 12
+    with pytest.raises(ConfigError, match="precision"):
+        fit(tiny.TinyGAN(), DATA, tmp_path, precision="bf16-mixed", **options)
+
+
 def test_instance_norms_keep_pytorchs_layout_unless_compiled(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
     gpu, method = torch.device("cuda", 0), tiny.TinyGAN()
     method.networks["G"].append(torch.nn.InstanceNorm2d(1))
     assert not for_device(AUTO, gpu, 1, method)["channels_last"]
