@@ -23,7 +23,7 @@ from covlib.seeding import torch_generator
 from covlib.training import Trainer, fit
 from covlib.training_checks import for_device
 
-INNERMOST = ("cgan3d", "global_local")  # what their chapters train with (``channels_last``)
+INNERMOST = ("cgan3d", "diffusion", "global_local")  # what their chapters train with (``channels_last``)
 EQUAL = 1e-5  # relative; the losses of the first step, float32 on a CPU
 
 
@@ -134,7 +134,7 @@ def gap(ours: dict[str, Tensor], plain: dict[str, float]) -> float:
 
 
 def rows(name: str, methods: dict[int, tuple[Method, dict, Callable]], where: str, axis: str = "batch",
-         repeats: int = 5) -> list[dict]:
+         repeats: int = 25) -> list[dict]:
     """Both columns for each of ``methods``: x -> (method, batch, draws).
 
     Raises:
@@ -148,8 +148,8 @@ def rows(name: str, methods: dict[int, tuple[Method, dict, Callable]], where: st
         if apart > EQUAL:
             raise TrainingError(f"bench {name}: ours and the plain step differ by {apart:.2g}, {EQUAL} is allowed")
         ours, plain = both(name, method, batch, draws, device)
-        found += pair(f"step, {where.format(x)}", plain, ours, repeats=repeats, note=f"losses equal to {apart:.0e}",
-                      grows={"of": "training step", "with": axis, "x": x})
+        found += pair(f"step, {where.format(x)}", plain, ours, repeats=repeats, warm_up=3,
+                      note=f"losses equal to {apart:.0e}", grows={"of": "training step", "with": axis, "x": x})
     return found
 
 

@@ -72,7 +72,7 @@ def _augmentation(device) -> list[dict]:
             torch.stack([chain(image) for image in images])
             wait()
 
-        rows += pair(f"crop and flip of 32 images, {side}x{side}", plain, ours, repeats=5,
+        rows += pair(f"crop and flip of 32 images, {side}x{side}", plain, ours, repeats=15,
                      note="plain: torchvision, image by image",
                      grows={"of": "augmentation", "with": "image size", "x": side})
     return rows

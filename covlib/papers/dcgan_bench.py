@@ -105,7 +105,7 @@ def largest_gap(config: Config, steps: int = 1) -> float:
     return max(gaps)
 
 
-def step_rows(config: Config, device, repeats: int = 9, grows: dict | None = None) -> list[dict]:
+def step_rows(config: Config, device, repeats: int = 25, grows: dict | None = None) -> list[dict]:
     """The plain step and ours, in turn; on a GPU ours with what makes it faster.
 
     Raises:

@@ -22,7 +22,7 @@ from covlib.data.splits import Split
 from covlib.errors import TrainingError
 from covlib.protocol.settings import ENTRIES, TARGET, Config
 from covlib.protocol.tasks import Part, Task
-from covlib.protocol.training import PER_STEP, Trained, ema_of, in_new_process, parts, synthesize, with_steps
+from covlib.protocol.training import PER_STEP, Trained, ema_of, in_new_process, layout, parts, synthesize, with_steps
 from covlib.seeding import rng, torch_generator
 from covlib.training import fit, resolve_device
 
@@ -103,7 +103,7 @@ def _timed(arm: str, task: Task, profile: str, device, steps: int) -> tuple[floa
         method.stages = with_steps(method.stages, max(1, steps // len(built)))
         with tempfile.TemporaryDirectory(prefix="covlib-cost-") as folder:
             result = fit(method, data, Path(folder), device=device, progress=False, log_every=10**6,
-                         ema=ema_of(method))
+                         ema=ema_of(method), channels_last=layout(method, device))
         seconds, trained.steps = seconds + result.seconds, trained.steps + result.steps
         trained.methods[key] = method
     return seconds, trained

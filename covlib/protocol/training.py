@@ -168,6 +168,12 @@ def _cosingan(task: Task, profile: str, seed: int, device) -> dict[str, tuple[Me
                  one.training_data())}
 
 
+def layout(method: Method, device) -> bool | str:
+    """``fit``'s channels_last for a method: on a CPU the diffusion model alone takes the channels innermost, with which
+    its step is the shorter one; GANs keep the layout that their costs were recorded with."""
+    return True if method.name == "diffusion" and resolve_device(device).type == "cpu" else "auto"
+
+
 def train(arm: str, task: Task, config: Config, out, *, profile: str, costs: dict, seed: int = 0, device="auto",
           resume: bool = True, checkpoint=None) -> Trained:
     """An arm trained for its budget, in ``out/training/<arm>``, its weights in ``out/checkpoints/<arm>.safetensors``; a
@@ -191,7 +197,10 @@ def train(arm: str, task: Task, config: Config, out, *, profile: str, costs: dic
         total = sum(stage.steps for stage in method.stages)
         result = fit(method, data, Path(out) / "training" / arm / key, seed=derive(seed, arm, key), device=device,
                      resume=resume, log_every=max(1, total // 100), ema=ema_of(method), progress=False,
+                     channels_last=layout(method, device),
                      identity={"chapter": CHAPTER, "arm": arm, **method.config.as_dict()})
+        for net in method.networks.values():  # as weights lie that come from a file, for the same bits in every image
+            net.to(memory_format=torch.contiguous_format)
         trained.methods[key] = method
         trained.steps, trained.seconds = trained.steps + result.steps, trained.seconds + result.seconds
         trained.notes += [f"{entry.title}: {note}" for note in getattr(method, "notes", [])]

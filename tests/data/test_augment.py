@@ -80,6 +80,26 @@ def test_each_image_has_its_own_box():
         assert torch.allclose(moved[k : k + 1], wanted, atol=1e-5)
 
 
+def test_large_images_cropped_one_by_one_are_the_same():
+    images, masks = batch(n=3)
+    images = torch.nn.functional.interpolate(images, size=(160, 170), mode="bilinear")
+    masks = torch.nn.functional.interpolate(masks[:, None].float(), size=(160, 170))[:, 0].long()
+    assert images[0, 0].numel() >= augment.ONE_BY_ONE
+    box = [torch.tensor(v) for v in ([0, 30, 159], [10, 0, 169], [160, 77, 1], [99, 170, 1])]
+    together, _ = augment.resized_crop(images, *box, masks=masks)  # with masks all are looked up in one grid
+    assert torch.allclose(augment.resized_crop(images, *box), together, atol=2e-4)
+    first = tvf.resized_crop(images[1:2], *(int(v[1]) for v in box), size=[160, 170], antialias=False)
+    assert torch.equal(augment.resized_crop(images, *box)[1:2], first)
+
+
+def test_large_images_mirrored_one_by_one_are_the_same(monkeypatch):
+    images = torch.rand(16, 1, 160, 160)
+    ours = augment.horizontal_flip(images, seeded())
+    monkeypatch.setattr(augment, "ONE_BY_ONE", images.numel())
+    together = augment.horizontal_flip(images, seeded())
+    assert torch.equal(ours, together) and not torch.equal(ours, images)
+
+
 def test_random_boxes_are_in_the_image_and_of_the_right_size():
     rows = torch.arange(64.0)[:, None].expand(64, 64)
     picture = torch.stack([rows, rows.T]).expand(300, 2, 64, 64) / 32 - 1
