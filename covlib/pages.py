@@ -66,7 +66,7 @@ def speed(pictures: Path) -> str:
                 (pictures / f"speed_{kind}_{k}.png").write_bytes(figure._repr_png_())
                 parts.append(f"```{{figure}} _generated/speed_{kind}_{k}.png\n:alt: {plots.ALT[kind]}\n\n{name}. "
                              f"{plots.CAPTION[kind]}\n```\n")
-    return "\n".join([*parts, bench_results.page(documents)])
+    return "\n".join([*parts, bench_results.page(documents, fold=True)])
 
 
 # ---- the first page --------------------------------------------------------------------------------------------------

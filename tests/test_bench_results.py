@@ -53,7 +53,7 @@ def test_page(tmp_path):
         bench_results.keep([r for r in ROWS if r["group"] == group], MACHINE, tmp_path)
     text = bench_results.page(bench_results.load(tmp_path))
     assert "## Abacus, 2 cores" in text and "measured 2026-11-20." in text and "Measured peak: 200 GFLOP/s" in text
-    assert "| dcgan: step | 600 ms [60 ms] | 400 ms [40 ms] | 1.50 | 50 % | 50 % |" in text
+    assert "| dcgan: step | 600 ms [60 ms] | 400 ms [40 ms] | 1.50 | 1.15 ✔ | 50 % | 50 % |" in text
     assert "16: 76.8 ms, 32: 307 ms, 64: 1.23 s | 2.00 |" in text
     assert "0.13 million: 131 ms, 1.6 million: 1.64 s, 5.2 million: 5.24 s | 1.00 |" in text
     assert "| dcgan: our step | 400 ms [40 ms] | 3 | 22.6 MB |" in text
@@ -89,6 +89,30 @@ def test_pair_counts_and_takes_turns():
     rows = bench.pair("x", lambda: calls.append("p"), lambda: calls.append("o"), repeats=2, warm_up=0, note="n")
     assert calls == ["p", "o", "o", "p", "p", "p", "o", "o"]  # the last four for FLOPs and memory
     assert [r["side"] for r in rows] == ["plain", "covlib"] and all(set(bench.ROW) <= set(r) for r in rows)
+
+
+@pytest.mark.parametrize("what, gpu, plain, wanted", [
+    ("step", False, 60, 1.15), ("step", False, 80, 1), ("step", False, None, 1),
+    ("step, DCGAN 224x224, width 192, batch 16, compiled", True, 10, 2),
+    ("step, CycleGAN 256x256, batch 1", True, 10, 4), ("step, CycleGAN 256x256, batch 16", True, 10, 3),
+    ("step, something else", True, 10, None)])
+def test_goals(what, gpu, plain, wanted):
+    side = {"median_s": 1.0, **({"flops": plain} if plain else {})}
+    assert bench_results.goal(Pair("dcgan", what, side, side), (100.0, "float32"), gpu) == wanted
+    assert bench_results.goal(Pair("data", what, side, side), (100.0, "float32"), False) is None
+
+
+def test_goals_are_held_against_what_was_measured(tmp_path):
+    rows = [row("peak", "bfloat16 matrix product on cuda", 0.1, flops=10e9)]
+    for end, seconds in (("", 0.35), (", compiled", 0.2)):
+        what = "step, DCGAN 224x224, width 192, batch 16" + end
+        rows += [row("gpu_dcgan", f"plain {what}", 0.6, pair=what, side="plain", flops=10e9),
+                 row("gpu_dcgan", f"our {what}", seconds, pair=what, side="covlib", flops=10e9)]
+    text = bench_results.page([{"machine": {**MACHINE, "gpu": "G1"}, "rows": rows}], fold=True)
+    assert "| 1.71 | 2 ✘ | 17 % | 29 % (40 wanted ✘) |" in text
+    assert "| 3.00 | 2 ✔ | 17 % | 50 % (40 wanted ✔) |" in text
+    assert text.count("| gpu_dcgan: plain step") == 1 and text.count("| gpu_dcgan: our step") == 2
+    assert "```{dropdown} All measurements" in text
 
 
 def test_a_gpus_peak_is_that_of_bfloat16():

@@ -13,7 +13,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from covlib.bench import timed
+from covlib.bench import flops, timed
 from covlib.errors import TrainingError
 from covlib.methods import Stage, Step
 from covlib.papers.cosingan import Config, CoSinGAN, OneSlice
@@ -147,7 +147,7 @@ def scale(config: Config, size: int, device, repeats: int = 5) -> list[dict]:
     for name, words in ((None, "plain step"), *HABITS.items()):
         dropped += (name,) if name else ()
         work = Bench(config, stage, device).plain(dropped)
-        rows.append(timed(f"{words}, {where}", work, repeats=repeats, warm_up=2))
+        rows.append(timed(f"{words}, {where}", work, repeats=repeats, warm_up=2, flops=flops(work)))
     variants = [("lower scales of 16 steps in one batch: our step", {})]
     if device.type == "cuda":
         variants += [("our step, compiled", {"compiled": True}),
@@ -155,6 +155,8 @@ def scale(config: Config, size: int, device, repeats: int = 5) -> list[dict]:
     for words, options in variants:
         bench = Bench(config, stage, device, ahead=16, **options)
         row = timed(f"{words}, {where}", bench.group, repeats=max(3, repeats // 2), warm_up=2 if options else 1)
+        if not options:
+            row["flops"] = flops(bench.group) // 16
         rows.append({**row, "median_s": row["median_s"] / 16, "spread_s": row["spread_s"] / 16})
     plain_s = rows[0]["median_s"]
     return [{**row, "note": f"{1 / row['median_s']:.1f} steps/s, {plain_s / row['median_s']:.2f} times the plain step"

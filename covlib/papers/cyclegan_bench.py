@@ -10,12 +10,13 @@ import sys
 import tempfile
 import time
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from covlib.bench import timed
+from covlib.bench import flops, timed
 from covlib.errors import TrainingError
 from covlib.methods import Step
 from covlib.papers.cyclegan import NETS, Config, CycleGAN
@@ -93,6 +94,7 @@ def steps(config: Config, device: torch.device, repeats: int = 3) -> list[dict]:
     """
     if device.type == "cpu":
         gap, rows = compare(config, repeats)
+        rows = [{**row, "flops": operations(config, side)} for row, side in zip(rows, ("plain", "ours"), strict=True)]
     else:
         gap, rows = largest_gap(config), fast(config, device, repeats)
     if gap > EQUAL:
@@ -127,6 +129,18 @@ def compare(config: Config, repeats: int) -> tuple[float, list[dict]]:
     return gap, [{"name": f"{words}, {where}", "median_s": statistics.median(took[name]),
                   "spread_s": max(took[name]) - min(took[name]), "repeats": repeats, "note": ""}
                  for name, words in (("plain", "plain step"), ("ours", "our step"))]
+
+
+def operations(config: Config, side: str) -> int:
+    """Floating-point operations of a step, "plain" or "ours": those of a batch of 1, times the batch."""
+    one, device = replace(config, batch_size=1), torch.device("cpu")
+    a, b, step = images(one, 1, "a"), images(one, 1, "b"), our_step(one, device)
+    if side == "ours":
+        return config.batch_size * flops(lambda: step(a, b))
+    nets, module = {name: step.networks[name] for name in NETS}, plain()
+    optimizers = module.make_optimizers(nets)
+    return config.batch_size * flops(lambda: module.plain_step(nets, optimizers, a, b, cycle=config.cycle,
+                                                               identity=config.identity))
 
 
 def fast(config: Config, device: torch.device, repeats: int) -> list[dict]:

@@ -402,6 +402,9 @@ def test_bench_shows_both_steps_and_synthesis_after_they_agree():
     rows = cyclegan_bench.steps(config, cpu, repeats=1) + cyclegan_bench.synthesis(config, cpu, n=3)
     assert [r["name"].split(",")[0] for r in rows] == ["plain step", "our step", "translate 3 images to PNG"]
     assert "times the plain step" in rows[1]["note"] and "images/s" in rows[2]["note"]
+    assert 0 < rows[1]["flops"] <= rows[0]["flops"]
+    twice = cyclegan_bench.operations(small(batch_size=2, pool_size=0), "ours")
+    assert twice == 2 * rows[1]["flops"]
 
 
 def test_bench_takes_a_smaller_batch_where_memory_is_short(monkeypatch, capsys):
