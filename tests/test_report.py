@@ -1,7 +1,9 @@
 """The ledger: the transcription of the paper, verdicts, recorded runs, and the table of the two."""
 
+import ast
 import copy
 import json
+import re
 import subprocess
 import sys
 from itertools import pairwise
@@ -332,3 +334,16 @@ def test_measurements_of_recorded_runs_stand_in_rows_by_profile_and_seed():
                                       spread=True)
     assert [row[2] for row in table.rows] == ["0", "0", "1", "1", "2", "mean ± s.d.", "0"]
     assert table.rows[5] == ["covid-ct", "paper", "mean ± s.d.", "–", "**0.555 ± 0.127**", "–"]
+
+
+@pytest.mark.parametrize("chapter", ["03_dcgan", "04_global_local", "05_cosingan", "07_cgan3d"])
+def test_a_published_page_sets_its_own_run_beside_the_paper(chapter):
+    cells = json.loads((project.ROOT / "book" / f"{chapter}.ipynb").read_text())["cells"]
+    head = next(text for cell in cells if "were recorded with" in (text := "".join(cell["source"])))
+    overrides = re.search(r"`overrides=(\{.*?\})`", head)
+    wanted = ast.literal_eval(overrides[1]) if overrides else {}
+    run = next(r for r in report.load_results(chapter) if r["profile"] == "cpu" and r["seed"] == 0
+               and r["data"]["kind"] == "phantom" and r["overrides"] == wanted)
+    shown = next(cell for cell in cells if "report.paper_beside_ours(" in "".join(cell["source"]))
+    text = "".join(shown["outputs"][-1]["data"]["text/plain"])
+    assert text.strip() == str(report.paper_beside_ours(chapter, run)).strip(), "make the page's table anew from the recorded runs"
