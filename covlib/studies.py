@@ -370,6 +370,8 @@ def table(study: str | dict | list[dict], columns: dict[str, str], *, arms: dict
           scale: dict[str, float] | None = None, reported: dict | None = None) -> Table:
     """A row per arm: mean and standard deviation over seeds of chosen metrics, the paper's value beside them.
 
+    A unit that all of the paper's values in a column have stands in the heading.
+
     Args:
         study: a name (all its collected results), or collected results as ``load`` gives them.
         columns: metric -> heading. arms: name -> what to call it, also choosing and ordering the rows; None: all.
@@ -386,8 +388,10 @@ def table(study: str | dict | list[dict], columns: dict[str, str], *, arms: dict
     paper = {metric: _papers(documents[0], metric, reported) for metric in columns}
     factor = {m: 100.0 if any(n.get("unit") == "%" for n in paper[m].values()) else 1.0 for m in columns}
     factor |= scale or {}
+    units = {m: _unit(paper[m].values()) for m in columns}
     heads, rows = ["arm"], []
     for metric, heading in columns.items():
+        heading += f" ({units[metric]})" if units[metric] and f"({units[metric]})" not in heading else ""
         heads += [heading, f"{heading}, paper"] if paper[metric] else [heading]
     several = len(documents) > 1
     for document in documents:
@@ -397,9 +401,12 @@ def table(study: str | dict | list[dict], columns: dict[str, str], *, arms: dict
             for metric in columns:
                 cells.append(_cell([v * factor[metric] for v in values(document, arm, metric)]))
                 if paper[metric]:
-                    cells.append(_stated(paper[metric].get(arm)))
+                    cells.append(_stated(paper[metric].get(arm), units[metric]))
             rows.append(([_where(document)] if several else []) + cells)
-    note = "Mean ± standard deviation over seeds, in brackets the number of seeds."
+    cells = [cell for row in rows for cell in row]
+    single = any(cell.endswith(" (1)") for cell in cells) and not any("±" in cell for cell in cells)
+    note = ("One seed an arm, so there is no spread." if single else
+            "Mean ± standard deviation over seeds, in brackets the number of seeds.")
     note += "" if several else f" Run on {_where(documents[0])}."
     heads = (["data, profile"] if several else []) + heads
     return Table(heads, rows, note=note, right=tuple(heads[1 + several:]))
@@ -424,10 +431,18 @@ def _papers(document: dict, metric: str, reported: dict | None) -> dict[str, dic
     return {arm: numbers[key] for arm, key in ids.items() if key in numbers}
 
 
-def _stated(number: dict | None) -> str:
+def _unit(numbers: Iterable[dict]) -> str:
+    """The unit that all of a column's numbers have, which its heading can name; "" where they differ."""
+    found = {number.get("unit", "") for number in numbers}
+    return found.pop() if len(found) == 1 else ""
+
+
+def _stated(number: dict | None, unit: str = "") -> str:
+    """The paper's number with its unit, unless the heading has that."""
     if number is None:
         return "–"
-    return f"{'about ' if number.get('approximate') else ''}{number['value']} {number.get('unit', '')}".strip()
+    own = "" if number.get("unit", "") == unit else number.get("unit", "")
+    return f"{'about ' if number.get('approximate') else ''}{number['value']} {own}".strip()
 
 
 def _cell(measured: list[float]) -> str:

@@ -193,9 +193,11 @@ def _assemble(kind: str, words: str, data: dict, **texts: str) -> Viewer:
 
 
 _STYLE = """<style>
-#%NAME%{border:1px solid #888;border-radius:8px;padding:.8em 1em;margin:1em 0;max-width:44em;background:#fff;color:#222}
+#%NAME%{border:1px solid #888;border-radius:8px;padding:.8em 1em;margin:1em auto;max-width:44em}
+#%NAME%{background:#fff;color:#222}
 #%NAME% img{display:block;margin:0;background:#000;border-radius:0;padding:0}
 #%NAME% input[type=range]{width:100%;margin:.6em 0;accent-color:#0072B2}
+#%NAME% .wide{display:block;margin:0 auto;max-width:100%}
 #%NAME% select,#%NAME% button{font:inherit;color:#222;background:#f2f2f2;border:2px solid #666;border-radius:6px}
 #%NAME% select,#%NAME% button{padding:.3em .6em}
 #%NAME% :focus-visible{outline:3px solid #0072B2;outline-offset:2px}
@@ -212,7 +214,7 @@ _PAGES = {"slices": """<section id="%NAME%" aria-label="%WORDS%">
 <div class="row"><label>Plane <select class="plane">%PLANES%</select></label>
 <label%MASKS%><input type="checkbox" class="masks" checked> outlines</label></div>
 <div class="picture" style="width:%SIZE%px"><img alt="%WORDS%, a slice from its middle" src="%FIRST%"></div>
-<label>Slice <output class="where"></output>
+<label class="wide">Slice <output class="where"></output>
 <input type="range" class="slice" min="0" max="0" value="0" step="1"></label>
 <p><small>Arrow keys move by one step, Page Up and Page Down by several; so does the wheel over the picture.
 %NOTE%</small></p>
@@ -220,7 +222,7 @@ _PAGES = {"slices": """<section id="%NAME%" aria-label="%WORDS%">
 """, "slider": """<section id="%NAME%" aria-label="%WORDS%">
 <div class="picture" style="width:%SIZE%px"><img alt="%FIRSTNAME%" src="%BEFORE%">
 <div class="over"><img alt="%SECONDNAME%" src="%AFTER%"></div><div class="line"></div></div>
-<label>%FIRSTNAME% (left of the line), %SECONDNAME% (right of it)
+<label class="wide" style="width:%SIZE%px">%FIRSTNAME% (left of the line), %SECONDNAME% (right of it)
 <input type="range" class="share" min="0" max="100" value="50" step="1"></label>
 <p><small>Drag over the picture, or use the arrow keys. %NOTE%</small></p>
 </section>

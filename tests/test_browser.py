@@ -203,6 +203,47 @@ def test_a_figure_can_be_enlarged_on_a_phone(tab):
     assert not button.is_visible()
 
 
+def test_code_is_shown_to_the_end_of_its_lines_and_copied_as_it_is(tab, root):
+    import json
+
+    tab.goto("/book/03_dcgan.html")
+    tab.evaluate(SETTLED)
+    shown = """() => [...document.querySelectorAll(".cell_input pre")].map((pre) => [
+        pre.cloneNode(true).innerText.trim(), pre.scrollWidth <= pre.clientWidth + 1,
+        pre.querySelectorAll(".covlib-row").length])"""
+    found = tab.evaluate(shown)
+    assert all(whole for _, whole, _ in found)
+    wrapped = {text.replace("Fréchet", "Frechet") for text, _, rows in found if rows}  # the build sets the accent
+    cells = json.loads((root / "book" / "03_dcgan.ipynb").read_text(encoding="utf-8"))["cells"]
+    assert len(wrapped) > 5 and wrapped <= {"".join(cell["source"]).strip() for cell in cells}
+    further_in = """() => [...document.querySelectorAll(".cell_input .covlib-row")].filter((row) => row.offsetHeight)
+        .map((row) => parseFloat(getComputedStyle(row).paddingLeft) + parseFloat(getComputedStyle(row).textIndent))"""
+    assert set(map(round, tab.evaluate(further_in))) == {0}  # a line begins where it did; what wraps is further in
+    tab.set_viewport_size(PHONE)
+    assert tab.evaluate(shown)[0][0] == found[0][0]
+    assert not all(whole for _, whole, _ in tab.evaluate(shown))  # there it scrolls
+
+
+def test_numbers_stay_with_their_units_and_formulas_with_their_full_stop(tab):
+    tab.goto("/book/03_dcgan.html")
+    tab.evaluate(SETTLED)
+    text = tab.locator("#the-question-can-a-gan-make-more-covid-19-slices").text_content()
+    assert "about 40\N{NO-BREAK SPACE}% of them" in text and "40 %" not in text
+    marks = tab.locator(".covlib-joined").evaluate_all("(found) => found.map((e) => [e.lastChild.data, "
+                                                       "e.firstElementChild.offsetTop, e.getClientRects().length])")
+    assert len(marks) > 10 and {mark for mark, _, _ in marks} <= {".", ",", ":", ";", ")", ").", "),", "):"}
+    assert {lines for *_, lines in marks} <= {0, 1}  # none of a folded box, one of all others
+
+
+def test_the_handle_of_a_slider_is_below_its_line(tab, site):
+    for size in (DESKTOP, PHONE):
+        tab.set_viewport_size(size)
+        tab.goto(_pages_with(site, "slider")[0])
+        viewer = tab.locator("section[id^=slider]").first
+        picture, handle = (viewer.locator(what).bounding_box() for what in (".picture", ".share"))
+        assert abs(picture["x"] - handle["x"]) <= 2 and abs(picture["width"] - handle["width"]) <= 4
+
+
 def test_viewers_and_quiz_follow_the_page_and_have_no_button_to_enlarge(tab, site):
     pages = {_pages_with(site, "slices")[0], _pages_with(site, "slider")[0], _quiz_page(site)}
     grounds = """() => [...document.querySelectorAll(".cell_output section[aria-label]")].map((box) =>

@@ -106,10 +106,21 @@ def test_methods_stand_in_columns_and_are_enlarged_at_one_place():
     assert len(plots.method_comparison(maps, real, made, zoom=None).axes) == 16
 
 
+def test_few_columns_stand_in_the_middle_of_the_page():
+    maps, real = some_maps(2), pictures(2)
+    figure = check_page(plots.method_comparison(maps, real, {"lung only": pictures(2, key="made")}, zoom=None))
+    figure.canvas.draw()
+    width = figure.get_size_inches()[0] * figure.dpi
+    left = min(t.get_window_extent().x0 for t in figure.texts if t.get_text().startswith("case"))
+    right = width - max(axes.get_window_extent().x1 for axes in figure.axes)
+    assert abs(left - right) < 0.04 * width and min(left, right) > 0.05 * width
+
+
 def test_an_edit_is_shown_with_the_change_it_makes():
     maps, images = some_maps(4), pictures(4)
-    labels = ["as it was", "consolidation added", "all consolidated", "lesions grown"]
+    labels = ["as it was", "add ggo", "all consolidated", "lesions grown"]
     figure = check_page(plots.condition_editing(maps, images, labels, note="n"))
+    assert "add GGO" in texts(figure) and "add ggo" not in texts(figure)
     cells = shown(figure)
     assert len(cells) >= 12 and np.array_equal(cells[4 + 2], images[2, 0])
     assert np.allclose(cells[8 + 2], 750 * (images[2, 0] - images[0, 0]), atol=1e-3) and not cells[8].any()

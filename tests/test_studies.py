@@ -295,8 +295,13 @@ def test_the_table_has_mean_spread_and_the_paper_s_number(swept, tmp_path):
     reported = {"numbers": [{"id": "table_plain_spread", "value": 51.5, "unit": "%"},
                             {"id": "table_other_mean", "value": 3}]}
     table = studies.table(documents, {"mean": "Mean", "spread": "Spread"}, reported=reported)
-    assert table.columns == ["arm", "Mean", "Spread", "Spread, paper"]
-    assert [row[0] for row in table.rows] == ["plain", "noisy"] and [row[3] for row in table.rows] == ["51.5 %", "–"]
+    assert table.columns == ["arm", "Mean", "Spread (%)", "Spread (%), paper"]  # the unit once, for ours and theirs
+    assert [row[0] for row in table.rows] == ["plain", "noisy"] and [row[3] for row in table.rows] == ["51.5", "–"]
+    named = studies.table(documents, {"spread": "Spread (%)"}, reported=reported)
+    assert named.columns == ["arm", "Spread (%)", "Spread (%), paper"]
+    mixed = [*reported["numbers"], {"id": "table_noisy_spread", "value": 0.5}]
+    mixed = studies.table(documents, {"spread": "Spread"}, reported={"numbers": mixed})
+    assert mixed.columns == ["arm", "Spread", "Spread, paper"] and [row[2] for row in mixed.rows] == ["51.5 %", "0.5"]
     measured = studies.values(documents[0], "plain", "spread")
     mean, rest = table.rows[0][2].split(" ± ")
     spread, count = rest.split(" ")
@@ -306,6 +311,9 @@ def test_the_table_has_mean_spread_and_the_paper_s_number(swept, tmp_path):
     assert "standard deviation over seeds" in table.note and "Run on virtual patients, profile smoke." in table.note
     chosen = studies.table(documents, {"mean": "Mean"}, arms={"noisy": "with noise"})
     assert [row[0] for row in chosen.rows] == ["with noise"]
+    alone = {**documents[0], "arms": [{**arm, "runs": arm["runs"][:1]} for arm in documents[0]["arms"]]}
+    alone = studies.table(alone, {"mean": "Mean"})
+    assert not any("±" in cell for row in alone.rows for cell in row) and alone.note.startswith("One seed")
     empty = studies.table("no such study", {"mean": "Mean"})
     assert empty.rows == [] and empty.columns == ["arm", "Mean"] and "covlib sweep no such study" in empty.note
 

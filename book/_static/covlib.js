@@ -1,4 +1,4 @@
-// Names for the theme's buttons; line breaks in long names; figures that a phone can enlarge; hover texts for the glossary's words, whose definitions come from terms.js, which is written while the book is built.
+// Names for the theme's buttons; line breaks in long names; figures that a phone can enlarge; numbers kept with their units; hover texts for the glossary's words, whose definitions come from terms.js, which is written while the book is built.
 (function () {
   const here = document.currentScript.src;
   let box = null;
@@ -68,6 +68,55 @@
     });
   }
 
+  // Code and prints with long lines get an element for each line, so that what wraps can be indented (covlib.css).
+  function rows(pre) {
+    if (!pre.textContent.split("\n").some((line) => line.length > 80)) return;
+    const texts = document.createTreeWalker(pre, NodeFilter.SHOW_TEXT), made = [];
+    const begin = () => {
+      const row = document.createElement("span");
+      row.className = "covlib-row";
+      made.push(row);
+    };
+    begin();
+    for (let text = texts.nextNode(); text; text = texts.nextNode())
+      text.data.split("\n").forEach((part, k) => {
+        if (k) {
+          const end = document.createElement("span");
+          end.className = "covlib-row-end";
+          end.textContent = "\n";
+          made.push(end);
+          begin();
+        }
+        let piece = document.createTextNode(part);
+        for (let around = text.parentElement; around !== pre; around = around.parentElement) {
+          const copy = around.cloneNode(false);
+          copy.append(piece);
+          piece = copy;
+        }
+        if (part) made.at(-1).append(piece);
+      });
+    for (const row of made) row.style.setProperty("--indent", row.textContent.search(/\S|$/));
+    if (!made.at(-1).textContent) made.pop();  // behind the last line's end
+    pre.replaceChildren(...made);
+  }
+
+  // "40 %" and "19 dB" stay in one line, and so do a formula and the full stop behind it.
+  function join(article) {
+    const texts = document.createTreeWalker(article, NodeFilter.SHOW_TEXT), units = /(\d) (?=(?:%|dB|HU|ms|mm)(?!\w))/g;
+    for (let text = texts.nextNode(); text; text = texts.nextNode())
+      if (text.data.search(units) >= 0 && !text.parentElement.closest("pre, code, script, style, textarea, .math"))
+        text.data = text.data.replace(units, "$1\u00a0");
+    for (const formula of article.querySelectorAll("span.math")) {
+      const next = formula.nextSibling, mark = next?.nodeType === Node.TEXT_NODE && /^[.,;:)!?]+/.exec(next.data);
+      if (!mark) continue;
+      const both = document.createElement("span");
+      both.className = "covlib-joined";
+      formula.replaceWith(both);
+      both.append(formula, mark[0]);
+      next.data = next.data.slice(mark[0].length);
+    }
+  }
+
   // A table that is wider than the column takes the margin too. This comes before DOMContentLoaded, when the theme
   // looks for what is in the margin and hides the list of contents there; and again when fonts and styles are there.
   document.addEventListener("readystatechange", () => {
@@ -86,6 +135,8 @@
     for (const picture of pictures)
       if (!picture.closest("section[aria-label]")) enlargeable(picture);  // viewers and quizzes are as large as they go
     document.querySelectorAll(".bd-article table").forEach(markWords);
+    document.querySelectorAll(".bd-article").forEach(join);
+    document.querySelectorAll(".cell_input pre, .cell_output div.highlight pre").forEach(rows);
     // Long names in tables, above sources and in the list of contents break behind "_", "." and "/", not within a word.
     const named = "table.covlib td > code, .cell_output summary > code, .bd-sidebar-secondary .pre";
     for (const name of document.querySelectorAll(named)) {

@@ -75,6 +75,7 @@ def _cells(rows: int, columns: int, *, heads=(), sides=(), note="", legend=LABEL
     sides = [wrap(s, 13) for s in sides]
     left = max(map(text_width, sides)) + LABEL_GAP + 0.05 if sides else 0.05
     width = min(most, (WIDTH - left - right - GAP * (columns - 1)) / columns)
+    left += (WIDTH - left - right - GAP * (columns - 1) - width * columns) / 2  # few cells stand in the middle
     heads = [_fitted(h, width) for h in heads]
     widest = max((text_width(h, SMALL) for h in heads), default=0.0)
     size = SMALL * min(1.0, max(0.88, width / widest if widest else 1.0))
@@ -211,7 +212,8 @@ def condition_editing(maps, images, labels, *, hu_width: float | None = 1500, li
     """Edited maps above what the generator makes of each, and below the change from the unedited one.
 
     Args:
-        maps: (N, H, W), one of them (``reference``) unedited. images: (N, 1, H, W) in [-1, 1]. labels: N texts.
+        maps: (N, H, W), one of them (``reference``) unedited. images: (N, 1, H, W) in [-1, 1]. labels: N texts;
+            "ggo" in them is written GGO.
         hu_width: width of the window in HU, so that the change is in HU; None: in grey values.
         limit: change shown in full colour; None: the largest that 0.5 % of the pixels exceed.
     """
@@ -221,7 +223,8 @@ def condition_editing(maps, images, labels, *, hu_width: float | None = 1500, li
     scale, unit = (1.0, "grey") if hu_width is None else (hu_width / 2, "HU")
     change = scale * (images - images[reference])
     limit = float(np.quantile(np.abs(change), 0.995)) or 1.0 if limit is None else limit
-    figure, grid = _cells(3, len(maps), heads=labels, sides=["map", "synthetic", f"change ({unit})"], note=note,
+    heads = [re.sub(r"\bggo\b", "GGO", str(label)) for label in labels]
+    figure, grid = _cells(3, len(maps), heads=heads, sides=["map", "synthetic", f"change ({unit})"], note=note,
                           right=0.75, legend=legend)
     for k in range(len(maps)):
         _map(grid[0][k], colours[k])
