@@ -20,6 +20,8 @@ from covlib.tables import Table
 
 VERDICTS = {"reproduced": "✔", "within interval": "≈", "differs": "✘", "data unavailable": "⊘", "not attempted": "○"}
 VOLATILE = ("times", "paths")
+UNMEASURED = "this run has no such measurement"
+FOLDED_FROM = 6  # so many claims without a measurement are shown behind a click
 
 
 @dataclass(frozen=True)
@@ -156,7 +158,7 @@ def judge(claim: dict, number: dict | None, metrics: dict | None) -> Verdict:
     if "unavailable" in claim:
         return Verdict("data unavailable", claim["unavailable"])
     if metrics is None or metric is None:
-        return Verdict("not attempted", claim.get("not_attempted", "this run has no such measurement"))
+        return Verdict("not attempted", claim.get("not_attempted", UNMEASURED))
     if metric["value"] is None:
         return Verdict("not attempted", metric["how"])
     if number is None:
@@ -198,7 +200,8 @@ def compare(reported: dict, metrics: dict | None) -> list[dict]:
 
 def paper_beside_ours(chapter: str, run=None, results: list[dict] | None = None, reported: str | None = None,
                       link: str = "../data/results/") -> Table:
-    """Every claim of the chapter's paper beside this run and the recorded runs, each with verdict and reason.
+    """Every claim of the chapter's paper beside this run and the recorded runs, each with verdict and reason. Beside a
+    run, many claims that no run has measured (a big table's entries, say) come last, behind a click.
 
     Args:
         chapter: "03_dcgan".
@@ -216,13 +219,20 @@ def paper_beside_ours(chapter: str, run=None, results: list[dict] | None = None,
         ours = "–" if metrics is None else _ours(row)
         rows.append([row["claim"]["text"], _papers(row), ours, _recorded(row["claim"], row["number"], results, link),
                      f"**{row['verdict']}**\n{row['verdict'].reason}"])
+    empty = lambda row: row[2] == row[3] == "–" and row[4].endswith(UNMEASURED)
+    folded = sum(map(empty, rows)) if metrics is not None else 0
+    folded = folded if FOLDED_FROM <= folded < len(rows) else 0
+    if folded:
+        rows.sort(key=empty)
     columns = ["what", "paper", "this run", "recorded runs", "verdict"]
     about = "no run" if judged is None else f"{context(judged)}, seed {judged['seed']}"
     note = (f"Verdicts are about {'this run' if metrics is not None else 'the most faithful recorded run'} ({about}). "
             "Brackets: 95 % interval. Recorded runs with several seeds: mean over seeds, Student t. Intervals are cut "
             "where the value cannot go: a share below 0 % or above 100 %, say.")
     own = sorted({r["data"]["name"] for r in results if r["data"]["kind"] == "folder"})
-    return Table(columns, rows, note=note + (f" Own data, from a folder: {', '.join(own)}." if own else ""))
+    return Table(columns, rows, folded=folded,
+                 fold_title=f"{folded} more, of which no recorded run has a measurement",
+                 note=note + (f" Own data, from a folder: {', '.join(own)}." if own else ""))
 
 
 def open_points(name: str, part: str = "contradictions") -> Table:

@@ -244,6 +244,19 @@ def test_the_handle_of_a_slider_is_below_its_line(tab, site):
         assert abs(picture["x"] - handle["x"]) <= 2 and abs(picture["width"] - handle["width"]) <= 4
 
 
+def test_the_list_of_contents_makes_room_for_every_wide_table_and_comes_back(tab):
+    tab.goto("/book/05_cosingan.html")
+    tab.evaluate(SETTLED)
+    hidden = "wanted => document.querySelector('div.bd-sidebar-secondary').classList.contains('hide') === wanted"
+    wide = tab.locator("div.cell.tag_full-width")
+    assert wide.count() > 2
+    for k in range(wide.count()):
+        tab.evaluate("scrollTo(0, 0)")
+        tab.wait_for_function(hidden, arg=False)
+        wide.nth(k).evaluate("cell => cell.scrollIntoView()")
+        tab.wait_for_function(hidden, arg=True)
+
+
 def test_viewers_and_quiz_follow_the_page_and_have_no_button_to_enlarge(tab, site):
     pages = {_pages_with(site, "slices")[0], _pages_with(site, "slider")[0], _quiz_page(site)}
     grounds = """() => [...document.querySelectorAll(".cell_output section[aria-label]")].map((box) =>

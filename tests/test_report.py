@@ -245,6 +245,19 @@ def test_the_table_of_the_paper_beside_ours(tmp_path):
     assert {r[4].split("\n")[0] for r in alone.rows} == {"**○ not attempted**"}
 
 
+def test_many_claims_that_nothing_measured_come_last_behind_a_click():
+    run = run_with(chapter="05_cosingan")
+    claims = [claim["text"] for claim in report.load_reported("cosingan")["claims"]]
+    table = report.paper_beside_ours("05_cosingan", run, [])
+    empty = [row[4].endswith(report.UNMEASURED) and row[2] == row[3] == "–" for row in table.rows]
+    assert table.folded == sum(empty) >= report.FOLDED_FROM and empty == sorted(empty)
+    assert sorted(row[0] for row in table.rows) == sorted(claims)
+    html = table._repr_html_()
+    assert html.index("<details") < html.index("ResNet-18 trained on Sin-TS") and f"{table.folded} more" in html
+    without = report.paper_beside_ours("05_cosingan", None, [])  # no run at all: everything stands as the paper has it
+    assert without.folded == 0 and [row[0] for row in without.rows] == claims
+
+
 def test_runs_on_own_data_go_by_their_name_which_the_note_explains_once():
     folder = {"data": {"kind": "folder", "name": "ct_slices"}, "profile": "cpu"}
     runs = [run_with(0.5, None, **folder) | {"file": "a.json"},
@@ -346,4 +359,5 @@ def test_a_published_page_sets_its_own_run_beside_the_paper(chapter):
                and r["data"]["kind"] == "phantom" and r["overrides"] == wanted)
     shown = next(cell for cell in cells if "report.paper_beside_ours(" in "".join(cell["source"]))
     text = "".join(shown["outputs"][-1]["data"]["text/plain"])
-    assert text.strip() == str(report.paper_beside_ours(chapter, run)).strip(), "make the page's table anew from the recorded runs"
+    ours = str(report.paper_beside_ours(chapter, run))
+    assert text.strip() == ours.strip(), "make the page's table anew from the recorded runs"

@@ -58,13 +58,16 @@
     frame.after(button);
   }
 
-  // A column with sentences in it is marked, so that it is not squeezed into a word a line; long ones get more room.
+  // A column with sentences in it is marked, so that it is not squeezed into a word a line; long ones get more room,
+  // and so do the names of rows beside many numbers. Two columns share the page as it is.
   function markWords(table) {
-    const rows = [...table.rows];
-    (rows[0] ? [...rows[0].cells] : []).forEach((_, k) => {
+    const rows = [...table.rows], columns = rows[0] ? [...rows[0].cells] : [];
+    if (columns.length < 3) return;
+    columns.forEach((_, k) => {
       const cells = rows.map((row) => row.cells[k]).filter(Boolean);
       const longest = Math.max(0, ...cells.map((cell) => cell.textContent.length));
       if (longest > 40) cells.forEach((cell) => cell.classList.add(longest > 160 ? "covlib-long" : "covlib-words"));
+      else if (!k && longest > 20 && columns.length > 4) cells.forEach((cell) => cell.classList.add("covlib-name"));
     });
   }
 
@@ -117,12 +120,28 @@
     }
   }
 
+  // While something wide is on the screen, the list of contents makes room. The theme looks for it once, and a table that
+  // grew wide with its fonts comes too late for that: this watches all that the theme does, after it, and those too.
+  function makeRoom() {
+    const list = document.querySelector("div.bd-sidebar-secondary"), seen = new Set();
+    if (!list) return;
+    const watch = new IntersectionObserver((entries) => {
+      for (const entry of entries) seen[entry.isIntersecting ? "add" : "delete"](entry.target);
+      list.classList.toggle("hide", seen.size > 0);
+    }, { rootMargin: "0px 0px -33% 0px" });
+    const kinds = ["full-width", "margin", "margin-caption", "marginnote", "sidenote", "sidebar", "popout"];
+    for (const wide of document.querySelectorAll(kinds.map((kind) => `.${kind}, .tag_${kind}`).join(", ")))
+      watch.observe(wide);
+  }
+
   // A table that is wider than the column takes the margin too. This comes before DOMContentLoaded, when the theme
   // looks for what is in the margin and hides the list of contents there; and again when fonts and styles are there.
   document.addEventListener("readystatechange", () => {
+    document.querySelectorAll(".bd-article table").forEach(markWords);
     for (const table of document.querySelectorAll(".cell_output table.covlib"))
       if (table.offsetWidth > table.parentElement.clientWidth)
         table.closest("div.cell").classList.add("tag_full-width");
+    if (document.readyState === "complete") makeRoom();
   });
 
   document.addEventListener("DOMContentLoaded", () => {

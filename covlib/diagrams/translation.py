@@ -55,7 +55,7 @@ def _cycle(c: Canvas, y: float, pictures: dict, size: str, title: str, start, th
     c.arrow((4.78, y + 0.41), (4.78, y + 0.92), (5.24, y + 0.92), colour=GREEN)
     c.arrow((0.5, y + 0.41), (0.5, y + 1.02), (5.24, y + 1.02), colour=GREEN)
     c.loss(5.54, y + 0.97, "$L_{cyc}$", colour=GREEN, radius=0.29)
-    c.text(5.9, y + 0.97, "mean absolute\ndifference (Eq. 4)", ha="left", size=SMALL, linespacing=1.2)
+    c.text(5.9, y + 0.97, "mean absolute\ndifference", ha="left", size=SMALL, linespacing=1.2)
     low = y - 1.15
     c.arrow((3.04, y - 0.22), (3.14, y - 0.22), (3.14, low + 0.1), (5.1, low + 0.1))
     _picture(c, pictures, real[0], 4.05, low - 0.22, "", side=0.5)

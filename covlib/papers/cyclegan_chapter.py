@@ -118,7 +118,9 @@ def verdict(gain) -> str:
         return "more sensitive; the interval lies above zero"
     if gain.high < 0:
         return "less sensitive; the interval lies below zero"
-    side = "no less" if gain.value >= 0 else "less"
+    if gain.value == 0:
+        return "as sensitive here, and the interval holds zero: nothing is shown"
+    side = "more" if gain.value > 0 else "less"
     return f"{side} sensitive here, but the interval holds zero: nothing is shown"
 
 

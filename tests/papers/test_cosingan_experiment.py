@@ -326,6 +326,13 @@ def test_tables_have_the_columns_that_were_judged():
     assert table.rows == [["CoSinGAN", "**50.0**", "**40.0**"], ["real", "90.0", "–"]]
 
 
+def test_the_real_training_set_is_out_of_the_contest_and_the_note_says_so():
+    rows = {"oc_ts": {"overall_lung": 0.9}, "sin_ts": {"overall_lung": 0.7}, "if_sts": {"overall_lung": 0.8}}
+    table = chapter.sets_table(rows, {name: study.SET_NAMES[name] for name in rows})
+    assert [row[1] for row in table.rows] == ["90.0", "70.0", "**80.0**"]
+    assert "OC-TS" in table.note and "not part of the contest" in table.note
+
+
 def test_few_steps_and_gpus_are_not_worth_processes(monkeypatch):
     assert chapter.apart(chapter.WORTH_A_PROCESS, "cpu") and not chapter.apart(chapter.WORTH_A_PROCESS - 1, "cpu")
     monkeypatch.setattr(chapter, "resolve_device", torch.device)  # on machines without one too

@@ -69,7 +69,9 @@ def test_gains_and_scores_are_kept_once_under_the_names_of_the_claims(results):
 
 
 @pytest.mark.parametrize("ends, word", [((0.1, 0.3), "above zero"), ((-0.3, -0.1), "below zero"),
-                                        ((-0.1, 0.3), "nothing is shown")])
+                                        ((-0.1, 0.3), "more sensitive here, but"),
+                                        ((-0.3, 0.1), "less sensitive here, but"),
+                                        ((-0.2, 0.2), "as sensitive here, and")])
 def test_a_verdict_goes_by_the_interval(ends, word):
     assert word in chapter.verdict(Interval(sum(ends) / 2, *ends, 10, "by hand"))
 
