@@ -20,6 +20,7 @@ from covlib.tables import Table
 
 VERDICTS = {"reproduced": "✔", "within interval": "≈", "differs": "✘", "data unavailable": "⊘", "not attempted": "○"}
 VOLATILE = ("times", "paths")
+UNMEASURED = "this run has no such measurement"
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,7 @@ def judge(claim: dict, number: dict | None, metrics: dict | None) -> Verdict:
     if "unavailable" in claim:
         return Verdict("data unavailable", claim["unavailable"])
     if metrics is None or metric is None:
-        return Verdict("not attempted", claim.get("not_attempted", "this run has no such measurement"))
+        return Verdict("not attempted", claim.get("not_attempted", UNMEASURED))
     if metric["value"] is None:
         return Verdict("not attempted", metric["how"])
     if number is None:
@@ -178,7 +179,8 @@ def judge(claim: dict, number: dict | None, metrics: dict | None) -> Verdict:
         return Verdict("reproduced", f"equal within the precision the paper states (± {precision})")
     if inside:
         return Verdict("within interval", "the paper's value lies in our 95 % interval")
-    why = ", counted from the layers as described" if claim["scope"] == "architecture" else ""
+    counted = claim.get("counted", "from the layers as described")
+    why = f", counted {counted}" if claim["scope"] == "architecture" else ""
     return Verdict("differs", f"{show_value(ours, ends, number.get('unit', ''))} against {_stated(number)}{why}")
 
 
