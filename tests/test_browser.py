@@ -240,7 +240,8 @@ def test_print_is_light_and_cuts_nothing_off(tab):
         wide = """() => [...document.querySelectorAll(".bd-article :is(table, pre)")].filter((e) =>
             e.getBoundingClientRect().right > document.querySelector(".bd-article").getBoundingClientRect().right + 1
             || e.scrollWidth > e.clientWidth + 1 && e.tagName === "PRE").map((e) => e.textContent.slice(0, 60))"""
-        assert tab.evaluate(wide) == [], page
+        found = tab.evaluate(wide)
+        assert found == [], (page, found)
         tab.evaluate("window.dispatchEvent(new Event('afterprint'))")
         assert tab.evaluate("document.documentElement.dataset.theme") == "dark"
 
