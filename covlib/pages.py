@@ -13,7 +13,7 @@ from pathlib import Path
 
 from covlib import apidoc, chapters, project
 from covlib.sphinx_book import INTRODUCED
-from covlib.status import PLAN
+from covlib.status import PLAN, cited
 
 LANDING_TAG = "landing"  # a cell whose picture stands for its chapter on the first page
 WIDE, PHONE = "paper_map.svg", "paper_map_phone.svg"
@@ -152,7 +152,7 @@ def scoreboard() -> str:
         name = chapter.split("_", 1)[1]
         there = (project.ROOT / "book" / f"{chapter}.ipynb").is_file()
         where = f" in [chapter {chapter[:2]}]({chapter}.ipynb)" if there else ""
-        title = f"## {chapter[:2]} {about}\n\n{paper}{where}"
+        title = f"## {chapter[:2]} {about}\n\n{cited(paper)}{where}"
         if not (project.REPORTED / f"{name}.yaml").is_file():
             parts.append(f"{title}\n\nThis chapter is planned; nothing of it has been attempted.\n")
             continue
@@ -161,6 +161,8 @@ def scoreboard() -> str:
         table.columns.pop(drop)
         for row in table.rows:
             row.pop(drop)
+            if row[-2] == "–":
+                row[-1] = row[-1].replace(report.UNMEASURED, "no recorded run has such a measurement")
             counts[_verdict(row[-1])] += 1
         parts.append(f"{title}\n\n```{{raw}} html\n<div class=\"covlib-wide full-width\" tabindex=\"0\" "
                      f"role=\"region\" aria-label=\"claims of chapter {chapter[:2]}\">\n"

@@ -180,7 +180,8 @@ def judge(claim: dict, number: dict | None, metrics: dict | None) -> Verdict:
         return Verdict("reproduced", f"equal within the precision the paper states (± {precision})")
     if inside:
         return Verdict("within interval", "the paper's value lies in our 95 % interval")
-    why = ", counted from the layers as described" if claim["scope"] == "architecture" else ""
+    counted = claim.get("counted", "from the layers as described")
+    why = f", counted {counted}" if claim["scope"] == "architecture" else ""
     return Verdict("differs", f"{show_value(ours, ends, number.get('unit', ''))} against {_stated(number)}{why}")
 
 

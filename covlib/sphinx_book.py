@@ -10,6 +10,7 @@
 """
 
 import gc
+import inspect
 import json
 import os
 import re
@@ -49,7 +50,7 @@ def _introduced(app) -> dict:
 
 
 def _docstring(app, what: str, name: str, thing, options, lines: list[str]) -> None:
-    text = literal_blocks(lines)
+    text = literal_blocks(one_a_field(lines, _names(thing)))
     env = getattr(app, "env", None)
     if not valid(text, env):
         text = [re.sub(r"(?<![\\`])([*|]|(?<=\w)_(?=\W|$))", r"\\\1", line) for line in text]
@@ -59,6 +60,35 @@ def _docstring(app, what: str, name: str, thing, options, lines: list[str]) -> N
     if use is not None:
         text += ["", f"*{'Introduced' if use.direct else 'Used'} in* :doc:`/book/{use.chapter}`.", ""]
     lines[:] = text
+
+
+def _names(thing) -> set[str]:
+    """Names of the parameters of a function or class."""
+    try:
+        return set(inspect.signature(thing).parameters)
+    except (TypeError, ValueError):  # modules, properties, what C wrote
+        return set()
+
+
+def one_a_field(lines: list[str], names: set[str]) -> list[str]:
+    """``lines`` in which each of the parameters ``names`` is a field; docstrings put short ones into one line."""
+    if not names:
+        return list(lines)
+    border = re.compile(rf"[.;] (?=(?:{'|'.join(map(re.escape, names))}): )")
+    found: list[str] = []
+    k = 0
+    while k < len(lines):
+        field, end = re.match(r":(param|ivar) \w+: ", lines[k]), k + 1
+        while field and end < len(lines) and lines[end].startswith("   "):
+            end += 1
+        first, *more = border.split(" ".join(line.strip() for line in lines[k:end])) if field else [""]
+        found += [f"{first}."] if more else lines[k:end]
+        for part in more:
+            line = f":{field and field[1]} {part.rstrip('.')}."
+            if line not in found:  # "a, b: x. c: y" gives c twice
+                found.append(line)
+        k = end
+    return found
 
 
 def literal_blocks(lines: list[str]) -> list[str]:

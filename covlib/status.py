@@ -4,6 +4,7 @@ The book's generated tables are committed under ``book/_generated`` (``covlib bo
 compares), so that the book builds without running anything.
 """
 
+import re
 from pathlib import Path
 
 from covlib import project
@@ -98,9 +99,14 @@ def _chapters_table() -> str:
     from covlib.tables import Table
 
     here = {entry.removeprefix("book/") for entry in table_of_contents()}
-    rows = [[name[:2], f"[{text}]({name}.ipynb)" if name in here else f"{text} (planned)", paper or "–"]
+    rows = [[name[:2], f"[{text}]({name}.ipynb)" if name in here else f"{text} (planned)", cited(paper) or "–"]
             for name, text, paper in PLAN]
     return str(Table(["", "chapter", "paper"], rows))
+
+
+def cited(paper: str) -> str:
+    """A paper of ``PLAN`` as a citation that names its authors once: "Mann et al. [2021]"."""
+    return re.sub(r".*\{cite:p\}", "{cite:t}", paper)
 
 
 def _runs_table() -> str:

@@ -283,6 +283,23 @@ def test_the_switch_changes_the_theme(tab):
     assert len(seen) == 2
 
 
+def test_print_is_light_and_cuts_nothing_off(tab):
+    tab.emulate_media(color_scheme="dark", media="print")
+    tab.set_viewport_size({"width": 720, "height": 1000})  # what is left of A4
+    for page in ("/book/scoreboard.html", "/book/status.html", "/book/03_dcgan.html"):
+        tab.goto(page)
+        tab.wait_for_function("document.documentElement.dataset.theme === 'dark'")
+        tab.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+        assert tab.evaluate("document.documentElement.dataset.theme") == "light"
+        wide = """() => [...document.querySelectorAll(".bd-article :is(table, pre)")].filter((e) =>
+            e.getBoundingClientRect().right > document.querySelector(".bd-article").getBoundingClientRect().right + 1
+            || e.scrollWidth > e.clientWidth + 1 && e.tagName === "PRE").map((e) => e.textContent.slice(0, 60))"""
+        found = tab.evaluate(wide)
+        assert found == [], (page, found)
+        tab.evaluate("window.dispatchEvent(new Event('afterprint'))")
+        assert tab.evaluate("document.documentElement.dataset.theme") == "dark"
+
+
 def test_search_finds_a_word(tab):
     tab.goto("/search.html?q=fingerprint")
     tab.locator("#search-results li a").first.wait_for(timeout=10000)

@@ -30,6 +30,7 @@ def test_scoreboard_has_every_claim_with_the_ledgers_verdict():
     counted = [int(n) for n in re.findall(r"(\d+) [^\w\s] \*", text.splitlines()[0])]
     assert sum(counted) == wanted == int(re.match(r"\*\*(\d+) claims", text)[1])
     assert len(counted) == len(report.VERDICTS)
+    assert report.UNMEASURED not in text  # it says "this run", of which there is none on that page
 
 
 def test_every_data_set_has_a_page_with_licence_size_citation_and_how_to_get_it():

@@ -41,6 +41,14 @@ def test_a_panel_for_each_axis_and_a_line_for_each_series():
     assert any("p = 1.80" in text.get_text() for text in figure.texts)
 
 
+def test_labels_of_ticks_do_not_run_into_each_other():
+    points = tuple((x, float(x)) for x in (250, 500, 1000, 2000, 2500, 5000, 10000))
+    figure = speed.growth([Line("data", "reading", "number of images", ((4, 1.0), *points), 1.0)])
+    figure.canvas.draw()
+    boxes = [label.get_window_extent() for label in figure.axes[0].get_xticklabels()]
+    assert len(boxes) >= 4 and all(a.x1 < b.x0 for a, b in zip(boxes, boxes[1:], strict=False))
+
+
 def test_nothing_to_draw():
     assert speed.ratios([]) is None and speed.growth([]) is None
 

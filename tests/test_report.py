@@ -175,6 +175,11 @@ def test_a_difference_that_follows_from_the_layers_counts_at_every_profile():
     assert verdict.word == "differs" and "116 million against about 30 million" in verdict.reason
 
 
+def test_a_difference_says_what_was_counted():
+    claim = CLAIM | {"scope": "architecture", "counted": "in a mean scan"}
+    assert report.judge(claim, NUMBER, run_with(768, None)).reason.endswith(", counted in a mean scan")
+
+
 def test_reasons_given_in_the_ledger():
     assert report.judge(CLAIM | {"unavailable": "never published"}, NUMBER, run_with()).word == "data unavailable"
     no_number = {k: v for k, v in CLAIM.items() if k != "number"} | {"not_attempted": "no number in the paper"}

@@ -41,5 +41,15 @@ def test_lines_of_a_cell_are_elements_unless_one_runs_across_them():
                     '<span class="covlib-line">why</span></td><td><b>a<br>b</b></td>')
 
 
+def test_each_parameter_is_a_field_of_its_own():
+    written = [":param scale: of the crop. ratio: width / height", "            of it. Note: wide.",
+               ":param a: x. c: y", ":param b: x. c: y",
+               ":raises ValueError: a bad scale. ratio: no.", "", "Text. ratio: text."]
+    made = sphinx_book.one_a_field(written, {"scale", "ratio", "a", "b", "c"})
+    assert made == [":param scale: of the crop.", ":param ratio: width / height of it. Note: wide.", ":param a: x.",
+                    ":param c: y.", ":param b: x.", *written[4:]]
+    assert sphinx_book.one_a_field(written, set()) == written
+
+
 def test_frechet_has_its_accent_in_text_and_keeps_its_name_in_code():
     assert sphinx_book.glued("Frechet distance: generative.Frechet") == "Fréchet distance: generative.Frechet"

@@ -1,4 +1,4 @@
-// Names for the theme's buttons; line breaks in long names; figures that a phone can enlarge; numbers kept with their units; hover texts for the glossary's words, whose definitions come from terms.js, which is written while the book is built.
+// Names for the theme's buttons; line breaks in long names; figures that a phone can enlarge; numbers kept with their units; print in light colours; hover texts for the glossary's words, whose definitions come from terms.js, which is written while the book is built.
 (function () {
   const here = document.currentScript.src;
   let box = null;
@@ -142,6 +142,14 @@
       if (table.offsetWidth > table.parentElement.clientWidth)
         table.closest("div.cell").classList.add("tag_full-width");
     if (document.readyState === "complete") makeRoom();
+  });
+
+  // On paper the page is light, whatever it is on the screen.
+  const page = document.documentElement;
+  window.addEventListener("beforeprint", () => {
+    if (page.dataset.theme !== "dark") return;
+    page.dataset.theme = "light";
+    window.addEventListener("afterprint", () => { page.dataset.theme = "dark"; }, { once: true });
   });
 
   document.addEventListener("DOMContentLoaded", () => {

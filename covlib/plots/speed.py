@@ -1,5 +1,7 @@
 """Figures of the page on speed: how much faster than the plain way, and how cost grows."""
 
+import math
+
 from covlib.plots.style import (
     BLACK,
     BLUE,
@@ -23,6 +25,7 @@ from covlib.plots.style import (
 COLOURS = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY, BLACK)
 SIGNS = {"o": "●", "s": "■", "D": "◆", "^": "▲", "v": "▼"}
 MARKS = "".join(SIGNS)
+PANEL, LABEL = 3.5, 0.45  # inches: width of a panel, and what a tick's label needs of it
 ALT = {"ratios": "Bars: time of the plain way over ours for each measurement, a line at 1 where both take as long.",
        "growth": "Lines of seconds over image size, batch, volume size or number of images, both axes logarithmic."}
 CAPTION = {"ratios": "How many times as long the plain way takes. Right of the line covlib is faster.",
@@ -65,7 +68,7 @@ def growth(lines):
     heights, gap = [max(2.5, sum(rows) + 0.2) for rows in room.values()], 0.75
     figure, start = new_figure(sum(heights) + gap * len(heights)), 0.2
     for (axis, found), height in zip(panels.items(), heights, strict=True):
-        axes = plain_axes(inch_axes(figure, 0.85, start, 3.5, height), grid="y")
+        axes = plain_axes(inch_axes(figure, 0.85, start, PANEL, height), grid="y")
         for j, line in enumerate(found):
             x, seconds = zip(*line.points, strict=True)
             colour, mark = COLOURS[j % len(COLOURS)], MARKS[j % len(MARKS)]  # 35 lines before both come together again
@@ -79,8 +82,7 @@ def growth(lines):
             inch_text(figure, 4.72, below, f"p = {line.slope:.2f}", size=SMALL - 1, colour=GREY)
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")
-        ticks = sorted({x for line in found for x, _ in line.points})
-        ticks = ticks[:: 1 + len(ticks) // 9]
+        ticks = _apart(sorted({x for line in found for x, _ in line.points}), PANEL)
         voxels = axis == "volume size"
         axes.set_xticks(ticks, [f"{t / 1e6:.2g}" if voxels else f"{t:g}" for t in ticks])
         _label_seconds(axes, [t for line in found for _, t in line.points])
@@ -88,6 +90,15 @@ def growth(lines):
         axes.set_xlabel("volume size (million voxels)" if voxels else axis)
         start += height + gap
     return figure
+
+
+def _apart(ticks: list, inches: float) -> list:
+    """Those of the rising ``ticks`` whose labels do not run into the one before, on a logarithmic axis so wide."""
+    kept = ticks[:1]
+    for tick in ticks[1:]:
+        if math.log(tick / kept[-1]) / math.log(ticks[-1] / ticks[0]) * inches >= LABEL:
+            kept.append(tick)
+    return kept
 
 
 def _label_seconds(axes, values) -> None:
