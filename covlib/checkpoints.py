@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from covlib.errors import ConfigError, TrainingError
+from covlib.project import beside
 
 FORMAT = 1  # of the resume state; raise it when older states can no longer be read
 _NAME = re.compile(r"(\d{6})-(.+)-([0-9a-f]{16})\.pt")
@@ -28,7 +29,7 @@ def write_atomically(path: Path, write) -> Path:
     Raises TrainingError (disk full, no permission, not a folder) and leaves whatever was at ``path`` as it was.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = beside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:
@@ -192,7 +193,7 @@ class CheckpointStore:
         """Make the folder, and remove what a killed run had half written. TrainingError if it cannot be used."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            for leftover in self.folder.glob(".*.tmp"):
+            for leftover in self.folder.glob(".*.partial-*"):
                 leftover.unlink()
         except OSError as error:
             raise TrainingError(f"cannot write to {self.folder}: {error.strerror}") from error

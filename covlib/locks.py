@@ -98,7 +98,7 @@ def _left_behind(path: Path) -> str:
     if age > STALE:
         return f"not touched for {age / 60:.0f} minutes"
     owner = _read_lock(path)
-    if owner.get("host") == socket.gethostname() and not _alive(owner.get("pid")):
+    if owner.get("host") == socket.gethostname() and not alive(owner.get("pid")):
         return "that process is gone"
     return ""
 
@@ -117,7 +117,8 @@ def _owner(path: Path) -> str:
     return f"process {owner.get('pid', '?')} on {owner.get('host', '?')}"
 
 
-def _alive(pid) -> bool:
+def alive(pid) -> bool:
+    """Whether a process of this machine has that number."""
     try:
         os.kill(int(pid), 0)
     except (TypeError, ValueError, ProcessLookupError):

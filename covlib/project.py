@@ -1,15 +1,18 @@
 """Where the project's own files lie, which commit and versions run, and the check of a document against a schema."""
 
+import glob
 import importlib.metadata
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import covlib
 from covlib.errors import CovlibError, DataError, TrainingError
+from covlib.locks import alive
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT / "data"
@@ -70,6 +73,17 @@ def read_yaml(path: Path, own: bool = False):
         raise DataError(f"{path}: not valid YAML: {' '.join(str(problem).split())[:200]}") from None
 
 
+def beside(path: Path) -> Path:
+    """A name in the same folder for a file that becomes ``path`` once it is whole. What killed processes of this
+    machine left under such names is removed."""
+    host = re.sub(r"\W", "_", platform.node())[:40]
+    stem = f".{path.name}.partial-{host}-"
+    for left in path.parent.glob(f"{glob.escape(stem)}*"):
+        if not alive(left.name.removeprefix(stem).partition(".")[0]):
+            left.unlink(missing_ok=True)
+    return path.with_name(f"{stem}{os.getpid()}")
+
+
 def write_atomically(path: Path, content: bytes | str) -> Path:
     """Write ``content`` so that ``path`` is either the old file or the whole new one.
 
@@ -77,7 +91,7 @@ def write_atomically(path: Path, content: bytes | str) -> Path:
         TrainingError: the disk is full or the folder cannot be written.
     """
     content = content.encode() if isinstance(content, str) else content
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    partial = beside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(partial, "wb") as file:

@@ -1,6 +1,7 @@
 """Weights and resume states on disk."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -19,6 +20,7 @@ from covlib.checkpoints import (
     write_atomically,
 )
 from covlib.errors import ConfigError, TrainingError
+from covlib.project import beside
 
 
 def nets(width=4):
@@ -170,8 +172,25 @@ def test_nothing_half_written_is_seen(tmp_path):
     done = subprocess.run([sys.executable, "-c", script, str(target)], env={"PYTHONPATH": ":".join(sys.path)})
     assert done.returncode == -9
     assert target.read_text() == "old" and len(list(tmp_path.iterdir())) == 2
+    left = next(f for f in tmp_path.iterdir() if f != target)
+    write_atomically(target, lambda file: file.write(b"newer"))
+    assert list(tmp_path.iterdir()) == [target] and target.read_text() == "newer"  # the next writer of the file tidies
+    left.write_text("half")
     CheckpointStore(tmp_path).open()
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_file_that_a_living_process_writes_is_left_alone(tmp_path):
+    target = tmp_path / "grid.png"
+    ours = beside(target)  # this process is alive
+    stem = ours.name.removesuffix(str(os.getpid()))
+    dead, other = tmp_path / f"{stem}999999999", tmp_path / ".grid.png.partial-elsewhere-999999999"
+    for file in (ours, dead, other):
+        file.write_text("half")
+    write_atomically(target.with_name("else.png"), lambda file: file.write(b"x"))
+    assert dead.exists()
+    beside(target)
+    assert ours.exists() and not dead.exists() and other.exists()  # another machine's processes cannot be asked
 
 
 def test_a_file_is_replaced_never_rewritten(tmp_path):

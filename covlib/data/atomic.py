@@ -6,23 +6,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from covlib.errors import DataError
-
-
-def _alive(pid: str) -> bool:
-    try:
-        os.kill(int(pid), 0)
-    except (ValueError, ProcessLookupError):
-        return False
-    except PermissionError:  # somebody else's process: it runs
-        return True
-    return True
+from covlib.locks import alive
 
 
 def _sweep(target: Path) -> None:
     """Remove what a killed writer of the same folder left behind; a folder it had moved aside is put back."""
     for left in target.parent.glob(f".{target.name}.*-*"):
         kind, _, pid = left.name.removeprefix(f".{target.name}.").partition("-")
-        if _alive(pid) or kind not in ("partial", "old"):
+        if alive(pid) or kind not in ("partial", "old"):
             continue
         if kind == "old" and not target.exists():
             os.replace(left, target)

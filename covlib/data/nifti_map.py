@@ -17,6 +17,7 @@ import numpy as np
 
 from covlib.data.scans import AIR, IMAGE_TEXT, NIFTI_ENDINGS
 from covlib.errors import DataError
+from covlib.project import beside
 
 OFFSET = 352  # bytes before the voxels of a NIfTI-1 file without extensions
 
@@ -54,7 +55,7 @@ def nifti_map(path, shape: tuple[int, int, int], spacing, origin=None, *,
                         "and three distances above 0 are wanted")
     if origin is None:
         origin = tuple(sign * s * (n - 1) / 2 for sign, s, n in zip((-1, 1, 1), spacing, shape))
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    partial = beside(path)
     packed = partial.with_name(partial.name + ".gz")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
