@@ -59,16 +59,21 @@ def pair(name: str, plain: Callable[[], object], ours: Callable[[], object], *, 
     The order changes from one repeat to the next.
     """
     ways = {"plain": plain, "covlib": ours}
-    for work in ways.values():
+    return [{**row, "name": f"{'plain' if side == 'plain' else 'our'} {name}", "note": note, "pair": name, "side": side,
+             "flops": flops(ways[side]), "memory": peak_memory(ways[side]), **more}
+            for side, row in zip(ways, in_turn(ways, repeats, warm_up), strict=True)]
+
+
+def in_turn(works: dict[str, Callable[[], object]], repeats: int = 5, warm_up: int = 1) -> list[dict]:
+    """A row for each of ``works``, name -> call, timed in turn; the order changes from one repeat to the next."""
+    for work in works.values():
         for _ in range(warm_up):
             work()
-    seconds: dict[str, list[float]] = {side: [] for side in ways}
+    seconds: dict[str, list[float]] = {name: [] for name in works}
     for k in range(repeats):
-        for side in list(ways)[:: 1 if k % 2 == 0 else -1]:
-            seconds[side].append(_seconds_of(ways[side]))
-    return [_row(f"{'plain' if side == 'plain' else 'our'} {name}", seconds[side], note,
-                 {"pair": name, "side": side, "flops": flops(work), "memory": peak_memory(work), **more})
-            for side, work in ways.items()]
+        for name in list(works)[:: 1 if k % 2 == 0 else -1]:
+            seconds[name].append(_seconds_of(works[name]))
+    return [_row(name, found, "", {}) for name, found in seconds.items()]
 
 
 def _seconds_of(work: Callable[[], object]) -> float:

@@ -13,7 +13,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from covlib.bench import flops, timed
+from covlib.bench import flops, in_turn
 from covlib.errors import TrainingError
 from covlib.methods import Stage, Step
 from covlib.papers.cosingan import Config, CoSinGAN, OneSlice
@@ -21,6 +21,7 @@ from covlib.papers.cosingan_augment import draw_grid, strength
 from covlib.project import ROOT
 from covlib.seeding import derive, torch_generator
 
+GROUP = 16  # steps of ours whose lower scales go through the generators at once; all are timed in such groups
 EQUAL = 1e-5  # relative; ours and the plain step, float32 on a CPU
 HABITS = {"read_back": "nothing read back", "graph_below": "no graph below", "one_by_one": "augmentation batched",
           "three_passes": "one pass through D"}
@@ -143,21 +144,21 @@ def scale(config: Config, size: int, device, repeats: int = 5) -> list[dict]:
     gap = largest_gap(tested, stage if size in tested.scales else f"{tested.size} first")
     if gap > EQUAL:
         raise TrainingError(f"bench cosingan: ours and the plain step differ by {gap:.2g}, {EQUAL} is allowed")
-    where, rows, dropped = f"{size}x{size}, batch {config.batch(size)}, {device.type}", [], ()
+    where, dropped, works, uncounted = f"{size}x{size}, batch {config.batch(size)}, {device.type}", (), {}, []
     for name, words in ((None, "plain step"), *HABITS.items()):
         dropped += (name,) if name else ()
-        work = Bench(config, stage, device).plain(dropped)
-        rows.append(timed(f"{words}, {where}", work, repeats=repeats, warm_up=2, flops=flops(work)))
+        step = Bench(config, stage, device).plain(dropped)
+        works[f"{words}, {where}"] = lambda step=step: [step() for _ in range(GROUP)]
     variants = [("lower scales of 16 steps in one batch: our step", {})]
     if device.type == "cuda":
         variants += [("our step, compiled", {"compiled": True}),
                      ("our step, CUDA graphs", {"compiled": "reduce-overhead"})]
     for words, options in variants:
-        bench = Bench(config, stage, device, ahead=16, **options)
-        row = timed(f"{words}, {where}", bench.group, repeats=max(3, repeats // 2), warm_up=2 if options else 1)
-        if not options:
-            row["flops"] = flops(bench.group) // 16
-        rows.append({**row, "median_s": row["median_s"] / 16, "spread_s": row["spread_s"] / 16})
+        works[f"{words}, {where}"] = Bench(config, stage, device, ahead=GROUP, **options).group
+        uncounted += [f"{words}, {where}"] if options else []
+    rows = [{**row, "median_s": row["median_s"] / GROUP, "spread_s": row["spread_s"] / GROUP,
+             **({} if row["name"] in uncounted else {"flops": flops(works[row["name"]]) // GROUP})}
+            for row in in_turn(works, repeats)]
     plain_s = rows[0]["median_s"]
     return [{**row, "note": f"{1 / row['median_s']:.1f} steps/s, {plain_s / row['median_s']:.2f} times the plain step"
              + (f"; losses equal to {gap:.0e} (float32, CPU)" if k == 0 else "")} for k, row in enumerate(rows)]

@@ -86,7 +86,7 @@ def plain():
     return module
 
 
-def steps(config: Config, device: torch.device, repeats: int = 3) -> list[dict]:
+def steps(config: Config, device: torch.device, repeats: int = 5) -> list[dict]:
     """The plain step, ours, and on a GPU ours with everything that makes it faster.
 
     Raises:
@@ -110,19 +110,22 @@ def steps(config: Config, device: torch.device, repeats: int = 3) -> list[dict]:
 
 def compare(config: Config, repeats: int) -> tuple[float, list[dict]]:
     """On the CPU in float32, from the same weights: the largest relative difference of a loss of the first step, and
-    the times of ``repeats`` steps, ours and the plain one in turn. No step warms up: it would cost as much as
-    it could show. Ours is first, and so it is ours that waits for memory which the machine has not yet given."""
+    the times of ``repeats`` steps, ours and the plain one in turn. Of several the first warms up and is not timed; a
+    single one is, since it would cost as much as it could show, and is ours that waits for memory which the machine
+    has not yet given."""
     ours, a, b = our_step(config, torch.device("cpu")), images(config, config.batch_size, "a"), images(
         config, config.batch_size, "b")
     module, twin = plain(), {name: deepcopy(ours.networks[name]) for name in NETS}
     optimizers, losses, took = module.make_optimizers(twin), {}, {"plain": [], "ours": []}
     work = {"plain": lambda: module.plain_step(twin, optimizers, a, b, cycle=config.cycle, identity=config.identity),
             "ours": lambda: {name: value.item() for name, value in ours(a, b).items()}}
-    for k in range(repeats):
+    untimed = int(repeats > 1)
+    for k in range(untimed + repeats):
         for name in ("ours", "plain") if k % 2 == 0 else ("plain", "ours"):
             began = time.perf_counter()
             found = work[name]()
-            took[name].append(time.perf_counter() - began)
+            if k >= untimed:
+                took[name].append(time.perf_counter() - began)
             losses.setdefault(name, found)
     gap = max(abs(losses["ours"][k] - v) / max(abs(v), 1e-12) for k, v in losses["plain"].items())
     where = f"float32, {config.image_size}x{config.image_size}, batch {config.batch_size}, cpu"
