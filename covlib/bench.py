@@ -28,6 +28,7 @@ ROW = ("name", "median_s", "spread_s", "repeats", "note")
 
 MODULES = {"phantom": "covlib.phantom", "data": "covlib.data.bench", "volumes": "covlib.data.bench:bench_volumes",
            "metrics": "covlib.metrics.bench", "synthesis": "covlib.bench_synthesis",
+           "synthesis_paper": "covlib.bench_synthesis:bench_paper",
            "dcgan": "covlib.papers.dcgan_bench",
            "global_local": "covlib.papers.global_local_bench",
            "global_local_step": "covlib.bench_steps:bench_global_local",

@@ -1,9 +1,11 @@
-"""``covlib bench synthesis``: images a second of every method with untrained networks, over the number of images.
+"""``covlib bench synthesis synthesis_paper``: images a second of every method with untrained networks, over the number
+of images.
 
-At the ``cpu`` profile; on a GPU at the paper's sizes. Conditions are noise of the right kind. What is timed ends with
-the images on the host, as a data set's writer takes them.
+At the ``cpu`` profile and at the papers' sizes; on a GPU at those only. Conditions are noise of the right kind. What is
+timed ends with the images on the host, as a data set's writer takes them.
 """
 
+import sys
 from collections.abc import Callable
 
 import torch
@@ -13,7 +15,7 @@ from covlib.bench import peak_memory, timed
 from covlib.methods import Method
 from covlib.seeding import torch_generator
 
-COUNTS = (4, 8, 16)  # conditions; the most that a GPU is given is ON_GPU times as many
+COUNTS, FEW = (4, 8, 16), (1, 2, 4)  # conditions; the most that a GPU is given is ON_GPU times as many
 ON_GPU = 8
 METHODS = ("dcgan", "global_local", "cosingan", "cyclegan", "cgan3d", "pix2pix", "diffusion")
 
@@ -30,7 +32,18 @@ def bench(profile: str | None = None, counts: tuple[int, ...] = COUNTS) -> list[
     return [row for name in METHODS for row in rows(name, profile, [times * n for n in counts], device)]
 
 
-def rows(name: str, profile: str, counts: list[int], device) -> list[dict]:
+def bench_paper() -> list[dict]:
+    """At the papers' sizes without a GPU, which has them in ``bench`` already: one to four images of each method, one
+    of the diffusion model, whose network is asked 50 times for it. Every call is timed once."""
+    if torch.cuda.is_available():
+        print("synthesis_paper: on a GPU the group synthesis has the papers' sizes; nothing to measure",
+              file=sys.stderr)
+        return []
+    return [row for name in METHODS for row in rows(name, "paper", [1] if name == "diffusion" else list(FEW), "cpu",
+                                                    repeats=1)]
+
+
+def rows(name: str, profile: str, counts: list[int], device, repeats: int = 3) -> list[dict]:
     """One method over the number of images; the network and its settings are made once."""
     method, size, conditions = make(name, profile)
     for net in method.networks.values():
@@ -42,7 +55,7 @@ def rows(name: str, profile: str, counts: list[int], device) -> list[dict]:
         def work(given=given):
             return method.synthesize(given, torch_generator(0, "bench", device=device)).cpu()
 
-        row = timed(f"{name}, {n} {what}, {size}", work, repeats=3,
+        row = timed(f"{name}, {n} {what}, {size}", work, repeats=repeats, warm_up=int(repeats > 1),
                     grows={"of": f"synthesis, {name}", "with": "number of images", "x": n})
         found.append({**row, "note": f"{n / row['median_s']:.3g} {what}/s, profile {profile}",
                       "memory": peak_memory(work)})

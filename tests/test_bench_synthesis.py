@@ -1,6 +1,7 @@
 """Synthesis is measured of every method, on images that are there."""
 
 import pytest
+import torch
 
 from covlib import bench, bench_results, bench_synthesis
 
@@ -19,3 +20,14 @@ def test_every_method_makes_as_many_images_as_it_is_asked_for(name, monkeypatch)
     assert all(bool(images.isfinite().all()) and images.abs().max() <= 1 for images in made)
     (line,) = bench_results.lines([{"group": "synthesis", **row} for row in found])
     assert line.axis == "number of images" and [x for x, _ in line.points] == [1, 2, 3]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there the group synthesis has the papers' sizes")
+def test_the_papers_sizes_are_measured_without_a_gpu_too(monkeypatch):
+    own = bench_synthesis.make
+    monkeypatch.setattr(bench_synthesis, "make", lambda name, profile: own(name, {"paper": "smoke"}[profile]))
+    monkeypatch.setattr(bench_synthesis, "METHODS", ("pix2pix", "diffusion"))
+    found = bench.available()["synthesis_paper"]()
+    assert [row["name"].split(",")[0] for row in found] == ["pix2pix"] * 3 + ["diffusion"]
+    assert [row["grows"]["x"] for row in found] == [1, 2, 4, 1]
+    assert all(row["repeats"] == 1 and row["median_s"] > 0 and "profile paper" in row["note"] for row in found)
