@@ -17,9 +17,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from covlib import bench_steps
-from covlib.data import conditions
-from covlib.papers import cgan3d, global_local
+from benchmarks import steps as bench_steps
+from covlib.data import label_maps
+from covlib.papers.cgan3d import method as cgan3d
+from covlib.papers.global_local import method as global_local
 
 NOTHING = ("aten::detach", "aten::empty", "aten::empty_like", "aten::empty_strided")  # moves no values
 
@@ -52,12 +53,12 @@ class Shapes:
     def __enter__(self):
         self.fake, self.to = FakeTensorMode(allow_non_fake_inputs=True), torch.nn.Module.to
         torch.nn.Module.to = lambda net, *args, **kwargs: net
-        conditions.int = lambda value: 0
+        label_maps.int = lambda value: 0
         return self.fake.__enter__()
 
     def __exit__(self, *problem):
         torch.nn.Module.to = self.to
-        del conditions.int
+        del label_maps.int
         return self.fake.__exit__(*problem)
 
 

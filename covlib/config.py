@@ -45,7 +45,7 @@ class Config:
 
     Attributes:
         after_training: fields that touch neither data nor networks (judges, numbers of images). Recorded weights may be
-            used with other values of these, see ``covlib.weights``.
+            used with other values of these, see ``covbook.weights``.
     """
 
     after_training: ClassVar[tuple[str, ...]] = ()

@@ -40,7 +40,7 @@ def root() -> Path:
 @pytest.fixture(scope="session")
 def site(tmp_path_factory) -> Path:
     """The folder of the book's HTML, built once from the committed outputs; the build fails on any warning."""
-    from covlib import book
+    from covbook.sphinx import build as book
 
     return book.main(None, tmp_path_factory.mktemp("book"), quiet=True).parent
 

@@ -10,9 +10,10 @@ import nbformat
 import pytest
 import yaml
 
-from covlib import apidoc, chapters
-from covlib.book import add_launch_buttons, build
-from covlib.data import sources
+from covbook.datasets import sources
+from covbook.runner import chapters
+from covbook.sphinx import apidoc
+from covbook.sphinx.build import add_launch_buttons, build
 from covlib.errors import ConfigError
 
 pytestmark = pytest.mark.slow
@@ -132,7 +133,7 @@ def small_book(folder: Path, root: Path, end: str = "") -> Path:
     config = yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))
     config |= {"logo": "", "bibtex_bibfiles": ["none.bib"]}
     config["html"]["favicon"] = ""
-    config["sphinx"] = {"extra_extensions": ["sphinx.ext.autodoc", "covlib.sphinx_book"]}
+    config["sphinx"] = {"extra_extensions": ["sphinx.ext.autodoc", "covbook.sphinx.extension"]}
     folder.mkdir()
     (folder / "none.bib").touch()
     (folder / "_config.yml").write_text(yaml.safe_dump(config), encoding="utf-8")

@@ -13,8 +13,8 @@ from threading import Lock
 import nbformat
 import pytest
 
-from covlib import chapters
-from covlib.report import comparable, load_metrics
+from covbook.report import comparable, load_metrics
+from covbook.runner import chapters
 
 CHAPTERS = chapters.chapters()
 every_chapter = pytest.mark.parametrize("chapter", CHAPTERS, ids=[chapter.name for chapter in CHAPTERS])
@@ -34,7 +34,7 @@ class Runs:
     def _run(self, chapter: chapters.Chapter) -> tuple[int, str, Path]:
         """Exit status, what was printed to standard error, out."""
         out = self.folder / chapter.name / "out"
-        done = subprocess.run([sys.executable, "-m", "covlib.cli", "run", chapter.name, "--profile", "smoke",
+        done = subprocess.run([sys.executable, "-m", "covbook.cli", "run", chapter.name, "--profile", "smoke",
                                "--device", "cpu", "--out", out], stderr=subprocess.PIPE, text=True,
                               env=os.environ | ONE_THREAD)
         return done.returncode, done.stderr, out

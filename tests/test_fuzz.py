@@ -27,11 +27,12 @@ from PIL import Image
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
-from covlib import project, report, studies
-from covlib.chapters import check_parameters, parse_value, read_notebook
+from covbook import project, report, studies
+from covbook.datasets import sources
+from covbook.runner.chapters import check_parameters, parse_value, read_notebook
 from covlib.config import PROFILES
-from covlib.data import images, scans, sources
 from covlib.errors import CovlibError
+from covlib.files import images, scans
 
 FUZZ = int(os.environ.get("COVLIB_FUZZ", "80"))
 SOAK = FUZZ > 1000
@@ -285,7 +286,7 @@ def _configs() -> dict[str, type]:
 
     found = {}
     for path in sorted(project.REPORTED.glob("*.yaml")):
-        module = importlib.import_module(f"covlib.papers.{path.stem}")
+        module = importlib.import_module(f"covlib.papers.{path.stem}.method")
         if hasattr(module, "Config"):
             found[path.stem] = module.Config
     return found

@@ -23,21 +23,17 @@ of features (its logits last), one of several scales a list of such lists; the l
 """
 
 import math
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pickle import UnpicklingError
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from covlib.config import Config as BaseConfig
-from covlib.data import conditions
+from covlib.data import label_maps
 from covlib.errors import ConfigError, DataError
-from covlib.judges import classifiers
-from covlib.judges.features import RandomConv
-from covlib.methods import Method, OptimizerSpec, Stage, Step
-from covlib.nets import PatchGAN
+from covlib.nets import PatchGAN, evaluating
+from covlib.training.method import Method, OptimizerSpec, Stage, Step
 
 # ---- settings and method ---------------------------------------------------------------------------------------------
 
@@ -47,7 +43,7 @@ class Config(BaseConfig):
     """Settings that every rival has. Defaults are the training of Jiang et al. (Section IV-B)."""
 
     image_size: int = 512
-    labels: int = conditions.LABELS
+    labels: int = label_maps.LABELS
     width: int = 64  # channels of the generator next to the image
     batch_size: int = 16
     epochs: int = 20
@@ -58,8 +54,8 @@ class Config(BaseConfig):
     augment: bool = True
 
     def __post_init__(self):
-        if self.labels != conditions.LABELS:
-            raise ConfigError(f"labels: {self.labels} is not the number of labels of a map; {conditions.LABELS} is "
+        if self.labels != label_maps.LABELS:
+            raise ConfigError(f"labels: {self.labels} is not the number of labels of a map; {label_maps.LABELS} is "
                               "wanted")
         for name in ("image_size", "width", "batch_size", "epochs"):
             if getattr(self, name) < 1:
@@ -105,7 +101,7 @@ class MaskToSlice(Method):
 
     def augment(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
         """Resized crop, rotation, bend and noise (Section IV-A of Jiang et al.), image and map alike."""
-        return conditions.augment_pair(batch, generator) if self.config.augment else batch
+        return label_maps.augment_pair(batch, generator) if self.config.augment else batch
 
     def generate(self, condition: Tensor, generator: torch.Generator) -> Tensor:
         """Images (N, 1, S, S) of one-hot maps (N, labels, S, S) on the networks' device. Chance, where a rival has any,
@@ -130,24 +126,13 @@ class MaskToSlice(Method):
             raise DataError(f"maps: shape {tuple(maps.shape)}; (N, {side}, {side}) with at least one map is wanted")
         device = next(self.networks[self.generators[0]].parameters()).device
         with evaluating(self.networks):
-            return torch.cat([self.generate(conditions.one_hot(part.to(device)), generator).float()
+            return torch.cat([self.generate(label_maps.one_hot(part.to(device)), generator).float()
                               for part in maps.split(batch)])
 
     def sample_grid(self, generator: torch.Generator) -> Tensor | None:
         return None if self.examples is None else self.synthesize(self.examples, generator)
 
 
-@contextmanager
-def evaluating(networks: dict[str, nn.Module]):
-    """All networks in eval mode inside, and in their own mode again afterwards."""
-    modes = {name: net.training for name, net in networks.items()}
-    for net in networks.values():
-        net.eval()
-    try:
-        yield
-    finally:
-        for name, net in networks.items():
-            net.train(modes[name])
 
 
 # ---- discriminators --------------------------------------------------------------------------------------------------
@@ -229,27 +214,12 @@ def judge(D: MultiScale, step: Step, condition: Tensor, fake: Tensor, real: Tens
 # ---- losses ----------------------------------------------------------------------------------------------------------
 
 
-def log_loss(logits: Tensor, real: bool) -> Tensor:
-    """-log D for real, -log(1 - D) for not, with D = sigmoid(logits); a mean over patches (Isola et al., Eq. 1).
-
-    A generator minimises ``log_loss(logits, True)``, the form without vanishing gradients that Isola et al. use.
-    """
-    return F.softplus(-logits.float() if real else logits.float()).mean()
 
 
-def least_squares(logits: Tensor, real: bool) -> Tensor:
-    """(D - 1)^2 for real, D^2 for not; a mean over patches (Mao et al. 2017, without their 1/2)."""
-    return (logits.float() - float(real)).square().mean()
 
 
-def hinge(logits: Tensor, real: bool) -> Tensor:
-    """The discriminator's max(0, 1 - D) for real, max(0, 1 + D) for not; a mean over patches (Lim & Ye 2017)."""
-    return F.relu(1 - logits.float() if real else 1 + logits.float()).mean()
 
 
-def hinge_generator(logits: Tensor) -> Tensor:
-    """The generator's side of the hinge loss, -D: unlike the discriminator's, it is not clipped."""
-    return -logits.float().mean()
 
 
 def over_scales(loss, features: list[list[Tensor]], *args) -> Tensor:
@@ -266,79 +236,7 @@ def feature_matching(fake: list[list[Tensor]], real: list[list[Tensor]]) -> Tens
     return sum(F.l1_loss(a.float(), b.detach().float()) for f, r in zip(fake, real) for a, b in zip(f[:-1], r[:-1]))
 
 
-VGG_LAYERS = (2, 7, 12, 21, 30)  # ends of relu1_1, relu2_1, relu3_1, relu4_1, relu5_1 in torchvision's vgg19.features
-VGG_WEIGHTS = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0)
-FALLBACK_WEIGHTS = (1 / 8, 1 / 4, 1 / 2, 1.0)  # ours
 
 
-class FeatureLoss:
-    """L1 distance between features of VGG19 (ImageNet), relu1_1 to relu5_1 with weights 1/32, 1/16, 1/8, 1/4, 1.
-
-    Wang et al. (2018, section 4) add it as "perceptual loss", SPADE and SEAN take it over; layers and weights are those
-    of the authors' program. Grey images (N, 1, H, W) in [-1, 1] are repeated to three channels and normalised as
-    ImageNet was (ours).
-
-    Where the weights are neither in torch hub's cache nor may be downloaded (``COVLIB_ALLOW_DOWNLOAD=1``), the four
-    stages of ``covlib.judges.features.RandomConv`` take VGG19's place, with weights 1/8, 1/4, 1/2, 1: local contrast
-    at several scales, knowing nothing of pictures. The log warns once, ``note`` says so.
-
-    Not a module, and not among a method's networks: 20 million frozen weights would fill every checkpoint.
-
-    Attributes:
-        note: what it rests on, in words; pretrained: whether that is VGG19.
-    """
-
-    def __init__(self):
-        self.net, self.note = _vgg19()
-        self.pretrained = self.net is not None
-        if self.pretrained:
-            mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (classifiers.IMAGENET_MEAN,
-                                                                    classifiers.IMAGENET_STD))
-            self.net.register_buffer("mean", mean)
-            self.net.register_buffer("std", std)
-            self.weights = VGG_WEIGHTS
-        else:
-            self.net, self.weights = RandomConv(), FALLBACK_WEIGHTS
-        self.net.eval().requires_grad_(False)
-
-    def features(self, images: Tensor) -> list[Tensor]:
-        self.net.to(images.device)  # nothing is done where it is there already
-        if not self.pretrained:
-            outputs = []
-            for conv in self.net.stages:
-                images = F.leaky_relu(conv(images), 0.2)
-                outputs.append(images)
-            return outputs
-        x, outputs = (images.expand(-1, 3, -1, -1) * 0.5 + 0.5 - self.net.mean) / self.net.std, []
-        for start, end in zip((0, *VGG_LAYERS), VGG_LAYERS):
-            x = self.net.layers[start:end](x)
-            outputs.append(x)
-        return outputs
-
-    def __call__(self, fake: Tensor, real: Tensor) -> Tensor:
-        """A scalar; gradients go to ``fake`` alone."""
-        with torch.no_grad():
-            targets = self.features(real)
-        return sum(w * F.l1_loss(a.float(), b.float())
-                   for w, a, b in zip(self.weights, self.features(fake), targets))
 
 
-def _vgg19() -> tuple[nn.Module | None, str]:
-    """VGG19 up to relu5_1 as a module with ``layers``, or None; and a note in words."""
-    from torchvision.models import vgg19
-
-    reason = "ImageNet weights of VGG19 not found offline"
-    if classifiers.imagenet_available("vgg19") or classifiers.download_allowed():
-        try:
-            holder = nn.Module()
-            holder.layers = vgg19(weights="DEFAULT", progress=False).features[: VGG_LAYERS[-1]]
-            for part in holder.layers:
-                if isinstance(part, nn.ReLU):
-                    part.inplace = False  # the features kept are what the next ReLU would write over
-            return holder, "VGG19, ImageNet weights"
-        except (OSError, RuntimeError, EOFError, UnpicklingError) as error:  # no network, or a damaged file
-            reason = f"VGG19's weights could not be loaded ({(str(error) or type(error).__name__).splitlines()[0]})"
-    note = f"feature loss on a fixed random network instead of VGG19: {reason}"
-    classifiers.say_once(f"{note}; put {classifiers.imagenet_file('vgg19').name} into torch hub's cache or set "
-                         "COVLIB_ALLOW_DOWNLOAD=1")
-    return None, note

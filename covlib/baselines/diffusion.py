@@ -25,11 +25,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from covlib.baselines.common import evaluating
 from covlib.config import Config as BaseConfig
-from covlib.data import conditions
+from covlib.data import label_maps
 from covlib.errors import ConfigError, DataError
-from covlib.methods import Method, OptimizerSpec, Stage, Step, seeded
+from covlib.nets import evaluating
+from covlib.training.method import Method, OptimizerSpec, Stage, Step, seeded
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Config(BaseConfig):
 
     image_size: int = 256
     condition: Literal["map", "class", "none"] = "map"
-    labels: int = conditions.LABELS  # of a map
+    labels: int = label_maps.LABELS  # of a map
     classes: int = 2  # where the condition is a class
     patch: int = 1  # squares of so many pixels a side are folded into channels: 2 quarters the work (Hoogeboom 2023)
     channels: tuple[int, ...] = (64, 128, 256, 256)  # of the U-Net, from full resolution (or that of the folds) down
@@ -141,7 +141,7 @@ class Diffusion(Method):
         if not self.config.augment:
             return batch
         if self.config.condition == "map":
-            return conditions.augment_pair(batch, generator)
+            return label_maps.augment_pair(batch, generator)
         from covlib.data.augment import horizontal_flip
 
         return {**batch, "image": horizontal_flip(batch["image"], generator)}
@@ -177,7 +177,7 @@ class Diffusion(Method):
         """A batch's condition as ``predict`` takes it: one-hot maps (N, labels, S, S), classes (N,), or None."""
         kind = self.config.condition
         if kind == "map":
-            return conditions.one_hot(batch["map"].to(device))
+            return label_maps.one_hot(batch["map"].to(device))
         return batch["label"].to(device) if kind == "class" else None
 
     # ---- synthesis --------------------------------------------------------------------------------------------------

@@ -26,14 +26,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from covlib.baselines import common
-from covlib.baselines.common import MaskToSlice, check_patches, fuse, log_loss
-from covlib.data.conditions import one_hot
+from covlib.baselines.common import MaskToSlice, check_patches, fuse
+from covlib.data.label_maps import one_hot
 from covlib.errors import ConfigError
-from covlib.methods import Step, seeded
-from covlib.nets import PatchGAN, init_normal, norm_layer
-
-DROPOUT_LAYERS = 3  # of the decoder, from its inner end (appendix 6.1.1)
-WIDEST = 8  # times the first layer's channels
+from covlib.losses import log_loss
+from covlib.nets import Generator, PatchGAN, init_normal, noise_from
+from covlib.training.method import Step, seeded
 
 
 @dataclass(frozen=True)
@@ -76,60 +74,8 @@ def check_levels(image_size: int, levels: int) -> None:
                           "wanted, or fewer levels")
 
 
-class NoiseDropout(nn.Module):
-    """Dropout that may go on at test time, as pix2pix's only source of noise.
-
-    In training mode it is ordinary dropout. In eval mode it does nothing, unless ``generators`` holds one
-    ``torch.Generator`` (on the CPU) for each sample of the batch: their draws then say what is dropped, so that an
-    image does not depend on the batch in which it was made.
-    """
-
-    def __init__(self, p: float = 0.5):
-        super().__init__()
-        self.p, self.generators = p, None
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.training or self.generators is None:
-            return F.dropout(x, self.p, self.training)
-        kept = torch.stack([torch.rand(x.shape[1:], generator=g) >= self.p for g in self.generators])
-        return x * kept.to(x.device) / (1 - self.p)
 
 
-class Generator(nn.Module):
-    """One-hot maps (N, labels, S, S) to images (N, channels, S, S) in [-1, 1]; S a multiple of 2 ** levels.
-
-    Encoder C64-C128-C256-C512-C512-C512-C512-C512, decoder CD512-CD512-CD512-C512-C256-C128-C64 and a last layer with
-    tanh, each layer of the decoder fed with its mirror image in the encoder too (appendix 6.1.1, "U-Net"). 4x4
-    convolutions of stride 2, transposed in the decoder; LeakyReLU 0.2 before them in the encoder, ReLU in the decoder;
-    BatchNorm but for the first, the innermost and the last (``norm``: another one, see ``covlib.nets.norm_layer``).
-    """
-
-    def __init__(self, labels: int = 4, channels: int = 1, width: int = 64, levels: int = 8, dropout: float = 0.5,
-                 norm: str = "batch"):
-        super().__init__()
-        widths = [min(width * 2**k, width * WIDEST) for k in range(levels)]
-        self.down = nn.ModuleList([nn.Conv2d(labels, width, 4, 2, 1)])
-        for k, (a, b) in enumerate(zip(widths, widths[1:]), start=2):
-            inner = k == levels
-            self.down.append(nn.Sequential(nn.LeakyReLU(0.2), nn.Conv2d(a, b, 4, 2, 1, bias=inner),
-                                           *([] if inner else [norm_layer(norm, b)])))
-        self.up = nn.ModuleList()
-        for k in range(levels - 1, 0, -1):
-            a, b = widths[k] * (1 if k == levels - 1 else 2), widths[k - 1]
-            noisy = dropout and levels - 1 - k < DROPOUT_LAYERS
-            self.up.append(nn.Sequential(nn.ReLU(), nn.ConvTranspose2d(a, b, 4, 2, 1, bias=False), norm_layer(norm, b),
-                                         *([NoiseDropout(dropout)] if noisy else [])))
-        self.image = nn.Sequential(nn.ReLU(), nn.ConvTranspose2d(2 * width, channels, 4, 2, 1), nn.Tanh())
-
-    def forward(self, condition: Tensor) -> Tensor:
-        x, skips = condition, []
-        for layer in self.down:
-            x = layer(x)
-            skips.append(x)
-        skips.pop()
-        for layer in self.up:
-            x = torch.cat([layer(x), skips.pop()], 1)
-        return self.image(x)
 
 
 class Pix2Pix(MaskToSlice):
@@ -178,17 +124,6 @@ class Pix2Pix(MaskToSlice):
                 return G(condition)
 
 
-@contextmanager
-def noise_from(generators: list[torch.Generator], net: nn.Module):
-    """Dropout of ``net`` draws from ``generators``, one for each sample, also in eval mode."""
-    layers = [m for m in net.modules() if isinstance(m, NoiseDropout)]
-    for m in layers:
-        m.generators = generators
-    try:
-        yield
-    finally:
-        for m in layers:
-            m.generators = None
 
 
 @contextmanager

@@ -16,7 +16,7 @@ What the paper leaves open, or what slices have no use for, and what we do:
   go on judging that size afterwards, and the finest learns with the enhancer.
 * Halves of images and one-hot maps are averages over 3x3, as the discriminators' inputs are.
 * The perceptual loss is in the paper's section 4 and its appendix, not in its Eq. 5; VGG19 falls back aloud
-  (``covlib.baselines.common.FeatureLoss``). The smaller profiles on CPU do without it: one VGG19 pass costs more than
+  (``covlib.losses.FeatureLoss``). The smaller profiles on CPU do without it: one VGG19 pass costs more than
   all of their networks.
 * Least squares without Mao et al.'s 1/2, except that the two halves of D's loss are averaged, as for pix2pix.
 """
@@ -28,20 +28,19 @@ from torch import Tensor, nn
 
 from covlib.baselines import common
 from covlib.baselines.common import (
-    FeatureLoss,
     MaskToSlice,
     check_patches,
     feature_matching,
     judge,
-    least_squares,
     multi_scale_patches,
     over_scales,
     shrink,
 )
-from covlib.data.conditions import one_hot
+from covlib.data.label_maps import one_hot
 from covlib.errors import ConfigError
-from covlib.methods import Stage, Step, seeded
+from covlib.losses import FeatureLoss, least_squares
 from covlib.nets import InstanceNorm2d, ResidualBlock, init_normal
+from covlib.training.method import Stage, Step, seeded
 
 STAGES = ("global", "local", "joint")
 

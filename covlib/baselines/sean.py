@@ -25,11 +25,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from covlib.baselines import spade
-from covlib.baselines.common import MaskToSlice, conditions, evaluating
+from covlib.baselines.common import MaskToSlice
 from covlib.baselines.spade import ModulatedBlock, SpatialNorm, block_widths, initialise, pyramid, root_side
+from covlib.data import label_maps
 from covlib.errors import ConfigError, DataError
-from covlib.methods import Step, seeded
-from covlib.nets import InstanceNorm2d
+from covlib.nets import InstanceNorm2d, evaluating
+from covlib.training.method import Step, seeded
 
 NORMS = 3  # noise planes per block: its two norms and its shortcut's
 
@@ -258,7 +259,7 @@ class SEAN(spade.Modulated):
         device = E.sums.device
         with evaluating(self.networks):
             for part, image in zip(maps.split(batch), images.split(batch)):
-                condition = conditions.one_hot(part.to(device))
+                condition = label_maps.one_hot(part.to(device))
                 made.append(self.generate(condition, generator, E(image.to(device), condition)).float())
         return torch.cat(made)
 

@@ -27,12 +27,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
+from covlib import losses
 from covlib.baselines import common
-from covlib.baselines.common import MaskToSlice, MultiScale, feature_matching, fuse, hinge, hinge_generator, over_scales
+from covlib.baselines.common import MaskToSlice, MultiScale, feature_matching, fuse, over_scales
+from covlib.data import label_maps
 from covlib.errors import ConfigError
-from covlib.methods import Step, seeded
+from covlib.losses import hinge, hinge_generator
 from covlib.nets import InstanceNorm2d, gathered_statistics
 from covlib.seeding import torch_generator
+from covlib.training.method import Step, seeded
 
 
 @dataclass(frozen=True)
@@ -244,7 +247,7 @@ class Modulated(MaskToSlice):
 
     def __init__(self, config: Config, n_images: int, networks: dict[str, nn.Module]):
         super().__init__(config, n_images, networks)
-        self.perceptual = common.FeatureLoss() if config.lambda_perceptual else None
+        self.perceptual = losses.FeatureLoss() if config.lambda_perceptual else None
         if self.perceptual:
             self.notes.append(self.perceptual.note)
 
@@ -257,7 +260,7 @@ class Modulated(MaskToSlice):
 
     def training_step(self, batch: dict[str, Tensor], step: Step) -> dict[str, Tensor]:
         c, real = self.config, batch["image"]
-        condition = common.conditions.one_hot(batch["map"])
+        condition = label_maps.one_hot(batch["map"])
         fake, divergence = self.reconstruct(real, condition, step)
         # One pass of D serves both steps, from D's weights before either: no layer of it mixes samples, and a
         # backward pass makes gradients for its own optimiser's weights alone.
@@ -282,7 +285,7 @@ class Modulated(MaskToSlice):
         chance = torch_generator(0, self.name, "settle")
         with gathered_statistics(self.networks["G"]):
             for batch in batches:
-                self.generate(common.conditions.one_hot(batch["map"]), chance)
+                self.generate(label_maps.one_hot(batch["map"]), chance)
 
 
 class SPADE(Modulated):

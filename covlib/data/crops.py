@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from covlib.data.case import SliceSet
-from covlib.data.images import resize_image, resize_mask
+from covlib.data.resize import resize_image, resize_mask
 from covlib.errors import ConfigError, DataError
 
 

@@ -9,27 +9,23 @@ Where they cannot be had the network starts from random weights, the log says so
 for captions and metrics.json.
 """
 
-import logging
-import os
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from covlib.devices import resolve_device
 from covlib.errors import ConfigError, DataError, TrainingError
+from covlib.judges.training import build_optimiser, drawing_order, training_length
+from covlib.pretrained import IMAGENET_MEAN, IMAGENET_STD, download_allowed, imagenet_available, imagenet_file, say_once
 from covlib.seeding import derive, torch_generator
+from covlib.training.devices import resolve_device
 
 NAMES = ("vgg16", "resnet18", "resnet50", "densenet121", "densenet169")
 SETTLE_BATCHES = 16
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
-log = logging.getLogger(__name__)
-_said: set[str] = set()
 
 
 class Classifier(nn.Module):
@@ -98,29 +94,12 @@ def build(name: str, n_classes: int = 2, weights: str | None = None, in_channels
         return Classifier(name, body, dim, n_classes, in_channels, pretrained, note)
 
 
-def imagenet_file(name: str) -> Path:
-    """Where torch hub keeps (or would keep) the ImageNet weights of torchvision's network ``name``."""
-    from torchvision.models import get_model_weights
-
-    url = get_model_weights(name).DEFAULT.url
-    return Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]
 
 
-def imagenet_available(name: str) -> bool:
-    """Whether ImageNet weights of ``name`` are in torch hub's cache. Never downloads."""
-    return imagenet_file(name).is_file()
 
 
-def download_allowed() -> bool:
-    """Whether the environment says ``COVLIB_ALLOW_DOWNLOAD=1``."""
-    return os.environ.get("COVLIB_ALLOW_DOWNLOAD", "") == "1"
 
 
-def say_once(text: str) -> None:
-    """Log a warning the first time it is met in this process."""
-    if text not in _said:
-        _said.add(text)
-        log.warning(text)
 
 
 def _torchvision_net(name: str, weights: str | None) -> tuple[nn.Module, str | None]:
@@ -292,54 +271,10 @@ def _check_labels(model: Classifier, labels, n: int, least: int = 2) -> torch.Te
     return y
 
 
-def training_length(n: int, epochs: int | None, steps: int | None, batch_size: int) -> tuple[int, int]:
-    """Steps of a judge's training on ``n`` images, and steps in an epoch; ConfigError for a length that cannot be."""
-    if batch_size < 2:
-        raise ConfigError(f"batch_size is {batch_size}; batch normalisation needs at least 2")
-    if epochs is not None and steps is not None:
-        raise ConfigError(f"epochs={epochs} and steps={steps} are both given; give one")
-    per_epoch = -(-n // batch_size)
-    steps = steps if steps is not None else (10 if epochs is None else epochs) * per_epoch
-    if steps < 1:
-        raise ConfigError(f"epochs={epochs}, steps={steps}: at least one step is needed")
-    return steps, per_epoch
 
 
-def build_optimiser(model, optimizer: str, schedule: str, lr: float, weight_decay: float, steps: int):
-    """Optimiser ("adamw", "adam") and learning-rate scheduler ("onecycle", "cosine", "constant") for ``steps`` steps.
-
-    Raises:
-        ConfigError: another word for either.
-    """
-    kinds = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
-    if optimizer not in kinds:
-        raise ConfigError(f"optimizer {optimizer!r} is not known; one of {', '.join(kinds)}")
-    stepper = kinds[optimizer](model.parameters(), lr=lr, weight_decay=weight_decay)
-    if schedule == "onecycle" and steps > 3:  # its warm-up of 30 % needs a few steps
-        return stepper, torch.optim.lr_scheduler.OneCycleLR(stepper, max_lr=lr, total_steps=steps + 1)
-    if schedule in ("onecycle", "cosine"):
-        return stepper, torch.optim.lr_scheduler.CosineAnnealingLR(stepper, steps)
-    if schedule == "constant":
-        return stepper, torch.optim.lr_scheduler.LambdaLR(stepper, lambda step: 1.0)
-    if schedule == "linear":  # half of the steps at the full rate, then in a straight line to zero
-        return stepper, torch.optim.lr_scheduler.LambdaLR(stepper, lambda step: min(1.0, 2 * (1 - step / steps)))
-    raise ConfigError(f"schedule {schedule!r} is not known; one of onecycle, cosine, constant, linear")
 
 
-def drawing_order(labels: torch.Tensor, steps: int, batch_size: int, balance: bool, seed: int) -> torch.Tensor:
-    """Which images each step takes, (steps, batch): a pure function of labels, sizes and seed."""
-    generator, need = torch_generator(seed, "judge order"), steps * batch_size
-    if not balance:
-        rounds = -(-need // len(labels))
-        chosen = torch.cat([torch.randperm(len(labels), generator=generator) for _ in range(rounds)])
-        return chosen[:need].view(steps, batch_size)
-    pools = [torch.nonzero(labels == c).flatten() for c in labels.unique()]
-    quota = -(-need // len(pools))
-    streams = []
-    for pool in pools:
-        rounds = -(-quota // len(pool))
-        streams.append(torch.cat([pool[torch.randperm(len(pool), generator=generator)] for _ in range(rounds)])[:quota])
-    return torch.stack(streams, dim=1).flatten()[:need].view(steps, batch_size)
 
 
 def _end_of_epoch(model: Classifier, history: dict, losses: list[torch.Tensor], held_out) -> None:

@@ -20,12 +20,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
 from torch.nn import functional as F
 
+from covlib import pretrained
 from covlib.errors import ConfigError, DataError
 from covlib.judges import classifiers
-from covlib.seeding import rng
+from covlib.pretrained import RandomConv
 
 INCEPTION_LAYERS = (64, 192, 768, 2048)
 INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"  # the last eight digits begin its SHA-256
@@ -103,7 +103,7 @@ def get_extractor(name="inception-2048", *, device="cpu", fallback: bool = True)
     if not fallback:
         raise ConfigError(f"extractor {name}: {missing}")
     note = f"asked for {name}, but {missing}; random-conv was used instead"
-    classifiers.say_once(note)
+    pretrained.say_once(note)
     return _random_conv(device, note)
 
 
@@ -135,7 +135,7 @@ def _inception(layer: str, device) -> tuple[Extractor | None, str]:
         if not digest.startswith(INCEPTION_FILE[-12:-4]):
             return None, f"{path.name} in torch hub's cache is damaged (its SHA-256 begins {digest[:8]}); delete it"
         return inception_from_file(path, layer, device), ""
-    if not classifiers.download_allowed():
+    if not pretrained.download_allowed():
         return None, (f"the InceptionV3 weights were not found offline (put {path.name} into torch hub's cache or "
                       "set COVLIB_ALLOW_DOWNLOAD=1)")
     try:
@@ -189,37 +189,6 @@ def _random_conv(device, note: str = "") -> Extractor:
     return Extractor("random-conv", "mean-std", resize, note, RandomConv.DIM, f"random-conv {RANDOM_SIDE} 1", forward)
 
 
-class RandomConv(nn.Module):
-    """Four 3x3 convolutions (16, 32, 32, 32 channels, the last three of stride 2) with fixed random weights,
-    each filter of length one.
-
-    Features are the spatial means and standard deviations of each stage's leaky-rectified response: 2 x (16 + 32 + 32
-    + 32) = 224, standing for texture from 1 to 8 pixels' scale of a 64x64 image. Weights come from NumPy with a fixed
-    seed, so they do not depend on the version of PyTorch.
-    """
-
-    CHANNELS = (16, 32, 32, 32)
-    DIM = 2 * sum(CHANNELS)
-
-    def __init__(self):
-        super().__init__()
-        sizes = list(zip((1, *self.CHANNELS), self.CHANNELS, strict=False))
-        self.stages = nn.ModuleList(nn.Conv2d(i, o, 3, stride=1 if i == 1 else 2, padding=1, padding_mode="replicate")
-                                    for i, o in sizes)
-        for index, conv in enumerate(self.stages):
-            generator = rng(0, "random-conv", index)
-            flat = generator.standard_normal((conv.out_channels, 9 * conv.in_channels))
-            rows = flat / np.linalg.norm(flat, axis=1, keepdims=True)
-            conv.weight.data = torch.from_numpy(rows.reshape(conv.weight.shape)).float()
-            conv.bias.data = torch.from_numpy(generator.uniform(-0.2, 0.2, conv.out_channels)).float()
-        self.requires_grad_(False)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        found = []
-        for conv in self.stages:
-            x = F.leaky_relu(conv(x), 0.2)
-            found += [x.mean((2, 3)), x.std((2, 3), correction=0)]
-        return torch.cat(found, 1)
 
 
 def _check(images) -> torch.Tensor:
@@ -242,7 +211,7 @@ def _read_cache(path: Path) -> np.ndarray:
     try:
         return np.load(path, allow_pickle=False)
     except (ValueError, EOFError, OSError):
-        classifiers.say_once(f"feature cache {path.name} is damaged; it is written anew")
+        pretrained.say_once(f"feature cache {path.name} is damaged; it is written anew")
         return np.empty((0, 0), np.float32)
 
 

@@ -16,16 +16,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from covlib.devices import resolve_device
 from covlib.errors import ConfigError, DataError, TrainingError
-from covlib.judges.classifiers import build_optimiser, drawing_order, training_length
+from covlib.judges.training import build_optimiser, drawing_order, training_length
 from covlib.metrics import overlap
 from covlib.metrics.intervals import Interval, student_t
 from covlib.seeding import derive, rng, torch_generator
+from covlib.training.devices import resolve_device
 
 NAMES = ("unet", "enet")
 WIDTH = 64  # of both, as published
-# Labels of covlib.data.conditions that count as each region of Tables III and IV.
+# Labels of covlib.data.label_maps that count as each region of Tables III and IV.
 REGIONS = {"ggo": (2,), "consolidation": (3,), "infection": (2, 3)}
 SCORES = {"dice": lambda p, t: overlap.dice(p, t, empty=np.nan), "sensitivity": overlap.sensitivity,
           "specificity": overlap.specificity}
@@ -262,7 +262,7 @@ def train_segmenter(model: nn.Module, images, maps, *, epochs: int | None = None
         lr: peak learning rate. schedule: "onecycle", "cosine", "constant", or "linear" (constant for half of the steps,
             then linear to zero).
         weights: of the classes in the loss, n_classes numbers of at least 0; None: all alike.
-        augment: (batch {"image", "map"}, torch.Generator) -> batch, such as ``covlib.data.conditions.augment_pair``.
+        augment: (batch {"image", "map"}, torch.Generator) -> batch, such as ``covlib.data.label_maps.augment_pair``.
         device: "cpu", "cuda", "cuda:1", "mps", a torch.device, or "auto".
         precision: "32" or "bf16-mixed".
 

@@ -24,7 +24,6 @@ is no proof of privacy, and no such test is (differential privacy is a property 
 into a real slice) hide whose it was?
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -37,7 +36,6 @@ from covlib.metrics.checks import finite
 from covlib.metrics.intervals import Interval, bootstrap, proportion, wilson
 from covlib.metrics.neighbours import FeatureSpace, PixelSpace, nearest
 from covlib.seeding import rng
-from covlib.tables import Table
 
 BLOCK = 512  # rows of a table of distances that are held at a time
 COPY_QUANTILE = 0.01
@@ -147,56 +145,12 @@ def audit(synthetic, train, held_out, *, patients=None, held_out_patients=None, 
 # ---- showing ---------------------------------------------------------------------------------------------------------
 
 
-def audit_table(audits: Sequence[PrivacyAudit] | dict[str, PrivacyAudit], title: str = "") -> Table:
-    """One row an audit; with a dict its keys (generators, say) are the first column."""
-    named = isinstance(audits, dict)
-    rows, listed = [], list(audits.items()) if named else [(a.space, a) for a in audits]
-    if not listed:
-        raise DataError("audit_table: no audit given")
-    for name, a in listed:
-        star = lambda test, a=a: " *" if a.p[test] <= ALPHA / len(TESTS) else ""
-        rows.append([name, *([a.space] if named else []), a.membership_auc.text(2) + star("membership_auc"),
-                     f"{_per_cent(a.closer_to_train)}, chance {100 * a.closer_chance:.0f}{star('closer_to_train')}",
-                     f"{_per_cent(a.near_copies)}, others {100 * float(a.near_copies_held_out):.0f}"
-                     + star("near_copies") + (f", {a.exact_copies} exact" if a.exact_copies else ""),
-                     f"{a.nearest_train.value:.2g}, real {a.real_to_train.value:.2g}",
-                     a.verdict if a.verdict in (CLEAN, FEW) else f"**{a.verdict}**"])
-    columns = [*(["generator", "compared in"] if named else ["compared in"]), "membership AUC",
-               "nearer to a training image (%)", "near copies (%)", "distance to training", "verdict"]
-    sets = dict.fromkeys(_sizes(a) for _, a in listed)
-    return Table(columns, rows, title=title, right=tuple(columns[1 + named : -1]), note=(
-        f"{'; or '.join(sets)}. Brackets: 95 % (AUC: bootstrap over patients; shares: Wilson, a group "
-        "counts as one trial, or an image where there are none). Chance: with training and held-out patients dealt "
-        "anew. Near copy: nearer to a training image than the 1st percentile of the distances from each real image to "
-        "the nearest one of another patient; others: the same for held-out images. Distance: median to the "
-        "nearest training image; real: of held-out images. * p at most 0.05 / 3 (permutation of patients), so one "
-        "honest generator in twenty is suspected. Nothing found is no proof of privacy."))
 
 
-def record(run, audits: dict[str, PrivacyAudit], prefix: str = "privacy_") -> None:
-    """Keep the audits' numbers among a run's measurements: ``{prefix}{key}_membership_auc`` and so on."""
-    for key, a in audits.items():
-        name = prefix + re.sub(r"[^a-z0-9]+", "_", str(key).lower()).strip("_")
-        how = lambda test, a=a: f"{a.space}; permutation of patients, p = {a.p[test]:.3g}"
-        run.metric(f"{name}_membership_auc", a.membership_auc, how=how("membership_auc"))
-        run.metric(f"{name}_closer_to_train", a.closer_to_train,
-                   how=f"{how('closer_to_train')}; {a.closer_chance:.3f} by chance")
-        run.metric(f"{name}_near_copies", a.near_copies,
-                   how=f"{how('near_copies')}; nearer than {a.threshold:.3g} ({a.unit}), the {a.threshold_how}")
-        run.metric(f"{name}_near_copies_held_out", a.near_copies_held_out, how=f"{a.space}; of held-out images")
-        run.metric(f"{name}_exact_copies", a.exact_copies, n=a.n_synthetic,
-                   how=f"{a.space}; nearer than a twentieth of the near-copy threshold")
 
 
-def _sizes(a: PrivacyAudit) -> str:
-    groups = a.near_copies.n
-    counted = "" if groups == a.n_synthetic else f" in {groups} groups (of one source patient or volume)"
-    return (f"{a.n_synthetic} synthetic images{counted}, {a.n_train} real ones of {a.patients[0]} patients trained on, "
-            f"{a.n_held_out} of {a.patients[1]} held out")
 
 
-def _per_cent(share: Interval) -> str:
-    return f"{100 * share.value:.0f} [{100 * share.low:.0f}, {100 * share.high:.0f}]"
 
 
 # ---- neighbours ------------------------------------------------------------------------------------------------------

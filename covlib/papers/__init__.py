@@ -1,1 +1,1 @@
-"""One module per paper: its networks, its losses, its Config and its Method."""
+"""A folder for each paper: its networks, its losses, its Config and its Method."""

@@ -4,7 +4,6 @@
 Made to show methods, not anatomy: nobody's scan, no diagnostic worth.
 """
 
-from covlib.phantom.bench import bench
 from covlib.phantom.generator import Subject, generate, phantom_slices, scan_subject, slice_heights
 from covlib.phantom.patient import MODALITIES, Patient, sample
 from covlib.phantom.xray import phantom_xrays, xray
@@ -13,7 +12,6 @@ __all__ = [
     "MODALITIES",
     "Patient",
     "Subject",
-    "bench",
     "generate",
     "phantom_slices",
     "phantom_xrays",

@@ -23,7 +23,7 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parent), str(HERE.parents[1])]
+sys.path[:0] = [str(HERE.parent / "helpers"), str(HERE.parents[1])]
 
 import numpy as np
 import tiny_gan
@@ -31,12 +31,14 @@ import tiny_study
 import torch
 import yaml
 
-from covlib.checkpoints import read_weights
-from covlib.data import download, export, sources
-from covlib.papers import cyclegan, cyclegan_set
+from covbook.chapters.cyclegan import translate
+from covbook.datasets import download, sources
+from covbook.runner.studies import sweep
+from covlib.files import export
+from covlib.papers.cyclegan import method as cyclegan
 from covlib.seeding import rng
-from covlib.studies import sweep
-from covlib.training import fit
+from covlib.training.checkpoints import read_weights
+from covlib.training.fit import fit
 
 FORK = multiprocessing.get_context("fork")
 BIG = hashlib.shake_256(b"kills").digest(6_000_000)
@@ -102,8 +104,8 @@ CONFIG = cyclegan.Config.for_profile("paper", {"image_size": 32, "width": 4, "d_
 
 def synthesise(folder: Path) -> None:
     method = cyclegan.CycleGAN(CONFIG, 4, seed=3)
-    slices = cyclegan_set.load_images(CONFIG, "phantom", seed=0)
-    cyclegan_set.translate_set(method, cyclegan_set.sources_from(slices, "normal"), folder / "set", model="m", batch=2,
+    slices = translate.load_images(CONFIG, "phantom", seed=0)
+    translate.translate_set(method, translate.sources_from(slices, "normal"), folder / "set", model="m", batch=2,
                                progress=False)
 
 

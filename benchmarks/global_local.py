@@ -1,0 +1,113 @@
+"""What one joint step of chapter 04's method costs at full size: ``covlib bench global_local``.
+
+Each measurement is a process of its own, since a process never gives back the memory it once had: peak resident memory
+on a CPU, peak allocated memory on a GPU. With activation checkpointing and without it the step is the same; that is
+shown before anything is reported.
+"""
+
+import json
+import subprocess
+import sys
+import time
+
+import torch
+
+from covlib.errors import TrainingError
+from covlib.papers.global_local.method import Config, GlobalLocal
+from covlib.seeding import torch_generator
+from covlib.training.method import Step
+
+SIZE = 512
+
+
+def bench(size: int = SIZE, device: str | None = None, **changes) -> list[dict]:
+    """Time and peak memory of one joint step, batch 1, with and without activation checkpointing.
+
+    Args:
+        size: of the image. device: a GPU where there is one. changes: further fields of the Config.
+
+    Raises:
+        TrainingError: the two differ in losses or gradients, or a process failed (for want of memory, say).
+    """
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    runs = {name: _measured(device, {"image_size": size, "checkpoint_blocks": again} | changes)
+            for name, again in (("kept", False), ("computed again (checkpointing)", True))}
+    kept, again = (run["sums"] for run in runs.values())
+    if wrong := [k for k in kept if abs(kept[k] - again[k]) > 1e-3 * abs(kept[k]) + 1e-6]:
+        raise TrainingError(f"bench global_local: with checkpointing {wrong[0]} is {again[wrong[0]]:g}, without it "
+                            f"{kept[wrong[0]]:g}; they should agree")
+    return [{"name": f"joint step {size}x{size}, batch 1, activations {name}", "median_s": run["seconds"],
+             "spread_s": run["spread"], "repeats": run["repeats"],
+             "note": f"peak {run['peak_gb']:.2f} GB on {device}, a new process"} for name, run in runs.items()]
+
+
+def joint_step(config: Config, device: str, repeats: int = 1) -> dict:
+    """One joint step on a drawn map and image, ``repeats`` times (with a warm-up first if more than once).
+
+    Returns:
+        "seconds" (median), "spread", "repeats", "peak_gb" (10^9 bytes, of this process), and "sums": losses and
+        gradient norms of the first step, by name.
+    """
+    method = GlobalLocal(config, config.batch_size, seed=0)
+    stage, seconds, sums = method.stages[-1], [], {}
+    parameters, optimizers = {}, {}
+    for net in method.networks.values():
+        net.to(device)
+    for name, spec in method.optimizers(stage).items():
+        parameters[name] = [p for net in spec.nets for p in method.networks[net].parameters()]
+        optimizers[name] = spec.build(parameters[name])
+
+    def minimise(name, loss, retain_graph, update=True):
+        loss.backward(inputs=parameters[name], retain_graph=retain_graph)
+        if update:
+            norms = torch.stack([p.grad.norm() for p in parameters[name] if p.grad is not None])
+            sums.setdefault(f"gradient {name}", norms.norm())
+            optimizers[name].step()
+            optimizers[name].zero_grad(set_to_none=True)
+
+    generator = torch_generator(0, "bench")
+    shape = (config.batch_size, config.image_size, config.image_size)
+    maps = torch.randint(0, config.labels, shape, generator=generator, dtype=torch.uint8).to(device)
+    batch = {"image": (torch.rand(shape, generator=generator)[:, None] * 2 - 1).to(device), "map": maps}
+    step = Step(stage, method.networks, minimise, torch.Generator(device), 0, 1)
+    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
+    for _ in range(repeats + (repeats > 1)):
+        wait()
+        began = time.perf_counter()
+        losses = method.training_step(batch, step)
+        wait()
+        seconds.append(time.perf_counter() - began)
+        for name in ("G", "D"):
+            sums.setdefault(f"loss {name}", losses[name])
+    seconds = sorted(seconds[-repeats:])
+    return {"seconds": seconds[len(seconds) // 2], "spread": seconds[-1] - seconds[0], "repeats": repeats,
+            "peak_gb": _peak(device) / 1e9, "sums": {name: float(value) for name, value in sums.items()}}
+
+
+def _peak(device: str) -> int:
+    """The most memory this process has had, in bytes."""
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated()
+    import resource  # not on Windows
+
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024
+
+
+def _measured(device: str, changes: dict) -> dict:
+    command = [sys.executable, "-m", __spec__.name, device, json.dumps(changes)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise TrainingError(f"bench global_local: a step with {changes} on {device} failed: "
+                            f"{(done.stderr.strip().splitlines() or ['killed, perhaps for want of memory'])[-1]}")
+    return json.loads(done.stdout)
+
+
+def main(device: str, changes: str) -> None:
+    """Print what ``joint_step`` says of the paper's settings with these changes, batch 1 unless told, as JSON."""
+    config = Config.for_profile("paper", {"batch_size": 1} | json.loads(changes))
+    print(json.dumps(joint_step(config, device, repeats=5 if device == "cuda" else 1)))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,1 @@
+"""Pages made of what was measured; nothing is run."""

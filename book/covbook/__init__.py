@@ -1,0 +1,1 @@
+"""covbook: the book's own machinery. Chapters' experiments, figures, runs, the ledger, the command line, the pages."""

@@ -1,0 +1,1 @@
+"""What a chapter needs beside its notebook: experiment, tables, study."""

@@ -1,0 +1,1 @@
+"""Chapter 07: scans in blocks and whole, judged."""

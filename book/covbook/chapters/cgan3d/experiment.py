@@ -1,0 +1,450 @@
+"""What chapter 07 does with the networks: scans and their split, the three tasks trained, Tables I and II, the ledger's
+measurements, and volumes from noise judged.
+
+``covlib.papers.cgan3d`` holds one task (``method``) and the volumes from noise (``noise``), ``scores`` the formulas of
+the paper's numbers. Everything here is bookkeeping around them, kept out of the notebook.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from covbook.chapters.cgan3d.scores import compare
+from covbook.datasets.sources import located
+from covbook.tables import Table
+from covlib import phantom
+from covlib.data.blocks import seam_ratio
+from covlib.data.case import LEFT, Case
+from covlib.data.hu import window
+from covlib.data.lungs import lung_mask
+from covlib.data.splits import Split, split_by_patient
+from covlib.errors import ConfigError, DataError
+from covlib.files import layouts
+from covlib.metrics import intervals
+from covlib.metrics.neighbours import nearest
+from covlib.papers.cgan3d import noise
+from covlib.papers.cgan3d.method import CGAN3D, TASKS, Config, condition_of, restore, train
+from covlib.papers.cgan3d.restoration import NonLocalMeans, trilinear, tune_non_local_means
+from covlib.parallel import spread
+from covlib.seeding import derive, rng
+from covlib.training.fit import FitResult, resolve_device
+
+COARSE_FIRST = 10_000  # number of the first virtual patient of the coarse GAN: nobody of the scans
+JUDGES_FIRST = 20_000  # and of those that volumes from noise are judged against
+MADE = {"autoencode": "autoencoded", "denoise": "denoised", "depixelate": "depixelated"}
+INPUT = {"denoise": "noisy", "depixelate": "pixelated"}
+RIVAL = {"denoise": "non-local means", "depixelate": "trilinear"}
+PLAIN = ", side by side"
+TRAINED = ("autoencode", "denoise", "depixelate", "coarse")  # the longest first: two cores are kept busy then
+WORTH_A_PROCESS = 50  # steps; a process takes seconds to start
+SMALL = 64  # channels; wider networks keep several threads busy themselves
+PLANES = ("axial", "coronal", "sagittal")
+ARCHITECTURE = ("widths", "norm", "residual", "means", "classical", "folded", "noise", "block", "coarse",
+                "coarse_latent", "coarse_width")
+
+
+# ---- scans -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Scans:
+    """Whole scans, one a patient or several, with what ``Run.set_data`` wants to know of a data set."""
+
+    cases: list[Case]
+    fingerprint: str
+    notes: list[str] = field(default_factory=list)
+    labels: np.ndarray | None = None
+    classes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.cases)
+
+    @property
+    def names(self) -> list[str]:
+        return [case.name for case in self.cases]
+
+    @property
+    def patients(self) -> list[str]:
+        return [case.patient for case in self.cases]
+
+    def at(self, index) -> list[Case]:
+        return [self.cases[i] for i in index]
+
+
+def load(config: Config, data="phantom", seed: int = 0) -> tuple[Scans, Split]:
+    """Scans with lung masks, and a split by patient into train and test in the configured proportion.
+
+    Virtual patients are made in ``config.shape``; real scans keep their own grid.
+
+    Raises:
+        DataError: fewer than two patients, no volumes, or something wrong with a file.
+    """
+    virtual = str(data) == "phantom"
+    wanted = config.train_patients + config.test_patients
+    given = {"n_patients": wanted, "shape": config.shape} if virtual else {"n_patients": wanted}
+    cases = list(layouts.load_cases(located(data), need=("lung",), seed=seed, **given))
+    digest = hashlib.sha256()
+    for case in cases:
+        digest.update(f"{case.name} {case.hu.shape} {case.spacing}".encode() + case.hu.tobytes())
+    made = sum("lung_made" in case.meta for case in cases)
+    notes = [f"lung masks of {made} scans are made by threshold and clean-up"] if made else []
+    scans = Scans(cases, digest.hexdigest(), notes)
+    known = [case.label for case in cases]
+    if all(label is not None for label in known):
+        scans.classes = tuple(sorted(set(known), key=lambda name: (name != "normal", name)))
+        scans.labels = np.array([scans.classes.index(label) for label in known], np.int64)
+    share = config.test_patients / wanted
+    return scans, split_by_patient(scans.patients, scans.labels, fractions=(1 - share, 0, share), seed=seed)
+
+
+# ---- training --------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Trained:
+    """The networks of the chapter: ``methods`` by task, ``noise`` for volumes from noise; ``results``: of ``fit``."""
+
+    methods: dict[str, CGAN3D]
+    noise: noise.NoiseModel
+    results: dict[str, FitResult] = field(default_factory=dict)
+
+
+def coarse_cases(config: Config, train_cases: list[Case], data="phantom", seed: int = 0):
+    """Scans for the coarse GAN: ``coarse_patients`` further virtual patients, or the training scans of real data."""
+    if str(data) != "phantom":
+        return train_cases
+    labels = ("normal", "covid")
+    return (phantom.generate(COARSE_FIRST + k, seed=seed, label=labels[k % 2], shape=config.coarse)
+            for k in range(config.coarse_patients))
+
+
+def train_all(config: Config, train_cases: list[Case], out, *, data="phantom", seed: int = 0, device="auto",
+              resume: bool = True, checkpoint=None) -> tuple[Trained, noise.CoarseSet]:
+    """The three tasks and the coarse GAN, in folders of ``out``; or all of them from a checkpoint of an earlier run.
+
+    Returns:
+        The trained networks, and the coarse volumes that the coarse GAN learns from (made anew with a checkpoint too).
+
+    Raises:
+        ConfigError: a checkpoint of another chapter, or whose networks differ from the configuration's.
+    """
+    volumes = noise.coarse_set(coarse_cases(config, train_cases, data, seed), config.coarse)
+    if checkpoint is not None:
+        return _from_checkpoint(config, checkpoint, device), volumes
+    out, given = Path(out), {"device": device, "resume": resume}
+    jobs = [(part, config, volumes if part == "coarse" else train_cases, out / "training" / part, derive(seed, part),
+             given) for part in TRAINED]
+    made = dict(zip(TRAINED, _each(_train, jobs, config, device), strict=True))
+    coarse, equaliser, coarse_result = made.pop("coarse")
+    methods, results = ({task: made[task][k] for task in TASKS} for k in (0, 1))
+    model = noise.NoiseModel(coarse, methods["depixelate"], equaliser, volumes.extent_mm)
+    noise.save_bundle(out / "checkpoints" / noise.BUNDLE, config, methods, model, seed)
+    return Trained(methods, model, {**results, "coarse": coarse_result}), volumes
+
+
+def _train(part: str, config: Config, data, out: Path, seed: int, options: dict) -> tuple:
+    if part == "coarse":
+        return noise.train_coarse(config, data, out, seed=seed, **options)
+    return train(replace(config, task=part), data, out, seed=seed, **options)
+
+
+def _each(function, jobs: list[tuple], config: Config, device) -> list:
+    """``function(*job)`` of each job: of small networks on a CPU each on a core of its own, else one by one."""
+    steps = config.epochs * config.augmentations * config.train_patients * config.blocks_per_scan / config.batch_size
+    small = steps >= WORTH_A_PROCESS and max(config.widths) <= SMALL
+    if small and resolve_device(device).type == "cpu":
+        return spread(function, jobs)
+    return [function(*job) for job in jobs]
+
+
+def _from_checkpoint(config: Config, checkpoint, device) -> Trained:
+    tensors, header, stored = noise.read_bundle(checkpoint)
+    for name in ARCHITECTURE:
+        if getattr(stored, name) != getattr(config, name):
+            raise ConfigError(f"checkpoint {checkpoint}: its {name} is {getattr(stored, name)!r}, this run's is "
+                              f"{getattr(config, name)!r}; take the profile and overrides it was trained with")
+    methods = {task: noise.take(tensors, task, CGAN3D(replace(config, task=task), 1), resolve_device(device),
+                                str(checkpoint)) for task in TASKS}
+    model = noise.NoiseModel.load(checkpoint, device)
+    return Trained(methods, replace(model, depixelate=methods["depixelate"]))
+
+
+# ---- the three tasks judged ------------------------------------------------------------------------------------------
+
+
+def tune_rival(config: Config, train_cases: list[Case], seed: int = 0, n: int = 2) -> NonLocalMeans:
+    """Non-local means at its best strength for this noise, found on ``n`` training scans."""
+    cases = train_cases[:n]
+    noisy = [condition_of(replace(config, task="denoise"), case, seed).hu for case in cases]
+    return tune_non_local_means(noisy, [case.hu for case in cases], photons=config.photons, path_mm=config.path_mm)
+
+
+def restored(config: Config, methods: dict[str, CGAN3D], case: Case, rival: NonLocalMeans,
+             seed: int = 0) -> dict[str, np.ndarray]:
+    """All that is made of one held-out scan, by name: inputs, rivals, and the output of each of ``methods``, stitched
+    with overlap and laid side by side (", side by side"); int16 or float32 HU (Z, Y, X)."""
+    volumes = {}
+    for task in methods:
+        given = condition_of(replace(config, task=task), case, seed)
+        if task in INPUT:
+            volumes[INPUT[task]] = given.hu
+            volumes[RIVAL[task]] = rival(given.hu) if task == "denoise" else trilinear(given.hu, config.pixels)
+        overlap = config.overlap or noise.OVERLAP
+        volumes[MADE[task]] = restore(methods[task], given, overlap=overlap, seed=seed).hu
+        volumes[MADE[task] + PLAIN] = restore(methods[task], given, overlap=0, seed=seed).hu
+    return volumes
+
+
+def restored_all(config: Config, methods: dict[str, CGAN3D], cases: list[Case], rival: NonLocalMeans,
+                 seed: int = 0) -> dict[str, dict[str, np.ndarray]]:
+    """``restored`` of several scans, by the scans' names."""
+    device = next(methods[TASKS[0]].networks["G"].parameters()).device
+    jobs = [(config, {task: methods[task]}, case, rival, seed) for task in TASKS for case in cases]
+    found = _each(restored, jobs, config, device)
+    return {case.name: {k: v for part in found[n :: len(cases)] for k, v in part.items()}
+            for n, case in enumerate(cases)}
+
+
+def judge_case(config: Config, case: Case, volumes: dict[str, np.ndarray]) -> list[dict]:
+    """Rows of ``scores.compare`` for the whole scan and the pulmonary blocks; regions that a scan is too small
+    for are left out."""
+    rows = compare(case, volumes, config.hu_low, config.hu_high, region="whole")
+    if int(np.prod([n // config.block for n in case.hu.shape])) >= 4:
+        rows += compare(case, volumes, config.hu_low, config.hu_high, region="pulmonary", block=config.block)
+    return rows
+
+
+def judge_all(config: Config, cases: list[Case], made: dict[str, dict[str, np.ndarray]]) -> list[dict]:
+    """``judge_case`` of several scans, one after the other; ``made``: what ``restored_all`` gave."""
+    found = _each(judge_case, [(config, case, made[case.name]) for case in cases], config, "cpu")
+    return [row for rows in found for row in rows]
+
+
+def column(rows: list[dict], what: str, key: str = "psnr", region: str = "whole") -> np.ndarray:
+    """One number a scan, in the order of the scans; those not finite (equal volumes, no window) are left out."""
+    found = np.array([row[key] for row in rows if row["what"] == what and row["region"] == region], float)
+    return found[np.isfinite(found)]
+
+
+def seam_ratios(case: Case, volumes: dict[str, np.ndarray], block: int = 32) -> dict[str, float]:
+    """Seam ratio of the error of each volume that a network made; {} where a scan has no inner block face."""
+    made = [name + end for name in MADE.values() for end in ("", PLAIN)]
+    try:
+        return {name: seam_ratio(volumes[name].astype(np.float32) - case.hu, block) for name in made}
+    except DataError:
+        return {}
+
+
+def error_by_place(original: np.ndarray, volume: np.ndarray, low: float, high: float) -> dict[str, float]:
+    """Root mean squared error in HU of a depixelated volume at the voxels that nearest pixelation kept (the first of
+    each 2x2x2, where the input has no error at all) and at the other seven."""
+    a, b = (np.clip(np.asarray(v, np.float32), low, high) for v in (volume, original))
+    square = (a - b).astype(np.float64) ** 2
+    kept = square[::2, ::2, ::2]
+    rest = (square.sum() - kept.sum()) / max(1, square.size - kept.size)
+    return {"kept": float(np.sqrt(kept.mean())), "other": float(np.sqrt(rest)), "all": float(np.sqrt(square.mean()))}
+
+
+def table1(rows: list[dict], reported: dict) -> Table:
+    """Table I beside ours: the autoencoder over all slices, blocks laid side by side, one row a held-out patient."""
+    values = {n["id"]: n["value"] for n in reported["numbers"]}
+    ours = [row for row in rows if row["what"] == MADE["autoencode"] + PLAIN and row["region"] == "whole"]
+    overlapped = {row["patient"]: row for row in rows if (row["what"], row["region"]) == (MADE["autoencode"], "whole")}
+    cells = []
+    for k in range(max(6, len(ours))):
+        paper = [f"{values[f'table1_{key}_{k + 1}']:.2f}" for key in ("psnr", "ssim")] if k < 6 else ["–"] * 2
+        mine = ["–"] * 4
+        if k < len(ours):
+            row = ours[k]
+            other = overlapped[row["patient"]]
+            mine = [row["patient"], f"{row['psnr']:.1f}", f"{row['ssim']:.3f}", f"{other['psnr']:.1f}"]
+        cells.append([str(k + 1) if k < 6 else "–", *paper, *mine])
+    columns = ["paper's patient", "PSNR, dB", "SSIM", "our patient", "PSNR, dB (ours)", "SSIM (ours)",
+               "PSNR, overlapped"]
+    return Table(columns, cells, right=tuple(columns[1:3] + columns[4:]),
+                 note="Rows of paper and ours do not belong together: the patients are others.")
+
+
+def regions(case: Case, n: int, side: int, seed: int = 0) -> list[tuple]:
+    """Places of ``n`` squares of ``side`` voxels in axial slices, as indices of the volume, drawn at random among those
+    that lung fills by a third to nine tenths."""
+    side = min(side, *case.hu.shape[1:])
+    lung, draw, places = case.lung > 0, rng(seed, "regions", case.name), []
+    corners = [n - side + 1 for n in lung.shape[1:]]
+    for attempt in range(2000):
+        z, y, x = (int(draw.integers(k)) for k in (len(lung), *corners))
+        place = (z, slice(y, y + side), slice(x, x + side))
+        if 1 / 3 <= lung[place].mean() <= 0.9 or attempt >= 1990:
+            places.append(place)
+        if len(places) == n:
+            break
+    return places
+
+
+def common_size(slices: np.ndarray, size: int = 96) -> np.ndarray:
+    """(N, H, W) to (N, size, size) if its sides are not that already, so that slices of several scans fit together."""
+    if slices.shape[1:] == (size, size):
+        return slices
+    grey = torch.from_numpy(np.ascontiguousarray(slices, np.float32))[:, None]
+    return torch.nn.functional.interpolate(grey, (size, size), mode="bilinear", antialias=True)[:, 0].numpy()
+
+
+def reader_pairs(cases: list[Case], made: dict[str, dict], n: int = 20, seed: int = 0) -> list[tuple]:
+    """``n`` pairs (original, autoencoded and laid side by side) of axial slices with lung in them, in the lung window.
+
+    Args:
+        made: name of the case -> what ``restored`` gave. Slices of scans of several sizes are brought to 192x192.
+    """
+    places = [(k, z) for k, c in enumerate(cases) for z in np.flatnonzero((c.lung > 0).mean((1, 2)) > 0.03)]
+    if not places:
+        raise DataError("reader_pairs: no slice of the held-out scans has lung in it")
+    chosen = rng(seed, "reader").permutation(len(places))[:n]
+    one_size = len({c.hu.shape[1:] for c in cases}) == 1
+    pairs = []
+    for k, z in (places[i] for i in chosen):
+        pair = np.stack([cases[k].hu[z], made[cases[k].name][MADE["autoencode"] + PLAIN][z]])
+        pair = window(pair)
+        pairs.append(tuple(pair if one_size else common_size(pair, 192)))
+    return pairs
+
+
+TABLE2 = (("autoencoder", "autoencoded"), ("denoised", "denoised"), (None, "non-local means"), ("noisy", "noisy"),
+          ("depixelated", "depixelated"), (None, "trilinear"), ("pixelated", "pixelated"))
+
+
+def table2(rows: list[dict], reported: dict, region: str = "pulmonary") -> Table:
+    """Table II beside ours: mean over held-out scans with Student's interval; the rivals have no row in the paper."""
+    values = {n["id"]: n["value"] for n in reported["numbers"]}
+    cells = []
+    for name, what in TABLE2:
+        found = {key: column(rows, what, key, region) for key in ("psnr", "ssim")}
+        paper = ["–", "–"]
+        if name is not None:
+            paper = [f"{values[f'table2_psnr_{name}']:.2f}", f"{values[f'table2_ssim_{name}']:g}"]
+        digits = {"psnr": 1, "ssim": 3}
+        text = {k: intervals.student_t(v).text(digits[k]) if len(v) else "–" for k, v in found.items()}
+        cells.append([what + (" (input)" if what in INPUT.values() else ""), *paper, text["psnr"], text["ssim"]])
+    columns = ["", "PSNR, dB (paper)", "SSIM (paper)", "PSNR, dB (ours)", "SSIM (ours)"]
+    return Table(columns, cells, right=tuple(columns[1:]),
+                 note=f"Mean over {len(column(rows, 'denoised', 'psnr', region))} held-out scans [95 % interval, "
+                      "Student t].")
+
+
+def gain_rows(rows: list[dict], reported: dict, region: str = "pulmonary") -> list[dict]:
+    """For ``plots.gains``: PSNR of networks and rivals less that of their input, patient by patient."""
+    values = {n["id"]: n["value"] for n in reported["numbers"]}
+    out = []
+    for task, given in INPUT.items():
+        base = column(rows, given, "psnr", region)
+        paper = values[f"table2_psnr_{MADE[task]}"] - values[f"table2_psnr_{given}"]
+        for label, what, theirs in ((f"cGAN, {MADE[task]}", MADE[task], paper), (RIVAL[task], RIVAL[task], None)):
+            got = column(rows, what, "psnr", region)
+            if len(got) == len(base) > 0:
+                out.append({"label": label, "values": got - base, "paper": theirs,
+                            "group": "cGAN" if what == MADE[task] else "classical"})
+    return out
+
+
+def record(run, rows: list[dict]) -> None:
+    """The measurements of Tables I and II and the gains, into ``run``."""
+    how = "mean over slices of a scan, then over held-out scans; HU clipped, L = width; Student t over scans"
+    for key in ("psnr", "ssim"):
+        _keep(run, f"table1_{key}", column(rows, MADE["autoencode"] + PLAIN, key), how + "; laid side by side",
+              f"table1_{key}", "dB" if key == "psnr" else "")
+        for name, what in TABLE2:
+            slug = name or what.replace(" ", "_").replace("-", "_")
+            _keep(run, f"table2_{key}_{slug}", column(rows, what, key, "pulmonary"),
+                  how + "; four blocks with most lung", f"table2_{key}_{slug}" if name else None,
+                  "dB" if key == "psnr" else "")
+            if key == "psnr":
+                _keep(run, f"whole_psnr_{slug}", column(rows, what, key), how, None, "dB")
+    for region in ("whole", "pulmonary"):
+        for task, given in INPUT.items():
+            made = column(rows, MADE[task], "psnr", region)
+            for other in (given, RIVAL[task]):
+                slug = other.replace(" ", "_").replace("-", "_")
+                theirs = column(rows, other, "psnr", region)
+                paired = made - theirs if len(made) == len(theirs) else np.array([])
+                _keep(run, f"gain_{MADE[task]}_over_{slug}_{region}", paired, f"PSNR less that of {other}, same scan; "
+                      "Student t over scans", None, "dB")
+
+
+def _keep(run, name: str, values: np.ndarray, how: str, claim: str | None, unit: str) -> None:
+    if not len(values):
+        run.metric(name, None, how="no held-out scan is large enough, or all are equal to their originals", unit=unit)
+        return
+    run.metric(name, intervals.student_t(values), how=how, values=values, unit=unit,
+               paper={"claim": claim} if claim else None)
+
+
+# ---- volumes from noise judged ---------------------------------------------------------------------------------------
+
+
+def reference_volumes(config: Config, test_cases: list[Case], n: int, data="phantom", seed: int = 0) -> list[Case]:
+    """Volumes to judge the synthetic ones against, at ``config.volume``: virtual patients that no network has seen, or
+    the held-out scans resampled."""
+    if str(data) == "phantom":
+        return [phantom.generate(JUDGES_FIRST + k, seed=seed, label=("normal", "covid")[k % 2], shape=config.volume)
+                for k in range(n)]
+    from covlib.data.volumes import resample
+
+    return [resample(case, config.volume) for case in test_cases]
+
+
+def regrown(model: noise.NoiseModel, cases: list[Case], size, seed: int = 0) -> list[Case]:
+    """Cases made as coarse as the coarse GAN's volumes and grown again to ``size``: what depixelation alone costs, for
+    a coarse volume that is right. They cover the same millimetres; masks are left out."""
+    coarse = noise.coarse_set(cases, model.coarse.config.coarse).hu
+    made = []
+    for k, (case, low) in enumerate(zip(cases, coarse)):
+        hu = model.grow(low, np.empty(tuple(size), np.int16), seed=derive(seed, "regrown", k))
+        spacing = tuple(n * s / m for n, s, m in zip(case.hu.shape, case.spacing, size))
+        made.append(Case(case.name, hu, spacing, label=case.label, patient=case.patient, origin=case.origin))
+    return made
+
+
+def planes_of(cases: list[Case], plane: str, per_volume: int = 8, size: int = 64) -> np.ndarray:
+    """Slices float32 (N, 1, size, size) in [-1, 1] (lung window), evenly over the middle half of each volume."""
+    axis = PLANES.index(plane)
+    slices = []
+    for case in cases:
+        n = case.hu.shape[axis]
+        at = np.unique(np.linspace(0.25 * n, 0.75 * n - 1, per_volume).round().astype(int))
+        cut = np.moveaxis(case.hu, axis, 0)[at]
+        slices.append(torch.from_numpy(window(cut if axis == 0 else cut[:, ::-1].copy())))
+    stack = torch.cat(slices)[:, None]
+    return torch.nn.functional.interpolate(stack, (size, size), mode="bilinear", antialias=True).clamp(-1, 1).numpy()
+
+
+def litres(case: Case) -> tuple[float, float]:
+    """Volume of the left and the right lung, by threshold and clean-up (``data.lungs``), in litres."""
+    mask = lung_mask(case.hu, case.spacing)
+    voxel = float(np.prod(case.spacing)) / 1e6
+    return float((mask == LEFT).sum()) * voxel, float((mask > LEFT).sum()) * voxel
+
+
+def lungs_and_seams(config: Config, groups: dict[str, list[Case]]) -> dict[str, tuple[list[float], list[float]]]:
+    """Of each group of volumes: litres of both lungs, and seam ratios (of those larger than a block)."""
+    found = iter(_each(_lungs_and_seam, [(c, config.block) for cases in groups.values() for c in cases], config, "cpu"))
+    rows = {name: [next(found) for _ in cases] for name, cases in groups.items()}
+    return {name: ([lungs for lungs, _ in got], [seam for _, seam in got if seam is not None])
+            for name, got in rows.items()}
+
+
+def _lungs_and_seam(case: Case, block: int) -> tuple[float, float | None]:
+    return sum(litres(case)), seam_ratio(case.hu, block) if min(case.hu.shape) > block else None
+
+
+def nearest_training(volumes: np.ndarray, training: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """For coarse volumes (n, Z, Y, X): the number of the most similar training volume, and the correlation with it."""
+    return nearest(volumes, training)
+
+
+def as_json(rows: list[dict]) -> str:
+    """Rows of scores as text, one a line, for ``out/cases.json``."""
+    clean = [{k: (None if isinstance(v, float) and not np.isfinite(v) else v) for k, v in row.items()} for row in rows]
+    return "[\n" + ",\n".join(json.dumps(row) for row in clean) + "\n]\n"

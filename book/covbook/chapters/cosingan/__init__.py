@@ -1,0 +1,1 @@
+"""Chapter 05: roles of the slices, experiments, tables."""

@@ -1,0 +1,266 @@
+"""What chapter 05 does beside its method: trainings side by side, tables of one run, the paper's intervals, drawings.
+
+The chapter trains two CoSinGANs, seven networks of one scale and six judges. None waits for another of its group, and
+each is too small to keep two cores busy; on a CPU a group is dealt out to the cores, one thread each
+(``covlib.parallel``). The numbers are those of one training after the other.
+"""
+
+import logging
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from covbook import report
+from covbook.chapters.cosingan.experiment import judge
+from covbook.chapters.cosingan.rivals import LOSSES, RIVALS, train_rival
+from covbook.tables import Table
+from covlib.errors import DataError
+from covlib.papers.cosingan import method as cosingan
+from covlib.papers.cosingan.slices import INFECTION, LUNG, PAINTED, check_conditions
+from covlib.parallel import spread
+from covlib.training.fit import resolve_device
+
+SCANS = 5  # behind the paper's intervals
+T_95 = 2.7764451  # Student's t, 4 degrees of freedom, two-sided 95 %
+WORTH_A_PROCESS = 100  # training steps of a group; a process takes seconds to start
+
+
+# ---- trainings -------------------------------------------------------------------------------------------------------
+
+
+def apart(steps: int, device) -> bool:
+    """Whether trainings of so many steps together are worth processes of their own: long ones, on a CPU."""
+    return resolve_device(device).type == "cpu" and steps >= WORTH_A_PROCESS
+
+
+def train_both(config, roles, out, *, seed: int = 0, device="auto", resume: bool = True, checkpoint=None) -> dict:
+    """A CoSinGAN on the single slice of each modality, side by side.
+
+    Args:
+        checkpoint: weights of modality 1's (``out/checkpoints/cosingan.safetensors`` of an earlier run); those of
+            modality 2 are looked for beside them, in ``modality_2/checkpoints``, and trained where they are not there.
+
+    Returns:
+        modality -> (CoSinGAN, FitResult, or None where weights were given).
+    """
+    out, second = Path(out), None
+    if checkpoint is not None:
+        second = Path(checkpoint).resolve().parents[1] / "modality_2" / "checkpoints" / "cosingan.safetensors"
+    given = {1: checkpoint, 2: second if second and second.is_file() else None}
+    jobs = {m: (config, roles.singles[m], place, seed, device, resume, given[m])
+            for m, place in ((1, out), (2, out / "modality_2"))}
+    if apart(config.updates, device) and not any(given.values()):
+        spread(_train, jobs.values())  # what they leave in their folders is taken up below, at once
+        jobs = {m: (*job[:5], True, None) for m, job in jobs.items()}
+    return {m: _train_here(*job) for m, job in jobs.items()}
+
+
+def _train_here(config, one, out, seed, device, resume, checkpoint):
+    return cosingan.train(config, one, out, seed=seed, device=device, resume=resume, checkpoint=checkpoint)
+
+
+def _train(*job) -> None:
+    _quiet()
+    _train_here(*job)
+
+
+def _quiet() -> None:
+    """What the library warns of is said once, by the process that deals out the work."""
+    logging.getLogger("covlib").addHandler(logging.NullHandler())
+
+
+def train_alone(config, one, out, *, unet, sets: dict, seed: int = 0, device="auto",
+                resume: bool = True) -> tuple[dict, dict, dict]:
+    """Every training that waits for no more than CoSinGAN's U-Net: the rivals of Table 1, one loss at a time (Figs. 6
+    and 7), and judges, in one group, so that no core waits for the longest.
+
+    Args:
+        unet: CoSinGAN's network "U", trained. sets: of the judges, as in ``train_judges``.
+
+    Returns:
+        ({rival of ``RIVALS``: (method, FitResult)}, {loss of ``LOSSES``, as shown: (method, FitResult)}, what
+        ``train_judges`` returns). The rivals have CoSinGAN's number of updates, the trainings with one loss
+        ``config.loss_epochs``; these log all four terms.
+    """
+    length, out = config.loss_epochs, Path(out)
+    short = {"updates": length, "measure_all": True, "log_every": max(1, length // 60)}
+    long = [(name, config, one, out / "rivals" / name, unet, seed, device, resume, {}) for name in reversed(RIVALS)]
+    brief = [(name, config, one, out / "losses" / name, unet, seed, device, resume, short) for name in LOSSES]
+    if apart(len(RIVALS) * config.updates + len(LOSSES) * length, device):  # the longest first
+        judging = [(_judge, job) for job in _judging(config, sets, seed, device)]
+        found = spread(_call, [*((_rival, job) for job in long), *judging, *((_rival, job) for job in brief)])
+        judges = dict(zip(sets, found[len(long) : len(long) + len(sets)], strict=True))
+        long, brief = ([(*job[:7], True, job[8]) for job in jobs] for jobs in (long, brief))
+    else:
+        judges = train_judges(config, sets, seed=seed, device=device)
+    return (dict(zip(RIVALS, [_rival_here(*job) for job in long][::-1], strict=True)),
+            dict(zip(LOSSES.values(), [_rival_here(*job) for job in brief], strict=True)), judges)
+
+
+def _call(function, job):
+    return function(*job)
+
+
+def _rival_here(name, config, one, out, unet, seed, device, resume, options):
+    return train_rival(name, config, one, out, unet=unet, seed=seed, device=device, resume=resume, **options)
+
+
+def _rival(*job) -> None:
+    _quiet()
+    _rival_here(*job)
+
+
+def train_judges(config, sets: dict, *, seed: int = 0, device="auto") -> dict:
+    """Judges trained side by side.
+
+    Args:
+        sets: name -> ("enet" or "unet", images, conditions), the one that takes longest first.
+
+    Returns:
+        name -> what ``experiment.judge`` returns for it.
+    """
+    jobs = _judging(config, sets, seed, device)
+    steps = sum(config.enet_steps if job[0] == "enet" else config.seg_unet_steps for job in jobs)
+    return dict(zip(sets, spread(_judge, jobs, None if apart(steps, device) else 1), strict=True))
+
+
+def _judging(config, sets: dict, seed: int, device) -> list[tuple]:
+    return [(name, config, images, masks, seed, device) for name, images, masks in sets.values()]
+
+
+def _judge(name, config, images, masks, seed, device):
+    return judge(name, config, images, masks, seed=seed, device=device)
+
+
+# ---- what a run shows ------------------------------------------------------------------------------------------------
+
+
+def spread_behind(low: float, high: float) -> tuple[float, float]:
+    """What an interval of Tables 2 and 3 says of its five scans, if it is Student's interval of their mean.
+
+    Returns:
+        (standard deviation that the five must have, the largest that five numbers from 0 to 1 of that mean can have).
+    """
+    mean, needed = (low + high) / 2, (high - low) / 2 / T_95 * math.sqrt(SCANS)
+    total = min(max(mean * SCANS, 0.0), float(SCANS))
+    most = np.zeros(SCANS)
+    most[: int(total)] = 1
+    if int(total) < SCANS:
+        most[int(total)] = total - int(total)
+    return needed, float(most.std(ddof=1))
+
+
+def impossible_intervals() -> list[dict]:
+    """The intervals of Tables 2 and 3 that no five scans can have: {"where", "low", "high", "needed", "most"}."""
+    values = {n["id"]: (n["what"], n["where"], n["value"]) for n in report.load_reported("cosingan")["numbers"]}
+    found = []
+    for key, (_, where, low) in values.items():
+        if not key.endswith("_low") or low == "NaN":
+            continue
+        high, what = values[key[:-4] + "_high"][2], values[key[:-4]][0]
+        needed, most = spread_behind(low, high)
+        if needed > most + 0.001:  # the ends are printed with three digits
+            found.append({"where": where, "what": what, "low": low, "high": high, "needed": needed, "most": most})
+    return found
+
+
+def quality_table(rows: dict[str, dict[str, float]], names: dict[str, str], modality: int = 1) -> Table:
+    """Table 1 of one run: a row a model, DSC in per cent (``experiment.quality``); best of a column bold."""
+    judges = {"enet": "ENet", "unet": "U-Net"}
+    columns = {f"{shown}, {region}": key for j, shown in judges.items() for region in ("lung", "infection")
+               if (key := f"m{modality}_{j}_{region}") in next(iter(rows.values()))}
+    return _scores(rows, names, columns, "slices painted by",
+                   "DSC in per cent, all pixels together; one training each, so bold is the best of this run, not a "
+                   "finding. Real slices are not part of the contest.")
+
+
+def sets_table(rows: dict[str, dict[str, float]], names: dict[str, str]) -> Table:
+    """Table 4 of one run: a row a training set, DSC in per cent on held-out patients."""
+    columns = {"lung": "overall_lung", "infection": "overall_infection", "infection, modality 1": "m1_infection",
+               "infection, modality 2": "m2_infection", "infection, mean over patients": "scans_infection"}
+    note = ("DSC in per cent; one training each, so bold is the best of this run, not a finding. OC-TS, the real "
+            "training set, is not part of the contest.")
+    return _scores(rows, names, columns, "U-Net trained on", note)
+
+
+def _scores(rows: dict, names: dict[str, str], columns: dict[str, str], head: str, note: str) -> Table:
+    lines = [[shown] for shown in names.values()]
+    contest = [k for k, name in enumerate(names) if name not in ("real", "oc_ts")]
+    for key in columns.values():
+        texts = ["–" if not np.isfinite(rows[name].get(key, np.nan)) else f"{100 * rows[name][key]:.1f}"
+                 for name in names]
+        known = [float(texts[k]) for k in contest if texts[k] != "–"]
+        for k, (line, text) in enumerate(zip(lines, texts)):
+            best = k in contest and text != "–" and float(text) == max(known)
+            line.append(f"**{text}**" if best else text)
+    return Table([head, *columns], lines, right=tuple(columns), note=note)
+
+
+@torch.no_grad()
+def infection_confidence(net, images: Tensor, conditions: Tensor, batch: int = 32) -> np.ndarray:
+    """What a segmenting judge thinks of each slice's infection: its probability of "infection", the mean over the
+    pixels where the condition has it. Slices without infection are left out.
+
+    Args:
+        net: a judge of three classes. images: (N, 1, S, S). conditions: their labels.
+
+    Returns:
+        float64 (n,) in [0, 1].
+    """
+    device, found = next(net.parameters()).device, []
+    for x, c in zip(images.split(batch), conditions.split(batch), strict=True):
+        p, here = net(x.to(device)).softmax(1)[:, INFECTION].cpu(), c[:, 0] == INFECTION
+        found += [float(p[k][here[k]].mean()) for k in range(len(x)) if bool(here[k].any())]
+    return np.asarray(found)
+
+
+def only_stage(log: dict, stage: str) -> dict:
+    """The rows of one stage of a training's log, its steps counted from that stage's start."""
+    mine = [k for k, name in enumerate(log["stage"]) if name == stage]
+    if not mine:
+        raise DataError(f"log: has no stage {stage!r}; it has {', '.join(dict.fromkeys(log['stage']))}")
+    before = log["step"][mine[0] - 1] if mine[0] else 0
+    part = {name: [values[k] for k in mine] for name, values in log.items()}
+    return part | {"step": [step - before for step in part["step"]]}
+
+
+def draw_example(path, size: int = 256) -> Path:
+    """A PNG to paint on, two ellipses for lungs (128) and two lesions (255) on black (0): (size, size), 8-bit grey.
+
+    What is there already is left alone, for a reader may have drawn on it.
+    """
+    from PIL import Image
+
+    path = Path(path)
+    if path.is_file():
+        return path
+    y, x = np.mgrid[:size, :size] / size
+    labels = np.zeros((size, size), int)
+    for middle in (0.28, 0.72):
+        labels[((x - middle) / 0.17) ** 2 + ((y - 0.5) / 0.34) ** 2 <= 1] = LUNG
+    for cx, cy, r in ((0.2, 0.66, 0.08), (0.76, 0.36, 0.06)):
+        labels[((x - cx) ** 2 + (y - cy) ** 2 <= r**2) & (labels == LUNG)] = INFECTION
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    Image.fromarray(np.asarray(PAINTED, np.uint8)[labels]).save(partial, format="PNG")
+    partial.replace(path)
+    return path
+
+
+def export(run, images: Tensor, conditions: Tensor, one):
+    """Write synthetic slices with their masks to ``run.out``/synthetic. All count as one patient, the single slice's.
+
+    Slices without infection are left out: the data set has one class.
+    """
+    masks = check_conditions(conditions, images.shape[-1])
+    sick = (masks == INFECTION).flatten(1).any(1)
+    labels = masks[sick][:, 0].numpy()
+    return run.export({"covid": images[sick]}, method="CoSinGAN after Zhang et al., trained on one annotated slice",
+                      limits="Every slice repeats the texture of one real slice, which it may give away; the masks are "
+                             "other patients'. Not for diagnosis.",
+                      patients=[one.patient] * int(sick.sum()), lung=(labels > 0).astype(np.uint8),
+                      infection=(labels == INFECTION).astype(np.uint8), hu_window=one.hu_window)
+

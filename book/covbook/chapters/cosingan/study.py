@@ -1,0 +1,45 @@
+"""Tables 1 to 4 of chapter 05 as studies of arms that run apart (``covlib sweep``).
+
+Nothing heavy is imported until an arm runs; what an arm is made of is in ``experiment``.
+"""
+
+from covbook.chapters.cosingan.roles import MODELS, OURS, SETS
+from covlib.errors import ConfigError
+
+TITLES = {1: "Table 1: what judges find in synthetic slices of three models",
+          2: "Table 2: classifiers, half resolution", 3: "Table 3: classifiers, full resolution",
+          4: "Table 4: ENet and U-Net trained on six sets"}
+
+
+def arms(table: int) -> dict[str, dict]:
+    """Arm -> settings of Tables 1 to 4. An arm's name and a metric's make the id of the paper's number:
+    ``table<table>_<arm>_<metric>``. Beyond the paper's rows: "real" (Table 1: what the judges reach on held-out real
+    slices), "painted" (the masks in the single slice's mean greys) and "sin_relabelled" (Tables 2 and 3)."""
+    if table == 1:
+        return {name: {"model": name} for name in (*MODELS, "painted", "real")}
+    if table in (2, 3):
+        return {name: {"set": name} for name in (*SETS, *OURS, "sin_relabelled")}
+    if table == 4:
+        return {name: {"set": name} for name in (*SETS, *OURS)}
+    raise ConfigError(f"table: {table} is not one of 1, 2, 3 and 4")
+
+
+def studies() -> list:
+    """Tables 1 to 4 as ``covbook.studies.Study``: "cosingan-table1" to "cosingan-table4"."""
+    from covbook.studies import Arm, Study
+
+    def listed(table: int):
+        return lambda profile: [Arm(name, settings) for name, settings in arms(table).items()]
+
+    def runner(table: int):
+        def run(arm: Arm, *, profile, data, seed, device, out, overrides=None) -> dict[str, float]:
+            from covbook.chapters.cosingan.experiment import run_arm
+
+            return run_arm(table, arm.name, profile=profile, data=data, seed=seed, device=device, out=out,
+                           overrides=overrides)
+
+        return run
+
+    return [Study(f"cosingan-table{table}", "05_cosingan", title, listed(table), runner(table),
+                  "covbook.chapters.cosingan.roles:Config", f"table{table}_{{arm}}_{{metric}}")
+            for table, title in TITLES.items()]

@@ -1,0 +1,1 @@
+"""Chapter 06: translation of a set, detection, tables."""

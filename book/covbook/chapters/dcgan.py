@@ -1,0 +1,109 @@
+"""What chapter 03 measures: sets judged by a classifier, arms of training, nearest training images."""
+
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from covbook.datasets.sources import located
+from covlib.data.case import SliceSet
+from covlib.data.splits import Split, split_by_patient
+from covlib.files import layouts
+from covlib.judges import classifiers
+from covlib.metrics.neighbours import nearest
+from covlib.papers import dcgan
+from covlib.papers.dcgan.method import DCGAN, Config, crop_and_flip
+from covlib.seeding import derive, torch_generator
+from covlib.training.fit import resolve_device
+
+JUDGE_BATCH = 16  # ours
+
+
+def prepare(config: Config, data="phantom", seed: int = 0) -> tuple[SliceSet, Split]:
+    """The labelled slices of the config's size, and how their patients are dealt: 70 % to training, 30 % to test.
+
+    Args:
+        data: "phantom", a folder with labels, an archive of one, or a registered source's name.
+
+    Raises:
+        DataError: no labels, or what else the readers of ``covlib.files.layouts`` refuse.
+    """
+    drawn = {"n_patients": config.patients, "per_patient": config.slices_per_patient} if data == "phantom" else {}
+    slices = layouts.load_slices(located(data), size=config.image_size, need=("labels",), seed=seed, **drawn)
+    return slices, split_by_patient(slices.patients, slices.labels, fractions=(0.7, 0, 0.3), seed=seed)
+
+
+def training_images(slices: SliceSet, split: Split) -> dict[str, Tensor]:
+    """Class -> its training images (N, 1, S, S), as ``dcgan.train_all`` takes them."""
+    images, labels = dcgan.prepare(slices), slices.labels
+    return {name: images[split.train[labels[split.train] == k]] for k, name in enumerate(slices.classes)}
+
+
+def judged_sets(method: DCGAN, judge: classifiers.Classifier, config: Config, *, seed: int = 0,
+                key: str = "sets") -> tuple[np.ndarray, np.ndarray]:
+    """The paper's test (Section IV, Fig. 7): ``sets`` sets of ``set_size`` images, each judged.
+
+    Returns:
+        images float32 (sets, set_size, 1, S, S) and the judge's probabilities (sets, set_size) of the last class.
+    """
+    images, probabilities = [], []
+    for k in range(config.sets):
+        made = method.synthesize(config.set_size, torch_generator(seed, key, k)).cpu()
+        images.append(made.numpy())
+        probabilities.append(classifiers.predict(judge, made)[:, -1])
+    return np.stack(images), np.stack(probabilities)
+
+
+def train_judge(config: Config, images: Tensor, labels: np.ndarray, *, seed: int = 0, device="auto",
+                steps: int | None = None) -> tuple[classifiers.Classifier, dict]:
+    """The judge of ``config``, trained on ``images`` with the augmentation that the generators' images saw.
+
+    ``steps`` replaces the ``judge_epochs`` of the config.
+    """
+    judge = classifiers.build(config.judge, weights=None if config.judge_weights == "none" else config.judge_weights,
+                              seed=seed)
+    history = classifiers.train_classifier(
+        judge, images, labels, epochs=None if steps else config.judge_epochs, steps=steps, batch_size=JUDGE_BATCH,
+        seed=seed, augment=partial(crop_and_flip, config), device=resolve_device(device))
+    return judge, history
+
+
+def compare_arms(config: Config, images: Tensor, labels: np.ndarray, split: Split, synthetic: dict[str, Tensor], *,
+                 seed: int = 0, device="auto") -> dict[str, np.ndarray]:
+    """The judge's network on held-out patients, trained on real slices and on real plus synthetic ones.
+
+    Both arms take the same number of steps, from the same initial weights, once for each of ``arms_seeds`` seeds.
+
+    Args:
+        synthetic: class name -> images, in the order of the labels.
+
+    Returns:
+        {"real": ..., "real_plus_synthetic": ...}, each float64 (arms_seeds, test slices), 1 where the class was right.
+    """
+    real, truth = images[split.train], labels[split.train]
+    added = torch.cat(list(synthetic.values()))
+    added_labels = np.repeat(np.arange(len(synthetic)), [len(x) for x in synthetic.values()])
+    arms = {"real": (real, truth),
+            "real_plus_synthetic": (torch.cat([real, added]), np.concatenate([truth, added_labels]))}
+    steps = max(1, config.arms_epochs * len(real) // JUDGE_BATCH)
+    correct = {}
+    for arm, (x, y) in arms.items():
+        answers = []
+        for k in range(config.arms_seeds):
+            judge, _ = train_judge(config, x, y, seed=derive(seed, "arm", k), device=device, steps=steps)
+            answers.append(classifiers.predict(judge, images[split.test]).argmax(1) == labels[split.test])
+        correct[arm] = np.array(answers, dtype=float)
+    return correct
+
+
+def nearest_training(images: Tensor, train: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """The most similar training image of each image, mirrored or not, and its Pearson correlation over pixels.
+
+    Args:
+        images: (N, 1, S, S). train: (M, 1, S, S).
+
+    Returns:
+        index int64 (N,) into ``train``, and correlation float32 (N,) in [-1, 1].
+    """
+    return nearest(images, train, mirrored=True)

@@ -1,0 +1,1 @@
+"""Chapter 04: roles of the slices, experiments, tables."""

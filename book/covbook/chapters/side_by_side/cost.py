@@ -1,0 +1,130 @@
+"""What a step of an arm's training costs here: seconds, memory, parameters; ``covlib sweep side_by_side-cost``.
+
+Time does not depend on what the images show, so random images and masks of the right size do, and no patient is
+needed. Training runs through the method's whole schedule, shortened, three times: to warm up, with n and with 2n
+steps. The difference over n is the cost of a step, without what every training pays once. Memory is the process's
+largest resident set less what it had before the method was built (on a GPU, the largest allocation), so each arm has a
+process of its own.
+"""
+
+import statistics
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from covbook.chapters.side_by_side.arms import (
+    PER_STEP,
+    Trained,
+    ema_of,
+    in_new_process,
+    layout,
+    parts,
+    synthesize,
+    with_steps,
+)
+from covbook.chapters.side_by_side.settings import ENTRIES, TARGET, Config
+from covbook.chapters.side_by_side.tasks import Part, Task
+from covlib.data.case import Case, SliceSet
+from covlib.data.splits import Split
+from covlib.errors import TrainingError
+from covlib.seeding import rng, torch_generator
+from covlib.training.fit import fit, resolve_device
+
+IMAGES = 16
+STEPS = 24  # n
+REPEATS = 1  # of the pair of trainings; the study repeats the whole with several seeds
+
+
+def measure(arm: str, profile: str, device="auto", steps: int = STEPS, repeats: int = REPEATS) -> dict[str, float]:
+    """{"seconds_per_step", "seconds_per_image", "peak_mb", "parameters"} of an arm, in a process of its own."""
+    code = (f"import json; from covbook.chapters.side_by_side.cost import measure_here; "
+            f"print(json.dumps(measure_here({arm!r}, {profile!r}, {str(device)!r}, {steps}, {repeats})))")
+    return in_new_process(code)
+
+
+def measure_here(arm: str, profile: str, device="auto", steps: int = STEPS, repeats: int = REPEATS) -> dict[str, float]:
+    """As ``measure``, in this process; the memory is only right where nothing was trained before."""
+    config, device = Config.for_profile(profile), resolve_device(device)
+    task = random_task(ENTRIES[arm].task, config)
+    parts(arm, task, profile, 0, device)  # its imports are not its training's memory
+    before = _peak(device)
+    _timed(arm, task, profile, device, steps)
+    seconds, trained = [], None
+    for _ in range(repeats):
+        short, first = _timed(arm, task, profile, device, steps)
+        long, trained = _timed(arm, task, profile, device, 2 * steps)
+        seconds.append((long - short) / (trained.steps - first.steps))
+    synthesize(trained, task.conditions)
+    began = time.perf_counter()
+    made = synthesize(trained, task.conditions)
+    each = (time.perf_counter() - began) / len(made)
+    if statistics.median(seconds) <= 0:
+        raise TrainingError(f"cost of {arm}: {2 * steps} steps took no longer than {steps}; measure on an idle machine")
+    return {PER_STEP: statistics.median(seconds), "seconds_per_image": each, "peak_mb": _peak(device) - before,
+            "parameters": float(trained.parameters)}
+
+
+def random_task(kind: str, config: Config) -> Task:
+    """A task of random images, masks of four labels and two classes."""
+    size = {"mask": config.mask_size, "noise": config.noise_size, "translate": config.xray_size}[kind]
+    draws = torch_generator(0, "cost")
+    images = torch.rand(IMAGES, 1, size, size, generator=draws) * 2 - 1
+    maps = torch.zeros(IMAGES, size, size, dtype=torch.uint8)
+    maps[:, size // 8 : -size // 8, size // 8 : -size // 8] = 1
+    maps[:, size // 4 : size // 2, size // 4 : size // 2] = 2
+    maps[:, size // 4 : size // 3, size // 4 : size // 3] = 3
+    names = [f"p{k}" for k in range(IMAGES)]
+    labels = torch.arange(IMAGES) % 2
+    part = Part(images, names, names, maps if kind == "mask" else None, None if kind == "mask" else labels)
+    slices = SliceSet(images.numpy(), names, names)
+    split = Split(*(np.arange(IMAGES) for _ in range(3)))
+    task = Task(kind, part, part, part, slices, split, () if kind == "mask" else ("normal", TARGET), (-600.0, 1500.0))
+    task.scans = RandomScans(task.classes, config.slices_per_patient)
+    return task
+
+
+@dataclass(frozen=True)
+class RandomScans:
+    """Stands for ``covbook.chapters.side_by_side.volumes.Scans``: volumes of random HU, two classes in turn."""
+
+    classes: tuple[str, ...]
+    per_patient: int
+    frame: str = "lungs"
+
+    def cases(self, patients: list[str], shape):
+        for k, name in enumerate(patients):
+            hu = rng(0, "cost", name).integers(-1000, 400, tuple(shape)).astype(np.int16)
+            yield Case(name, hu, (4.0, 3.0, 3.0), label=self.classes[k % 2])
+
+    def heights(self, case: Case) -> tuple[float, ...]:
+        return tuple((k + 0.5) / self.per_patient for k in range(self.per_patient))
+
+
+def _timed(arm: str, task: Task, profile: str, device, steps: int) -> tuple[float, Trained]:
+    built, trained = parts(arm, task, profile, 0, device), Trained(arm, task)
+    seconds = 0.0
+    for key, (method, data) in built.items():
+        method.stages = with_steps(method.stages, max(1, steps // len(built)))
+        with tempfile.TemporaryDirectory(prefix="covlib-cost-") as folder:
+            result = fit(method, data, Path(folder), device=device, progress=False, log_every=10**6,
+                         ema=ema_of(method), channels_last=layout(method, device))
+        seconds, trained.steps = seconds + result.seconds, trained.steps + result.steps
+        trained.methods[key] = method
+    return seconds, trained
+
+
+def _peak(device: torch.device) -> float:
+    """Largest memory so far in MB (10^6 bytes)."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e6
+    import resource
+
+    scale = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux KiB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale / 1e6
+
+

@@ -1,0 +1,265 @@
+"""What chapter 08 shows of a comparison: the table, the picture, samples, and what sampling steps buy."""
+
+import csv
+import hashlib
+import io
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from covbook import plots, studies
+from covbook.chapters.side_by_side.arms import PER_STEP, Trained, steps_for, synthesize
+from covbook.chapters.side_by_side.scores import NEIGHBOURS, Scores
+from covbook.chapters.side_by_side.settings import ENTRIES, TARGET, TASKS, Config
+from covbook.chapters.side_by_side.tasks import OTHERS, Part, Task
+from covbook.datasets.sources import located
+from covbook.plots import side_by_side as figures
+from covbook.tables import Table
+from covbook.text import show_value
+from covlib.atomic import write_atomically
+from covlib.data import label_maps
+from covlib.files.index import read_table
+from covlib.metrics import generative
+from covlib.metrics.intervals import Interval
+from covlib.seeding import derive
+
+# measure -> (heading, what is better, digits of the unit)
+MEASURES = {"fid": ("FID", "lower"), "kid": ("KID × 1000", "lower"), "precision": ("precision", "higher"),
+            "recall": ("recall", "higher"), "ms_ssim": ("MS-SSIM of pairs", ""),
+            "ms_ssim_twice": ("MS-SSIM, same mask twice", ""), "dice": ("Dice", "higher"), "auc": ("AUC", "higher"),
+            "membership_auc": ("membership AUC", ""), "near_copies": ("near copies (%)", "lower")}
+HEADS = {"fid": "FID", "kid": "KID × 1000", "precision": "precision", "recall": "recall", "ms_ssim": "MS-SSIM",
+         "ms_ssim_twice": "one mask", "use": "use", "membership_auc": "member AUC", "near_copies": "copies (%)"}
+SCALE = {"kid": 1000.0, "near_copies": 100.0}
+PICTURE = {"fid": ("FID", "lower"), "recall": ("recall", "higher"), "use": ("Dice or AUC", "higher"),
+           "membership_auc": ("membership", "lower")}
+
+
+def scaled(name: str, found: Interval) -> Interval:
+    """In the unit of its heading."""
+    k = SCALE.get(name, 1.0)
+    return Interval(k * found.value, k * found.low, k * found.high, found.n, found.method)
+
+
+def budget_table(arms, tasks: dict[str, Task], config: Config, costs: dict) -> Table:
+    """What each arm's seconds buy, by the recorded costs."""
+    rows = []
+    for arm in arms:
+        entry = ENTRIES[arm]
+        if not entry.module or entry.task not in tasks:
+            continue
+        cost = costs.get(arm, {})
+        rows.append([TASKS[entry.task], entry.title, f"{1000 * cost[PER_STEP]:.0f}" if cost else "–",
+                     f"{steps_for(arm, config, costs):,}", f"{cost['parameters'] / 1e6:.2f}" if cost else "–",
+                     f"{cost['peak_mb']:,.0f}" if cost else "–",
+                     f"{1000 * cost['seconds_per_image']:.1f}" if cost else "–"])
+    heads = ["task", "method", "ms a step", "steps", "weights (million)", "memory (MB)", "ms an image"]
+    said = f"Every method trains for {config.seconds:g} s by these costs." if not config.steps else \
+        f"Every method takes {config.steps} steps (setting steps): no budget at this profile."
+    return Table(heads, rows, right=tuple(heads[2:]), sortable=True,
+                 note=f"{said} Weights: generators and discriminators, while training. Memory: peak of training beyond "
+                      "the idle process.")
+
+
+def _with_use(found: Scores) -> dict[str, Interval]:
+    """All values, and Dice or AUC as "use"."""
+    use = found.values.get("dice", found.values.get("auc"))
+    return found.values | ({} if use is None else {"use": use})
+
+
+def results_table(scores: dict[str, Scores], costs: dict, steps: dict[str, int] | None = None) -> Table:
+    """All measures of this run, a row an arm. ``steps``: of training, for the seconds they cost."""
+    shown = {name: head for name, head in HEADS.items() if any(name in _with_use(s) for s in scores.values())}
+    heads = ["task", "method", *shown.values(), "audit", "s"]
+    rows = []
+    for arm, found in scores.items():
+        values = _with_use(found)
+        cells = [_cell(scaled(name, values[name]) if name in values else None) for name in shown]
+        took = (steps or {}).get(arm, 0) * costs.get(arm, {}).get(PER_STEP, 0)
+        rows.append([ENTRIES[arm].task, ENTRIES[arm].title, *cells, found.audit.verdict if found.audit else "–",
+                     f"{took:.0f}" if took else "–"])
+    return Table(heads, rows, right=(*shown.values(), "s"), sortable=True,
+                 note="Brackets: 95 % interval; how each was got is in the run's measurements. Distances of different "
+                      f"tasks are to different real images: compare within a task. Precision and recall: {NEIGHBOURS} "
+                      "nearest neighbours. MS-SSIM: of pairs of images, and of two images of one mask. Use: Dice of "
+                      "infection (masks), AUC (all else). s: seconds of training by the recorded costs; memory, "
+                      "weights and time of an image are in the table above.")
+
+
+def _cell(value: Interval | None) -> str:
+    if value is None:
+        return "–"
+    if not value.high - value.low > 1e-6:  # no interval, or one of no width
+        ends = "" if value.low != value.low else f"\n[{value.low:.3g}, {value.high:.3g}]"
+        return f"{value.value:.3g}{ends}"
+    return show_value(value.value, (value.low, value.high)).replace(" [", "\n[", 1)
+
+
+def recorded_table(documents: list[dict] | None = None) -> Table:
+    """The recorded study: mean and standard deviation over seeds, a row an arm."""
+    documents = studies.load("side_by_side") if documents is None else documents
+    columns = {m: head for m, (head, _) in MEASURES.items() if m not in ("precision", "ms_ssim_twice")}
+    names = {arm: f"{entry.task}: {entry.title}" for arm, entry in ENTRIES.items()}
+    if len(documents) == 1:
+        names = {arm["name"]: names.get(arm["name"], arm["name"]) for arm in documents[0]["arms"]}
+    made = studies.table(documents or "side_by_side", columns, arms=names, scale=SCALE)
+    made.sortable = True
+    return made
+
+
+def picture(scores: dict[str, Scores]):
+    """The one picture: fidelity, diversity, use and privacy of every arm, each with its interval."""
+    grouped: dict[str, dict] = {}
+    for arm, found in scores.items():
+        grouped.setdefault(TASKS[ENTRIES[arm].task].capitalize(), {})[ENTRIES[arm].title] = _with_use(found)
+    controls = [e.title for e in ENTRIES.values() if not e.module]
+    return figures.comparison(grouped, PICTURE, controls=controls)
+
+
+def record(run, scores: dict[str, Scores], trained: dict[str, Trained]) -> None:
+    """Keep everything among the run's measurements, as ``mask_spade_fid`` and so on."""
+    for arm, found in scores.items():
+        name = arm.replace("-", "_")
+        for measure, value in found.values.items():
+            run.metric(f"{name}_{measure}", value)
+        if found.audit:
+            run.note(f"privacy audit of {ENTRIES[arm].title} ({ENTRIES[arm].task}): {found.audit.verdict}")
+        if trained[arm].methods:
+            run.metric(f"{name}_steps", trained[arm].steps, how="what the budget buys by the recorded costs")
+            run.weight(arm, f"{'checkpoint' if run.checkpoint else 'trained here'}, {trained[arm].steps} steps")
+        for note in trained[arm].notes:
+            run.note(note)
+
+
+# ---- samples ---------------------------------------------------------------------------------------------------------
+
+
+def mask_samples(scores: dict[str, Scores], task: Task, rows: int = 2, seed: int = 0):
+    """The same held-out maps painted by every method, lungs alone."""
+    part = task.conditions
+    some = plots.pick(len(part), rows, seed)
+    made = {ENTRIES[arm].title: s.images[some].numpy() for arm, s in scores.items()
+            if ENTRIES[arm].task == "mask" and ENTRIES[arm].name != "real"}
+    return plots.method_comparison(part.maps[some].numpy(), part.lungs()[some].numpy(), made)
+
+
+def class_samples(scores: dict[str, Scores], task: Task, columns: int = 6, seed: int = 0):
+    """Random samples of every method that draws from noise, COVID-19 and the other class in turn."""
+    labels = task.conditions.labels
+    each = [torch.nonzero(labels == k).flatten()[: columns // 2] for k in range(len(task.classes))]
+    order = torch.stack([x[: min(map(len, each))] for x in each], 1).flatten()
+    rows = {ENTRIES[arm].title: s.images[order] for arm, s in scores.items() if ENTRIES[arm].task == "noise"}
+    return figures.picture_rows(rows, [task.classes[k] for k in labels[order].tolist()],
+                                note=f"The first ones made, seed {seed}; none picked.")
+
+
+def complete(found: Scores, part: Part) -> Tensor:
+    """Synthetic lungs of the mask task in the real surroundings of their slices."""
+    return label_maps.complete(found.images, part.images, part.maps)
+
+
+# ---- sampling steps of the diffusion model ---------------------------------------------------------------------------
+
+
+def sampling_study(trained: Trained, steps, extractor, *, images: int = 48, folds: int = 10,
+                   seed: int = 0) -> list[dict]:
+    """The trained diffusion model asked for the same images in fewer and more steps.
+
+    Returns:
+        One dict a number of steps: "steps", "fid" (an Interval, to the test patients), "seconds" (of one image, here
+        and now: it does not repeat), "images".
+    """
+    from covlib.metrics.intervals import jackknife
+
+    task, found = trained.task, []
+    part = task.conditions.subset(torch.arange(min(images, len(task.conditions))))
+    test = task.target("test")
+    real = extractor(test.lungs())
+    for n in steps:
+        began = time.perf_counter()
+        made = synthesize(trained, part, seed, steps=n)
+        seconds = (time.perf_counter() - began) / len(made)
+        value = jackknife((real, extractor(made)), generative.fid, (test.patients, part.patients), folds, seed)
+        found.append({"steps": n, "fid": value, "seconds": seconds, "images": made})
+    return found
+
+
+def path(trained: Trained, index: int = 0, columns: int = 6, seed: int = 0) -> tuple[dict[str, Tensor], list[str]]:
+    """The way of one image from noise: rows "image" and "expected image", and the times t of the columns."""
+    from covlib.nets import evaluating
+    from covlib.seeding import torch_generator
+
+    method, part = next(iter(trained.methods.values())), trained.task.conditions.subset([index])
+    device = next(method.networks["U"].parameters()).device
+    side = method.config.image_size
+    noise = torch.randn(1, 1, side, side, generator=torch_generator(derive(seed, "path"), "noise")).to(device)
+    given = {"map": part.maps} if part.maps is not None else {"label": part.labels}
+    with evaluating(method.networks):
+        steps = list(method.denoise(noise, method.encode(given, device), torch_generator(seed, "path", device=device)))
+    shown = sorted({round(k * (len(steps) - 1) / max(1, columns - 1)) for k in range(columns)})
+    rows = {"what is left": torch.cat([steps[k][1] for k in shown]).cpu().clamp(-1, 1),
+            "what it expects": torch.cat([steps[k][2] for k in shown]).cpu().clamp(-1, 1)}
+    return rows, [f"t = {steps[k][0]}" for k in shown]
+
+
+# ---- to take home ----------------------------------------------------------------------------------------------------
+
+
+def export(run, trained: Trained, found: Scores):
+    """Write an arm's synthetic images with masks, labels, source patients and images to ``run.out``/synthetic.
+    Images of a control, which are real ones or copies, must not go out as synthetic: None, with a note."""
+    task, part, entry = trained.task, trained.task.conditions, ENTRIES[trained.arm]
+    if not entry.module:
+        run.note(f"no synthetic set to take home: {entry.title} ({task.kind}) is a control, no generator")
+        return None
+    told = {"method": f"{entry.title} ({TASKS[task.kind]}), {trained.steps} steps", "weights": trained.arm}
+    if task.kind == "mask":
+        maps = part.maps.numpy()
+        made = run.export({TARGET: complete(found, part)}, **told, patients=list(part.patients),
+                          lung=(maps > 0).astype(np.uint8), infection=np.where(maps > 1, maps - 1, 0).astype(np.uint8),
+                          hu_window=task.hu_window,
+                          limits="Lungs made by a network, everything around them copied from the source slice: as "
+                                 "private as that slice. Not for diagnosis.")
+        return _with_sources(made, part)
+    if task.kind == "translate":
+        sources = part.subset(part.labels == 0)
+        made = run.export({TARGET: found.images}, **told, patients=list(sources.patients),
+                          limits="Translated from real X-rays, whose anatomy they keep: as private as those. Not for "
+                                 "diagnosis.")
+        return _with_sources(made, sources)
+    images = {name: found.images[part.labels == k] for k, name in enumerate(task.classes)}
+    return run.export(images, **told, hu_window=task.hu_window)
+
+
+def _with_sources(folder: Path, part: Part) -> Path:
+    """Add provenance.csv, which ``covlib export`` reads: the image that each file was made from, and its checksum."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["file", "source", "source_patient", "sha256"])
+    for file, name, patient in zip(read_table(folder / "metadata.csv").rows, part.names, part.patients, strict=True):
+        table.writerow([file, name, patient, hashlib.sha256((folder / file).read_bytes()).hexdigest()])
+    write_atomically(folder / "provenance.csv", text.getvalue())
+    return folder
+
+
+# ---- shortcuts -------------------------------------------------------------------------------------------------------
+
+SHORTCUT_SIDE = 64  # pixels
+
+
+def shortcut_set(config: Config, data="phantom", seed: int = 0):
+    """Labelled whole slices or images for the shortcut audit, not cut to the lungs, with lung masks where there are
+    any: a SliceSet of two classes, COVID-19 last; None where the data have one class only."""
+    from covlib.files import layouts
+
+    settings = {"size": SHORTCUT_SIDE, "seed": seed, "n_patients": config.patients, "per_patient": 2}
+    if str(data) == "phantom":
+        return layouts.load_slices("phantom", need=("labels", "lung"), **settings)
+    found = layouts.find(located(data))
+    others = [name for name in OTHERS if name in found.classes()]
+    if TARGET not in found.classes() or not others:
+        return None
+    return layouts.load_slices(located(data), need=("labels",), classes=(others[0], TARGET), **settings)

@@ -1,0 +1,1 @@
+"""What readers handle in the page: the quiz, viewers of slices, sliders."""

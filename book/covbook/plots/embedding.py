@@ -1,0 +1,131 @@
+"""UMAP: many features per image laid out on a sheet, real and synthetic together."""
+
+import contextlib
+import functools
+import warnings
+
+import numpy as np
+
+from covbook.plots.style import (
+    GREY,
+    INK,
+    SMALL,
+    TEXT,
+    WIDTH,
+    as_array,
+    footnote,
+    group_styles,
+    inch_axes,
+    inch_text,
+    new_figure,
+    text_width,
+)
+from covlib.errors import DataError
+
+
+def umap_embed(features, *, seed: int = 0, neighbours: int = 15, min_dist: float = 0.1) -> np.ndarray:
+    """Positions (N, 2) float32 of N images by UMAP (McInnes et al., 2018), fitted on all of them together.
+
+    One thread and a fixed seed: the same features give the same positions, bit for bit, on the same machine. Distances
+    between far-apart clusters mean little, neighbourhoods much; another seed gives another picture of equal right.
+
+    Args:
+        features: (N, D), real and synthetic stacked; each column is standardised first.
+        neighbours: size of the neighbourhood, at most N - 1.
+    """
+    features = as_array(features, "features").reshape(len(features), -1).astype(np.float32)
+    if len(features) < 5:
+        raise DataError(f"umap_embed: needs at least 5 images, got {len(features)}")
+    spread = features.std(0)
+    features = (features - features.mean(0)) / np.where(spread > 1e-8, spread, 1)
+    neighbours = min(neighbours, len(features) - 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # numba's and umap's own notices about threads and versions
+        import torch
+
+        threads = torch.get_num_threads()
+        fit = _umap().UMAP(n_neighbors=neighbours, min_dist=min_dist, random_state=seed, n_jobs=1,
+                           init="pca" if features.shape[1] > 2 else "random", force_approximation_algorithm=True,
+                           precomputed_knn=_nearest(features, neighbours))  # exact ones: nothing is approximated
+        positions = np.asarray(fit.fit_transform(features), np.float32)
+        torch.set_num_threads(threads)  # numba's thread pool changes PyTorch's, and with it speed and last digits
+        return positions
+
+
+def _nearest(features: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Indices and distances (N, count) of each row's nearest rows, itself first; UMAP's own search compiles for 7 s."""
+    from sklearn.neighbors import NearestNeighbors
+
+    search = NearestNeighbors(n_neighbors=count - 1, algorithm="brute").fit(features.astype(np.float64))
+    distances, others = search.kneighbors()
+    itself = np.arange(len(features))[:, None]
+    return np.hstack([itself, others]), np.hstack([0.0 * itself, distances]).astype(np.float32)
+
+
+@functools.cache
+def _umap():
+    """The umap package, with what numba compiles for it kept on disk: else each process compiles for 8 s."""
+    import umap
+    import umap.layouts
+    import umap.umap_
+    from numba.core.dispatcher import Dispatcher
+
+    for function in [*vars(umap.umap_).values(), *vars(umap.layouts).values()]:
+        if isinstance(function, Dispatcher):
+            with contextlib.suppress(RuntimeError):  # no folder that can be written to: compiled anew each time
+                function.enable_caching()
+    return umap
+
+
+def umap_embedding(features, groups=None, *, seed: int = 0, embedding=None, neighbours: int = 15, note: str = ""):
+    """Scatter of the embedding, real groups as cool circles, synthetic ones as warm triangles.
+
+    Args:
+        features: (N, D) features of all images, or a dict group name -> (n, D); None where ``embedding`` is given.
+        groups: N group names, unless they come with the dict; the legend has them in order of appearance. Names that
+            hold "synthetic" are synthetic.
+        embedding: (N, 2) from ``umap_embed``, to draw without fitting again.
+        note: added to the footnote (which extractor, which layer).
+    """
+    if isinstance(features, dict):
+        groups = [name for name, values in features.items() for _ in range(len(values))]
+        features = np.concatenate([as_array(values, name) for name, values in features.items()])
+    if embedding is None:
+        embedding = umap_embed(features, seed=seed, neighbours=neighbours)
+    xy = as_array(embedding, "embedding")
+    groups = np.asarray([str(g) for g in (() if groups is None else groups)])
+    if len(groups) != len(xy):
+        raise DataError(f"umap_embedding: {len(xy)} images but {len(groups)} group names; there must be one each")
+    styles = group_styles(dict.fromkeys(groups.tolist()))
+    legend = {name: f"{name} ({(groups == name).sum():,})" for name in styles}
+    right = max(text_width(t) for t in legend.values()) + 0.55
+    side = min(4.3, WIDTH - right - 0.1)
+    height = side * 0.92
+    figure = new_figure(height + 0.45)
+    axes = inch_axes(figure, 0.1, 0.08, WIDTH - right - 0.1, height)
+    sizes = 26 if len(xy) <= 400 else 14
+    # One artist per group, drawn in small shuffled turns, so that the last group does not hide the first.
+    order = np.random.Generator(np.random.PCG64(0)).permutation(len(xy))
+    rank = np.empty(len(xy), int)
+    rank[order] = np.arange(len(xy))
+    for turn in range(6):
+        for name, (colour, marker) in styles.items():
+            mine = (groups == name) & (rank % 6 == turn)
+            axes.scatter(*xy[mine].T, s=sizes, color=colour, marker=marker, alpha=0.75, linewidths=0.3,
+                         edgecolors="white", label=name if turn == 0 else None)
+    axes.set(xticks=[], yticks=[])
+    axes.margins(0.06)
+    for spine in axes.spines.values():
+        spine.set_color(GREY)
+        spine.set_linewidth(0.6)
+    x = WIDTH - right + 0.12
+    for k, (name, (colour, marker)) in enumerate(styles.items()):
+        y = 0.3 + 0.3 * k
+        dot = inch_axes(figure, x, y - 0.13, 0.18, 0.18)
+        dot.scatter([0], [0], s=46, color=colour, marker=marker, linewidths=0)
+        dot.set_axis_off()
+        inch_text(figure, x + 0.26, y, legend[name], size=TEXT, colour=INK)
+    inch_text(figure, x, 0.3 + 0.3 * len(styles) + 0.12, "axes have no unit", size=SMALL, colour=GREY)
+    footnote(figure, " ".join(t for t in (f"UMAP, {min(neighbours, len(xy) - 1)} neighbours, seed {seed}.", note) if t),
+             0.1)
+    return figure

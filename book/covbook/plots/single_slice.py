@@ -1,0 +1,184 @@
+"""Figures of chapter 05: scales and stages, losses one by one, diversity, infection added and removed.
+
+Conditions are (N, H, W) or (N, 1, H, W), labels 0 background, 1 lung, 2 infection; images (N, 1, H, W) in [-1, 1].
+"""
+
+import numpy as np
+
+from covbook.plots.conditions import TERNARY, _cells, _colour_bar, _map, map_colours
+from covbook.plots.curves import smooth
+from covbook.plots.style import (
+    GREY,
+    HEAD,
+    INK,
+    LINE_COLOURS,
+    SMALL,
+    TEXT,
+    WIDTH,
+    as_array,
+    as_images,
+    footnote,
+    inch_axes,
+    inch_text,
+    new_figure,
+    plain_axes,
+    show,
+    text_width,
+)
+from covlib.errors import DataError
+
+STAGES = {"first": "first stage", "second": "second stage"}
+
+
+def _colours(conditions) -> np.ndarray:
+    """Conditions as colour pictures (N, H, W, 3)."""
+    array = as_array(conditions, "conditions")
+    return map_colours(array[:, 0] if array.ndim == 4 else array)
+
+
+def scales_and_stages(condition, outputs, real=None, *, note: str = ""):
+    """One condition through all scales and both stages (Fig. 8 of Zhang et al.), all drawn at one size.
+
+    Args:
+        condition: (1, 1, S, S) or (S, S) labels. outputs: what ``CoSinGAN.outputs`` gives for it, smallest scale
+            first. real: (1, 1, S, S), the slice behind the condition; None leaves it out.
+    """
+    if not outputs:
+        raise DataError("scales_and_stages: no scale to draw")
+    colours = _colours(np.asarray(as_array(condition, "condition")).reshape(1, *np.shape(condition)[-2:]))
+    stages = [s for s in STAGES if s in outputs[0]]
+    heads = [f"{o['size']}\N{MULTIPLICATION SIGN}{o['size']}" for o in outputs]
+    per_line = 5
+    lines = [list(range(k, min(k + per_line, len(outputs)))) for k in range(0, len(outputs), per_line)]
+    columns = min(len(outputs), per_line) + 1
+    rows = len(lines) * len(stages)
+    sides = [STAGES[s] for _ in lines for s in stages]
+    gaps = [0.05 if r % len(stages) else 0.3 for r in range(1, rows)]
+    first = "condition" if real is None or rows < 2 else "condition, real"
+    figure, grid = _cells(rows, columns, heads=[first, *heads[:per_line]], sides=sides, note=note, gaps=gaps,
+                          legend=TERNARY)
+    for axes in (a for row in grid for a in row):
+        axes.set_axis_off()
+    _map(grid[0][0], colours[0])
+    if real is not None and rows > 1:
+        show(grid[1][0], as_images(real)[0])
+    for line, numbers in enumerate(lines):
+        for c, k in enumerate(numbers, start=1):
+            for r, stage in enumerate(stages):
+                axes = grid[line * len(stages) + r][c]
+                show(axes, as_images(outputs[k][stage])[0])
+                if line and not r:
+                    axes.set_title(heads[k], fontsize=SMALL, color=INK, pad=4)
+    return figure
+
+
+def image_rows(conditions, rows: dict, *, titles=None, note: str = ""):
+    """Conditions in columns, ways of painting them in rows (Fig. 13 of Zhang et al.); a single condition without a
+    title and its paintings stand side by side.
+
+    Args:
+        conditions: N labels. rows: name -> (N, 1, H, W). titles: N texts above the columns.
+    """
+    colours, pictures = _colours(conditions), {name: as_images(images, name) for name, images in rows.items()}
+    for name, images in pictures.items():
+        if images.shape != colours.shape[:3]:
+            raise DataError(f"image_rows: {len(colours)} conditions of {colours.shape[1:3]}, but {name} has shape "
+                            f"{images.shape}; one picture of equal size per condition is wanted")
+    names = ["condition", *rows]
+    if len(colours) == 1 and not titles:  # a column of its own would leave most of the figure empty
+        figure, grid = _cells(1, len(names), heads=names, note=note, legend=TERNARY)
+        grid = [[axes] for axes in grid[0]]
+    else:
+        figure, grid = _cells(len(names), len(colours), heads=titles or (), sides=names, note=note, most=1.3,
+                              legend=TERNARY)
+    for k in range(len(colours)):
+        _map(grid[0][k], colours[k])
+        for row, images in zip(grid[1:], pictures.values()):
+            show(row[k], images[k])
+    return figure
+
+
+def infection_edits(image, condition, edits: dict, *, hu_width: float | None = None, note: str = ""):
+    """A slice as it is and with infection added or removed: condition, slice, and the change.
+
+    Args:
+        image: (1, 1, H, W). condition: its labels. edits: name -> object with ``image`` and ``condition`` (an
+            ``Edited`` of ``covlib.papers.cosingan.diversity``). hu_width: width of the window, so that the change is in
+            HU; None: in grey values.
+    """
+    if not edits:
+        raise DataError("infection_edits: no edit to draw")
+    before = as_images(image)[0]
+    conditions = [np.asarray(as_array(c, "condition")).reshape(before.shape)
+                  for c in (condition, *(e.condition for e in edits.values()))]
+    pictures = [before, *(as_images(e.image)[0] for e in edits.values())]
+    scale, unit = (1.0, "grey") if hu_width is None else (hu_width / 2, "HU")
+    change = [scale * (p - before) for p in pictures]
+    limit = float(np.quantile(np.abs(change), 0.995)) or 1.0
+    sides = ["condition", "slice", f"change ({unit})"]
+    figure, grid = _cells(3, len(pictures), heads=["as it is", *edits], sides=sides, note=note, right=0.75,
+                          legend=TERNARY)
+    colours = map_colours(np.stack(conditions))
+    for k, picture in enumerate(pictures):
+        _map(grid[0][k], colours[k])
+        show(grid[1][k], picture)
+        show(grid[2][k], np.zeros_like(picture))
+        artist = grid[2][k].imshow(change[k], cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto",
+                                   interpolation="auto")
+    _colour_bar(figure, grid[2][-1], artist)
+    return figure
+
+
+def term_panels(logs: dict, panels: dict, *, x: str = "step", weight: float = 0.9, note: str | None = None):
+    """Trainings beside each other, one panel a loss (Fig. 6 of Zhang et al.): moving averages, one line a training.
+
+    Args:
+        logs: training -> its log, column -> numbers. panels: column -> heading. A training whose log lacks the column,
+            or has only NaN there, has no line in that panel.
+        x: column for the horizontal axis. weight: of the moving average.
+
+    Raises:
+        DataError: a column that no training has.
+    """
+    columns = 2
+    rows = -(-len(panels) // columns)
+    left, gap, height, head = 0.62, 0.62, 1.55, 0.3
+    width = (WIDTH - left - gap * (columns - 1) - 0.1) / columns
+    figure = new_figure(rows * (height + 0.72) + 0.82)
+    colours = dict(zip(logs, LINE_COLOURS))
+    for k, (column, title) in enumerate(panels.items()):
+        r, c = divmod(k, columns)
+        axes = plain_axes(inch_axes(figure, left + c * (width + gap), head + r * (height + 0.72), width, height),
+                          grid="y")
+        drawn = 0
+        for name, log in logs.items():
+            values = np.asarray([np.nan if v in (None, "") else v for v in log.get(column, [])], float)
+            good = np.isfinite(values)
+            if not good.any():
+                continue
+            steps = np.asarray(log[x], float)[good]
+            axes.plot(steps, smooth(values[good], weight), color=colours[name], linewidth=1.5)
+            drawn += 1
+        if not drawn:
+            raise DataError(f"term_panels: no log has the column {column!r}")
+        axes.set_title(title, fontsize=HEAD, color=INK, pad=5)
+        axes.set_ylim(bottom=0)
+        if r == rows - 1:
+            axes.set_xlabel(x)
+    _line_legend(figure, colours, rows * (height + 0.72) + 0.32)
+    said = f"Moving averages, weight {weight:g}."
+    footnote(figure, said if note is None else note)
+    return figure
+
+
+def _line_legend(figure, colours: dict, top: float, left: float = 0.62) -> None:
+    from matplotlib.lines import Line2D
+
+    w, h = figure.get_size_inches()
+    for name, colour in colours.items():
+        need = text_width(name, TEXT) + 0.55
+        if left + need > WIDTH:
+            left, top = 0.62, top + 0.2
+        figure.add_artist(Line2D([left / w, (left + 0.22) / w], [1 - (top - 0.05) / h] * 2, color=colour, linewidth=2))
+        inch_text(figure, left + 0.29, top, name, colour=INK if name else GREY)
+        left += need

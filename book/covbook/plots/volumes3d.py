@@ -1,0 +1,258 @@
+"""Figures of chapter 07: restored volumes beside their originals, seams, volumes from noise. All in HU."""
+
+import numpy as np
+
+from covbook.plots.style import (
+    FOOT,
+    GAP,
+    GREEN,
+    GREY,
+    INK,
+    LABEL_GAP,
+    ORANGE,
+    SMALL,
+    TEXT,
+    VERMILION,
+    WIDTH,
+    as_array,
+    footnote,
+    group_styles,
+    hu_text,
+    inch_axes,
+    inch_text,
+    new_figure,
+    plain_axes,
+    show,
+    text_width,
+    window_text,
+    wrap,
+)
+from covlib.errors import DataError
+
+LUNG_WINDOW = (-600.0, 1500.0)
+BAR = 0.12  # inches, width of a colour bar
+
+
+def difference_images(original, volumes: dict, *, window=LUNG_WINDOW, span: float | None = None, note: str = ""):
+    """Fig. 2 of Mangalagiri et al.: slices above, their difference from the original below, in colour with a scale.
+
+    Args:
+        original: (H, W) in HU. volumes: name -> slice (H, W) in HU; shown in this order after the original.
+        span: HU at the ends of the colour scale; by default the 99.5th percentile of all absolute differences.
+    """
+    original = _plane(original, "original")
+    shown = {name: _plane(v, name, original.shape) for name, v in volumes.items()}
+    differences = {name: v.astype(np.float32) - original for name, v in shown.items()}
+    if not shown:
+        raise DataError("difference_images: nothing to compare with the original; at least one slice is wanted")
+    span = max(1.0, np.percentile(np.abs(list(differences.values())), 99.5)) if span is None else span
+    columns = len(shown) + 1
+    cell = min(2.3, (WIDTH - 0.1 - GAP * (columns - 1)) / columns)
+    height = cell * original.shape[0] / original.shape[1]
+    figure = new_figure(0.27 + 2 * height + 0.3 + FOOT)
+    limits = _limits(window)
+    for k, (name, picture) in enumerate({"original": original, **shown}.items()):
+        x = 0.05 + k * (cell + GAP)
+        show(inch_axes(figure, x, 0.27, cell, height), picture, limits=limits)
+        inch_text(figure, x + cell / 2, 0.18, name, ha="center")
+        if name in differences:
+            axes = inch_axes(figure, x, 0.27 + height + GAP, cell, height)
+            artist = _signed(axes, differences[name], span)
+    top = 0.27 + height + GAP
+    inch_text(figure, 0.05 + cell / 2, top + height / 2 - 0.35, wrap("made minus original", 22), ha="center")
+    bar = inch_axes(figure, 0.05 + 0.15 * cell, top + height / 2, 0.7 * cell, BAR)
+    _colour_bar(figure, bar, artist, span)
+    footnote(figure, f"{window_text(window)} {note}".strip())
+    return figure
+
+
+def close_ups(rows: list[dict], *, window=LUNG_WINDOW, note: str = "", labels=None):
+    """Figs. 3 to 5: small regions, one column a region, one row a kind (condition, generated, original ...).
+
+    Args:
+        rows: one dict a region, name of the row -> (H, W) in HU; all with the same names and sizes.
+        labels: one text above each column.
+    """
+    if not rows or any(row.keys() != rows[0].keys() for row in rows):
+        raise DataError("close_ups: regions must have the same rows, and there must be at least one")
+    names = list(rows[0])
+    pictures = [[_plane(row[name], name, np.shape(rows[0][names[0]])) for row in rows] for name in names]
+    left = max(text_width(wrap(n, 12)) for n in names) + LABEL_GAP + 0.05
+    cell = min(1.45, (WIDTH - left - 0.05 - GAP * (len(rows) - 1)) / len(rows))
+    height = cell * pictures[0][0].shape[0] / pictures[0][0].shape[1]
+    head = 0.27 if labels else 0.05
+    figure = new_figure(head + (height + GAP) * len(names) + FOOT)
+    for r, (name, line) in enumerate(zip(names, pictures)):
+        top = head + r * (height + GAP)
+        inch_text(figure, left - LABEL_GAP, top + height / 2, wrap(name, 12), ha="right", va="center")
+        for c, picture in enumerate(line):
+            x = left + c * (cell + GAP)
+            axes = inch_axes(figure, x, top, cell, height)
+            show(axes, picture, limits=_limits(window)).set_interpolation("nearest")
+            if r == 0 and labels:
+                inch_text(figure, x + cell / 2, 0.19, str(labels[c]), ha="center", size=SMALL)
+    footnote(figure, f"{window_text(window)} {note}".strip(), left)
+    return figure
+
+
+def seams(errors: dict, ratios: dict | None = None, *, block: int = 32, span: float | None = None, note: str = ""):
+    """Where the error of a stitched slice lies: one picture a way of stitching, the faces of the plain grid marked.
+
+    Args:
+        errors: name -> (H, W), made minus original in HU. ratios: name -> seam ratio, put into the titles.
+        span: HU at the ends of the colour scale; by default the 99th percentile of all absolute errors.
+    """
+    planes = {name: _plane(v, name) for name, v in errors.items()}
+    if not planes:
+        raise DataError("seams: no pictures; at least one is wanted")
+    if span is None:
+        span = max(1.0, np.percentile(np.abs(np.concatenate([p.ravel() for p in planes.values()])), 99))
+    cell = min(3.1, (WIDTH - 0.75 - GAP * (len(planes) - 1)) / len(planes))
+    first = next(iter(planes.values()))
+    height = cell * first.shape[0] / first.shape[1]
+    figure = new_figure(0.34 + height + FOOT)
+    for k, (name, picture) in enumerate(planes.items()):
+        x = 0.05 + k * (cell + GAP)
+        axes = inch_axes(figure, x, 0.34, cell, height)
+        artist = _signed(axes, picture, span)
+        for axis, n in ((axes.axhline, picture.shape[0]), (axes.axvline, picture.shape[1])):
+            for place in range(block, n, block):
+                axis(place - 0.5, color=INK, linewidth=0.5, alpha=0.5, linestyle=(0, (2, 3)))
+        ratio = "" if ratios is None else f": seam ratio {ratios[name]:.2f}"
+        inch_text(figure, x + cell / 2, 0.23, name + ratio, ha="center")
+    x += cell + 0.12
+    bar = inch_axes(figure, x, 0.34 + 0.12 * height, BAR, 0.76 * height)
+    _colour_bar(figure, bar, artist, span, upright=True)
+    footnote(figure, note or "Error in HU. Dotted: faces of the blocks when they are laid side by side.")
+    return figure
+
+
+def three_planes(cases: dict, *, window=LUNG_WINDOW, note: str = "", at=(0.5, 0.5, 0.5)):
+    """Volumes in axial, coronal and sagittal view at true proportions, one row each; patient's right on the left.
+
+    Args:
+        cases: name -> ``Case`` (hu in HU, spacing in mm); masks are not drawn.
+        at: where the planes cut, as shares of (z, y, x).
+    """
+    if not cases:
+        raise DataError("three_planes: no volumes; at least one is wanted")
+    rows = {name: _views(case, at) for name, case in cases.items()}
+    left = max(text_width(wrap(n, 12)) for n in cases) + LABEL_GAP + 0.05
+    widths = np.max([[w for _, _, w in views] for views in rows.values()], 0)
+    heights = {name: max(h for _, h, _ in views) for name, views in rows.items()}
+    scale = min((WIDTH - left - 0.05 - 0.2) / widths.sum(), 1.75 / max(heights.values()))  # inches per mm
+    figure = new_figure(0.3 + sum(h * scale + 0.08 for h in heights.values()) + FOOT)
+    top = 0.3
+    for r, (name, views) in enumerate(rows.items()):
+        inch_text(figure, left - LABEL_GAP, top + heights[name] * scale / 2, wrap(name, 12), ha="right", va="center")
+        x = left
+        for k, (picture, h, w) in enumerate(views):
+            place = (x + (widths[k] - w) * scale / 2, top + (heights[name] - h) * scale / 2)
+            show(inch_axes(figure, *place, w * scale, h * scale), picture, limits=_limits(window))
+            if r == 0:
+                inch_text(figure, x + widths[k] * scale / 2, 0.2, ("axial", "coronal", "sagittal")[k], ha="center")
+            x += widths[k] * scale + 0.1
+        top += heights[name] * scale + 0.08
+    footnote(figure, f"{window_text(window)} {note}".strip(), left)
+    return figure
+
+
+def hu_distribution(groups: dict, *, limits=(-1050, 400), bins: int = 58, note: str = ""):
+    """Histograms of HU, one line a group: solid where the group is real, dashed where synthetic.
+
+    Args:
+        groups: name -> array of HU of any shape. limits: range shown; what lies beyond is not counted.
+    """
+    if not groups:
+        raise DataError("hu_distribution: no groups; at least one is wanted")
+    figure = new_figure(2.75)
+    axes = plain_axes(inch_axes(figure, 0.75, 0.15, WIDTH - 2.6, 1.95))
+    edges = np.linspace(*limits, bins + 1)
+    styles, highest = group_styles(groups), 0.0
+    for name, values in groups.items():
+        counts, _ = np.histogram(as_array(values, name), edges)
+        share = 100 * counts / max(1, counts.sum())
+        colour, marker = styles[name]
+        axes.stairs(share, edges, color=colour, linewidth=1.8, linestyle="-" if marker == "o" else (0, (4, 2)),
+                    label=name, baseline=None)
+        highest = max(highest, share.max())
+    axes.set(xlim=limits, ylim=(0, 1.08 * highest), xlabel="HU", ylabel=f"voxels per {edges[1] - edges[0]:.0f} HU, %")
+    axes.set_xticks([t for t in (-1000, -800, -600, -400, -200, 0, 200, 400) if limits[0] <= t <= limits[1]])
+    axes.set_xticklabels([hu_text(t) for t in axes.get_xticks()])
+    axes.legend(loc="upper left", bbox_to_anchor=(1.02, 1.0), frameon=False, fontsize=SMALL, handlelength=1.8,
+                borderaxespad=0)
+    footnote(figure, note)
+    return figure
+
+
+def gains(rows: list[dict], *, xlabel: str = "PSNR over the input, dB", note: str = ""):
+    """What methods gain over doing nothing, patient by patient: a dot each, the mean as a bar, zero marked.
+
+    Args:
+        rows: {"label", "values" (one number a patient), "paper" (or None), "group" (colours go by it)}.
+    """
+    if not rows:
+        raise DataError("gains: no rows; at least one is wanted")
+    labels = [wrap(row["label"], 26) for row in rows]
+    left = max(map(text_width, labels)) + LABEL_GAP + 0.1
+    figure = new_figure(0.3 + 0.42 * len(rows) + 0.75)
+    axes = plain_axes(inch_axes(figure, left, 0.15, WIDTH - left - 0.95, 0.42 * len(rows)), grid="x")
+    groups = dict.fromkeys(row.get("group", "") for row in rows)
+    colours = dict(zip(groups, (VERMILION, GREY, GREEN, ORANGE), strict=False))
+    axes.axvline(0, color=INK, linewidth=1.1)
+    for k, row in enumerate(rows):
+        values = as_array(row["values"], row["label"])
+        colour = colours[row.get("group", "")]
+        axes.plot([values.mean()] * 2, [k - 0.3, k + 0.3], color=colour, linewidth=3)
+        axes.plot(values, np.full(len(values), k), "o", color=colour, markersize=5, alpha=0.75)
+        if row.get("paper") is not None:
+            axes.plot([row["paper"]], [k], "D", markerfacecolor="white", markeredgecolor=INK, markersize=6)
+        axes.text(1.02, k, f"{values.mean():+.1f}".replace("-", "\N{MINUS SIGN}"), va="center", fontsize=TEXT,
+                  transform=axes.get_yaxis_transform())
+    axes.set(ylim=(len(rows) - 0.5, -0.5), xlabel=xlabel)
+    axes.set_yticks(range(len(rows)), labels)
+    paper = " Diamond: the paper." if any(row.get("paper") is not None for row in rows) else ""
+    footnote(figure, f"A dot a patient, the bar and the number their mean.{paper} {note}".strip())
+    return figure
+
+
+def _plane(values, what: str, shape=None) -> np.ndarray:
+    array = as_array(values, what).squeeze()
+    if array.ndim != 2 or (shape is not None and array.shape != tuple(shape)):
+        wanted = "(H, W)" if shape is None else str(tuple(shape))
+        raise DataError(f"{what}: slice has shape {array.shape}; {wanted} is wanted")
+    return array
+
+
+def _limits(window) -> tuple[float, float]:
+    return window[0] - window[1] / 2, window[0] + window[1] / 2
+
+
+def _signed(axes, picture, span: float):
+    artist = axes.imshow(picture, cmap="RdBu_r", vmin=-span, vmax=span, aspect="auto", interpolation="nearest")
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set_color(GREY)
+        spine.set_linewidth(0.6)
+    return artist
+
+
+def _colour_bar(figure, axes, artist, span: float, upright: bool = False) -> None:
+    bar = figure.colorbar(artist, cax=axes, orientation="vertical" if upright else "horizontal", ticks=[-span, 0, span])
+    bar.ax.tick_params(labelsize=SMALL, length=2)
+    names = [hu_text(-span), "0", f"{hu_text(span)}"]
+    (bar.ax.set_yticklabels if upright else bar.ax.set_xticklabels)(names)
+    bar.outline.set_linewidth(0.5)
+    if not upright:
+        bar.ax.set_xlabel("HU", fontsize=SMALL, labelpad=1)
+
+
+def _views(case, at) -> list[tuple[np.ndarray, float, float]]:
+    """(picture, height mm, width mm) of the axial, coronal and sagittal plane."""
+    hu = as_array(case.hu, "volume")
+    if hu.ndim != 3:
+        raise DataError(f"three_planes: volume has shape {hu.shape}; (Z, Y, X) is wanted")
+    z, y, x = (min(n - 1, int(share * n)) for share, n in zip(at, hu.shape))
+    mm = [n * s for n, s in zip(hu.shape, case.spacing)]
+    return [(hu[z], mm[1], mm[2]), (hu[::-1, y], mm[0], mm[2]), (hu[::-1, :, x], mm[0], mm[1])]

@@ -1,0 +1,376 @@
+"""The ledger: what a paper reports, what our runs measured, and a verdict with its reason for every claim.
+
+``data/reported/<paper>.yaml`` is transcribed by hand, ``data/results/*.json`` are recorded runs. Tables in the book
+come from these and from the run itself. A run on other data than the paper's, or on a smaller profile, is shown beside
+the paper but never counts as a reproduction of it.
+"""
+
+import json
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import groupby
+from pathlib import Path
+from statistics import mean, stdev
+
+from covbook import project
+from covbook.tables import Table
+from covbook.text import show_value
+from covlib import atomic
+from covlib.errors import DataError
+
+VERDICTS = {"reproduced": "✔", "within interval": "≈", "differs": "✘", "data unavailable": "⊘", "not attempted": "○"}
+VOLATILE = ("times", "paths")
+UNMEASURED = "this run has no such measurement"
+FOLDED_FROM = 6  # so many claims without a measurement are shown behind a click
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One of VERDICTS with the reason, in words."""
+
+    word: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{VERDICTS[self.word]} {self.word}"
+
+
+# -- reading ----------------------------------------------------------------------------------------------------------
+
+
+def load_reported(name: str) -> dict:
+    """The numbers, claims, contradictions and silences of a paper, from ``data/reported/<name>.yaml``.
+
+    Args:
+        name: "dcgan", or a path to a file of the same form.
+
+    Raises:
+        DataError: one line with the file and the field that is missing, misspelt or out of range.
+    """
+    path = Path(name) if str(name).endswith(".yaml") else project.REPORTED / f"{name}.yaml"
+    try:
+        stamp = path.stat()
+        reported = deepcopy(_parsed(path, stamp.st_mtime_ns, stamp.st_size))  # asked for a dozen times in a chapter
+    except FileNotFoundError:
+        known = ", ".join(sorted(p.stem for p in project.REPORTED.glob("*.yaml")))
+        raise DataError(f"{path.name}: no such file of reported numbers; there are {known}") from None
+    project.validate(reported, "reported", path.name, DataError)
+    for part in ("numbers", "claims", "contradictions", "silences"):
+        ids = [item["id"] for item in reported[part]]
+        doubles = sorted({i for i in ids if ids.count(i) > 1})
+        if doubles:
+            raise DataError(f"{path.name}: field {part}: id {doubles[0]!r} occurs twice")
+    numbers = {number["id"] for number in reported["numbers"]}
+    for k, claim in enumerate(reported["claims"]):
+        if "number" in claim and claim["number"] not in numbers:
+            raise DataError(f"{path.name}: field claims[{k}].number: {claim['number']!r} is not an id among numbers")
+    return reported
+
+
+@lru_cache(maxsize=16)
+def _parsed(path: Path, mtime_ns: int, size: int):
+    """What the file holds, read once as long as it does not change."""
+    return project.read_yaml(path, own=path.parent == project.REPORTED)
+
+
+def load_metrics(path) -> dict:
+    """One metrics.json or recorded result, checked against the schema; DataError naming file and field otherwise."""
+    path = Path(path)
+    try:
+        metrics = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"{path}: does not exist; a finished run leaves it in its out folder") from None
+    except OSError as problem:
+        raise DataError(f"{path}: cannot be read ({problem.strerror or problem})") from None
+    except (ValueError, RecursionError) as problem:
+        raise DataError(f"{path}: not valid JSON: {problem}") from None
+    project.validate(metrics, "metrics", str(path), DataError)
+    return metrics
+
+
+def load_results(chapter: str | None = None, folder=None) -> list[dict]:
+    """Recorded runs (of one chapter), sorted by file name; each has its file's name under "file"."""
+    folder = project.RESULTS if folder is None else Path(folder)
+    paths = sorted(folder.glob(f"{chapter or ''}*.json")) if folder.is_dir() else []
+    results = [{**load_metrics(path), "file": path.name} for path in paths]
+    return [r for r in results if chapter in (None, r["chapter"])]
+
+
+def comparable(metrics: dict) -> dict:
+    """``metrics`` without clock, machine and paths: what must be equal when the same run is repeated."""
+    return {key: value for key, value in metrics.items() if key not in VOLATILE}
+
+
+def record(path, folder=None, note: str = "") -> Path:
+    """Keep a finished run as ``data/results/<chapter>-<data>-<profile>-seed<k>.json``, without paths of its machine.
+
+    A run with changed settings gets ``-<hash of them>`` at the end, so that it does not replace the plain one.
+
+    Args:
+        path: a metrics.json, or the out folder that holds it.
+        note: one more line for the record.
+
+    Raises:
+        DataError: the file is missing or does not fit the schema.
+    """
+    import hashlib
+
+    path = Path(path)
+    metrics = load_metrics(path / "metrics.json" if path.is_dir() else path)
+    metrics["paths"] = {}
+    if note:
+        metrics["notes"] = [*metrics["notes"], note]
+    data = "".join(c if c.isalnum() else "_" for c in metrics["data"]["name"].lower())
+    name = f"{metrics['chapter']}-{data}-{metrics['profile']}-seed{metrics['seed']}"
+    if metrics["overrides"]:
+        name += "-" + hashlib.sha256(json.dumps(metrics["overrides"], sort_keys=True).encode()).hexdigest()[:6]
+    text = json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return atomic.write_atomically((project.RESULTS if folder is None else Path(folder)) / f"{name}.json", text)
+
+
+# -- judging ----------------------------------------------------------------------------------------------------------
+
+
+def context(metrics: dict) -> str:
+    """On what a run stands, in words: "virtual patients, profile cpu"."""
+    data = metrics["data"]
+    where = {"phantom": "virtual patients", "source": data["name"], "folder": f"own data ({data['name']})"}
+    changed = ", settings changed" if metrics["overrides"] else ""
+    return f"{where[data['kind']]}, profile {metrics['profile']}{changed}"
+
+
+def find_metric(metrics: dict, claim: dict) -> dict | None:
+    """The run's measurement for a claim: the one that names the claim's id, else the one of the claim's metric name."""
+    for metric in metrics["metrics"]:
+        if (metric["paper"] or {}).get("claim") == claim["id"]:
+            return metric
+    return next((m for m in metrics["metrics"] if m["name"] == claim["metric"]), None)
+
+
+def judge(claim: dict, number: dict | None, metrics: dict | None) -> Verdict:
+    """The verdict on one claim from one run.
+
+    "reproduced": our value is the paper's within the precision it states. "within interval": it is not, but the paper's
+    value lies in our 95 % interval. "differs": neither. These need the paper's own data and full schedule; only a
+    difference that follows from the layers alone (scope "architecture") counts at every profile.
+    """
+    metric = None if metrics is None else find_metric(metrics, claim)
+    if "unavailable" in claim:
+        return Verdict("data unavailable", claim["unavailable"])
+    if metrics is None or metric is None:
+        return Verdict("not attempted", claim.get("not_attempted", UNMEASURED))
+    if metric["value"] is None:
+        return Verdict("not attempted", metric["how"])
+    if number is None:
+        return Verdict("not attempted", claim.get("not_attempted", "the paper gives no number"))
+    faithful = (metrics["profile"] == "paper" and not metrics["overrides"]
+                and (claim["scope"] == "architecture"
+                     or metrics["data"]["kind"] == "source" and metrics["data"]["name"] in claim.get("sources", ())))
+    scale = claim.get("scale", 1.0)
+    ours, paper = metric["value"] * scale, number["value"]
+    gap, tolerance = ours - paper, claim.get("tolerance", 1e-9)
+    ends = _ends(metric["interval"], claim)
+    close = abs(gap) <= tolerance + 1e-12
+    inside = ends is not None and ends[0] <= paper <= ends[1]
+    if not faithful and (claim["scope"] != "architecture" or close or inside):
+        agrees = "; agrees with the paper as far as it goes" if claim["scope"] == "architecture" else ""
+        return Verdict("not attempted", f"{context(metrics)}: not the paper's experiment{agrees}")
+    if close:
+        precision = f"{tolerance:g} {number.get('unit', '')}".strip()
+        return Verdict("reproduced", f"equal within the precision the paper states (± {precision})")
+    if inside:
+        return Verdict("within interval", "the paper's value lies in our 95 % interval")
+    counted = claim.get("counted", "from the layers as described")
+    why = f", counted {counted}" if claim["scope"] == "architecture" else ""
+    return Verdict("differs", f"{show_value(ours, ends, number.get('unit', ''))} against {_stated(number)}{why}")
+
+
+def compare(reported: dict, metrics: dict | None) -> list[dict]:
+    """One row per claim: {"claim", "number", "metric", "verdict"}; ``metrics`` is a run's document or None."""
+    numbers = {number["id"]: number for number in reported["numbers"]}
+    rows = []
+    for claim in reported["claims"]:
+        number = numbers.get(claim.get("number"))
+        metric = None if metrics is None else find_metric(metrics, claim)
+        rows.append({"claim": claim, "number": number, "metric": metric, "verdict": judge(claim, number, metrics)})
+    return rows
+
+
+# -- showing ----------------------------------------------------------------------------------------------------------
+
+
+def paper_beside_ours(chapter: str, run=None, results: list[dict] | None = None, reported: str | None = None,
+                      link: str = "../data/results/") -> Table:
+    """Every claim of the chapter's paper beside this run and the recorded runs, each with verdict and reason. Beside a
+    run, many claims that no run has measured (a big table's entries, say) come last, behind a click.
+
+    Args:
+        chapter: "03_dcgan".
+        run: a covbook.runs.Run, or a metrics.json document; None judges the most faithful of the recorded runs.
+        results: recorded runs; by default those of the chapter in data/results.
+        reported: name of the file in data/reported; by default the chapter's name without its number.
+        link: what to put before a recorded run's file name to link to it.
+    """
+    paper = load_reported(reported or chapter.split("_", 1)[1])
+    metrics = run.document() if hasattr(run, "document") else run
+    results = telling(load_results(chapter) if results is None else results)
+    judged = metrics if metrics is not None else max(results, key=_faithfulness, default=None)
+    rows = []
+    for row in compare(paper, judged):
+        ours = "–" if metrics is None else _ours(row)
+        rows.append([row["claim"]["text"], _papers(row), ours, _recorded(row["claim"], row["number"], results, link),
+                     f"**{row['verdict']}**\n{row['verdict'].reason}"])
+    empty = lambda row: row[2] == row[3] == "–" and row[4].endswith(UNMEASURED)
+    folded = sum(map(empty, rows)) if metrics is not None else 0
+    folded = folded if FOLDED_FROM <= folded < len(rows) else 0
+    if folded:
+        rows.sort(key=empty)
+    columns = ["what", "paper", "this run", "recorded runs", "verdict"]
+    about = "no run" if judged is None else f"{context(judged)}, seed {judged['seed']}"
+    note = (f"Verdicts are about {'this run' if metrics is not None else 'the most faithful recorded run'} ({about}). "
+            "Brackets: 95 % interval. Recorded runs with several seeds: mean over seeds, Student t. Intervals are cut "
+            "where the value cannot go: a share below 0 % or above 100 %, say.")
+    own = sorted({r["data"]["name"] for r in results if r["data"]["kind"] == "folder"})
+    return Table(columns, rows, folded=folded,
+                 fold_title=f"{folded} more, of which no recorded run has a measurement",
+                 note=note + (f" Own data, from a folder: {', '.join(own)}." if own else ""))
+
+
+def open_points(name: str, part: str = "contradictions") -> Table:
+    """Where a paper contradicts itself (part "contradictions") or is silent ("silences"), and what we chose."""
+    paper = load_reported(name)
+    if part not in ("contradictions", "silences"):
+        raise DataError(f"open_points: part must be contradictions or silences, got {part!r}")
+    if part == "silences":
+        return Table(["the paper does not say", "we chose"], [[i["text"], i["choice"]] for i in paper[part]])
+    rows = [[i["text"], i["where"], i.get("computation", ""), i.get("choice", "")] for i in paper[part]]
+    return Table(["what", "where", "computation", "we chose"], rows)
+
+
+def results_table(results: list[dict] | None = None, link: str = "../data/results/") -> Table:
+    """All recorded runs with versions and run times, for the status page and ``covlib results show``."""
+    rows = [[r["chapter"], r["profile"], r["data"]["name"], str(r["seed"]), r["times"].get("device_name", r["device"]),
+             f"{r['times']['wall_seconds'] / 60:.1f}", r["versions"].get("torch", "–"),
+             f"[{r['file']}]({link}{r['file']})"] for r in (load_results() if results is None else results)]
+    return Table(["chapter", "profile", "data", "seed", "device", "minutes", "torch", "file"], rows,
+                 right=("seed", "minutes"))
+
+
+def measurements_table(chapter: str, columns: dict[str, str], results: list[dict] | None = None, *,
+                       spread: bool = False) -> Table:
+    """One row per recorded run of a chapter: data, profile, seed, changed settings, and chosen measurements.
+
+    Args:
+        columns: metric name -> heading. A run that lacks the metric has a dash there.
+        results: recorded runs; all of the chapter if None. Of them those that are ``telling``.
+        spread: below runs that differ in nothing but the seed, their mean and standard deviation.
+    """
+    results = telling(load_results(chapter) if results is None else results)
+    rows = []
+    order = lambda r: (r["data"]["kind"] != "phantom", r["profile"], len(r["overrides"]), r["seed"])
+    where = lambda r: ["virtual patients" if r["data"]["kind"] == "phantom" else r["data"]["name"], r["profile"]]
+    changed = lambda r: ", ".join(f"{k} = {v}" for k, v in r["overrides"].items()) or "–"
+    for _, same in groupby(sorted(results, key=order), key=lambda r: (where(r), changed(r))):
+        group = list(same)
+        for r in group:
+            found = {m["name"]: (m["value"], m["interval"], m["unit"]) for m in r["metrics"]}
+            cells = [show_value(*found.get(name, (None,))) for name in columns]
+            rows.append([*where(r), str(r["seed"]), changed(r), *cells])
+        if spread and len(group) > 1:
+            rows.append([*where(group[0]), "mean ± s.d.", changed(group[0]), *(_spread(group, n) for n in columns)])
+    return Table(["data", "profile", "seed", "changed", *columns.values()], rows, right=("seed",))
+
+
+def telling(results: list[dict]) -> list[dict]:
+    """Recorded runs without those at profile smoke, whose numbers mean nothing, unless their data have no other run."""
+    more = {r["data"]["name"] for r in results if r["profile"] != "smoke"}
+    return [r for r in results if r["profile"] != "smoke" or r["data"]["name"] not in more]
+
+
+def _spread(runs: list[dict], name: str) -> str:
+    """Mean and standard deviation over runs of a measurement that all have; else a dash."""
+    values = [m["value"] for r in runs for m in r["metrics"] if m["name"] == name and m["value"] is not None]
+    if len(values) < max(2, len(runs)):
+        return "–"
+    digits = 1 if abs(mean(values)) >= 10 else 3
+    return f"**{mean(values):.{digits}f} ± {stdev(values):.{digits}f}**"
+
+
+def _faithfulness(metrics: dict) -> tuple:
+    order = ("smoke", "cpu", "gpu", "paper")
+    return metrics["data"]["kind"] == "source", order.index(metrics["profile"]), -metrics["seed"]
+
+
+def _papers(row: dict) -> str:
+    number = row["number"]
+    if number is None:
+        return f"no number\n{row['claim']['where']}"
+    return f"{_stated(number)}\n{row['claim']['where']}"
+
+
+def _stated(number: dict) -> str:
+    """A paper's number as the paper prints it."""
+    value = number["value"]
+    value = f"{value:,}" if isinstance(value, (int, float)) and not isinstance(value, bool) else str(value)
+    return f"{'about ' if number.get('approximate') else ''}{value} {number.get('unit', '')}".strip()
+
+
+def _ours(row: dict) -> str:
+    metric = row["metric"]
+    if metric is None:
+        return "–"
+    text = _scaled(metric["value"], metric["interval"], row["claim"], row["number"], metric["unit"])
+    details = [f"n = {metric['n']:,}" if metric["n"] is not None else "", metric["how"]]
+    return text + "".join(f"\n{d}" for d in details if d)
+
+
+def _scaled(value, interval, claim: dict, number: dict | None, unit: str) -> str:
+    unit = unit if number is None else number.get("unit", "")
+    return show_value(None if value is None else value * claim.get("scale", 1.0), _ends(interval, claim), unit)
+
+
+def _ends(interval, claim: dict) -> list[float] | None:
+    """An interval in the paper's unit, cut where the claim says that its measurement can't go ("range")."""
+    if interval is None:
+        return None
+    bottom, top = claim.get("range", (None, None))
+    low, high = interval
+    low, high = (low if bottom is None else max(low, bottom)), (high if top is None else min(high, top))
+    return [end * claim.get("scale", 1.0) for end in (low, high)]
+
+
+def _briefly(metrics: dict) -> str:
+    """``context`` for a table's cells: own data by their name, which the note explains once; one or two settings that
+    were changed, named."""
+    data, changed = metrics["data"], metrics["overrides"]
+    where = "virtual patients" if data["kind"] == "phantom" else data["name"]
+    settings = [f"{k} = {v}" for k, v in changed.items()] if len(changed) < 3 else ["settings changed"]
+    return ", ".join([where, metrics["profile"], *settings])
+
+
+def _recorded(claim: dict, number: dict | None, results: list[dict], link: str) -> str:
+    """Recorded values, one line per (data, profile, settings): the mean over seeds, each seed a link to its file. What
+    follows from the layers alone is equal in all runs and said once. Student's interval over seeds knows no bounds: it
+    is shown cut at the claim's "range"."""
+    from covlib.metrics.intervals import student_t
+
+    settings = lambda f: (f[0], json.dumps(f[1]["overrides"], sort_keys=True))
+    found = [(_briefly(r), r, m) for r in results
+             if (m := find_metric(r, claim)) is not None and m["value"] is not None]
+    lines = []
+    if claim["scope"] == "architecture" and len({m["value"] for _, _, m in found}) == 1 < len(found):
+        _, run, metric = found[0]
+        value = _scaled(metric["value"], metric["interval"], claim, number, metric["unit"])
+        return f"{value} ([all {len(found)} recorded runs]({link}{run['file']}))"
+    for (where, _), same in groupby(sorted(found, key=lambda f: (settings(f), f[1]["seed"])), key=settings):
+        group = list(same)
+        values = [m["value"] for _, _, m in group]
+        interval, value = group[0][2]["interval"], values[0]
+        if len(values) > 1:
+            over = student_t(values)
+            interval, value = (over.low, over.high) if over.high > over.low else None, over.value
+        seeds = ", ".join(f"[{r['seed']}]({link}{r['file']})" for _, r, _ in group)
+        lines.append(f"{_scaled(value, interval, claim, number, group[0][2]['unit'])} "
+                     f"({where}, seed{'s' if len(values) > 1 else ''} {seeds})")
+    return "\n".join(lines) or "–"

@@ -1,0 +1,91 @@
+"""The model card of recorded weights, made of the run's own numbers: no figure in it is typed.
+
+Sections after Mitchell et al., "Model cards for model reporting" (2019): what the networks are, intended use, what they
+must not be used for, training data, measurements, limits.
+"""
+
+from typing import TYPE_CHECKING
+
+from covbook.tables import Table
+from covbook.text import MEANING, show_setting, show_value
+
+if TYPE_CHECKING:
+    from covbook.weights import Recorded
+
+LIMITS = """Trained on virtual patients: images drawn by rules, with no tumours, tubes, motion or metal, in one posture.
+What the networks make looks like those drawings. They say nothing about real patients, must not be used for diagnosis,
+and may repeat images that they were trained on."""
+
+
+def card(entry: "Recorded") -> str:
+    """The model card of ``entry`` as Markdown, with the header that model hubs read."""
+    from covbook.runner.chapters import find
+
+    result = entry.result
+    title = find(result["chapter"]).title
+    head = "\n".join(["---", "license: cc-by-4.0", "library_name: pytorch", "tags:", "- synthetic-data",
+                      "- chest-imaging", f"- {result['chapter']}", "---"])
+    parts = [
+        head, f"# Weights of chapter {result['chapter'][:2]}: {title}",
+        f"From the recorded run `data/results/{entry.name}.json`: {entry.what}. {MEANING[result['profile']]}",
+        "## Files", _files(entry),
+        "## Use", _use(entry),
+        "## Limits", LIMITS,
+        "## Training data", _data(result),
+        "## Training", _training(result),
+        "## Measurements", _measurements(result),
+        "Licence: CC BY 4.0 (`LICENSE-CONTENT`). To cite: `CITATION.cff`."]
+    return "\n\n".join(part.rstrip() for part in parts) + "\n"
+
+
+def _files(entry: "Recorded") -> str:
+    from covbook.text import size_text
+
+    rows = [[f"`{file['path']}`", size_text(file["bytes"]),
+             ", ".join(f"{name} ({count:,})" for name, count in file["networks"].items()), f"`{file['sha256']}`"]
+            for file in entry.register["files"]]
+    where = "" if entry.register["shipped"] else "\n\nToo large for the repository; for a release."
+    out = entry.register["left_out"]
+    dropped = f"\n\nLeft out, since only training needs them: {', '.join(out)}." if out else ""
+    return str(Table(["file", "size", "networks (numbers in each)", "SHA-256"], rows)).rstrip() + where + dropped
+
+
+def _use(entry: "Recorded") -> str:
+    result = entry.result
+    asked = f" --profile {result['profile']} --seed {result['seed']}"
+    return ("To look at the chapter's pictures without training, and to try its \"change me\" cells: set "
+            "`checkpoint = \"recorded\"` in its parameters, or\n\n"
+            f"```bash\ncovlib run {result['chapter']}{asked} --checkpoint recorded\n```\n\n"
+            "Size and SHA-256 are checked first. Seed and data must be the recording's: they decide who was held out.")
+
+
+def _data(result: dict) -> str:
+    data = result["data"]
+    images = "–" if data["images"] is None else f"{data['images']:,}"
+    classes = ", ".join(f"{count:,} {name}" for name, count in data["classes"].items())
+    split = data["split"]
+    parts = [f"Virtual patients (`covlib.phantom`), seed {result['seed']}. Images: {images}"
+             + (f" ({classes})" if classes else "")
+             + (f"; patients: {data['patients']:,}" if data["patients"] is not None else "") + "."]
+    if split:
+        parts.append(f"Split by patient into {split['train']:,} training, {split['val']:,} validation and "
+                     f"{split['test']:,} test images.")
+    parts.append(f"Fingerprint of the data: `{data['fingerprint']}`." if data["fingerprint"] else "")
+    return " ".join(part for part in parts if part) + " No scan of a person was used."
+
+
+def _training(result: dict) -> str:
+    versions = ", ".join(f"{name} {result['versions'][name]}" for name in ("python", "torch", "covlib")
+                         if name in result["versions"])
+    times = result["times"]
+    rows = [[f"`{name}`", show_setting(value), "changed" if name in result["overrides"] else ""]
+            for name, value in (result["config"] or {}).items()]
+    text = (f"Commit `{result['git_commit'] or 'unknown'}`, {versions}; {result['device']}, "
+            f"{times.get('threads', '?')} threads. The whole chapter took {times['wall_seconds'] / 60:.1f} min.")
+    return f"{text}\n\n{Table(['setting', 'value', ''], rows)}" if rows else text
+
+
+def _measurements(result: dict) -> str:
+    rows = [[f"`{m['name']}`", show_value(m["value"], m["interval"], m["unit"]), show_setting(m["n"]), m["how"]]
+            for m in result["metrics"]]
+    return str(Table(["measurement", "value [95 % interval]", "n", "how"], rows, right=("n",)))

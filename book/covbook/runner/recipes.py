@@ -1,0 +1,316 @@
+"""``covlib train``: a chapter's methods trained without its notebook, on any number of devices and nodes.
+
+    covlib train 06_cyclegan --profile gpu --devices 8 --out runs/06
+    torchrun --nproc-per-node 8 --nnodes 4 ... -m covbook.cli train 06_cyclegan --profile gpu --out /shared/06
+    covlib run 06_cyclegan --profile gpu --out runs/06          # the chapter takes up what was trained, and judges it
+
+The training is the chapter's own, called with the same data, settings and seeds: what lies in ``out`` afterwards is
+what the chapter would have left there. Any number of processes shares the work, and any other number may go on with it.
+"""
+
+import difflib
+import importlib
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from covlib.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a recipe is given: settings, where the data are, where everything goes. ``out``: the run's folder."""
+
+    config: Any
+    profile: str
+    data: str
+    seed: int
+    device: Any
+    out: Path
+    resume: bool
+
+
+@dataclass
+class Trained:
+    """One trained method and what it may be given to synthesise from.
+
+    Attributes:
+        name: for messages; also the stem of its images' names. steps: of the whole schedule.
+        given: conditions (M, ...), used in turn; None: the method makes images from a number alone.
+        patients: M source patients of the conditions. maps: M label maps that become the images' masks.
+        group: the data set that its images belong to ("": the only one). label: their class.
+    """
+
+    name: str
+    method: Any
+    steps: int
+    given: Any = None
+    patients: list[str] | None = None
+    maps: Any = None
+    group: str = ""
+    label: str = ""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """``config``: "module:class" of the settings; ``methods``: name -> (job, what the methods share) -> [Trained];
+    ``load``: job -> what the methods share."""
+
+    config: str
+    load: Callable[[Job], Any]
+    methods: dict[str, Callable[[Job, Any], list[Trained]]] = field(default_factory=dict)
+
+
+# ---- chapter 03 ------------------------------------------------------------------------------------------------------
+
+
+def _dcgan_images(job: Job) -> dict:
+    from covbook.chapters import dcgan
+
+    return dcgan.training_images(*dcgan.prepare(job.config, job.data, job.seed))
+
+
+def _dcgan(job: Job, images: dict) -> list[Trained]:
+    from covlib.papers.dcgan import method as dcgan
+
+    methods, results = dcgan.train_all(job.config, images, job.out, seed=job.seed, device=job.device,
+                                       resume=job.resume)
+    return [Trained(name, method, results[name].steps, label=name) for name, method in methods.items()]
+
+
+# ---- chapter 04 ------------------------------------------------------------------------------------------------------
+
+
+def _slices_with_maps(job: Job):
+    from covbook.chapters.global_local import experiment
+
+    return experiment.prepare(job.config, job.data, job.seed)
+
+
+def _from_maps(name: str) -> Callable[[Job, Any], list[Trained]]:
+    def train(job: Job, roles) -> list[Trained]:
+        from covbook.chapters.global_local import experiment
+
+        out = job.out if name == "global_local" else job.out / "rivals" / name
+        method, result = experiment.train_method(name, experiment.method_config(name, job.config, job.profile),
+                                                 roles.train.training_data(), out, job.seed, job.device, job.resume,
+                                                 copies=job.config.copies)
+        test = roles.test
+        return [Trained(name, method, result.steps, test.maps, test.patients, test.maps, group=name)]
+
+    return train
+
+
+# ---- chapter 05 ------------------------------------------------------------------------------------------------------
+
+
+def _single_slices(job: Job):
+    from covbook.chapters.cosingan import roles
+
+    return roles.prepare(job.config, job.data, job.seed)
+
+
+def _cosingan(job: Job, roles) -> list[Trained]:
+    from covbook.chapters.cosingan import show
+
+    both = show.train_both(job.config, roles, job.out, seed=job.seed, device=job.device, resume=job.resume)
+    return [Trained(f"modality_{m}", method, result.steps, roles.conditions, roles.train.patients,
+                    roles.conditions[:, 0], group=f"modality_{m}") for m, (method, result) in both.items()]
+
+
+# ---- chapter 06 ------------------------------------------------------------------------------------------------------
+
+
+def _xrays(job: Job):
+    from covbook.chapters.cyclegan import detect, translate
+
+    slices = translate.load_images(job.config, job.data, job.seed)
+    split = detect.make_split(slices, job.config, job.seed)
+    return slices.subset(sorted([*split.train, *split.val]))  # training patients, those of the validation part too
+
+
+def _cyclegan(job: Job, known) -> list[Trained]:
+    import numpy as np
+
+    from covlib.papers.cyclegan import method as cyclegan
+
+    images = cyclegan.by_class(known, job.config)
+    methods, results = cyclegan.train_all(job.config, images, job.out, seed=job.seed, device=job.device,
+                                          resume=job.resume)
+    of = lambda source: [known.patients[i] for i in np.flatnonzero(known.labels == known.classes.index(source))]
+    return [Trained(f"from_{source}", method, results[source].steps, images[source], of(source), label=cyclegan.TARGET)
+            for source, method in methods.items()]
+
+
+# ---- chapter 07 ------------------------------------------------------------------------------------------------------
+
+
+def _scans(job: Job):
+    from covbook.chapters.cgan3d import experiment
+
+    scans, split = experiment.load(job.config, job.data, job.seed)
+    return scans.at(split.train)
+
+
+def _cgan3d(job: Job, cases) -> list[Trained]:
+    from covbook.chapters.cgan3d import experiment
+
+    trained, _ = experiment.train_all(job.config, cases, job.out, data=job.data, seed=job.seed, device=job.device,
+                                        resume=job.resume)
+    methods = {**trained.methods, "coarse": trained.noise.coarse}
+    return [Trained(name, method, trained.results[name].steps, group="volume") for name, method in methods.items()]
+
+
+RIVALS_04 = ("sean", "spade", "pix2pixhd", "pix2pix")
+RECIPES = {
+    "03_dcgan": Recipe("covlib.papers.dcgan.method:Config", _dcgan_images, {"dcgan": _dcgan}),
+    "04_global_local": Recipe("covlib.papers.global_local.method:Config", _slices_with_maps,
+                              {name: _from_maps(name) for name in ("global_local", *RIVALS_04)}),
+    "05_cosingan": Recipe("covbook.chapters.cosingan.roles:Config", _single_slices, {"cosingan": _cosingan}),
+    "06_cyclegan": Recipe("covlib.papers.cyclegan.method:Config", _xrays, {"cyclegan": _cyclegan}),
+    "07_cgan3d": Recipe("covlib.papers.cgan3d.method:Config", _scans, {"cgan3d": _cgan3d}),
+}
+
+
+# ---- the command -----------------------------------------------------------------------------------------------------
+
+
+def find(chapter: str) -> tuple[str, Recipe]:
+    """A chapter's full name and its recipe; ConfigError naming the chapters that have one."""
+    for name, recipe in RECIPES.items():
+        if chapter in (name, name.split("_")[0], name.split("_", 1)[1]):
+            return name, recipe
+    close = difflib.get_close_matches(str(chapter), list(RECIPES), n=1)
+    hint = f" (did you mean {close[0]!r}?)" if close else ""
+    raise ConfigError(f"train: nothing is trained for {chapter!r}{hint}; chapters with a recipe are "
+                      f"{', '.join(RECIPES)}")
+
+
+def chosen(chapter: str, recipe: Recipe, names: Iterable[str] | None) -> list[str]:
+    """The methods asked for, in the recipe's order; all when None. ConfigError naming those that are offered."""
+    wanted = list(recipe.methods) if names is None else list(names)
+    for name in wanted:
+        if name not in recipe.methods:
+            raise ConfigError(f"methods: {name!r} is not offered for {chapter}; offered are "
+                              f"{', '.join(recipe.methods)}")
+    if not wanted:
+        raise ConfigError(f"methods: none given; {chapter} offers {', '.join(recipe.methods)}")
+    return [name for name in recipe.methods if name in wanted]
+
+
+def train(chapter: str, *, profile: str = "cpu", data: str = "phantom", seed: int = 0, out: str | Path | None = None,
+          device: str = "auto", devices: int = 1, nodes: int = 1, methods: Iterable[str] | None = None,
+          overrides: dict[str, Any] | None = None, resume: bool = True, save_minutes: float = 5.0, images: int = 0,
+          say: Callable[[str], None] = print) -> list[Trained]:
+    """Train a chapter's methods, and make ``images`` synthetic images with each.
+
+    Args:
+        chapter: name or number of a chapter in ``RECIPES``. methods: names of its methods; None: all.
+        profile, data, seed, overrides, out, resume: as the chapter's own parameters.
+        device, devices, nodes: as ``covlib.training.fit.fit``; under torchrun or srun their number counts.
+        save_minutes: how often a training state is kept; at most that much is lost when a process dies.
+        images: how many synthetic images each method makes, shared out among the processes, into
+            ``out``/synthetic_<images>; 0: none.
+        say: is told what goes on, on the first process alone.
+
+    Raises:
+        ConfigError, DataError: what was given does not fit; nothing is written then. TrainingError: divergence, or
+            another process of the job has gone.
+    """
+    from covbook.runner import chapters
+
+    name, recipe = find(chapter)
+    names = chosen(name, recipe, methods)
+    if images < 0 or not save_minutes >= 0:
+        raise ConfigError(f"synthesize {images}, save-minutes {save_minutes:g}: numbers of at least 0 are wanted")
+    module, _, cls = recipe.config.partition(":")
+    config = getattr(importlib.import_module(module), cls).for_profile(profile, overrides)
+    out = Path(f"runs/{name}" if out is None else out)
+    chapters.check_settings(chapters.find(name), {"profile": profile, "data": data, "device": device, "out": str(out),
+                                                  "checkpoint": None, "overrides": {}})
+
+    from covlib.seeding import seed_everything
+    from covlib.training.devices import resolve_device, team
+
+    with team(resolve_device(device), devices, nodes, 60 * save_minutes) as fabric:
+        tell = say if fabric.global_rank == 0 else lambda text: None
+        tell(f"{name}: profile={profile}, data={data}, seed={seed}; {fabric.world_size} process"
+             f"{'es' if fabric.world_size > 1 else ''} on {fabric.device.type}; into {out}")
+        seed_everything(seed)
+        job = Job(config, profile, data, seed, fabric.device, out, resume)
+        shared, done = recipe.load(job), []
+        for method in names:
+            began = time.monotonic()
+            trained = recipe.methods[method](job, shared)
+            tell(f"{method}: " + ", ".join(f"{t.name} {t.steps} steps" for t in trained)
+                 + f", {time.monotonic() - began:.1f} s")
+            done += trained
+        if images:
+            synthesise(done, images, job, fabric, tell)
+    return done
+
+
+def synthesise(trained: list[Trained], n: int, job: Job, fabric, tell: Callable[[str], None], batch: int = 32) -> None:
+    """Make ``n`` images with each method, each process its share, and write the data sets on the first one.
+
+    Raises:
+        ConfigError: a method that makes volumes.
+    """
+    from covbook.runner import shards
+
+    if any(t.group == "volume" for t in trained):
+        raise ConfigError("synthesize: chapter 07 makes volumes; covlib volume writes one from its weights")
+    out = job.out / f"synthetic_{n}"
+    folders = {}
+    for t in trained:
+        t.method.networks = {k: net.to(fabric.device).eval() for k, net in t.method.networks.items()}
+        folders[t.name] = shards.folder_for(job.out, t.method.networks, t.name, n, job.seed, batch)
+        shards.make(lambda numbers, chance, t=t: _images(t, numbers, chance, fabric.device), n, folders[t.name],
+                    seed=job.seed, key=t.name, batch=batch, rank=fabric.global_rank, world=fabric.world_size,
+                    device=fabric.device)
+    fabric.barrier()
+    if fabric.global_rank == 0:
+        for group in dict.fromkeys(t.group for t in trained):
+            part = [t for t in trained if t.group == group]
+            tell(f"synthetic images: {_export(part, n, job, folders, out / group)}")
+        for folder in folders.values():
+            shards.remove(folder)
+    fabric.barrier()
+
+
+def _images(t: Trained, numbers: range, chance, device):
+    import torch
+
+    if t.given is None:
+        return t.method.synthesize(len(numbers), chance).clamp(-1, 1)
+    rows = torch.tensor([k % len(t.given) for k in numbers])
+    return t.method.synthesize(t.given[rows].to(device), chance).clamp(-1, 1)
+
+
+def _export(part: list[Trained], n: int, job: Job, folders: dict[str, Path], to: Path) -> Path:
+    import numpy as np
+    import torch
+
+    from covbook.runner import shards
+    from covlib.files.export import export_set
+    from covlib.training.checkpoints import sha256
+
+    images = torch.cat([shards.collect(folders[t.name], n) for t in part])
+    rows = [k % len(t.patients) if t.patients else k for t in part for k in range(n)]
+    owners = [t for t in part for _ in range(n)]
+    patients = [t.patients[k] if t.patients else f"{t.name}_seed{job.seed}" for t, k in zip(owners, rows, strict=True)]
+    files = sorted((job.out / "checkpoints").glob("*.safetensors"))
+    sheet = {"method": f"{', '.join(t.name for t in part)}, profile {job.profile}, trained on {job.data}",
+             "seed": job.seed, "limits": "Made by a network; not for diagnosis. May repeat its training images.",
+             "checkpoint": "; ".join(f"{f.name} (SHA-256 {sha256(f)})" for f in files) or "in the run's folder"}
+    masks = {}
+    if part[0].maps is not None:
+        maps = np.stack([np.asarray(t.maps[k]) for t, k in zip(owners, rows, strict=True)])
+        masks = {"lung": (maps > 0).astype(np.uint8), "infection": np.maximum(maps.astype(np.int16) - 1, 0)
+                 .astype(np.uint8)}
+    classes = list(dict.fromkeys(t.label for t in part))
+    labels = None if not classes[0] else np.array([classes.index(t.label) for t in owners])
+    return export_set(to, images.numpy(), labels=labels, classes=classes if classes[0] else (), datasheet=sheet,
+                      names=[f"{t.name}_{k:06d}" for t in part for k in range(n)], patients=patients, **masks)

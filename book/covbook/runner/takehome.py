@@ -1,0 +1,281 @@
+"""A run's synthetic images as a data set to take home (``covlib export RUN --to DIR --format png|nifti|dicom-sc``).
+
+    png        train/CLASS/NAME.png, val/, test/ (torchvision's ImageFolder), labels/NAME.png, masks/lung/ ...
+    nifti      imagesTr/NAME_0000.nii.gz, labelsTr/NAME.nii.gz, imagesTs/, labelsTs/ (nnU-Net v2), masks/lung/ ...
+    dicom-sc   train/CLASS/NAME.dcm ... (Secondary Capture), labels/NAME.dcm, masks/lung/ ...
+
+and always ``dataset.json`` (lists that ``monai.data.load_decathlon_datalist`` reads, and nnU-Net's own keys; classes
+are numbered in the order of their names, as ImageFolder numbers them),
+``metadata.csv`` (file, patient, label, split), ``provenance.csv``, ``SHA256SUMS``, ``DATASHEET.md`` and its
+``datasheet.json``, ``LICENCE.txt``. Every image and mask says in its own metadata that it is synthetic
+(``covlib.files.marks``).
+
+Splits go by source patient: the patient whose image or mask a synthetic image was made from. Images from noise have
+none, and come from one training: they all go to train.
+"""
+
+import csv
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+import covlib
+from covbook.runner import takehome_files, takehome_sheet
+from covlib.atomic import atomic_folder
+from covlib.data.hu import unwindow
+from covlib.data.splits import PARTS, Split, split_by_patient
+from covlib.errors import ConfigError, DataError
+from covlib.files.export import REQUIRED, SHEET, read_datasheet
+from covlib.files.images import read_image, read_mask
+from covlib.files.index import read_table
+from covlib.files.scans import list_folder, read_case, stem
+
+FORMATS = ("png", "nifti", "dicom-sc")
+FRACTIONS = (0.7, 0.1, 0.2)  # train, val, test
+MASKS = {"lung": "lung_mask", "infection": "class_mask"}
+COLUMNS = ("file", "role", "synthetic", "split", "label", "patient", "source_image", "run_file", "chapter", "profile",
+           "seed", "made_by", "sha256")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One synthetic image of a run: ``image`` is a file, or the folder of a NIfTI case; masks: "lung", "infection" ->
+    file (or the same folder). ``source``: the image it was made from, "" where there is none or it was not kept."""
+
+    name: str
+    image: Path
+    label: str
+    patient: str
+    source: str = ""
+    masks: dict[str, Path] = field(default_factory=dict)
+    hu_window: tuple[float, float] | None = None
+    sum: str = ""
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """One image read: grey float32 (H, W) in [0, 1], hu int16 (H, W) or None, masks uint8 (H, W), label map or None."""
+
+    grey: np.ndarray
+    hu: np.ndarray | None
+    masks: dict[str, np.ndarray]
+    map: np.ndarray | None
+
+
+def export_run(run, to, *, form: str = "png", licence: str = "", fractions=FRACTIONS, seed: int = 0) -> Path:
+    """Write the synthetic images of a finished run as a data set; the folder appears whole or not at all.
+
+    Args:
+        run: out folder of a chapter's run. to: a new or empty folder; for nnU-Net call it DatasetXXX_NAME.
+        form: one of FORMATS. licence: of the data set, in words; by default what the run's data allow.
+        fractions: of images, for train, val and test. seed: of the split.
+
+    Raises:
+        ConfigError: no finished run, or an unknown form. DataError: ``to`` is not empty or cannot be written, or an
+            image of the run is missing, damaged or does not fit its mask: it is named, and nothing is written.
+    """
+    run, to = Path(run), Path(to)
+    if form not in FORMATS:
+        raise ConfigError(f"--format: {form!r} is not one of {', '.join(FORMATS)}")
+    if to.is_dir() and any(to.iterdir()):
+        raise DataError(f"{to}: is not empty; nothing is overwritten, give a new folder")
+    if (run / "synthetic").resolve() in to.resolve().parents:
+        raise DataError(f"{to}: lies in the run's own folder synthetic, which is exported; give a folder outside of it")
+    document, pictures = read_run(run), pictures_of(run)
+    classes = sorted({p.label for p in pictures} - {""})
+    parts, dealt = deal(pictures, fractions, seed)
+    facts = {"run": document, "form": form, "licence": licence or takehome_sheet.licence_of(document["data"]),
+             "classes": classes, "split": dealt, "images": len(pictures),
+             "counts": {part: parts.count(part) for part in PARTS}, "patients": len({p.patient for p in pictures}),
+             "masks": sorted({m for p in pictures for m in p.masks}), "sheets": sheets_of(run),
+             "hu": all(p.hu_window for p in pictures), "labels": takehome_files.label_names(pictures)}
+    with atomic_folder(to, replaceable=SHEET) as partial:
+        writer = takehome_files.WRITERS[form](partial, facts)
+        rows = [row for picture, part in zip(pictures, parts)
+                for row in _write(writer, picture, part, read_pixels(picture), document)]
+        rows += writer.volumes(sorted((run / "volumes").glob("*.nii*")) if (run / "volumes").is_dir() else [], document)
+        _tables(partial, rows)
+        (partial / "dataset.json").write_text(_json(writer.dataset(rows)), encoding="utf-8")
+        writer.finish(rows)
+        takehome_sheet.write(partial, facts)
+        _sums(partial)
+    return to
+
+
+# ---- reading a run ---------------------------------------------------------------------------------------------------
+
+
+def read_run(run: Path) -> dict:
+    """The run's metrics.json."""
+    path = run / "metrics.json"
+    if not path.is_file():
+        raise ConfigError(f"{run}: holds no metrics.json; give the out folder of a run that has finished")
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        return {key: document[key] for key in ("chapter", "profile", "seed", "data", "config", "git_commit", "notes")}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: cannot be read as the record of a run ({error}); run the chapter again") from error
+
+
+def sets_of(run: Path) -> dict[str, Path]:
+    """Prefix for names -> folder of each synthetic set of a run."""
+    folder = run / "synthetic"
+    if not folder.is_dir():
+        raise ConfigError(f"{run}: holds no folder synthetic; this chapter, or this run, exported no images")
+    if (folder / SHEET).is_file():
+        return {"": folder}
+    found = {f"{sub.name}-": sub for sub in list_folder(folder) if (sub / SHEET).is_file()}
+    if not found:
+        raise DataError(f"{folder}: holds no {SHEET}; the run was cut off before its images were whole, run it again")
+    return found
+
+
+def sheets_of(run: Path) -> list[dict]:
+    """The datasheet of each synthetic set of a run, seen to hold what an export tells."""
+    return [_sheet(folder) for folder in sets_of(run).values()]
+
+
+def _sheet(folder: Path) -> dict:
+    sheet = read_datasheet(folder) or {}
+    lacking = [key for key in (*REQUIRED, "size") if key not in sheet]
+    if lacking:
+        raise DataError(f"{folder / SHEET}: says nothing on {', '.join(lacking)}; run the chapter again")
+    return sheet
+
+
+def pictures_of(run: Path) -> list[Picture]:
+    """All synthetic images of a run, in order, each file seen to be there."""
+    pictures = []
+    for prefix, folder in sets_of(run).items():
+        sheet, table = _sheet(folder), read_table(folder / "metadata.csv")
+        window = tuple(sheet["hu_window"]) if sheet.get("hu_window") else None
+        origin = read_table(folder / "provenance.csv").rows if (folder / "provenance.csv").is_file() else {}
+        for file, row in table.rows.items():
+            path, told = folder / file, origin.get(file, {})
+            masks = {} if path.is_dir() else {kind: folder / part / path.name for kind, part in MASKS.items()
+                                              if (folder / part).is_dir()}
+            for needed in (path, *masks.values()):
+                if not needed.exists():
+                    raise DataError(f"{needed}: is listed in {folder.name}/metadata.csv but missing; run the chapter "
+                                    "again")
+            pictures.append(Picture(_plain(prefix + stem(path)), path, row.get("label", ""), row.get("patient", ""),
+                                    told.get("source", ""), masks, window, told.get("sha256", "")))
+    names = [p.name for p in pictures]
+    if len(set(names)) < len(names):
+        raise DataError(f"{run}: two images are both called {max(names, key=names.count)!r}; names must differ")
+    return pictures
+
+
+def _plain(name: str) -> str:
+    """A file name that every system and nnU-Net takes."""
+    return "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "-" for c in name)
+
+
+def read_pixels(picture: Picture) -> Pixels:
+    """The image with its masks; DataError names the file that is damaged or does not fit."""
+    if picture.sum and hashlib.sha256(picture.image.read_bytes()).hexdigest() != picture.sum:
+        raise DataError(f"{picture.image}: is not the file that was made (its SHA-256 differs from provenance.csv); "
+                        "run the chapter again")
+    if picture.image.is_dir():
+        case = read_case(picture.image)
+        masks = {"lung": case.lung, "infection": case.infection}
+        masks = {kind: mask[0] for kind, mask in masks.items() if mask is not None}
+        hu = case.hu[0]
+        level, width = picture.hu_window
+        grey = np.clip((hu - (level - width / 2)) / width, 0, 1).astype(np.float32)
+    else:
+        grey, hu = read_image(picture.image), None
+        masks = {kind: read_mask(path) for kind, path in picture.masks.items()}
+        if picture.hu_window:
+            hu = np.rint(unwindow(grey.astype(np.float64) * 2 - 1, *picture.hu_window)).astype(np.int16)
+    for kind, mask in masks.items():
+        if mask.shape != grey.shape:
+            raise DataError(f"{picture.masks.get(kind, picture.image)}: mask has shape {mask.shape}, its image "
+                            f"{grey.shape}; they must match")
+    return Pixels(grey, hu, masks, takehome_files.label_map(masks))
+
+
+def deal(pictures: list[Picture], fractions, seed: int) -> tuple[list[str], str]:
+    """Which part each picture is in, and how that was decided, in words."""
+    labels = [p.label for p in pictures]
+    people = {label: {p.patient for p in pictures if p.label == label} for label in set(labels)}
+    fewest = min(map(len, people.values()))
+    used = int((np.asarray(fractions, float) > 0).sum())
+    if fewest < used:
+        why = (f"all images are in train: class {min(people, key=lambda k: len(people[k]))!r} has {fewest} source "
+               f"patient(s), fewer than there are parts (images from noise all come from one training)")
+        split_by_patient(["a", "b", "c"], fractions=fractions)  # refuses fractions that are none
+        return ["train"] * len(pictures), why
+    split: Split = split_by_patient([p.patient for p in pictures], labels, fractions, seed)
+    where = {int(k): part for part, index in split.parts().items() for k in index}
+    shares = " / ".join(f"{f:g}" for f in fractions)
+    return [where[k] for k in range(len(pictures))], f"by source patient, {shares} of the images, seed {seed}"
+
+
+# ---- writing ---------------------------------------------------------------------------------------------------------
+
+
+def _write(writer, picture: Picture, part: str, pixels: Pixels, document: dict) -> list[dict]:
+    """Write one picture with its masks; a provenance row for each file, without checksum."""
+    shared = {"split": part, "label": picture.label, "patient": picture.patient, "synthetic": "yes",
+              "source_image": picture.source, "chapter": document["chapter"], "profile": document["profile"],
+              "seed": document["seed"], "made_by": f"covlib {covlib.__version__}"}
+    rows = [{**shared, "file": writer.image(picture, part, pixels), "role": "image", "run_file": picture.image.name}]
+    if pixels.map is not None:
+        rows.append({**shared, "file": writer.label(picture, part, pixels), "role": "label map", "run_file": ""})
+    for kind, mask in pixels.masks.items():
+        source = picture.masks.get(kind, picture.image)
+        rows.append({**shared, "file": writer.mask(picture, kind, mask), "role": f"{kind} mask",
+                     "run_file": source.name})
+    return rows
+
+
+def _tables(folder: Path, rows: list[dict]) -> None:
+    for row in rows:
+        row["sha256"] = hashlib.sha256((folder / row["file"]).read_bytes()).hexdigest()
+    images = [row for row in rows if row["role"] in ("image", "volume")]
+    for name, columns, listed in (("provenance.csv", COLUMNS, rows),
+                                  ("metadata.csv", ("file", "patient", "label", "split"), images)):
+        with open(folder / name, "w", newline="", encoding="utf-8") as file:
+            table = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
+            table.writeheader()
+            table.writerows(listed)
+
+
+def _sums(folder: Path) -> None:
+    """``SHA256SUMS`` of everything, for ``sha256sum -c``."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    lines = [f"{hashlib.sha256(p.read_bytes()).hexdigest()}  {p.relative_to(folder).as_posix()}\n" for p in files]
+    (folder / "SHA256SUMS").write_text("".join(lines), encoding="utf-8")
+
+
+def _json(document: dict) -> str:
+    return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+
+
+# ---- reading it again ------------------------------------------------------------------------------------------------
+
+
+def monai_list(folder, part: str = "training") -> list[dict]:
+    """What ``monai.data.CacheDataset(monai_list(DIR), transform)`` wants: dicts with absolute paths.
+
+    Keys: "image"; "label" (a label map's path, or the class's number where there are no masks); "class" (number),
+    "class_name", "patient"; "lung" and "infection" where there are masks.
+
+    Args:
+        part: "training", "validation" or "test".
+    """
+    path = Path(folder) / "dataset.json"
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        items = document[part]
+    except FileNotFoundError:
+        raise DataError(f"{path}: does not exist; give a folder that covlib export wrote") from None
+    except (ValueError, KeyError) as error:
+        raise DataError(f"{path}: has no list {part!r} ({error}); training, validation, test are wanted") from error
+    is_file = lambda key, value: key in ("image", "label", "lung", "infection") and isinstance(value, str)
+    root = path.parent.resolve()
+    return [{k: str(root / v) if is_file(k, v) else v for k, v in item.items()} for item in items]

@@ -1,0 +1,485 @@
+"""One run of a chapter: its parameters checked, its settings resolved, its measurements kept in ``metrics.json``.
+
+The first cell after a chapter's parameters is ``run = covbook.runs.start("03_dcgan", profile=profile, ...)``, the last
+cell is ``run.finish()``. Everything in ``metrics.json`` outside "times" and "paths" repeats, bit for bit, when the same
+run is repeated on the same CPU.
+"""
+
+import hashlib
+import importlib.metadata
+import io
+import json
+import logging
+import math
+import os
+import platform
+import re
+import subprocess
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import covlib
+from covbook import project, runs
+from covbook.project import ROOT
+from covbook.tables import Box, Table
+from covbook.text import MEANING, duration, show_setting, show_value
+from covlib import atomic
+from covlib.config import PROFILES, Config, check_profile
+from covlib.errors import ConfigError
+
+MAX_WIDTH = 1200  # pixels, of any figure in the book
+HARDWARE = {"smoke": "2 CPU cores", "cpu": "2 CPU cores", "gpu": "one data-centre GPU", "paper": "one data-centre GPU"}
+
+
+def start(chapter: str, *, profile: str = "cpu", data: str = "phantom", seed: int = 0, device: str = "auto",
+          out: str | None = None, checkpoint: str | None = None, resume: bool = True,
+          overrides: dict[str, Any] | None = None, config_cls: type[Config] | None = None) -> "Run":
+    """Check a chapter's parameters, seed every generator, make ``out`` and resolve the settings.
+
+    Args:
+        chapter: the notebook's name without ending, "03_dcgan".
+        profile: one of covlib.config.PROFILES.
+        data: "phantom", a registered source's name, or a file or folder that exists.
+        seed: whole number of at least 0; everything random follows from it.
+        device: "auto", "cpu", "cuda", "cuda:1", "mps".
+        out: folder for what the run leaves; ``runs/<chapter>`` under the current folder by default.
+        checkpoint: weights to use instead of training: a file or folder that exists, or "recorded" for those of a
+            recorded run with the same profile, data and seed (see ``covbook.weights``), whose settings are then taken
+            over where ``overrides`` does not name them.
+        resume: take up a run that was cut off in ``out``.
+        overrides: fields of ``config_cls`` to change; strings are read by the field's type.
+        config_cls: the paper's Config; None for a chapter without settings.
+
+    Raises:
+        ConfigError: the first parameter that does not fit, and what would be right. Nothing is written then.
+        DataError: a registered source that was not downloaded.
+    """
+    if not isinstance(chapter, str) or not re.fullmatch(r"[0-9]{2}_[a-z0-9_]+", chapter):
+        raise ConfigError(f"chapter: must look like 03_dcgan, got {chapter!r}")
+    check_profile(profile)
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise ConfigError(f"seed: must be a whole number of at least 0, got {seed!r}")
+    if not isinstance(resume, bool):
+        raise ConfigError(f"resume: must be True or False, got {resume!r}")
+    overrides = {} if overrides is None else overrides
+    config = (config_cls or Config).for_profile(profile, overrides)
+    kind, name = name_data(data)
+    recorded = None
+    if checkpoint == "recorded":
+        from covbook import weights
+
+        recorded = weights.find(chapter, profile=profile, data=name, seed=seed, overrides=overrides,
+                                config_cls=config_cls)
+        checkpoint, overrides = recorded.checkpoint, {**recorded.result["overrides"], **overrides}
+        config = (config_cls or Config).for_profile(profile, overrides)
+    if checkpoint is not None and not (isinstance(checkpoint, (str, Path)) and Path(checkpoint).exists()):
+        raise ConfigError(f"checkpoint: {str(checkpoint)!r} does not exist; "
+                          f"give the weights of an earlier run of {chapter}")
+    device = _resolve_device(device)
+    folder = _make_out(f"runs/{chapter}" if out is None else out)
+
+    from covlib.seeding import seed_everything
+
+    seed_everything(seed)
+    run = Run(chapter=chapter, profile=profile, data=str(data), seed=seed, device=device, out=folder,
+              checkpoint=None if checkpoint is None else Path(checkpoint), resume=resume,
+              config=config if config_cls else None,
+              overrides={k: getattr(config, k) for k in overrides}, data_kind=kind, data_name=name)
+    _Warnings(run).attach()
+    if recorded:
+        run.note(f"Weights of the recorded run {recorded.name} ({recorded.what}): nothing was trained for this run.")
+    return run
+
+
+class _Warnings(logging.Handler):
+    """Keeps what the library warns of (a fallback, say) as notes of the run and in ``out/run.log``, off the page."""
+
+    def __init__(self, run: "Run"):
+        super().__init__(logging.WARNING)
+        self.run = run
+
+    def attach(self) -> None:
+        logger = logging.getLogger("covlib")
+        for handler in [h for h in logger.handlers if isinstance(h, _Warnings)]:
+            logger.removeHandler(handler)  # of an earlier run in this process
+        logger.addHandler(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.run.note(record.getMessage())
+        with (self.run.out / "run.log").open("a", encoding="utf-8") as log:
+            log.write(f"{record.levelname} {record.name}: {record.getMessage()}\n")
+
+
+@dataclass(repr=False)
+class Run:
+    """A started run. Made by ``start``; see there for the parameters.
+
+    Attributes:
+        config: the resolved settings (None for a chapter without any); device: torch.device; out: Path.
+        metrics, notes, figures, weights: what was recorded so far; stage_seconds: seconds spent per ``stage``.
+    """
+
+    chapter: str
+    profile: str
+    data: str
+    seed: int
+    device: Any
+    out: Path
+    checkpoint: Path | None
+    resume: bool
+    config: Any
+    overrides: dict[str, Any]
+    data_kind: str
+    data_name: str
+    metrics: list[dict] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    figures: list[str] = field(default_factory=list)
+    weights: dict[str, str] = field(default_factory=dict)
+    stage_seconds: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self):
+        import torch
+
+        self._clock = time.perf_counter()
+        self._threads = torch.get_num_threads()  # now: what a chapter imports later may change it
+        self._started = datetime.now(UTC).isoformat(timespec="seconds")
+        self._data = {"kind": self.data_kind, "name": self.data_name, "fingerprint": "", "images": None,
+                      "patients": None, "classes": {}, "split": None, "notes": []}
+
+    # -- recording ----------------------------------------------------------------------------------------------------
+
+    def metric(self, name: str, value, *, n: int | None = None, interval=None, how: str = "", paper: dict | None = None,
+               unit: str = "", values=None) -> float | int | None:
+        """Keep one measured number, and return it.
+
+        Args:
+            name: lower-case words joined by underscores, unique in the run ("positive_rate").
+            value: a finite number, an Interval (its n, ends and method are used where not given), or None where it
+                could not be measured: ``how`` must then say why.
+            n: number of independent things behind it (images, sets, patients).
+            interval: 95 % interval as (low, high) or an Interval.
+            how: how value and interval were got, in a few words.
+            paper: where the paper has this number: keys among "table", "row", "claim" (an id in data/reported).
+            values: the single values behind it, one per set, fold or seed.
+
+        Raises:
+            ConfigError: a bad or repeated name, or a number that is not finite.
+        """
+        if not re.fullmatch(r"[a-z0-9_.]+", str(name)):
+            raise ConfigError(f"metric: {name!r} must be lower-case words joined by underscores")
+        if any(m["name"] == name for m in self.metrics):
+            raise ConfigError(f"metric: {name!r} was already recorded in this run; give each measurement its own name")
+        for source in (value, interval):
+            if hasattr(source, "low") and hasattr(source, "high"):
+                n = int(source.n) if n is None and getattr(source, "n", None) is not None else n
+                how = how or getattr(source, "method", "")
+                interval = None if math.isnan(source.low) or math.isnan(source.high) else (source.low, source.high)
+        value = getattr(value, "value", value)
+        if value is None and not how:
+            raise ConfigError(f"metric: {name!r} has no value; say in how= why it could not be measured")
+        self.metrics.append({
+            "name": name, "value": None if value is None else _number(name, value), "unit": unit,
+            "n": None if n is None else int(n),
+            "interval": None if interval is None else [_number(name, v) for v in interval], "how": how,
+            "paper": dict(paper) if paper else None,
+            **({} if values is None else {"values": [_number(name, v) for v in values]})})
+        return self.metrics[-1]["value"]
+
+    def note(self, text: str) -> None:
+        """Keep one line that a reader of the numbers should know. It must not name paths of this machine."""
+        if text not in self.notes:
+            self.notes.append(str(text))
+
+    def weight(self, network: str, source: str) -> None:
+        """Say where a network's weights came from: "trained here", "ImageNet (torchvision)", "random: no download"."""
+        self.weights[network] = str(source)
+
+    def figure(self, figure, name: str):
+        """Save a matplotlib figure as ``out/figures/<name>.png`` (opaque white, at most 1200 px wide) and return it."""
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", str(name)):
+            raise ConfigError(f"figure: {name!r} must be letters, digits, - or _ (it becomes a file name)")
+        buffer = io.BytesIO()
+        dpi = min(figure.dpi, MAX_WIDTH / figure.get_figwidth())
+        figure.savefig(buffer, format="png", dpi=dpi, facecolor="white", metadata={"Software": None})
+        atomic.write_atomically(self.out / "figures" / f"{name}.png", buffer.getvalue())
+        if f"{name}.png" not in self.figures:
+            self.figures.append(f"{name}.png")
+        return figure
+
+    def set_data(self, slices, split=None) -> None:
+        """Keep what the run worked on: a SliceSet or Paired (fingerprint, counts, classes, notes) and its Split."""
+        classes = {}
+        if getattr(slices, "labels", None) is not None:
+            classes = {name: int((slices.labels == k).sum()) for k, name in enumerate(slices.classes)}
+        kept = {"fingerprint": slices.fingerprint, "images": len(slices), "patients": len(set(slices.patients)),
+                "classes": classes, "notes": list(slices.notes), "split": None}
+        if split is not None:
+            from covlib.data.splits import fingerprint
+
+            sizes = {part: len(getattr(split, part)) for part in ("train", "val", "test")}
+            kept["split"] = {"fingerprint": fingerprint(split, slices.names), **sizes}
+        self._data.update(kept)
+
+    def export(self, images: dict[str, Any], names=None, *, method: str,
+               limits: str = "Made by a network; not for diagnosis. May repeat its training images.",
+               patients: list[str] | None = None, weights: str = "", **masks) -> Path:
+        """Write a synthetic data set with its datasheet to ``out/synthetic`` (see covlib.files.export.export_set).
+
+        Args:
+            images: class -> (N, 1, H, W) array or tensor in [-1, 1].
+            names: order of the classes, the positive one last; by default that of ``images``.
+            method: how they were made; limits: what they must not be used for.
+            patients: of the source images, stacked in the order of ``names``, where images were made from images or
+                masks: splits go by them. None: each class counts as one patient, the generator.
+            weights: name of the one file of weights that made them, without ending, where a run leaves several.
+            masks: ``lung``, ``infection`` (label maps stacked in the order of ``names``), ``hu_window``, ``form``.
+        """
+        import numpy as np
+
+        from covbook.plots.style import as_array
+        from covlib.files.export import export_set
+
+        names = list(images if names is None else names)
+        counts = [len(images[name]) for name in names]
+        folder = self.checkpoint or self.out / "checkpoints"
+        files = [folder] if folder.is_file() else sorted(folder.rglob("*.safetensors"))
+        files = [file for file in files if weights in ("", file.stem)]
+        sums = [f"{file.name} (SHA-256 {hashlib.sha256(file.read_bytes()).hexdigest()})" for file in files]
+        sheet = {"method": method, "seed": self.seed, "checkpoint": "; ".join(sums) or "none: no weights were saved",
+                 "limits": limits, "chapter": self.chapter, "profile": self.profile, "trained on": self.data_name}
+        return export_set(self.out / "synthetic", np.concatenate([as_array(images[name], name) for name in names]),
+                          labels=np.repeat(np.arange(len(names)), counts), classes=names, datasheet=sheet,
+                          names=[f"{name}_{k:04d}" for name, n in zip(names, counts) for k in range(n)],
+                          patients=patients or [f"{self.chapter}_{name}_seed{self.seed}"
+                                                for name, n in zip(names, counts) for _ in range(n)], **masks)
+
+    @contextmanager
+    def stage(self, name: str):
+        """Time a part of the chapter: ``with run.stage("training"): ...``; repeated names add up."""
+        begin = time.perf_counter()
+        try:
+            yield self
+        finally:
+            self.stage_seconds[name] = self.stage_seconds.get(name, 0.0) + time.perf_counter() - begin
+
+    # -- showing ------------------------------------------------------------------------------------------------------
+
+    def cost_box(self, minutes: dict[str, float | None], *, memory_gb: dict[str, float] | float | None = None,
+                 needs: str = "") -> Box:
+        """The chapter's price before it is paid: minutes and memory per profile, this run's profile marked.
+
+        Args:
+            minutes: profile -> minutes measured or estimated; None where nobody has timed it.
+            memory_gb: peak memory in GB, one for all profiles or one each.
+            needs: what else is needed (data, downloads).
+        """
+        memory = memory_gb if isinstance(memory_gb, dict) else dict.fromkeys(PROFILES, memory_gb)
+        rows = []
+        for profile in PROFILES:
+            if profile in minutes:
+                cells = [profile, HARDWARE[profile], duration(minutes[profile]),
+                         f"{memory[profile]:g} GB" if memory.get(profile) else "–"]
+                rows.append([f"**{cell}**" for cell in cells] if profile == self.profile else cells)
+        where = "virtual patients" if self.data_kind == "phantom" else self.data_name
+        note = (f"This run: profile **{self.profile}** on {self.device.type}, {where}, seed {self.seed}. "
+                f"{MEANING[self.profile]}" + (f" {needs}" if needs else ""))
+        table = Table(["profile", "on", "time", "memory"], rows, note=note, right=("time", "memory"))
+        return Box("What this chapter costs", table, kind="tip")
+
+    def show_config(self, paper: str | dict[str, Any] | None = None) -> Table:
+        """Our settings beside the paper's; those that differ are bold, and those of which it says nothing are folded.
+
+        Args:
+            paper: name of a file in data/reported (numbers with a ``field`` are shown), a dict field -> paper's value,
+                or None for the file that belongs to this chapter, if there is one.
+        """
+        if self.config is None:
+            raise ConfigError(f"show_config: chapter {self.chapter} was started without config_cls")
+        stated = paper if isinstance(paper, dict) else _stated(paper or self.chapter.split("_", 1)[1], bool(paper))
+        rows, silent = [], []
+        for name, ours in self.config.as_dict().items():
+            theirs = stated.get(name)
+            differs = theirs is not None and theirs != ours
+            kept = rows if theirs is not None or name in self.overrides else silent
+            kept.append([f"`{name}`", f"**{show_setting(ours)}**" if differs else show_setting(ours),
+                         "not stated" if theirs is None else show_setting(theirs),
+                         "yours" if name in self.overrides else ("changed" if differs else "")])
+        return Table(["setting", f"this run ({self.profile})", "paper", ""], rows + silent,
+                     folded=len(silent) if rows else 0, fold_title=f"{len(silent)} more, on which the paper is silent")
+
+    def summary(self) -> Table:
+        """The measurements so far as a table: value, 95 % interval, n, how."""
+        rows = [[f"`{m['name']}`", show_value(m["value"], m["interval"], m["unit"]), show_setting(m["n"]), m["how"]]
+                for m in self.metrics]
+        return Table(["measurement", "value [95 % interval]", "n", "how"], rows, note=MEANING[self.profile],
+                     right=("n",))
+
+    # -- keeping ------------------------------------------------------------------------------------------------------
+
+    def document(self) -> dict[str, Any]:
+        """What ``metrics.json`` holds (data/schema/metrics.schema.json): a fresh dict."""
+        return {
+            "schema": 1, "chapter": self.chapter, "profile": self.profile, "seed": self.seed,
+            "device": self.device.type, "config": self.config.as_dict() if self.config else None,
+            "overrides": {k: list(v) if isinstance(v, tuple) else v for k, v in sorted(self.overrides.items())},
+            "data": dict(self._data), "weights": dict(sorted(self.weights.items())),
+            "versions": runs.versions(), "git_commit": runs.git_commit(),
+            "metrics": [dict(m) for m in self.metrics], "notes": list(self.notes), "figures": sorted(self.figures),
+            "times": {"started": self._started, "wall_seconds": round(time.perf_counter() - self._clock, 3),
+                      "stage_seconds": {k: round(v, 3) for k, v in self.stage_seconds.items()},
+                      "threads": self._threads, **_machine(self.device)},
+            "paths": {"out": str(self.out.resolve()), "data": self.data,
+                      "checkpoint": None if self.checkpoint is None else str(self.checkpoint)}}
+
+    def finish(self) -> Table:
+        """Write ``out/metrics.json`` (checked against its schema, atomically) and return the summary.
+
+        Raises:
+            ConfigError: something recorded does not fit the schema; TrainingError: ``out`` cannot be written.
+        """
+        document = self.document()
+        project.validate(document, "metrics", "metrics.json", ConfigError)
+        text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        atomic.write_atomically(self.out / "metrics.json", text)
+        return self.summary()
+
+    def _repr_html_(self) -> str:
+        return self._overview()._repr_html_()
+
+    def _repr_markdown_(self) -> str:
+        return self._overview()._repr_markdown_()
+
+    def __repr__(self) -> str:
+        return str(self._overview())  # without the paths of this machine: it is kept in the notebook
+
+    def _overview(self) -> Table:
+        changed = ", ".join(f"{k} = {show_setting(v)}" for k, v in self.overrides.items())
+        rows = [["profile", self.profile], ["data", self.data_name], ["seed", str(self.seed)],
+                ["device", self.device.type],
+                ["checkpoint", "none: trained here" if self.checkpoint is None else self.checkpoint.name],
+                ["changed settings", changed or "none"]]
+        return Table(["parameter", "this run"], rows, note=MEANING[self.profile])
+
+
+
+
+
+
+
+
+def _number(name: str, value) -> float | int:
+    """A plain finite int or float from a Python, NumPy or one-element torch number."""
+    value = value.item() if hasattr(value, "item") else value
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise ConfigError(f"metric: {name!r} must be a finite number, got {value!r}; "
+                          "record None with how= where it could not be measured")
+    return value
+
+
+def _stated(name: str, required: bool) -> dict[str, Any]:
+    from covbook import report
+
+    if not required and not (project.REPORTED / f"{name}.yaml").exists():
+        return {}
+    return {number["field"]: number["value"] for number in report.load_reported(name)["numbers"] if "field" in number}
+
+
+def name_data(data) -> tuple[str, str]:
+    """Kind ("phantom", "source", "folder") and name of a data set, both free of this machine's paths.
+
+    Raises:
+        ConfigError: neither "phantom", nor a registered source, nor a path that exists and can be read.
+    """
+    if not isinstance(data, (str, Path)) or not str(data):
+        raise ConfigError(f'data: must be "phantom", a registered source or a folder, got {data!r}')
+    if str(data) == "phantom":
+        return "phantom", "phantom"
+    from covbook.datasets import sources
+
+    names = list(sources.registry())
+    if str(data) in names:
+        sources.local(str(data))
+        return "source", str(data)
+    path = Path(data).expanduser()
+    if not path.exists():
+        raise ConfigError(f'data: {str(data)!r} does not exist; give "phantom", a folder or file, '
+                          f"or a registered source ({', '.join(names)})")
+    if not os.access(path, os.R_OK | (os.X_OK if path.is_dir() else 0)):
+        raise ConfigError(f"data: {str(data)!r} cannot be read; check its permissions")
+    return "folder", path.resolve().name
+
+
+def _resolve_device(device):
+    from covlib.training.fit import resolve_device
+
+    return resolve_device(device)
+
+
+def _make_out(out) -> Path:
+    if not isinstance(out, (str, Path)) or not str(out):
+        raise ConfigError(f"out: must be a folder, got {out!r}")
+    path = Path(out).expanduser()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / f".writable-{os.getpid()}"
+        probe.write_bytes(b"covlib")
+        probe.unlink()
+    except OSError as problem:
+        raise ConfigError(f"out: {str(out)!r} cannot be written ({problem.strerror}); "
+                          "give a folder with write permission and free space") from problem
+    return path
+
+
+def _machine(device) -> dict[str, Any]:
+    """What depends on the machine: its name for the device, and peak memory in MB (10^6 bytes)."""
+    import platform
+    import resource
+    import sys
+
+    import torch
+
+    scale = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux KiB
+    found = {"device_name": platform.processor() or platform.machine(),
+             "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale / 1e6, 1),
+             "peak_device_memory_mb": None}
+    if device.type == "cuda":
+        found["device_name"] = torch.cuda.get_device_name(device)
+        found["peak_device_memory_mb"] = round(torch.cuda.max_memory_allocated(device) / 1e6, 1)
+    return found
+
+
+PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "scikit-image", "umap-learn", "monai",
+            "torchmetrics", "lightning-fabric", "matplotlib")
+
+
+def git_commit() -> str | None:
+    """The commit of this project, with "+changes" when tracked files differ from it; None outside its own git tree.
+
+    An installed copy inside somebody else's repository counts as outside.
+    """
+    def git(*words: str) -> str:
+        return subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, timeout=20,
+                              check=True).stdout.strip()
+
+    try:
+        if Path(git("rev-parse", "--show-toplevel")).resolve() != ROOT:
+            return None
+        changed = git("status", "--porcelain", "--untracked-files=no")
+        return git("rev-parse", "--verify", "HEAD") + ("+changes" if changed else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, covlib and the libraries that results depend on, read without importing them."""
+    found = {"python": platform.python_version(), "covlib": covlib.__version__}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found

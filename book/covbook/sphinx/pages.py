@@ -1,0 +1,212 @@
+"""Pages and pictures that follow from what else is in the repository, made while the book is built.
+
+``write`` puts them into the staged copy of the book: the gallery and the map of the first page, the scoreboard of all
+claims, a page for each data set, and the library's pages. None is committed, so none can go stale.
+"""
+
+import base64
+import html
+import json
+import re
+from collections import Counter
+from pathlib import Path
+
+from covbook import project
+from covbook.runner import chapters
+from covbook.sphinx import apidoc
+from covbook.sphinx.extension import INTRODUCED
+from covbook.sphinx.status import PLAN, cited
+
+LANDING_TAG = "landing"  # a cell whose picture stands for its chapter on the first page
+WIDE, PHONE = "paper_map.svg", "paper_map_phone.svg"
+
+MAP = """```{{raw}} html
+<figure class="covlib-map">
+<picture>
+<source media="(max-width: 700px)" srcset="../_static/{phone}">
+<img src="../_static/{wide}" alt="{alt}">
+</picture>
+<figcaption>What goes in, what comes out, and how each paper measures it.</figcaption>
+</figure>
+```
+"""
+
+
+def write(source: Path) -> None:
+    """Write everything below the staged folder ``source`` (with ``book/``, ``_static/``)."""
+    generated = source / "book" / "_generated"
+    generated.mkdir(exist_ok=True)
+    executed = {name: source / "book" / f"{name}.ipynb" for name, _, _ in PLAN}
+    (generated / "gallery.md").write_text(gallery(executed, source / "book" / "_generated"), encoding="utf-8")
+    (generated / "paper_map.md").write_text(_map(source / "_static"), encoding="utf-8")
+    (generated / "scoreboard.md").write_text(scoreboard(), encoding="utf-8")
+    modules = apidoc.library()
+    where = apidoc.introduced(modules)
+    (generated / "api_index.md").write_text(apidoc.index(modules, where), encoding="utf-8")
+    kept = {name: [use.chapter, use.direct] for name, use in where.items()}
+    (source / INTRODUCED).write_text(json.dumps(kept), encoding="utf-8")
+    for folder, made in (("datasets", dataset_pages()), ("api", apidoc.pages(modules))):
+        (source / "book" / folder).mkdir()
+        for name, text in made.items():
+            (source / "book" / folder / f"{name}.md").write_text(text, encoding="utf-8")
+
+
+# ---- the first page --------------------------------------------------------------------------------------------------
+
+
+def gallery(executed: dict[str, Path], pictures: Path) -> str:
+    """A card for each paper's chapter, with its picture taken from the notebook's outputs.
+
+    Args:
+        executed: chapter -> notebook; a chapter whose notebook does not exist is shown as planned.
+        pictures: folder to write ``landing_CHAPTER.png`` to.
+    """
+    cards = []
+    for name, about, paper in PLAN:
+        if not paper:
+            continue
+        paper = paper.split(" {cite")[0]
+        if not executed[name].is_file():
+            cards.append(f":::{{grid-item-card}} {name[:2]} {about}\n{paper}. Planned.\n:::\n")
+            continue
+        picture = landing_picture(chapters.read_notebook(executed[name]))
+        image = ""
+        if picture is not None:
+            content, alt = picture
+            (pictures / f"landing_{name}.png").write_bytes(content)
+            image = f":img-top: /book/_generated/landing_{name}.png\n:img-alt: {alt}\n"
+        cards.append(f":::{{grid-item-card}} {name[:2]} {about}\n:link: {name}\n:link-type: doc\n"
+                     f":link-alt: chapter {name[:2]}, {about}\n{image}\n{paper}\n:::\n")
+    return "::::{grid} 1 2 2 3\n:gutter: 2\n:class-container: covlib-gallery\n\n" + "\n".join(cards) + "::::\n"
+
+
+def landing_picture(notebook: dict) -> tuple[bytes, str] | None:
+    """The picture (PNG) that stands for a chapter, and its alternative text; None if the notebook has none.
+
+    It is the output of the cell tagged ``landing``, else the unlabelled "which is which?" at the chapter's top, else
+    the first picture.
+    """
+    found = []
+    for cell in notebook["cells"]:
+        tags = cell.get("metadata", {}).get("tags", [])
+        for output in cell.get("outputs", []):
+            for kind in ("image/png", "application/papermill.record/image/png"):
+                if kind in output.get("data", {}):
+                    glued = output.get("metadata", {}).get("scrapbook", {}).get("name", "")
+                    rank = 0 if LANDING_TAG in tags else 1 if glued.endswith("which_is_which") else 2
+                    alt = cell["metadata"].get("mystnb", {}).get("image", {}).get("alt", "")
+                    found.append((rank, "".join(output["data"][kind]), alt))
+    if not found:
+        return None
+    rank, text, alt = min(found, key=lambda f: f[0])
+    if text.startswith(("b'", 'b"')):  # papermill records the repr of bytes
+        text = text[2:-1].replace("\\n", "")
+    alt = alt or "Eight chest images under letters A to H, real and synthetic ones mixed."
+    return base64.b64decode(text), " ".join(alt.split())
+
+
+def _map(static: Path) -> str:
+    """Draw the map of the papers into ``static`` in both shapes; returns the Markdown that shows it."""
+    import matplotlib
+
+    from covbook.diagrams import paper_map
+    from covbook.diagrams.paper_map import PAPERS, ROWS
+
+    with matplotlib.rc_context({"svg.hashsalt": "covlib"}):
+        for name, phone in ((WIDE, False), (PHONE, True)):
+            paper_map(phone=phone).savefig(static / name, metadata={"Date": None})
+    lines = [f"{p.authors} ({p.name}): " + "; ".join(f"{row}: {getattr(p, row)}" for row in ROWS) for p in PAPERS]
+    alt = "Map of the five papers. " + ". ".join(lines) + "."
+    return MAP.format(phone=PHONE, wide=WIDE, alt=html.escape(alt, quote=True))
+
+
+# ---- the scoreboard --------------------------------------------------------------------------------------------------
+
+
+def scoreboard() -> str:
+    """Every claim of every paper: the paper's number, ours, the verdict and its reason, from the ledger."""
+    from covbook import report
+
+    parts, counts = [], Counter()
+    for chapter, about, paper in PLAN:
+        if not paper:
+            continue
+        name = chapter.split("_", 1)[1]
+        there = (project.ROOT / "book" / f"{chapter}.ipynb").is_file()
+        where = f" in [chapter {chapter[:2]}]({chapter}.ipynb)" if there else ""
+        title = f"## {chapter[:2]} {about}\n\n{cited(paper)}{where}"
+        if not (project.REPORTED / f"{name}.yaml").is_file():
+            parts.append(f"{title}\n\nThis chapter is planned; nothing of it has been attempted.\n")
+            continue
+        table = report.paper_beside_ours(chapter)
+        drop = table.columns.index("this run")
+        table.columns.pop(drop)
+        for row in table.rows:
+            row.pop(drop)
+            if row[-2] == "–":
+                row[-1] = row[-1].replace(report.UNMEASURED, "no recorded run has such a measurement")
+            counts[_verdict(row[-1])] += 1
+        parts.append(f"{title}\n\n```{{raw}} html\n<div class=\"covlib-wide full-width\" tabindex=\"0\" "
+                     f"role=\"region\" aria-label=\"claims of chapter {chapter[:2]}\">\n"
+                     f"{table._repr_html_()}\n</div>\n```\n")
+    words = [f"{counts[word]} {sign} *{word}*" for word, sign in report.VERDICTS.items()]
+    return f"**{sum(counts.values())} claims: {', '.join(words)}.**\n\n" + "\n".join(parts)
+
+
+def _verdict(cell: str) -> str:
+    """The verdict's word in a cell such as "**✔ reproduced**\\nreason"."""
+    return cell.split("\n")[0].strip("*").split(" ", 1)[1]
+
+
+# ---- data sets -------------------------------------------------------------------------------------------------------
+
+
+def dataset_pages() -> dict[str, str]:
+    """A page for each registered data set: name -> Markdown."""
+    from covbook.datasets import sources
+
+    return {name: _dataset_page(source) for name, source in sources.registry().items()}
+
+
+def _dataset_page(source) -> str:
+    from covbook.datasets.sources import size_text
+
+    licence, what, cite = source.licence, source.what, source.citation
+    named = f"[{licence['name']}]({licence['url']})" if licence.get("url") else licence["name"]
+    here = {path.stem for path in (project.ROOT / "book").glob("*.ipynb")}
+    used = [f"[{name[:2]}](../{name}.ipynb)" if name in here else f"{name[:2]} (planned)" for name in source.chapters]
+    doi = f" [doi:{cite['doi']}](https://doi.org/{cite['doi']})" if cite.get("doi") else ""
+    rows = [("holds", f"{what['modality']}: {what['counts']}"), ("masks", what["masks"]), ("labels", what["labels"]),
+            ("size", size_text(source)), ("licence", f"**{named}**"), ("home page", f"<{source.homepage}>"),
+            ("used in chapters", ", ".join(used)), ("read as", f"layout `{source.layout}`")]
+    table = "\n".join(f"| {a} | {b} |".replace("\n", " ") for a, b in rows)
+    parts = [f"# {source.title}", f"| what | in short |\n| --- | --- |\n{table}", "## What its licence says",
+             licence["note"], "## How to get it", _how(source)]
+    if source.notes:
+        parts += ["## What to know before you use it", "\n".join(f"* {note}" for note in source.notes)]
+    parts += ["## How to cite it", f"{cite['text']}{doi} {{cite}}`{cite['key']}`",
+              "```{bibliography}\n:filter: docname in docnames\n```"]
+    return "\n\n".join(parts) + "\n"
+
+
+def _step(step: str) -> str:
+    """One step as Markdown: commands and paths as code, which typographic quotes would spoil, addresses as links."""
+    if re.match(r"(covlib|kaggle|mkdir|pip|unzip) ", step):
+        return f"`{step}`"
+    step = re.sub(r"'([^' ]*FOLDER[^' ]*)'|((?<= )~/\S+\w)|(chmod .*)", lambda code: f"`{code[1] or code[0]}`", step)
+    return re.sub(r"https://\S+\w", r"<\g<0>>", step)
+
+
+def _how(source) -> str:
+    if source.access != "download":
+        steps = "\n".join(f"1. {_step(step.replace('{folder}', 'FOLDER'))}" for step in source.steps)
+        return (f"It cannot be fetched for you, since it asks for an account or an address. "
+                f"`covlib data get {source.name}` prints these steps:\n\n{steps}")
+    files = [["file", "from", "checksum"]]
+    for file in source.files:
+        files.append([f"`{file.filename}`", f"<{file.url}>",
+                      f"`{file.known_hash}`" if file.known_hash else "none published"])
+    rows = [files[0], ["---"] * 3, *files[1:]]
+    table = "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    return (f"```bash\ncovlib data get {source.name}      # downloads (and resumes), checks, unpacks\n"
+            f"covlib run {source.chapters[-1]} --data {source.name}\n```\n\n{table}")

@@ -1,0 +1,248 @@
+"""Studies made of independent arms (``covlib sweep``): run what is not there yet, collect it, show it as a table.
+
+An arm is one cell of work: one row of a paper's table, say, with one seed. At full size an arm is hours of GPU time, so
+arms run apart, in any order, in several processes at once, and a killed one is simply run again:
+
+* An arm with one seed leaves ``DIR/<arm>-seed<k>.json``, whole or not at all. What is there is not run again.
+* While it runs, ``DIR/<arm>-seed<k>.lock`` keeps others off it; one left behind is taken over (``covbook.locks``).
+* What the arm itself keeps (weights, checkpoints) lies in ``DIR/work/<arm>-seed<k>``, which it finds again.
+
+A paper registers its studies in a function ``studies() -> list[Study]`` of ``covlib/papers/<name>_study.py``.
+"""
+
+import importlib
+import json
+import math
+import re
+import statistics
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from covbook import project
+from covbook.tables import Table
+from covlib.config import Config
+from covlib.errors import ConfigError, DataError
+
+FOLDER = project.RESULTS / "studies"
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One arm.
+
+    Attributes:
+        name: letters, digits, _ . and -; becomes a file's name. settings: what it is, ready for JSON.
+    """
+
+    name: str
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self):
+        if not re.fullmatch(r"[A-Za-z0-9_.-]+", self.name):
+            raise ConfigError(f"arm: {self.name!r} must be letters, digits, _ . or - (it becomes a file's name)")
+
+
+@dataclass(frozen=True)
+class Study:
+    """Arms that belong in one table.
+
+    Attributes:
+        name: unique in the project, as ``covlib sweep NAME`` and files have it.
+        chapter: "04_global_local". title: what the table shows.
+        arms: profile -> its arms.
+        run_arm: (arm, *, profile, data, seed, device, out) -> metric name -> value; everything from the data to the
+            numbers. With a parameter ``overrides`` it takes ``--set`` too. NaN stands for what could not be measured.
+        config: the settings' class, or where it is ("module:Class", so that a list of studies imports nothing heavy),
+            kept with the results and checked before anything runs; None where there is none.
+        number: id of the paper's number in data/reported for an arm and a metric, such as "table2_{arm}_{metric}".
+    """
+
+    name: str
+    chapter: str
+    title: str
+    arms: Callable[[str], list[Arm]]
+    run_arm: Callable[..., dict[str, float]]
+    config: type[Config] | str | None = None
+    number: str = ""
+
+    def settings(self) -> type[Config] | None:
+        """The settings' class."""
+        if not isinstance(self.config, str):
+            return self.config
+        module, name = self.config.split(":")
+        return getattr(importlib.import_module(module), name)
+
+
+# ---- finding ---------------------------------------------------------------------------------------------------------
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+# ---- running ---------------------------------------------------------------------------------------------------------
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+# ---- collecting ------------------------------------------------------------------------------------------------------
+
+
+
+
+
+
+def load(study: str | None = None, folder: Path | None = None) -> list[dict]:
+    """Collected results (of one study), sorted by file name; each has its file's name under "file"."""
+    folder = FOLDER if folder is None else Path(folder)
+    found = [{**_read(path, "collected"), "file": path.name} for path in sorted(folder.glob("*.json"))]
+    return [document for document in found if study in (None, document["study"])]
+
+
+def _read(path: Path, kind: str) -> dict:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as problem:
+        raise DataError(f"{path}: cannot be read as JSON ({problem}); remove it and run its arm again") from None
+    _check_document(document, kind, str(path))
+    return document
+
+
+def _check_document(document: dict, kind: str, where: str) -> None:
+    project.validate(document, "study", where, DataError)
+    if ("arm" in document) != (kind == "arm"):
+        raise DataError(f"{where}: is {'an arm' if 'arm' in document else 'a collection'}, not {kind}")
+
+
+
+
+
+
+def _text(document: dict) -> str:
+    return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+
+
+# ---- showing ---------------------------------------------------------------------------------------------------------
+
+
+def values(document: dict, arm: str, metric: str) -> list[float]:
+    """What one arm of a collected study measured, one number per seed; those that could not be taken are left out."""
+    runs = next((a["runs"] for a in document["arms"] if a["name"] == arm), [])
+    return [run["metrics"][metric] for run in runs if run["metrics"].get(metric) is not None]
+
+
+def table(study: str | dict | list[dict], columns: dict[str, str], *, arms: dict[str, str] | None = None,
+          scale: dict[str, float] | None = None, reported: dict | None = None) -> Table:
+    """A row per arm: mean and standard deviation over seeds of chosen metrics, the paper's value beside them.
+
+    A unit that all of the paper's values in a column have stands in the heading.
+
+    Args:
+        study: a name (all its collected results), or collected results as ``load`` gives them.
+        columns: metric -> heading. arms: name -> what to call it, also choosing and ordering the rows; None: all.
+        scale: metric -> what to multiply ours by. Where the paper's numbers are in "%" it is 100 by default, else 1.
+        reported: as ``covbook.report.load_reported`` gives it; by default the chapter's, where there is one.
+
+    Returns:
+        The table; one without rows, whose note says how to fill it, where nothing is collected.
+    """
+    documents = load(study) if isinstance(study, str) else [study] if isinstance(study, dict) else study
+    if not documents:
+        return Table(["arm", *columns.values()], [], right=tuple(columns.values()),
+                     note=f"Nothing recorded yet: `covlib sweep {study}`, then `covlib sweep {study} --collect`.")
+    paper = {metric: _papers(documents[0], metric, reported) for metric in columns}
+    factor = {m: 100.0 if any(n.get("unit") == "%" for n in paper[m].values()) else 1.0 for m in columns}
+    factor |= scale or {}
+    units = {m: _unit(paper[m].values()) for m in columns}
+    heads, rows = ["arm"], []
+    for metric, heading in columns.items():
+        heading += f" ({units[metric]})" if units[metric] and f"({units[metric]})" not in heading else ""
+        heads += [heading, f"{heading}, paper"] if paper[metric] else [heading]
+    several = len(documents) > 1
+    for document in documents:
+        names = arms or {arm["name"]: arm["name"] for arm in document["arms"]}
+        for arm, label in names.items():
+            cells = [label]
+            for metric in columns:
+                cells.append(_cell([v * factor[metric] for v in values(document, arm, metric)]))
+                if paper[metric]:
+                    cells.append(_stated(paper[metric].get(arm), units[metric]))
+            rows.append(([_where(document)] if several else []) + cells)
+    cells = [cell for row in rows for cell in row]
+    single = any(cell.endswith(" (1)") for cell in cells) and not any("±" in cell for cell in cells)
+    note = ("One seed an arm, so there is no spread." if single else
+            "Mean ± standard deviation over seeds, in brackets the number of seeds.")
+    note += "" if several else f" Run on {_where(documents[0])}."
+    heads = (["data, profile"] if several else []) + heads
+    return Table(heads, rows, note=note, right=tuple(heads[1 + several:]))
+
+
+def _where(document: dict) -> str:
+    data = "virtual patients" if document["data"]["kind"] == "phantom" else document["data"]["name"]
+    return f"{data}, profile {document['profile']}" + (", settings changed" if document["overrides"] else "")
+
+
+def _papers(document: dict, metric: str, reported: dict | None) -> dict[str, dict]:
+    """Arm -> the paper's number for a metric."""
+    name = document["chapter"].split("_", 1)[1]
+    if reported is None and (project.REPORTED / f"{name}.yaml").is_file():
+        from covbook.report import load_reported
+
+        reported = load_reported(name)
+    if not document["number"] or reported is None:
+        return {}
+    numbers = {number["id"]: number for number in reported["numbers"]}
+    ids = {arm["name"]: document["number"].format(arm=arm["name"], metric=metric) for arm in document["arms"]}
+    return {arm: numbers[key] for arm, key in ids.items() if key in numbers}
+
+
+def _unit(numbers: Iterable[dict]) -> str:
+    """The unit that all of a column's numbers have, which its heading can name; "" where they differ."""
+    found = {number.get("unit", "") for number in numbers}
+    return found.pop() if len(found) == 1 else ""
+
+
+def _stated(number: dict | None, unit: str = "") -> str:
+    """The paper's number with its unit, unless the heading has that."""
+    if number is None:
+        return "–"
+    own = "" if number.get("unit", "") == unit else number.get("unit", "")
+    return f"{'about ' if number.get('approximate') else ''}{number['value']} {own}".strip()
+
+
+def _cell(measured: list[float]) -> str:
+    """ "0.873 ± 0.012 (3)": as many digits as the spread allows."""
+    if not measured:
+        return "–"
+    mean = statistics.fmean(measured)
+    spread = statistics.stdev(measured) if len(measured) > 1 else 0.0
+    exponent = math.floor(math.log10(spread)) if spread > 0 else math.floor(math.log10(abs(mean) or 1)) - 1
+    digits = min(max(0, (1 if spread < 3 * 10.0**exponent else 0) - exponent), 6)
+    text = f"{mean:,.{digits}f}" + (f" ± {spread:,.{digits}f}" if len(measured) > 1 else "") + f" ({len(measured)})"
+    return text.replace("-", "\N{MINUS SIGN}")

@@ -1,0 +1,104 @@
+"""Folders that appear whole or not at all."""
+
+import glob
+import os
+import platform
+import re
+import shutil
+from contextlib import contextmanager
+from pathlib import Path
+
+from covlib.errors import DataError, TrainingError
+
+
+def _sweep(target: Path) -> None:
+    """Remove what a killed writer of the same folder left behind; a folder it had moved aside is put back."""
+    for left in target.parent.glob(f".{target.name}.*-*"):
+        kind, _, pid = left.name.removeprefix(f".{target.name}.").partition("-")
+        if alive(pid) or kind not in ("partial", "old"):
+            continue
+        if kind == "old" and not target.exists():
+            os.replace(left, target)
+        else:
+            shutil.rmtree(left, ignore_errors=True)
+
+
+@contextmanager
+def atomic_folder(target, *, replaceable: str):
+    """A temporary folder beside ``target`` that takes its place when the block ends well, and vanishes when it fails.
+
+    Args:
+        target: the folder to make. Missing parents are made.
+        replaceable: file whose presence shows that an existing ``target`` was written by us; only then is it replaced.
+
+    Raises:
+        DataError: ``target`` exists and is not empty and not ours, or it cannot be written (permission, full disk).
+    """
+    target = Path(target)
+    if target.is_symlink() or target.is_file():
+        raise DataError(f"{target}: is a file or a link; give the name of a new folder")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(target)
+        if target.is_dir() and any(target.iterdir()) and not (target / replaceable).exists():
+            raise DataError(f"{target}: is not empty and holds no {replaceable}, so it is left alone; give a new "
+                            "folder")
+        partial = target.parent / f".{target.name}.partial-{os.getpid()}"
+        partial.mkdir()
+    except OSError as error:
+        raise DataError(f"{target}: cannot be written ({error.strerror}); give a folder you may write to") from error
+    try:
+        yield partial
+        old = target.parent / f".{target.name}.old-{os.getpid()}"
+        if target.exists():
+            os.replace(target, old)
+        os.replace(partial, target)
+        shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        raise DataError(f"{target}: writing failed ({error.strerror or error}); nothing is kept of it") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def alive(pid) -> bool:
+    """Whether a process of this machine has that number."""
+    try:
+        os.kill(int(pid), 0)
+    except (TypeError, ValueError, ProcessLookupError):
+        return False
+    except PermissionError:  # somebody else's process: it runs
+        return True
+    return True
+
+
+def beside(path: Path) -> Path:
+    """A name in the same folder for a file that becomes ``path`` once it is whole. What killed processes of this
+    machine left under such names is removed."""
+    host = re.sub(r"\W", "_", platform.node())[:40]
+    stem = f".{path.name}.partial-{host}-"
+    for left in path.parent.glob(f"{glob.escape(stem)}*"):
+        if not alive(left.name.removeprefix(stem).partition(".")[0]):
+            left.unlink(missing_ok=True)
+    return path.with_name(f"{stem}{os.getpid()}")
+
+
+def write_atomically(path: Path, content: bytes | str) -> Path:
+    """Write ``content`` so that ``path`` is either the old file or the whole new one.
+
+    Raises:
+        TrainingError: the disk is full or the folder cannot be written.
+    """
+    content = content.encode() if isinstance(content, str) else content
+    partial = beside(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(partial, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError as problem:
+        partial.unlink(missing_ok=True)
+        raise TrainingError(f"{path}: cannot be written ({problem.strerror or problem}); "
+                            "free some space or choose another out") from problem
+    return path

@@ -1,1 +1,0 @@
-"""Audits of images and judges: what a good number may be hiding."""

@@ -1,0 +1,114 @@
+"""Display images and label masks: 8- and 16-bit grey, RGB(A), PNG, JPEG and TIFF, told apart by content."""
+
+import io
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from covlib.errors import DataError
+from covlib.files.scans import check_labels
+
+MAX_PIXELS = 100_000_000  # a film digitised at 10,000 x 10,000; more is taken for a decompression bomb
+FORMATS = ("PNG", "JPEG", "TIFF")
+ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
+
+
+def is_image(path: Path) -> bool:
+    """By ending: whether a folder's file is meant to be an image. Whether it is one, ``read_image`` finds out."""
+    return path.suffix.lower() in ENDINGS
+
+
+def read_bytes(path) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
+
+
+def _decode(path, content: bytes | None = None) -> Image.Image:
+    """The loaded picture; DataError for what is no image, is truncated, or would not fit in memory."""
+    content = read_bytes(path) if content is None else content
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit, below, is an error
+            picture = Image.open(io.BytesIO(content), formats=FORMATS)
+            if picture.width * picture.height > MAX_PIXELS:
+                raise DataError(f"{path}: {picture.width}x{picture.height} pixels; at most {MAX_PIXELS} are read")
+            picture.load()
+    except DataError:
+        raise
+    except Image.DecompressionBombError:
+        raise DataError(f"{path}: claims far too many pixels; at most {MAX_PIXELS} are read") from None
+    except Image.UnidentifiedImageError:
+        raise DataError(f"{path}: is not a PNG, JPEG or TIFF image, whatever its name says (it starts with "
+                        f"{content[:12]!r})") from None
+    except Exception as error:  # Pillow's decoders raise many kinds
+        text = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataError(f"{path}: truncated or damaged image ({text})") from error
+    return picture
+
+
+def read_image(path, content: bytes | None = None) -> np.ndarray:
+    """Read an image as display grey.
+
+    Colour becomes luma (BT.601), transparency is laid over black, 16-bit grey is divided by 65535. Sixteen-bit RGB PNG
+    comes through at 8 bits.
+
+    Args:
+        path: file; told apart by content, not by its ending.
+        content: the file's bytes, where they were read already.
+
+    Returns:
+        float32 (H, W) in [0, 1].
+
+    Raises:
+        DataError: missing, no image, damaged, more than 100 million pixels, or float values outside [0, 1].
+    """
+    picture = _decode(path, content)
+    if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):
+        array = np.asarray(picture)
+        if picture.mode == "F":
+            if not np.isfinite(array).all() or array.min() < 0 or array.max() > 1:
+                raise DataError(f"{path}: float image with values outside 0..1 (or NaN); scale it to 0..1")
+            return array.astype(np.float32)
+        if array.min() < 0 or array.max() > 65535:
+            raise DataError(f"{path}: values {array.min()}..{array.max()}; 8 or 16 bits are wanted")
+        return array.astype(np.float32) / np.float32(65535)
+    if picture.mode in ("1", "L"):
+        return np.asarray(picture.convert("L"), np.float32) / np.float32(255)
+    rgba = np.asarray(picture.convert("RGBA"), np.float32) / np.float32(255)
+    grey = rgba[..., 0].copy()
+    coloured = (rgba[..., :1] != rgba[..., 1:3]).any(-1)
+    grey[coloured] = rgba[..., :3][coloured] @ LUMA  # equal channels stay exactly what they are
+    return np.clip(grey * rgba[..., 3], 0, 1)
+
+
+def read_mask(path, labels=(0, 1, 2), content: bytes | None = None) -> np.ndarray:
+    """Read a label mask: uint8 (H, W). Grey or palette PNG or TIFF, values in ``labels``; 0 and 255 count as 0 and 1.
+
+    Raises:
+        DataError: no image, several channels (a label needs one), or other values (JPEG spoils labels: save PNG).
+    """
+    picture = _decode(path, content)
+    if len(picture.getbands()) > 1:
+        raise DataError(f"{path}: mask has {len(picture.getbands())} channels ({picture.mode}); one channel of labels "
+                        f"({', '.join(map(str, labels))}) is wanted")
+    if picture.mode == "1":
+        return np.asarray(picture).astype(np.uint8)
+    return check_labels(path, np.asarray(picture), labels)
+
+
+# ---- size ------------------------------------------------------------------------------------------------------------
+
+
+
+
+
+
+
+

@@ -1,0 +1,294 @@
+"""From a place to arrays: "phantom", a folder in any layout we know, or a single volume."""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from covlib import seeding
+from covlib.data.case import Case, SliceSet
+from covlib.data.resize import resize_image, resize_mask
+from covlib.errors import ConfigError, DataError
+from covlib.files import own_layouts, plain_layouts
+from covlib.files.images import read_bytes, read_image, read_mask
+from covlib.files.index import Found, Item, Loaded, canonical, digest, folders_in
+from covlib.files.scans import is_dicom, list_folder, read_dicom_image
+
+NEEDS = ("labels", "lung", "infection")
+PHANTOM_PATIENTS, PER_PATIENT = 40, 4
+KNOWN = ("CLASS/*.png; image/ with class_mask/, infection_mask/ or lung_mask/; CASE/image.nii.gz; *.nii.gz; folders "
+         "of DICOM "
+         "series; the registered sources' own layouts")
+
+
+# ---- what is there ---------------------------------------------------------------------------------------------------
+
+
+def find(data) -> Found:
+    """Understand a folder or a NIfTI file, without reading pixels.
+
+    A folder that holds nothing but one folder stands for that folder.
+
+    Raises:
+        DataError: not there, not readable, empty, or no layout we know (they are listed).
+    """
+    try:
+        root = Path(data)
+        if not root.exists():
+            raise DataError(f"data: {str(data)!r} is neither 'phantom' nor a file or folder that is there")
+        return _understand(root.resolve())
+    except PermissionError as error:
+        raise DataError(f"{error.filename}: no permission to read it; grant read access (chmod -R u+rX) or give "
+                        "another "
+                        "folder") from None
+
+
+def _understand(root: Path) -> Found:
+    if root.is_file():
+        found = plain_layouts.case(root)
+        if found is None:
+            raise DataError(f"{root}: one file must be a volume (.nii, .nii.gz); give a folder for anything else, and "
+                            "unpack archives first")
+        return found
+    entries = list_folder(root)
+    if not entries:
+        raise DataError(f"{root}: is empty; known layouts are {KNOWN}")
+    for layout in (*own_layouts.LAYOUTS.values(), *plain_layouts.LAYOUTS.values()):
+        found = layout(root)
+        if found is not None:
+            return found
+    folders = folders_in(root)
+    if len(folders) == 1:
+        return _understand(folders[0])
+    _complain_of_empty_classes(root, folders)
+    shown = ", ".join(p.name for p in entries[:4]) + (" ..." if len(entries) > 4 else "")
+    raise DataError(f"{root}: is no layout we know (it holds {shown}); known are {KNOWN}")
+
+
+def _complain_of_empty_classes(root: Path, folders: list[Path]) -> None:
+    empty = [f for f in folders if not list_folder(f)]
+    if folders and len(empty) == len(folders):
+        raise DataError(f"{empty[0]}: class folder holds no image, and no other folder in {root} does; known "
+                        f"layouts are {KNOWN}")
+
+
+def detect(path) -> str:
+    """Name of the layout: "classes", "slices", "cases", "case", "nifti", "dicom", "images", or a source's own."""
+    return find(path).kind
+
+
+# ---- slices ----------------------------------------------------------------------------------------------------------
+
+
+def load_slices(data, *, size: int, need=(), window=(-600, 1500), seed: int = 0, n_patients: int | None = None,
+                per_patient: int | None = None, labels=("normal", "covid"), classes=None, fit: str = "pad") -> SliceSet:
+    """Slices or images of one size, in [-1, 1].
+
+    Args:
+        data: "phantom", a folder in any known layout, or a NIfTI file.
+        size: pixels a side of the square result.
+        need: what must be there: any of "labels", "lung", "infection". A lung mask that the source lacks is made
+            classically (a note says so); labels and lesions cannot be made.
+        window: (level, width) in HU for CT in HU. Display images are taken as they are.
+        seed: which patients and slices are taken where ``n_patients`` or ``per_patient`` say fewer than all.
+        n_patients: at most so many patients, evenly over the classes (virtual ones: 40 if None).
+        per_patient: at most so many slices each (volumes and virtual patients: 4 if None; images: all if None).
+            Volumes give axial slices evenly spaced over the lungs, or over the lesions where "labels" are needed and
+            the case is a sick one with a lesion mask.
+        labels: kinds of virtual patients.
+        classes: class names to keep in folders, in any spelling; all if None. Order is ours: COVID-19 last.
+        fit: "pad", "crop" or "stretch" to a square. Volumes are cut to the body first and keep their proportions.
+
+    Raises:
+        DataError: something is missing, unreadable or wrong, named with its file. ConfigError: a bad argument.
+    """
+    _check_arguments(size, need, per_patient, n_patients)
+    window = (float(window[0]), float(window[1]))
+    if str(data) == "phantom":
+        return _phantom(size, need, window, seed, n_patients, per_patient, labels)
+    found = find(data)
+    items = _chosen(found, need, seed, n_patients, classes)
+    if found.volumes:
+        from covlib.files.slices import slices_of
+
+        loaded = slices_of(items, size, need, window, per_patient or PER_PATIENT, found.root)
+    else:
+        loaded = _images(_thinned(items, per_patient, seed), size, need, fit)
+    return _as_set(found, loaded, need, window, data)
+
+
+def _check_arguments(size, need, per_patient, n_patients) -> None:
+    unknown = set(need) - set(NEEDS)
+    if isinstance(need, str) or unknown:
+        raise ConfigError(f"need: {need!r}; a tuple of any of {', '.join(NEEDS)} is wanted")
+    for name, value in (("size", size), ("per_patient", per_patient), ("n_patients", n_patients)):
+        if value is not None and (not isinstance(value, int | np.integer) or value < 1):
+            raise ConfigError(f"{name}: {value!r}; a whole number from 1 is wanted")
+
+
+def _phantom(size, need, window, seed, n_patients, per_patient, labels) -> SliceSet:
+    from covlib.phantom import phantom_slices
+
+    made = phantom_slices(n_patients or PHANTOM_PATIENTS, size=size, per_patient=per_patient or PER_PATIENT, seed=seed,
+                          labels=tuple(labels), window=window)
+    if not made.fingerprint:
+        made.fingerprint = digest(made.names, [made.images.tobytes()])
+    return made
+
+
+def _chosen(found: Found, need, seed: int, n_patients: int | None, classes) -> list[Item]:
+    """The items wanted, in order; complains of what is needed and missing."""
+    items = found.items
+    if classes is not None:
+        wanted = {canonical(c) for c in classes} | set(classes)
+        items = [i for i in items if i.label in wanted]
+        absent = {canonical(c) for c in classes} - {i.label for i in items}
+        if absent:
+            raise DataError(f"{found.root}: has no class {', '.join(sorted(absent))}; it has "
+                            f"{', '.join(found.classes()) or 'none'}")
+    _check_need(found, items, need)
+    if n_patients is None:
+        return items
+    by_label = defaultdict(set)
+    for item in items:
+        by_label[item.label or ""].add(item.patient)
+    queues = [[names[i] for i in seeding.rng(seed, "patients", label).permutation(len(names))]
+              for label, names in sorted((k, sorted(v)) for k, v in by_label.items())]
+    kept: set[str] = set()
+    while len(kept) < n_patients and any(queues):  # class by class in turn
+        for queue in queues:
+            if queue and len(kept) < n_patients:
+                kept.add(queue.pop())
+    return [i for i in items if i.patient in kept]
+
+
+def _check_need(found: Found, items: list[Item], need) -> None:
+    if "labels" in need:
+        bare = [i.name for i in items if i.label is None]
+        have = {i.label for i in items} - {None}
+        if bare or len(have) < 2:
+            what = f"{len(bare)} items have no label (first: {bare[0]})" if bare else f"the only class is {have.pop()}"
+            raise DataError(f"{found.root}: labels are needed, {what}; two classes are wanted: class folders, or "
+                            "metadata.csv "
+                            "with the columns file,label")
+    if "infection" in need:
+        bare = [i for i in items if i.infection is None and not (i.path / "infection_mask.nii.gz").exists()
+                and not (i.path / "infection_mask.nii").exists()]
+        if bare:
+            raise DataError(f"{found.root}: lesion masks are needed, {len(bare)} of {len(items)} items have none "
+                            "(first: "
+                            f"{bare[0].name}); class_mask/ or infection_mask/ (images), infection_mask.nii.gz (cases) "
+                            "is wanted")
+
+
+def _thinned(items: list[Item], per_patient: int | None, seed: int) -> list[Item]:
+    """At most ``per_patient`` images of each patient of each class, drawn by the seed."""
+    if per_patient is None:
+        return items
+    mine = defaultdict(list)
+    for index, item in enumerate(items):
+        mine[item.patient, item.label].append(index)
+    kept = []
+    for (patient, _), index in mine.items():
+        order = seeding.rng(seed, "slices", patient).permutation(len(index))[:per_patient]
+        kept += [index[i] for i in order]
+    return [items[i] for i in sorted(kept)]
+
+
+def _images(items: list[Item], size: int, need, fit: str) -> Loaded:
+    from covlib.data.lungs import lung_mask_grey
+
+    out = np.empty((len(items), 1, size, size), np.float32)
+    masks = {part: np.zeros((len(items), size, size), np.uint8) if all(getattr(i, part) for i in items) else None
+             for part in ("lung", "infection")}
+    made = masks["lung"] is None and "lung" in need
+    if made:
+        masks["lung"] = np.zeros((len(items), size, size), np.uint8)
+    digests = []
+    for k, item in enumerate(items):
+        content = read_bytes(item.path)
+        image = read_dicom_image(item.path) if is_dicom(item.path) else read_image(item.path, content)
+        digests.append(hashlib.sha256(content).digest())
+        out[k, 0] = resize_image(image, size, fit) * 2 - 1
+        for part in masks:
+            path = getattr(item, part)
+            if masks[part] is None or path is None:
+                continue
+            content = read_bytes(path)
+            mask = read_mask(path, content=content)
+            if mask.shape != image.shape:
+                raise DataError(f"{path}: mask is {mask.shape[0]}x{mask.shape[1]}, its image "
+                                f"{image.shape[0]}x{image.shape[1]}; they must be of one size")
+            masks[part][k] = resize_mask(mask, size, fit)
+            digests.append(hashlib.sha256(content).digest())
+        if made:
+            lesion = None if item.infection is None else read_mask(item.infection)
+            masks["lung"][k] = resize_mask(lung_mask_grey(image, lesion), size, fit)
+    notes = ["lung masks are made by threshold and clean-up"] if made else []
+    return Loaded(out, items, [i.name for i in items], masks["lung"], masks["infection"],
+                  digest([i.name for i in items], digests), notes)
+
+
+def _as_set(found: Found, loaded: Loaded, need, window, data) -> SliceSet:
+    labels, names = None, found.classes() if all(i.label for i in loaded.items) else ()
+    names = tuple(c for c in names if c in {i.label for i in loaded.items})
+    if names:
+        labels = np.array([names.index(i.label) for i in loaded.items], np.int64)
+    from covlib.files.export import read_datasheet
+
+    sheet = read_datasheet(found.root)
+    notes = [*found.notes, *loaded.notes]
+    if sheet:
+        notes.append(f"synthetic images: {sheet.get('method', 'see the datasheet')}")
+    shown = sheet.get("hu_window") if sheet else None
+    hu_window = window if found.volumes else tuple(shown) if shown else None
+    source = Path(data).name if Path(data).exists() else str(data)
+    return SliceSet(loaded.images, [i.patient for i in loaded.items], loaded.names, labels, names, loaded.lung,
+                    loaded.infection, hu_window, source or found.root.name, loaded.fingerprint, notes)
+
+
+# ---- cases -----------------------------------------------------------------------------------------------------------
+
+
+def load_cases(data, *, need=(), seed: int = 0, n_patients: int | None = None, shape=None, labels=None,
+               classes=None) -> Iterator[Case]:
+    """Volumes one after another; only one is in memory at a time.
+
+    Arguments as in ``load_slices``; ``shape`` (Z, Y, X) resamples (virtual patients are made in it). ``labels``: kinds
+    of virtual patients, ("normal", "covid") if None. What is wrong with the folder as a whole is raised at once, what
+    is wrong with one case when its turn comes.
+    """
+    _check_arguments(1, need, None, n_patients)
+    if str(data) == "phantom":
+        return _phantom_cases(n_patients or PHANTOM_PATIENTS, seed, shape, tuple(labels or ("normal", "covid")))
+    found = find(data)
+    if not found.volumes:
+        raise DataError(f"{found.root}: holds images ({found.kind}), volumes are needed: CASE/image.nii.gz, "
+                        "*.nii.gz or DICOM")
+    if found.kind == "medseg":
+        raise DataError(f"{found.root}: holds 100 unrelated slices, volumes are needed: CASE/image.nii.gz, *.nii.gz "
+                        "or DICOM")
+    items = _chosen(found, need, seed, n_patients, classes)
+    return _cases(items, need, shape)
+
+
+def _phantom_cases(n: int, seed: int, shape, labels) -> Iterator[Case]:
+    from covlib.phantom import generate
+
+    for number in range(n):
+        yield generate(number, seed=seed, label=labels[number % len(labels)], shape=shape)
+
+
+def _cases(items: list[Item], need, shape) -> Iterator[Case]:
+    from covlib.data.lungs import lung_mask
+    from covlib.data.volumes import resample
+    from covlib.files.slices import read_item
+
+    for item in items:
+        case = read_item(item)
+        if "lung" in need and case.lung is None:
+            case.lung = lung_mask(case.hu, case.spacing)
+            case.meta["lung_made"] = "threshold and clean-up"
+        yield case if shape is None else resample(case, shape)

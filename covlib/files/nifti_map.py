@@ -1,0 +1,101 @@
+"""A NIfTI file that is written plane by plane: header first, voxels through a memory map, so that memory stays small.
+
+    with nifti_map("volume.nii", (80, 512, 512), (4.0, 0.7, 0.7)) as voxels:     # int16 (Z, Y, X), HU
+        voxels[0:32] = ...                                                         # any planes, in any order
+
+``covlib.files.scans.read_nifti`` and ``read_case`` read it back with the same axes, spacing and origin.
+"""
+
+import gzip
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from covlib.atomic import beside
+from covlib.data.hu import AIR
+from covlib.errors import DataError
+from covlib.files.scans import IMAGE_TEXT, NIFTI_ENDINGS
+
+OFFSET = 352  # bytes before the voxels of a NIfTI-1 file without extensions
+
+
+def affine_of(spacing, origin) -> np.ndarray:
+    """(4, 4) millimetres R+ A+ S+ of voxel (x, y, z), where x runs to the left, y to the back and z to the head.
+
+    Args:
+        spacing, origin: (z, y, x) as in ``Case``.
+    """
+    affine = np.diag([-spacing[2], -spacing[1], spacing[0], 1.0])
+    affine[:3, 3] = origin[::-1]
+    return affine
+
+
+@contextmanager
+def nifti_map(path, shape: tuple[int, int, int], spacing, origin=None, *,
+              text: str = IMAGE_TEXT, intent: str = "") -> Iterator[np.memmap]:
+    """A new NIfTI file of int16 HU as a memory map (Z, Y, X), air at first; it appears whole when the block ends well.
+
+    Args:
+        path: ending in .nii, or in .nii.gz: then it is packed at the end, through a small buffer.
+        spacing: mm between voxel centres along (z, y, x). origin: mm of voxel (0, 0, 0) in R+ A+ S+ as (z, y, x); by
+            default the volume's middle is at 0.
+        text: of the header's description; the default says that the numbers are HU. intent: of its intent_name.
+
+    Raises:
+        DataError: another ending, a shape or spacing that is none, or a file that cannot be written.
+    """
+    path = Path(path)
+    if not path.name.lower().endswith(NIFTI_ENDINGS):
+        raise DataError(f"{path}: its name must end in .nii or .nii.gz")
+    if len(shape) != 3 or min(shape) < 1 or len(spacing) != 3 or not min(spacing) > 0:
+        raise DataError(f"{path}: shape {tuple(shape)} and spacing {tuple(spacing)}; three sides of at least one voxel "
+                        "and three distances above 0 are wanted")
+    if origin is None:
+        origin = tuple(sign * s * (n - 1) / 2 for sign, s, n in zip((-1, 1, 1), spacing, shape))
+    partial = beside(path)
+    packed = partial.with_name(partial.name + ".gz")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        voxels = _begin(partial, shape, affine_of(spacing, origin), text, intent)
+        yield voxels
+        voxels.flush()
+        del voxels
+        if path.suffix == ".gz":
+            with open(partial, "rb") as plain, gzip.GzipFile(packed, "wb", compresslevel=4, mtime=0) as file:
+                shutil.copyfileobj(plain, file, 1 << 20)
+            os.replace(packed, path)
+        else:
+            os.replace(partial, path)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written ({error.strerror or error}); give a file in a folder with room for "
+                        f"{2 * int(np.prod(shape)) >> 20} MB") from error
+    finally:
+        if path.parent.is_dir():
+            partial.unlink(missing_ok=True)
+            packed.unlink(missing_ok=True)
+
+
+def _begin(path: Path, shape, affine: np.ndarray, text: str, intent: str) -> np.memmap:
+    """The header on disk, and a map of the voxels behind it."""
+    import nibabel
+
+    header = nibabel.Nifti1Header(endianness="<")
+    header.set_data_dtype(np.int16)
+    header.set_data_shape(shape[::-1])
+    header.set_sform(affine, code="scanner")
+    header.set_qform(affine, code="scanner")
+    header.set_xyzt_units("mm")
+    header["descrip"], header["intent_name"] = text, intent
+    header["magic"], header["vox_offset"] = b"n+1", OFFSET
+    header.set_slope_inter(1, 0)
+    with open(path, "wb") as file:
+        header.write_to(file)
+        file.write(bytes(OFFSET - file.tell()))
+    voxels = np.memmap(path, "<i2", "r+", OFFSET, shape)  # x runs fastest in the file: (Z, Y, X) in C order
+    for plane in voxels:
+        plane[:] = AIR
+    return voxels

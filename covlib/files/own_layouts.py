@@ -1,0 +1,187 @@
+"""The layouts in which the registered sources come (see ``data/sources.yaml``), each recognised by its folder names.
+
+    covid_ct        CT_COVID/, CT_NonCOVID/ (UCSD-AI4H/COVID-CT, Images-processed)
+    medseg          tr_im.nii.gz with tr_mask.nii.gz: 100 unrelated axial slices in one file (medicalsegmentation.com)
+    radiopaedia     rp_im/ with rp_lung_msk/, rp_msk/: nine volumes (medicalsegmentation.com)
+    covid19_ct_seg  COVID-19-CT-Seg_20cases/ with Lung_and_Infection_Mask/ (Zenodo 3757476)
+    cohen           images/ with metadata.csv (ieee8023/covid-chestxray-dataset)
+    rsna            stage_2_train_images/*.dcm with stage_2_train_labels.csv (RSNA Pneumonia Detection Challenge)
+    mosmed          studies/CT-0 ... CT-4/*.nii.gz with masks/ (MosMedData)
+"""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from covlib.errors import DataError
+from covlib.files.images import is_image
+from covlib.files.index import (
+    Found,
+    Item,
+    assign_patients,
+    canonical,
+    child,
+    first_of,
+    folders_in,
+    images_in,
+    paper_or_figure,
+    read_table,
+)
+from covlib.files.scans import is_nifti, list_folder, stem
+
+NO_EFFUSION = {3: 0}  # pleural effusion, which is no lesion of the lung itself
+
+
+def volumes_in(folder: Path | None) -> dict[str, Path]:
+    """NIfTI files by name without ending."""
+    return {stem(p): p for p in list_folder(folder) if is_nifti(p)} if folder else {}
+
+
+def covid_ct(root: Path) -> Found | None:
+    """Patients of COVID slices: the paper they come from; of the others: the figure. Both stated by file names."""
+    processed = child(root, "Images-processed") or root
+    covid, other = child(processed, "CT_COVID"), child(processed, "CT_NonCOVID")
+    if not covid or not other:
+        return None
+    items = []
+    for folder, label in ((other, "noncovid"), (covid, "covid")):
+        files = images_in(folder)
+        if not files:
+            raise DataError(f"{folder}: class folder holds no image; unpack {folder.name}.zip there")
+        items += [Item(f"{folder.name}/{stem(p)}", p, label=label) for p in files]
+    return assign_patients(Found("covid_ct", root, items, False), paper_or_figure)
+
+
+def medseg(root: Path) -> Found | None:
+    """The 100 slices: one NIfTI, 512 x 512 x 100, whose planes are slices of more than 40 patients, ids lost."""
+    files = volumes_in(root)
+    if "tr_im" not in files or child(root, "rp_im"):
+        return None
+    from covlib.files.scans import read_nifti
+
+    # which axis holds the slices depends on the affine, so the file is read to count them
+    planes = read_nifti(files["tr_im"]).array.shape[0]
+    lungs = files.get("tr_lungmasks_updated") or files.get("tr_lungmasks") or files.get("tr_lung_mask")
+    items = [Item(f"tr_im_{k:03d}", files["tr_im"], lung=lungs, infection=files.get("tr_mask"), remap=NO_EFFUSION,
+                  plane=k, label="covid") for k in range(planes)]
+    notes = ["every slice shows COVID-19; pleural effusion is left out"]
+    return assign_patients(Found("medseg", root, items, True, notes))
+
+
+def radiopaedia(root: Path) -> Found | None:
+    images = volumes_in(child(root, "rp_im"))
+    if not images:
+        return None
+    lungs, lesions = volumes_in(child(root, "rp_lung_msk")), volumes_in(child(root, "rp_msk"))
+    items = [Item(f"radiopaedia_{n}", p, lung=lungs.get(n), infection=lesions.get(n), remap=NO_EFFUSION, label="covid")
+             for n, p in images.items()]
+    return assign_patients(Found("radiopaedia", root, items, True, ["pleural effusion is left out"]))
+
+
+def _radiopaedia_grey(array: np.ndarray) -> np.ndarray:
+    """COVID-19-CT-Seg stores its ten Radiopaedia cases as 0..255 for [-1250, 250] HU (its record says so)."""
+    if array.min() < -200:  # a copy that holds HU after all
+        return array
+    return np.rint(array.astype(np.float32) / 255 * 1500 - 1250)
+
+
+def covid19_ct_seg(root: Path) -> Found | None:
+    """Lung_and_Infection_Mask has 1 left lung, 2 right lung, 3 infection; the other two folders have one of them."""
+    images = volumes_in(child(root, "COVID-19-CT-Seg_20cases"))
+    if not images:
+        return None
+    lungs, lesions = volumes_in(child(root, "Lung_Mask")), volumes_in(child(root, "Infection_Mask"))
+    both = volumes_in(child(root, "Lung_and_Infection_Mask"))
+    items = []
+    for name, path in images.items():
+        grey = _radiopaedia_grey if name.startswith("radiopaedia") else None
+        items.append(Item(name, path, label="covid", lung=lungs.get(name), convert=grey,
+                          infection=lesions.get(name) or both.get(name),
+                          remap=None if name in lesions else {1: 0, 2: 0, 3: 1}))
+    return assign_patients(Found("covid19_ct_seg", root, items, True))
+
+
+def cohen(root: Path) -> Found | None:
+    """Frontal X-rays whose finding is COVID-19, another pneumonia, or none; the rest is left out and counted."""
+    folder = child(root, "images")
+    if not folder or not (root / "metadata.csv").is_file():
+        return None
+    table = read_table(root / "metadata.csv")
+    if not any({"finding", "patientid"} <= row.keys() for row in table.rows.values()):
+        return None
+    items, left_out = [], 0
+    for path in images_in(folder):
+        row = table.row(Item(path.name, path))
+        label = canonical(row.get("finding", ""))
+        frontal = row.get("view", "").upper().startswith(("PA", "AP"))
+        film = row.get("modality", "X-ray").lower() == "x-ray"
+        if label in ("covid", "pneumonia", "normal") and frontal and film:
+            items.append(Item(path.name, path, patient=first_of(row, ("patientid",)), label=label))
+        else:
+            left_out += 1
+    if not items:
+        raise DataError(f"{root / 'metadata.csv'}: no image in {folder} has a finding and a frontal view (PA, AP) "
+                        "in it")
+    notes = [f"{left_out} images left out: other findings, lateral views, CT, not in the table"] if left_out else []
+    return assign_patients(Found("cohen", root, items, False, notes), tables=[table])
+
+
+def rsna(root: Path) -> Found | None:
+    """Label "pneumonia" where Target is 1; "normal" where the class info says Normal (without that table: Target 0)."""
+    folder, labels = child(root, "stage_2_train_images"), root / "stage_2_train_labels.csv"
+    if not folder or not labels.is_file():
+        return None
+    target = {r["patientid"]: r.get("target", "") for r in _rows(labels)}
+    info = root / "stage_2_detailed_class_info.csv"
+    kinds = {r["patientid"]: r.get("class", "") for r in _rows(info)} if info.is_file() else {}
+    items = []
+    for path in list_folder(folder):
+        name = stem(path)
+        if name not in target or not (path.suffix.lower() == ".dcm" or is_image(path)):
+            continue
+        if target[name] == "1":
+            items.append(Item(name, path, patient=name, label="pneumonia"))
+        elif kinds.get(name, "Normal") == "Normal":
+            items.append(Item(name, path, patient=name, label="normal"))
+    if not items:
+        raise DataError(f"{folder}: holds no image that {labels.name} names; unpack stage_2_train_images.zip there")
+    notes = ["one image is taken for one patient: the challenge gives no other identity"]
+    if not kinds:
+        notes.append(f"without {info.name}, 'normal' means no lung opacity, other disease included")
+    return Found("rsna", root, items, False, notes)
+
+
+def _rows(path: Path) -> list[dict]:
+    """Rows of a table whose file column is patientId."""
+    import csv
+
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            reader.fieldnames = [c.strip().lower() for c in reader.fieldnames or []]
+            if "patientid" not in reader.fieldnames:
+                raise DataError(f"{path}: has no column patientId; the challenge's own table is wanted")
+            return list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: cannot be read as a CSV table ({error})") from error
+
+
+def mosmed(root: Path) -> Found | None:
+    """CT-0 is normal, CT-1 to CT-4 COVID-19; 50 studies of CT-1 have lesion masks (GGO and consolidation in one)."""
+    studies = child(root, "studies")
+    kinds = [f for f in folders_in(studies) if re.fullmatch(r"(?i)CT-[0-4]", f.name)] if studies else []
+    if not kinds:
+        return None
+    masks = volumes_in(child(root, "masks"))
+    label = lambda f: "normal" if f.name.endswith("0") else "covid"
+    items = [Item(n, p, patient=n, label=label(f), infection=masks.get(f"{n}_mask"))
+             for f in kinds for n, p in volumes_in(f).items()]
+    if not items:
+        raise DataError(f"{studies}: holds no .nii.gz file in CT-0 ... CT-4; unpack the archive there")
+    return Found("mosmed", root, items, True, ["one study per patient, as its authors state"])
+
+
+LAYOUTS: dict[str, Callable[[Path], Found | None]] = {f.__name__: f for f in (
+    covid_ct, medseg, radiopaedia, covid19_ct_seg, cohen, rsna, mosmed)}

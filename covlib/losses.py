@@ -1,0 +1,172 @@
+"""Losses that several methods use: adversarial ones, VGG features, multi-scale structural similarity."""
+
+from functools import lru_cache
+from pickle import UnpicklingError
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from covlib import pretrained
+from covlib.errors import DataError
+from covlib.metrics.image import MS_SSIM_WEIGHTS, WINDOW
+from covlib.pretrained import RandomConv
+
+
+def log_loss(logits: Tensor, real: bool) -> Tensor:
+    """-log D for real, -log(1 - D) for not, with D = sigmoid(logits); a mean over patches (Isola et al., Eq. 1).
+
+    A generator minimises ``log_loss(logits, True)``, the form without vanishing gradients that Isola et al. use.
+    """
+    return F.softplus(-logits.float() if real else logits.float()).mean()
+
+
+def least_squares(logits: Tensor, real: bool) -> Tensor:
+    """(D - 1)^2 for real, D^2 for not; a mean over patches (Mao et al. 2017, without their 1/2)."""
+    return (logits.float() - float(real)).square().mean()
+
+
+def hinge(logits: Tensor, real: bool) -> Tensor:
+    """The discriminator's max(0, 1 - D) for real, max(0, 1 + D) for not; a mean over patches (Lim & Ye 2017)."""
+    return F.relu(1 - logits.float() if real else 1 + logits.float()).mean()
+
+
+def hinge_generator(logits: Tensor) -> Tensor:
+    """The generator's side of the hinge loss, -D: unlike the discriminator's, it is not clipped."""
+    return -logits.float().mean()
+
+
+VGG_LAYERS = (2, 7, 12, 21, 30)  # ends of relu1_1, relu2_1, relu3_1, relu4_1, relu5_1 in torchvision's vgg19.features
+VGG_WEIGHTS = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0)
+FALLBACK_WEIGHTS = (1 / 8, 1 / 4, 1 / 2, 1.0)  # ours
+
+
+class FeatureLoss:
+    """L1 distance between features of VGG19 (ImageNet), relu1_1 to relu5_1 with weights 1/32, 1/16, 1/8, 1/4, 1.
+
+    Wang et al. (2018, section 4) add it as "perceptual loss", SPADE and SEAN take it over; layers and weights are those
+    of the authors' program. Grey images (N, 1, H, W) in [-1, 1] are repeated to three channels and normalised as
+    ImageNet was (ours).
+
+    Where the weights are neither in torch hub's cache nor may be downloaded (``COVLIB_ALLOW_DOWNLOAD=1``), the four
+    stages of ``covlib.pretrained.RandomConv`` take VGG19's place, with weights 1/8, 1/4, 1/2, 1: local contrast
+    at several scales, knowing nothing of pictures. The log warns once, ``note`` says so.
+
+    Not a module, and not among a method's networks: 20 million frozen weights would fill every checkpoint.
+
+    Attributes:
+        note: what it rests on, in words; pretrained: whether that is VGG19.
+    """
+
+    def __init__(self):
+        self.net, self.note = _vgg19()
+        self.pretrained = self.net is not None
+        if self.pretrained:
+            mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (pretrained.IMAGENET_MEAN,
+                                                                    pretrained.IMAGENET_STD))
+            self.net.register_buffer("mean", mean)
+            self.net.register_buffer("std", std)
+            self.weights = VGG_WEIGHTS
+        else:
+            self.net, self.weights = RandomConv(), FALLBACK_WEIGHTS
+        self.net.eval().requires_grad_(False)
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        self.net.to(images.device)  # nothing is done where it is there already
+        if not self.pretrained:
+            outputs = []
+            for conv in self.net.stages:
+                images = F.leaky_relu(conv(images), 0.2)
+                outputs.append(images)
+            return outputs
+        x, outputs = (images.expand(-1, 3, -1, -1) * 0.5 + 0.5 - self.net.mean) / self.net.std, []
+        for start, end in zip((0, *VGG_LAYERS), VGG_LAYERS):
+            x = self.net.layers[start:end](x)
+            outputs.append(x)
+        return outputs
+
+    def __call__(self, fake: Tensor, real: Tensor) -> Tensor:
+        """A scalar; gradients go to ``fake`` alone."""
+        with torch.no_grad():
+            targets = self.features(real)
+        return sum(w * F.l1_loss(a.float(), b.float())
+                   for w, a, b in zip(self.weights, self.features(fake), targets))
+
+
+def _vgg19() -> tuple[nn.Module | None, str]:
+    """VGG19 up to relu5_1 as a module with ``layers``, or None; and a note in words."""
+    from torchvision.models import vgg19
+
+    reason = "ImageNet weights of VGG19 not found offline"
+    if pretrained.imagenet_available("vgg19") or pretrained.download_allowed():
+        try:
+            holder = nn.Module()
+            holder.layers = vgg19(weights="DEFAULT", progress=False).features[: VGG_LAYERS[-1]]
+            for part in holder.layers:
+                if isinstance(part, nn.ReLU):
+                    part.inplace = False  # the features kept are what the next ReLU would write over
+            return holder, "VGG19, ImageNet weights"
+        except (OSError, RuntimeError, EOFError, UnpicklingError) as error:  # no network, or a damaged file
+            reason = f"VGG19's weights could not be loaded ({(str(error) or type(error).__name__).splitlines()[0]})"
+    note = f"feature loss on a fixed random network instead of VGG19: {reason}"
+    pretrained.say_once(f"{note}; put {pretrained.imagenet_file('vgg19').name} into torch hub's cache or set "
+                         "COVLIB_ALLOW_DOWNLOAD=1")
+    return None, note
+
+
+RANGE = 2.0  # width of [-1, 1]
+FLOOR = 1e-4  # of a scale's similarity: a power below 1 has no finite slope at 0
+
+
+def ssim_scales(size: int) -> int:
+    """How many of MS-SSIM's five scales fit into images of ``size`` pixels.
+
+    Raises:
+        DataError: images smaller than the window.
+    """
+    fitting = [s for s in range(1, 6) if size >= WINDOW * 2 ** (s - 1)]
+    if not fitting:
+        raise DataError(f"MS-SSIM: images of {size} px; its window needs at least {WINDOW}")
+    return fitting[-1]
+
+
+def ms_ssim(fake: Tensor, real: Tensor, scales: int | None = None) -> Tensor:
+    """Multi-scale SSIM of each pair, (N,), differentiable (Wang et al. 2003, Eq. 7; Zhao et al. 2016 as a loss).
+
+    Windows lie within the image. Same value as ``covlib.metrics.image.ms_ssim`` (torchmetrics in float64) as long as no
+    scale's similarity falls below 1e-4.
+
+    Args:
+        scales: None: as many as fit.
+    """
+    scales = scales or ssim_scales(min(fake.shape[-2:]))
+    a, b, product = fake.float(), real.float(), 1.0
+    total = 1.0 if scales == 5 else sum(MS_SSIM_WEIGHTS[:scales])
+    c1, c2 = (0.01 * RANGE) ** 2, (0.03 * RANGE) ** 2
+    for k, weight in enumerate(MS_SSIM_WEIGHTS[:scales]):
+        mean_a, mean_b, aa, bb, ab = _blur(torch.cat([a, b, a * a, b * b, a * b], 1)).unbind(1)
+        variances = aa - mean_a**2 + bb - mean_b**2
+        term = (2 * (ab - mean_a * mean_b) + c2) / (variances + c2)
+        if k == scales - 1:
+            term = term * (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
+        product = product * term.mean((1, 2)).clamp_min(FLOOR) ** (weight / total)
+        if k < scales - 1:
+            a, b = F.avg_pool2d(a, 2), F.avg_pool2d(b, 2)
+    return product
+
+
+def _blur(planes: Tensor) -> Tensor:
+    """(N, C, H, W) to (N, C, H - 10, W - 10): Gaussian windows of sigma 1.5, 11 pixels wide, rows then columns."""
+    n, c, h, w = planes.shape
+    line = _window(planes.device, planes.dtype)
+    with torch.autocast(planes.device.type, enabled=False):  # variances are differences: they need all digits
+        x = F.conv2d(planes.reshape(n * c, 1, h, w), line[None, None, :, None])
+        x = F.conv2d(x, line[None, None, None, :])
+    return x.view(n, c, *x.shape[2:])
+
+
+@lru_cache
+def _window(device: torch.device, dtype: torch.dtype) -> Tensor:
+    with torch.inference_mode(False):
+        line = torch.exp(-((torch.arange(WINDOW, dtype=torch.float64) - WINDOW // 2) ** 2) / (2 * 1.5**2))
+        return (line / line.sum()).to(device, dtype)

@@ -1,0 +1,104 @@
+"""CoSinGAN's networks: pix2pix's U-Net and PatchGAN, deeper as images grow (Section 2.1, "Implementation details").
+
+| size | 32 | 48 | 64 | 96 | 128 | 192 | 256 | 384 | 512 |
+|---|---|---|---|---|---|---|---|---|---|
+| halvings of the U-Net | 4 | 4 | 5 | 5 | 6 | 6 | 7 | 7 | 8 |
+| convolutions of the discriminator | 6 | 6 | 7 | 7 | 8 | 8 | 9 | 9 | 10 |
+
+A generator reads two planes, the condition and an image. The second stage copies the first's network and knows no
+condition (Eq. 2), and the first scale knows no image, so that plane is zero there: weights then fit wherever the paper
+copies or reuses them. How image and condition are joined (the sign in Eq. 1 is lost in our copy) is ours.
+
+Ours too: the discriminator's padding is 2, as in pix2pixHD's program. With pix2pix's 1 the six layers that the paper
+names leave nothing of a 32x32 image (32, 16, 8, 4, 2, 1, 0). InstanceNorm, which pix2pix amounts to at its batch of 1:
+a frozen scale then says the same in training and afterwards, and fake and real may go through D in one batch.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from covlib.errors import ConfigError
+from covlib.nets import Generator, PatchGAN, init_normal, layer_shapes
+
+SCALES = (32, 48, 64, 96, 128, 192, 256, 384, 512)
+PLANES = 2  # condition and image
+PADDING_D = 2
+
+
+def depth(size: int) -> int:
+    """Halvings of the U-Net at ``size`` pixels: down to 2x2 or 3x3, as in the paper's table.
+
+    Raises:
+        ConfigError: a size that is neither a power of two nor three times one, of at least 16.
+    """
+    levels = size.bit_length() - 2
+    if size < 16 or size % 2**levels:
+        raise ConfigError(f"scales: {size} pixels cannot be halved down to 2 or 3; a power of two (32, 64 ...) or "
+                          "three times one (48, 96 ...) of at least 16 is wanted")
+    return levels
+
+
+def convolutions(size: int) -> int:
+    """Convolutional layers of the discriminator at ``size`` pixels; all but the last two have stride 2."""
+    return depth(size) + 2
+
+
+def generator(config, size: int) -> nn.Module:
+    """(N, 2, size, size), condition and image, to images (N, 1, size, size) in [-1, 1]; started from N(0, 0.02)."""
+    return init_normal(Generator(PLANES, 1, config.width, depth(size), config.dropout, config.norm))
+
+
+def discriminator(config, size: int) -> PatchGAN:
+    """(N, 2, size, size), condition and image, to logits (N, 1, h, w); started from N(0, 0.02)."""
+    return init_normal(PatchGAN(PLANES, config.d_width, depth(size), config.norm, PADDING_D))
+
+
+def paint(condition: Tensor, values: Tensor | None = None) -> Tensor:
+    """Labels (N, 1, H, W) as a network reads them: 0, 128 and 255 on the scale on which images are [-1, 1].
+
+    Args:
+        values: float (N, 3), grey of each category in each condition, 0 to 255 (Eq. 10); None: 0, 128, 255.
+    """
+    if values is None:  # made on the device: nothing is sent there in a training step
+        grey = 128.0 * (condition >= 1) + 127.0 * (condition >= 2)
+        return grey / 127.5 - 1
+    index = condition.long().flatten(1)
+    return (values.to(condition.device).gather(1, index).view(condition.shape) / 127.5 - 1).float()
+
+
+def join(painted: Tensor | None, image: Tensor | None) -> Tensor:
+    """What a network reads, (N, 2, H, W): condition first; zeros where one of the two is not known."""
+    known = painted if image is None else image
+    blank = torch.zeros_like(known)
+    return torch.cat([blank if painted is None else painted, blank if image is None else image.to(known.dtype)], 1)
+
+
+def resize_image(image: Tensor, size: int) -> Tensor:
+    """(N, C, H, W) to ``size``: bilinear, antialiased where it shrinks (ours; Eq. 1's U and the training pyramid)."""
+    if image.shape[-1] == size:
+        return image
+    return F.interpolate(image, size=(size, size), mode="bilinear", align_corners=False,
+                         antialias=image.shape[-1] > size)
+
+
+def resize_condition(condition: Tensor, size: int) -> Tensor:
+    """Labels (N, 1, H, W) to ``size`` by nearest neighbour."""
+    if condition.shape[-1] == size:
+        return condition
+    place = ((torch.arange(size, device=condition.device) + 0.5) * (condition.shape[-1] / size)).long()
+    return condition[..., place[:, None], place[None, :]]
+
+
+def parameter_table(config) -> list[dict]:
+    """One row a scale, nothing allocated: {"size", "downsamplings", "convolutions", "generator", "discriminator"} (the
+    last two in parameters) and "patches" (h, w) of the discriminator's answer."""
+    rows = []
+    for size in config.scales:
+        with torch.device("meta"):
+            G, D = generator(config, size), discriminator(config, size)
+        count = lambda net: sum(p.numel() for p in net.parameters())
+        answer = layer_shapes(D, (1, PLANES, size, size))[-1]["shape"]
+        rows.append({"size": size, "downsamplings": len(G.down), "convolutions": len(D.layers),
+                     "generator": count(G), "discriminator": count(D), "patches": tuple(answer[2:])})
+    return rows

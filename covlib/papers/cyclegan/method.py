@@ -1,0 +1,306 @@
+"""CycleGAN that turns chest X-rays of one class into another's, after Zunair and Ben Hamza (2020).
+
+Two models: normal to COVID-19 and pneumonia to COVID-19. Domain A is the source class, B is COVID-19; G_A: A to B, G_B:
+B to A; D_B tells real from translated B, D_A likewise for A (Section 3.1, with the paper's own letters). The paper
+states its losses (Eqs. 1 to 5) and hardly any setting; those come from the cited CycleGAN (Zhu et al. 2017) and from
+the authors' public notebook, and each is marked "ours" in ``Config``.
+"""
+
+import math
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from covlib.config import convert, field_types
+from covlib.data import augment
+from covlib.data.case import SliceSet
+from covlib.errors import ConfigError, DataError
+from covlib.nets import PatchGAN, init_normal
+from covlib.papers.cyclegan.config import CHAPTER, SHAPE_FIELDS, TARGET, Config, training_fields
+from covlib.papers.cyclegan.nets import ImagePool, build_generator
+from covlib.parallel import spread
+from covlib.seeding import derive, rng
+from covlib.training.batches import Unpaired
+from covlib.training.checkpoints import load_weights, read_weights, save_weights
+from covlib.training.fit import FitResult, fit, resolve_device
+from covlib.training.method import Method, OptimizerSpec, Stage, Step, seeded
+
+NETS = ("G_A", "G_B", "D_A", "D_B")
+WORTH_A_PROCESS = 50  # steps; a process takes seconds to start
+
+
+# ---- losses ----------------------------------------------------------------------------------------------------------
+
+
+def real_or_fake(logits: Tensor, real: bool, kind: str = "least_squares") -> Tensor:
+    """What a discriminator pays for logits (N, 1, h, w) of real or of translated images.
+
+    "least_squares": mean of (logit - 1)^2 or logit^2 (Zhu et al., section 4). Otherwise the negative of the
+    expectations in Eqs. 2 and 3: -log D for real ones, -log(1 - D) for translated ones, D the sigmoid of the logit.
+    """
+    logits = logits.float()
+    target = torch.full_like(logits, float(real))
+    return F.mse_loss(logits, target) if kind == "least_squares" else F.binary_cross_entropy_with_logits(logits, target)
+
+
+def deceive(logits: Tensor, kind: str = "least_squares") -> Tensor:
+    """What a generator pays for the discriminator's logits of its translations.
+
+    "least_squares": mean of (logit - 1)^2. "log": -log D, which has the same optimum as Eqs. 2 and 3 and does not fade
+    while D is sure. "log_saturating": log(1 - D), Eqs. 2 and 3 to the letter.
+    """
+    if kind == "log_saturating":
+        return -real_or_fake(logits, False, kind)
+    return real_or_fake(logits, True, kind)
+
+
+def cycle_loss(back: Tensor, image: Tensor) -> Tensor:
+    """One of the two terms of Eq. 4: mean absolute difference of an image and its reconstruction (N, C, H, W)."""
+    return F.l1_loss(back.float(), image.float())
+
+
+# ---- method ----------------------------------------------------------------------------------------------------------
+
+
+class CycleGAN(Method):
+    """Batches {"a": (N, C, S, S), "b": ...} of ``covlib.training.batches.Unpaired``; one-channel images fit C = 3 too.
+
+    Args:
+        n_images: of the larger domain; an epoch shows each of its images once.
+    """
+
+    name = "cyclegan"
+    generators = ("G_A", "G_B")
+
+    def __init__(self, config: Config, n_images: int, seed: int = 0):
+        c = self.config = config
+        with seeded(seed, "cyclegan", "init"):
+            self.networks = {name: init_normal(build_generator(c.generator, c.channels, c.width, c.blocks, c.residual)
+                                               if name.startswith("G") else PatchGAN(c.channels, c.d_width, c.d_layers))
+                             for name in NETS}
+        steps = max(1, math.ceil(c.epochs * n_images / c.batch_size))
+        self.stages = [Stage("adversarial", steps=steps, batch_size=c.batch_size, nets=NETS, lr_decay="linear",
+                             constant_steps=round(c.decay_from * steps))]
+        self.pools = {"a": ImagePool(c.pool_size), "b": ImagePool(c.pool_size)}
+
+    def optimizers(self, stage: Stage) -> dict[str, OptimizerSpec]:
+        c = self.config
+        return {"G": OptimizerSpec(("G_A", "G_B"), lr=c.learning_rate, betas=(c.beta1, 0.999)),
+                "D": OptimizerSpec(("D_A", "D_B"), lr=c.learning_rate, betas=(c.beta1, 0.999))}
+
+    def augment(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+        """Random left-right flips."""
+        if not self.config.flip:
+            return batch
+        return {name: augment.horizontal_flip(images, generator) for name, images in batch.items()}
+
+    def repeats(self, step: Step) -> bool:
+        return all(pool.full for pool in self.pools.values())  # until then they grow
+
+    def training_step(self, batch: dict[str, Tensor], step: Step) -> dict[str, Tensor]:
+        c = self.config
+        a, b = (batch[k].expand(-1, c.channels, -1, -1) for k in ("a", "b"))
+        terms, fake_a, fake_b = self.generator_terms(a, b, step)
+        total = (terms["G_A"] + terms["G_B"] + c.cycle * (terms["cycle_A"] + terms["cycle_B"])
+                 + c.identity * terms["identity"])
+        step.minimise("G", total)
+        D_A, D_B = self.networks["D_A"], self.networks["D_B"]
+        draws = step.rand(1, 2, len(a) + c.pool_size)[0]  # each process has pools, and draws, of its own
+        d_a = self.discriminator_loss(D_A, a, self.pools["a"].exchange(fake_a, draws[0]))
+        d_b = self.discriminator_loss(D_B, b, self.pools["b"].exchange(fake_b, draws[1]))
+        step.minimise("D", d_a + d_b)
+        return {**terms, "D_A": d_a, "D_B": d_b}
+
+    def generator_terms(self, a: Tensor, b: Tensor, step: Step) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+        """The parts of Eq. 1 for the generators, and the translations.
+
+        What is to be translated and what is to be left alone pass in one batch: InstanceNorm looks at each sample by
+        itself, so nothing mixes.
+        """
+        G_A, G_B, D_A, D_B = (self.networks[k] for k in NETS)
+        kind, n = self.config.gan_loss, len(a)
+        if self.config.identity:
+            fake_b, same_b = G_A(torch.cat([a, b])).split(n)
+            fake_a, same_a = G_B(torch.cat([b, a])).split(n)
+            identity = cycle_loss(same_a, a) + cycle_loss(same_b, b)
+        else:
+            fake_b, fake_a = G_A(a), G_B(b)
+            identity = fake_b.float().new_zeros(())
+        back_a, back_b = G_B(fake_b), G_A(fake_a)
+        with step.frozen("D_A", "D_B"):
+            fooled_b, fooled_a = deceive(D_B(fake_b), kind), deceive(D_A(fake_a), kind)
+        return {"G_A": fooled_b, "G_B": fooled_a, "cycle_A": cycle_loss(back_a, a), "cycle_B": cycle_loss(back_b, b),
+                "identity": identity}, fake_a, fake_b
+
+    def discriminator_loss(self, D, real: Tensor, fake: Tensor) -> Tensor:
+        """Half the sum over real and translated images, as in CycleGAN; both pass in one batch."""
+        of_real, of_fake = D(torch.cat([real.to(fake.dtype), fake])).split(len(real))
+        kind = self.config.gan_loss
+        return 0.5 * (real_or_fake(of_real, True, kind) + real_or_fake(of_fake, False, kind))
+
+    def state(self) -> dict[str, Tensor]:
+        return {f"pool_{k}_{name}": v for k, pool in self.pools.items() for name, v in pool.state().items()}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        for k, pool in self.pools.items():
+            pool.load_state({n: state[f"pool_{k}_{n}"] for n in ("images", "filled") if f"pool_{k}_{n}" in state})
+
+    def synthesize(self, condition: Tensor, generator: torch.Generator | None = None, batch: int = 32) -> Tensor:
+        """Images of class B from images of class A, (N, 1 or 3, S, S) in [-1, 1]. There is no chance in it."""
+        return self.translate(condition, "G_A", batch=batch)
+
+    @torch.no_grad()
+    def translate(self, images: Tensor, *nets: str, batch: int = 32) -> Tensor:
+        """``images`` (N, 1 or 3, S, S) through the generators ``nets`` one after the other, in eval mode.
+
+        The result lies where the images were, float32, with as many channels; one channel is the mean of three.
+        """
+        chain = [self.networks[n] for n in nets]
+        device, modes = next(chain[0].parameters()).device, [net.training for net in chain]
+        made = []
+        for part in check_images(images, self.config).split(batch):
+            x = part.to(device).expand(-1, self.config.channels, -1, -1)
+            for net in chain:
+                x = net.eval()(x)
+            made.append((x.mean(1, keepdim=True) if images.shape[1] == 1 else x).float().to(images.device))
+        for net, mode in zip(chain, modes):
+            net.train(mode)
+        return torch.cat(made)
+
+    def round_trip(self, images: Tensor, batch: int = 32) -> dict[str, Tensor]:
+        """{"source", "translation", "reconstruction", "difference"}, each (N, C, S, S); difference = translation -
+        source, in [-2, 2]."""
+        there = self.translate(images, "G_A", batch=batch)
+        back = self.translate(there, "G_B", batch=batch)
+        return {"source": images, "translation": there, "reconstruction": back, "difference": there - images}
+
+
+def check_images(images: Tensor, config: Config) -> Tensor:
+    """``images`` if they are float (N >= 1, 1 or 3, S, S) of the config's size in [-1, 1]; DataError otherwise."""
+    s = config.image_size
+    channels = (1, 3) if config.channels == 3 else (1,)
+    if not isinstance(images, Tensor) or images.ndim != 4 or not len(images) or images.shape[1] not in channels \
+            or tuple(images.shape[2:]) != (s, s):
+        wanted = f"(N >= 1, {' or '.join(map(str, channels))}, {s}, {s})"
+        raise DataError(f"images: {tuple(getattr(images, 'shape', ()))} given; {wanted} is wanted (see image_size and "
+                        "channels)")
+    if not images.is_floating_point() or not bool((images.abs() <= 1 + 1e-4).all()):
+        raise DataError("images: hold values outside [-1, 1], NaN or whole numbers; display grey scaled to [-1, 1] is "
+                        "wanted")
+    return images
+
+
+# ---- data and training -----------------------------------------------------------------------------------------------
+
+
+def by_class(slices: SliceSet, config: Config) -> dict[str, Tensor]:
+    """Images (N, 1, S, S) of COVID-19 and of each source class.
+
+    Raises:
+        DataError: no labels, or a class that is missing or empty; the classes that are there are named.
+    """
+    if slices.labels is None:
+        raise DataError(f"{slices.source}: has no classes; folders named {TARGET}, {', '.join(config.sources)} are "
+                        "wanted")
+    found = {}
+    for name in (*config.sources, TARGET):
+        rows = [] if name not in slices.classes else (slices.labels == slices.classes.index(name)).nonzero()[0]
+        if not len(rows):
+            there = {c: int((slices.labels == k).sum()) for k, c in enumerate(slices.classes)}
+            raise DataError(f"{slices.source}: no image of class {name!r}; there are {there} (name the folder {name}, "
+                            "or change sources)")
+        found[name] = torch.from_numpy(slices.images[rows])
+    return found
+
+
+def undersample(images: Tensor, n: int, seed: int = 0, key: str = "") -> Tensor:
+    """At most ``n`` of ``images``, chosen at random without replacement and kept in their order (Section 3.3)."""
+    if len(images) <= n:
+        return images
+    rows = rng(seed, "undersample", key).choice(len(images), n, replace=False)
+    return images[torch.from_numpy(rows).sort().values]
+
+
+def domains(images: dict[str, Tensor], source: str, config: Config, seed: int = 0) -> Unpaired:
+    """Training data of one model: both classes cut down to the same number, ``per_domain`` or the smaller class's."""
+    for name in (source, TARGET):
+        if name not in images or not len(images[name]):
+            raise DataError(f"class {name!r}: no image to train on; both domains need some")
+    n = min(config.per_domain, len(images[source]), len(images[TARGET]))
+    a, b = (undersample(check_images(images[k], config), n, seed, k) for k in (source, TARGET))
+    return Unpaired(a=a, b=b)
+
+
+def train_all(config: Config, images: dict[str, Tensor], out, *, seed: int = 0, device="auto", resume: bool = True,
+              checkpoint=None, **options) -> tuple[dict[str, CycleGAN], dict[str, FitResult]]:
+    """One CycleGAN per source class, in folders of ``out``; or all of them from a checkpoint.
+
+    Args:
+        images: class name -> training images (N, 1, S, S), of ``by_class``.
+        checkpoint: file of an earlier call (``out/checkpoints/cyclegan.safetensors``), or a folder with one file a
+            generator; nothing is trained then, and the discriminators, which only training needs, stay as they begin.
+        options: further arguments of ``covlib.training.fit.fit`` (precision, channels_last, compile ...). On a CPU and
+            without ``progress`` the models are trained side by side, one core each.
+
+    Returns:
+        source class -> method with trained networks; source class -> what ``fit`` returned (empty with a checkpoint).
+    """
+    data = {source: domains(images, source, config, seed) for source in config.sources}
+    methods = {s: CycleGAN(config, len(d["a"]), derive(seed, s)) for s, d in data.items()}
+    nets = {f"{s}.{n}": net for s, m in methods.items() for n, net in m.networks.items()}
+    meta = {"chapter": CHAPTER, **{k: str(getattr(config, k)) for k in SHAPE_FIELDS}}
+    if checkpoint is not None:
+        trained = {name: net for name, net in nets.items() if name.rpartition(".")[2] in CycleGAN.generators}
+        load_weights(checkpoint, trained, expect=meta)
+        for net in nets.values():
+            net.to(resolve_device(device))
+        return methods, {}
+    options = {"device": device, "resume": resume, **options}
+    jobs = lambda: [(methods[s], data[s], Path(out) / "training" / s, s, seed, options) for s in methods]
+    long = max(method.stages[0].steps for method in methods.values()) >= WORTH_A_PROCESS
+    if long and resolve_device(device).type == "cpu" and not options.get("progress", True):
+        spread(_train, jobs())  # each model on a core of its own; what they left is taken up below, at once
+        options["resume"] = True
+    results = {job[3]: _train(*job) for job in jobs()}
+    save_weights(Path(out) / "checkpoints" / "cyclegan.safetensors", nets, {**meta, "seed": str(seed)})
+    return methods, results
+
+
+def _train(method: CycleGAN, data: Unpaired, out: Path, source: str, seed: int, options: dict) -> FitResult:
+    identity = {"chapter": CHAPTER, "source": source, **training_fields(method.config)}
+    return fit(method, data, out, seed=derive(seed, source), log_every=max(1, method.stages[0].steps // 100),
+               identity=identity, **options)
+
+
+def load_trained(path, source: str, device="cpu") -> tuple[CycleGAN, dict[str, str]]:
+    """The generators of class ``source`` from weights that ``train_all`` reads, and their own notes (seed, sizes).
+
+    Args:
+        path: a file that ``train_all`` wrote, or a folder with one file a generator (``normal.G_A.safetensors``).
+            Discriminators, which only training needs, stay as they begin.
+
+    Raises:
+        ConfigError: no such file, not of this chapter, or without that source class.
+    """
+    path = Path(path)
+    files = sorted(path.glob("*.*.safetensors")) if path.is_dir() else [path]
+    if not files:
+        raise ConfigError(f"checkpoint {path}: holds no file a generator, such as normal.G_A.safetensors")
+    tensors, meta = read_weights(files[0])
+    if meta.get("chapter") != CHAPTER:
+        raise ConfigError(f"checkpoint {files[0]}: is of {meta.get('chapter', 'another program')}, {CHAPTER} is wanted")
+    there = sorted({name.split(".")[0] for name in (tensors if files == [path] else (file.name for file in files))})
+    if source not in there:
+        raise ConfigError(f"checkpoint {path}: has no model for class {source!r}; it has {', '.join(there)}")
+    if missing := [k for k in SHAPE_FIELDS if k not in meta]:
+        raise ConfigError(f"checkpoint {files[0]}: its header lacks {missing[0]!r}; give a file that a training run "
+                          "wrote")
+    kinds = field_types(Config)
+    method = CycleGAN(Config(**{k: convert(k, meta[k], kinds[k]) for k in SHAPE_FIELDS}), 1)
+    generators = {f"{source}.{name}": method.networks[name] for name in CycleGAN.generators}
+    load_weights(path, generators, expect={k: meta[k] for k in ("chapter", *SHAPE_FIELDS)})
+    for net in method.networks.values():
+        net.to(resolve_device(device)).eval()
+    return method, meta

@@ -1,0 +1,215 @@
+"""DCGAN for COVID-19 chest CT slices, after Mann, Jain, Mittal and Bhat (2020).
+
+The paper gives its layers in words (Section III) and its training in one sentence (Section IV). Both are followed to
+the letter here at full size (``Config.for_profile("paper")``); what it leaves open is marked "ours" in ``Config`` and
+discussed in chapter 03. The smaller profiles keep the 7x7 root, the 4x4 stride-2 kernels and every hyper-parameter of
+the optimiser, cut image size, width and length of training, and leave out one BatchNorm (``Config.first_norm``).
+"""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from covlib.config import Config as BaseConfig
+from covlib.data import augment
+from covlib.data.case import SliceSet
+from covlib.nets import init_normal
+from covlib.papers.dcgan.nets import Discriminator, Generator, ups
+from covlib.seeding import derive
+from covlib.training.checkpoints import load_weights, save_weights
+from covlib.training.fit import FitResult, fit, resolve_device
+from covlib.training.method import Method, OptimizerSpec, Stage, Step, seeded
+
+
+@dataclass(frozen=True)
+class Config(BaseConfig):
+    """Hyper-parameters of chapter 03. Defaults are the paper's (Sections III and IV) unless marked "ours"."""
+
+    after_training = ("sets", "set_size", "judge", "judge_epochs", "judge_weights", "arms_seeds", "arms_epochs")
+
+    image_size: int = 224
+    channels: int = 3
+    latent: int = 100
+    width: int = 192  # channels of the layer next to the image; doubles at every halving of the side
+    batch_size: int = 16
+    learning_rate: float = 2e-4
+    beta1: float = 0.5
+    beta2: float = 0.999  # ours: PyTorch's default, the paper names beta1 only
+    epochs: int = 3000
+    crop_scale: float = 0.5  # ours: smallest area kept by RandomResizedCrop, as in the COVID-CT baseline code
+    crop_aspect: float = 4 / 3  # ours: widest aspect of the crop, torchvision's default
+    flip: bool = True
+    first_norm: bool = True  # BatchNorm after the discriminator's first layer, as the text says
+    sets: int = 10
+    set_size: int = 100
+    judge: str = "densenet169"
+    judge_epochs: int = 50  # ours
+    judge_weights: str = "imagenet"
+    patients: int = 200  # ours: virtual patients, where data="phantom"
+    slices_per_patient: int = 3  # ours
+    arms_seeds: int = 5  # ours: repeats of the real against real-plus-synthetic comparison
+    arms_epochs: int = 50  # ours: their length
+
+    def __post_init__(self):
+        ups(self.image_size)  # refuses sizes that are not 7 times a power of two
+
+    @classmethod
+    def profiles(cls) -> dict[str, dict]:
+        """What each profile changes from the paper's values."""
+        small = {"judge": "resnet18", "judge_weights": "none"}
+        return {
+            "smoke": small | {"image_size": 56, "width": 8, "epochs": 2, "patients": 24, "slices_per_patient": 2,
+                              "judge_epochs": 1, "sets": 3, "set_size": 8, "arms_seeds": 2, "arms_epochs": 1},
+            "cpu": small | {"image_size": 56, "width": 32, "epochs": 36, "first_norm": False, "crop_scale": 0.8,
+                            "crop_aspect": 1.1, "patients": 260, "judge_epochs": 4, "arms_seeds": 2,
+                            "arms_epochs": 2},
+            "gpu": {"width": 64, "epochs": 300, "first_norm": False, "crop_scale": 0.8, "crop_aspect": 1.1,
+                    "patients": 400, "judge_epochs": 20, "arms_epochs": 20},
+            "paper": {},
+        }
+
+
+
+
+
+
+
+
+def adversarial_loss(logits: Tensor, real: bool) -> Tensor:
+    """Binary cross-entropy of ``sigmoid(logits)`` against all-real or all-fake labels (Section III)."""
+    return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, float(real)))
+
+
+def normalise_brightness(images: Tensor, low: float = 0.01, high: float = 0.99) -> Tensor:
+    """Stretch each image (N, C, H, W) so that its 1st and 99th percentiles become -1 and 1.
+
+    The paper says that brightness was normalised (Section III) but not how; percentiles are ours, since they do not
+    follow single burnt-in white letters. A constant image becomes 0.
+    """
+    flat = images.flatten(1)
+    cuts = torch.quantile(flat, torch.tensor([low, high], dtype=flat.dtype, device=flat.device), dim=1)
+    lo, hi = (c.view(-1, 1, 1, 1) for c in cuts)
+    spread = hi - lo
+    scaled = 2 * (images - lo) / spread.clamp_min(1e-6) - 1
+    return torch.where(spread > 1e-6, scaled, torch.zeros_like(scaled)).clamp(-1, 1)
+
+
+def crop_and_flip(config: Config, images: Tensor, generator: torch.Generator) -> Tensor:
+    """RandomResizedCrop and random horizontal flip (Section III) of images (N, C, S, S), on their device."""
+    images = augment.random_resized_crop(images, generator, scale=(config.crop_scale, 1.0),
+                                         ratio=(1 / config.crop_aspect, config.crop_aspect))
+    return augment.horizontal_flip(images, generator) if config.flip else images
+
+
+class DCGAN(Method):
+    """One DCGAN for the images of one class; the paper trains one for positive and one for negative patients.
+
+    ``synthesize(n, generator)`` gives n grey images (n, 1, S, S) in [-1, 1]: the mean of the three channels that the
+    paper's networks work on.
+    """
+
+    name = "dcgan"
+    generators = ("G",)
+
+    def __init__(self, config: Config, n_images: int, seed: int = 0):
+        c = self.config = config
+        with seeded(seed, "dcgan", "init"):
+            self.networks = {
+                "G": init_normal(Generator(c.image_size, c.width, c.latent, c.channels)),
+                "D": init_normal(Discriminator(c.image_size, c.width, c.channels, c.first_norm)),
+            }
+        steps = max(1, math.ceil(c.epochs * n_images / c.batch_size))
+        self.stages = [Stage("adversarial", steps=steps, batch_size=c.batch_size, nets=("G", "D"))]
+
+    def optimizers(self, stage: Stage) -> dict[str, OptimizerSpec]:
+        c = self.config
+        return {net: OptimizerSpec((net,), lr=c.learning_rate, betas=(c.beta1, c.beta2)) for net in ("D", "G")}
+
+    def augment(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+        """RandomResizedCrop and horizontal flip (Section III), on the device."""
+        return {**batch, "image": crop_and_flip(self.config, batch["image"], generator)}
+
+    def repeats(self, step: Step) -> bool:
+        return True
+
+    def training_step(self, batch: dict[str, Tensor], step: Step) -> dict[str, Tensor]:
+        G, D = self.networks["G"], self.networks["D"]
+        real = batch["image"].expand(-1, self.config.channels, -1, -1)
+        fake = G(step.randn(len(real), self.config.latent))
+        # Real and fake go through D apart: in one batch its BatchNorm would mix their statistics.
+        d_real, d_fake = D(real), D(fake.detach())
+        d_loss = adversarial_loss(d_real, True) + adversarial_loss(d_fake, False)
+        step.minimise("D", d_loss)
+        with step.frozen("D"):
+            g_loss = adversarial_loss(D(fake), True)  # "maximizes the probability of the discriminator mistaking"
+        step.minimise("G", g_loss)
+        return {"D": d_loss, "G": g_loss, "D(real)": d_real.sigmoid().mean(), "D(fake)": d_fake.sigmoid().mean()}
+
+    def synthesize(self, condition: int, generator: torch.Generator, batch: int = 100) -> Tensor:
+        z = torch.randn(condition, self.config.latent, generator=generator, device=generator.device)
+        return self.from_noise(z, batch)
+
+    @torch.no_grad()
+    def from_noise(self, z: Tensor, batch: int = 100) -> Tensor:
+        """Grey images (N, 1, S, S) from noise z (N, latent), with BatchNorm's running statistics."""
+        G = self.networks["G"]
+        device, training = next(G.parameters()).device, G.training
+        G.eval()
+        images = torch.cat([G(part.to(device)).mean(1, keepdim=True) for part in z.split(batch)])
+        G.train(training)
+        return images
+
+    def sample_grid(self, generator: torch.Generator) -> Tensor:
+        return self.synthesize(16, generator)
+
+
+
+
+def prepare(slices: SliceSet) -> Tensor:
+    """Images (N, 1, S, S) in [-1, 1] with normalised brightness, from a set of slices."""
+    return normalise_brightness(torch.from_numpy(slices.images))
+
+
+def train_all(config: Config, images: dict[str, Tensor], out, *, seed: int = 0, device="auto", resume: bool = True,
+              checkpoint=None) -> tuple[dict[str, DCGAN], dict[str, FitResult]]:
+    """One DCGAN per class, as the paper's abstract has it, in folders of ``out``; or all of them from a checkpoint.
+
+    Args:
+        images: class name -> training images (N, 1, S, S).
+        checkpoint: file written by an earlier call (``out/checkpoints/dcgan.safetensors``), or a folder with one file a
+            generator; nothing is trained then, and the discriminators, which only training needs, stay as they begin.
+
+    Returns:
+        class name -> method with trained networks; class name -> what ``fit`` returned (empty with a checkpoint).
+    """
+    methods = {name: DCGAN(config, len(x), derive(seed, name)) for name, x in images.items()}
+    nets = {f"{name}.{net}": module for name, m in methods.items() for net, module in m.networks.items()}
+    expect = {"chapter": "03_dcgan", "image_size": config.image_size, "width": config.width}
+    results = {}
+    if checkpoint is not None:
+        trained = {name: net for name, net in nets.items() if name.rpartition(".")[2] in DCGAN.generators}
+        load_weights(checkpoint, trained, expect={k: str(v) for k, v in expect.items()})
+        place = resolve_device(device)
+        for module in nets.values():
+            module.to(place)
+        return methods, results
+    for name, method in methods.items():
+        steps = method.stages[0].steps
+        results[name] = fit(
+            method, {"image": images[name]}, Path(out) / "training" / name, seed=derive(seed, name), device=device,
+            resume=resume, log_every=max(1, steps // 100), sample_every=max(1, steps // 4),
+            identity={"chapter": "03_dcgan", "class": name, **config.as_dict()})
+    save_weights(Path(out) / "checkpoints" / "dcgan.safetensors", nets, {**expect, "seed": seed})
+    return methods, results
+
+
+
+
+
+
+
+

@@ -1,0 +1,87 @@
+"""The networks of Mann et al. (2020), Section III: DCGAN at 224 x 224."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from covlib.errors import ConfigError
+from covlib.nets import layer_shapes
+
+ROOT = 7  # side of the generator's first feature map (Section III)
+KERNEL, STRIDE, PADDING = 4, 2, 1  # "kernel size of (4, 4) and stride of (2, 2)"; padding 1 follows from the sizes
+
+
+def ups(image_size: int) -> int:
+    """Number of doublings from the 7x7 root to ``image_size``; ConfigError where there is no whole number of them."""
+    n = int(math.log2(max(image_size, 1) / ROOT)) if image_size >= 2 * ROOT else 0
+    if n < 1 or ROOT * 2**n != image_size:
+        raise ConfigError(f"image_size: {image_size} is not 7 times a power of two; use 14, 28, 56, 112, 224 or 448")
+    return n
+
+
+class Generator(nn.Module):
+    """Noise (N, latent) to images (N, channels, S, S) in [-1, 1] (Section III, Figs. 1 and 3).
+
+    Fully connected to 150528 = 3072 x 7 x 7 features, then transposed 4x4 stride-2 convolutions that halve the channels
+    and double the side, each but the last followed by BatchNorm and ReLU; tanh at the end. Ours, after Radford et al.
+    (2015): BatchNorm and ReLU on the 7x7 root too, no bias before a BatchNorm.
+    """
+
+    def __init__(self, image_size: int = 224, width: int = 192, latent: int = 100, channels: int = 3):
+        super().__init__()
+        n = ups(image_size)
+        widths = [width * 2**k for k in range(n - 1, -1, -1)]  # 3072, 1536, 768, 384, 192 at full size
+        self.latent = latent
+        self.project = nn.Linear(latent, widths[0] * ROOT * ROOT)
+        self.root = nn.Sequential(nn.Unflatten(1, (widths[0], ROOT, ROOT)), nn.BatchNorm2d(widths[0]), nn.ReLU())
+        layers = []
+        for a, b in zip(widths, widths[1:]):
+            layers += [nn.ConvTranspose2d(a, b, KERNEL, STRIDE, PADDING, bias=False), nn.BatchNorm2d(b), nn.ReLU()]
+        layers += [nn.ConvTranspose2d(widths[-1], channels, KERNEL, STRIDE, PADDING), nn.Tanh()]
+        self.up = nn.Sequential(*layers)
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.up(self.root(self.project(z)))
+
+
+class Discriminator(nn.Module):
+    """Images (N, channels, S, S) in [-1, 1] to logits (N,); their sigmoid is the paper's "realness" (Figs. 2 and 4).
+
+    Strided 4x4 convolutions that double the channels and halve the side down to 7x7, each followed by BatchNorm and
+    LeakyReLU(0.2) (also the first, as the text says), then a dense layer. The sigmoid lives in the loss, where its
+    logarithm is computed without overflow; the mathematics is the paper's.
+
+    ``first_norm=False`` leaves out the first BatchNorm, after Radford et al. (2015), and gives that layer a bias. Real
+    and generated images pass in batches of their own, so a BatchNorm right behind the image takes away brightness and
+    contrast before anything can compare them: see chapter 03.
+    """
+
+    def __init__(self, image_size: int = 224, width: int = 192, channels: int = 3, first_norm: bool = True):
+        super().__init__()
+        widths = [channels] + [width * 2**k for k in range(ups(image_size))]
+        layers = []
+        for k, (a, b) in enumerate(zip(widths, widths[1:])):
+            norm = first_norm or k > 0
+            layers += [nn.Conv2d(a, b, KERNEL, STRIDE, PADDING, bias=not norm),
+                       nn.BatchNorm2d(b) if norm else nn.Identity(), nn.LeakyReLU(0.2)]
+        self.down = nn.Sequential(*layers)
+        self.dense = nn.Linear(widths[-1] * ROOT * ROOT, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.dense(self.down(x).flatten(1)).squeeze(1)
+
+
+def parameter_table(image_size: int = 224, width: int = 192) -> list[dict]:
+    """What the paper's own layers add up to: one row per layer that has parameters, nothing is allocated.
+
+    Returns:
+        Rows {"network", "layer", "kind", "output" (C, H, W), "parameters"}; the sums are 115.5 and 100.4 million at the
+        paper's size, where the paper writes "~30 million" and "approximately 5 million".
+    """
+    with torch.device("meta"):
+        networks = {"generator": (Generator(image_size, width), (1, 100)),
+                    "discriminator": (Discriminator(image_size, width), (1, 3, image_size, image_size))}
+    rows = [(network, row) for network, (module, shape) in networks.items() for row in layer_shapes(module, shape)]
+    return [{"network": network, "layer": row["name"], "kind": row["kind"], "output": tuple(row["shape"][1:]),
+             "parameters": row["parameters"]} for network, row in rows if row["parameters"]]

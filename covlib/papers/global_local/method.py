@@ -1,0 +1,518 @@
+"""Global-local conditional GAN for COVID-19 CT slices, after Jiang, Chen, Loew and Ko (2020), arXiv:2007.14638v2.
+
+A label map becomes the lung of a slice. G1 draws it at half resolution and knows the whole; G2 keeps full resolution
+and listens to G1 where a small net (DESUM, Eq. 1) tells it to. D1 and D2 judge map and image together, at full and half
+resolution. What they see inside is compared too (Eq. 4), and a second small net (DFM) says which of the two counts.
+Training has three steps: G1 alone, G2 alone, both together. What the paper leaves open is marked "ours" here and in
+``covlib.papers.global_local.nets``, and discussed in chapter 04.
+"""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from covlib.config import Config as BaseConfig
+from covlib.data.label_maps import LABELS, augment_pair, halve, one_hot
+from covlib.errors import ConfigError, DataError
+from covlib.nets import gathered_statistics, layer_shapes
+from covlib.papers.global_local.nets import Parts, builders, desum, enlarge_to, input_shapes, start
+from covlib.training.checkpoints import load_weights, save_weights
+from covlib.training.fit import FitResult, fit, resolve_device
+from covlib.training.method import Method, OptimizerSpec, Stage, Step, seeded
+
+STAGES = ("coarse", "global", "local", "joint")
+LEVEL = {"local": 0, "global": 1, "coarse": 2}  # how often the map is halved for what a stage trains on its own
+ALONE = {"local": "G2", "global": "G1", "coarse": "G0"}
+MATCHED = 3  # layers of a discriminator that Eq. 4 sums over
+GRAIN = 16  # G1 halves the half-resolution map three times
+
+
+@dataclass(frozen=True)
+class Config(BaseConfig):
+    """Hyper-parameters of chapter 04. Defaults are the paper's (Section IV-A, Figs. 3 to 5) unless marked "ours".
+
+    The last rows are the paper's own ablations (Table V), each a network that can be built and trained.
+    """
+
+    image_size: int = 512
+    labels: int = LABELS
+    width: int = 64  # G1: 64, 128, 256, 512 channels; G2: 64 and 128
+    blocks: int = 9
+    d_width: int = 64
+    d_layers: int = 3  # strided layers of a discriminator: 3 for patches of 70x70
+    norm: Literal["instance", "batch", "none"] = "instance"  # ours, of the generators: the paper mentions no norm
+    d_norm: Literal["instance", "batch", "none"] = "instance"  # ours, of the discriminators
+    batch_size: int = 16
+    learning_rate: float = 2e-4
+    beta1: float = 0.5
+    beta2: float = 0.999
+    lambda_fm: float = 10.0
+    epochs_global: int = 5  # ours: the paper says 20 epochs, not how the three steps share them
+    epochs_local: int = 5
+    epochs_joint: int = 10
+    epochs_constant: int = 10  # from the first epoch on; then linear to zero
+    copies: int = 40  # augmented images made of one slice in an epoch (Table I: 300 slices, 12000 images)
+    augment: bool = True
+    dfm_layer: int = 3  # ours: which layer of D1 the DFM net looks at, counted from 1
+    desum: Literal["learned", "none", "global", "half"] = "learned"  # none: plain sum; global: alpha from F_global
+    dfm: Literal["learned", "none", "d2", "half"] = "learned"  # none: plain sum; d2: beta from D2's feature
+    generators: int = 2  # 1: G2 alone; 3 (ours): one more at quarter resolution, G0
+    discriminators: int = 2  # 1: D1 alone; 3 (ours): one more at quarter resolution, D3
+    checkpoint_blocks: bool = False  # compute activations of the generators twice instead of keeping them
+    micro_batch: int = 0  # samples that pass through the networks at once; 0: the whole batch
+    patients: int = 40  # ours: virtual patients, where data="phantom"
+    slices_per_patient: int = 8  # ours
+    crop_to_lungs: bool = False  # ours: cut slices to their patient's lungs, so that few pixels show more of them
+    split: Literal["slice", "patient"] = "slice"  # ours: not stated; Fig. 7 shows all patients, so likely by slice
+    seg_test: Literal["held_out", "train"] = "held_out"  # Table I; Section IV-B2 says the synthesis training set
+    extractor: str = "inception-64"  # ours: of FID; the layer of few features, since test sets are small
+    unet_width: int = 64
+    unet_steps: int = 3000  # ours, as all of the U-Net's training
+    unet_batch: int = 16  # ours
+    unet_rate: float = 1e-3  # ours
+    unet_weights: tuple[float, ...] = (1.0, 1.0, 2.0, 4.0)  # ours: of background, lung, GGO, consolidation in the loss
+
+    def __post_init__(self):
+        size, least = self.image_size, 2 * GRAIN
+        if size < least or size % GRAIN:
+            raise ConfigError(f"image_size: {size} is not a multiple of {GRAIN} of at least {least}; G1 halves it four "
+                              "times")
+        for name in ("generators", "discriminators", "dfm_layer"):
+            if getattr(self, name) not in (1, 2, 3):
+                raise ConfigError(f"{name}: must be 1, 2 or 3, not {getattr(self, name)}")
+        positive = ("width", "blocks", "d_width", "batch_size", "copies", "epochs_joint")
+        for name in (*positive, "epochs_global", "epochs_local", "epochs_constant", "micro_batch"):
+            if getattr(self, name) < (name in positive):
+                raise ConfigError(f"{name}: must be at least {int(name in positive)}, not {getattr(self, name)}")
+        if not 2 <= self.d_layers <= 5:
+            raise ConfigError(f"d_layers: must be 2 to 5 (Eq. 4 compares three layers), not {self.d_layers}")
+        if "batch" in (self.norm, self.d_norm) and (self.micro_batch or self.checkpoint_blocks):
+            raise ConfigError("norm: with 'batch' neither micro_batch nor checkpoint_blocks gives the plain gradients "
+                              "and statistics; use norm and d_norm 'instance', or neither")
+
+    @property
+    def epochs(self) -> int:
+        """Of all steps together: 20 in the paper."""
+        return self.epochs_global + self.epochs_local + self.epochs_joint
+
+    @classmethod
+    def profiles(cls) -> dict[str, dict]:
+        """What each profile changes from the paper's values."""
+        return {
+            "smoke": {"image_size": 32, "width": 4, "blocks": 1, "d_width": 4, "d_layers": 2, "batch_size": 4,
+                      "epochs_global": 1, "epochs_local": 1, "epochs_joint": 1, "epochs_constant": 2, "copies": 1,
+                      "patients": 16, "slices_per_patient": 3, "split": "patient", "crop_to_lungs": True,
+                      "unet_width": 4, "unet_steps": 4, "unet_batch": 4},
+            # 56 patients have about the paper's 300 slices to train on. Few steps: five times the paper's learning
+            # rate, for every method of the chapter alike. As in the rivals patches of 34 pixels: 70 would be all of it.
+            "cpu": {"image_size": 64, "width": 8, "blocks": 2, "d_width": 16, "d_layers": 2, "norm": "batch",
+                    "batch_size": 4, "learning_rate": 1e-3, "epochs_global": 1, "epochs_local": 1, "epochs_joint": 4,
+                    "epochs_constant": 4, "copies": 1, "patients": 56, "split": "patient", "crop_to_lungs": True,
+                    "unet_width": 8, "unet_steps": 160, "unet_batch": 4, "unet_rate": 3e-3},
+            "gpu": {"image_size": 256, "copies": 4, "patients": 100, "split": "patient"},
+            # All 16 slices at once would take 150 GB, or 50 GB with checkpoint_blocks; four at once take 40 GB.
+            "paper": {"micro_batch": 4},
+        }
+
+
+# ---- what is minimised -----------------------------------------------------------------------------------------------
+
+
+def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
+    """-Eq. 3 from logits of any shape: -log D(m, x) - log(1 - D(m, G(m))), each the mean over patches and images."""
+    return F.softplus(-real.float()).mean() + F.softplus(fake.float()).mean()
+
+
+def generator_loss(fake: Tensor) -> Tensor:
+    """-log D(m, G(m)), the mean over patches and images.
+
+    Eq. 3 has the generator minimise log(1 - D), which has no slope where D is sure; ours is the form that pix2pix, the
+    paper's model here, trains with.
+    """
+    return F.softplus(-fake.float()).mean()
+
+
+def feature_difference(real: list[Tensor], fake: list[Tensor]) -> Tensor:
+    """The inner sums of Eq. 4 without their weight: float32 (N,), sum over three layers i of L1 distance / N_i.
+
+    Args:
+        real, fake: what the layers of one discriminator put out, (N, ...) each, decisions last (they are not compared).
+            Real ones are a target: no gradient passes into them.
+    """
+    pairs = list(zip(real[:-1], fake[:-1], strict=True))[:MATCHED]
+    return torch.stack([(f.float() - r.detach().float()).abs().flatten(1).mean(1) for r, f in pairs]).sum(0)
+
+
+def dfm_loss(weights: Tensor, differences: Tensor) -> Tensor:
+    """Eq. 4: the mean over images of the weighted ``feature_difference`` of the discriminators.
+
+    Args:
+        weights, differences: (N, K), columns D1, D2 (and D3). The paper's weights are 1 - beta for D1 and beta for D2.
+    """
+    return (weights * differences).sum(1).mean()
+
+
+# ---- the method ------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Joint:
+    """What the generators make together: image (N, 1, S, S), and what was said on the way: alpha (N,), F_local and
+    F_global (N, 2 * width, S, S) as the residual blocks of G2 take them (alpha None where it is a plain sum)."""
+
+    image: Tensor
+    alpha: Tensor | None
+    local: Tensor
+    global_: Tensor
+
+
+class GlobalLocal(Method):
+    """The method of the paper, or one of its ablations.
+
+    Networks: G1, G2, D1, D2, DESUM, DFM; fewer or more (G0, DESUM0, D3) as ``config`` says. Stages: "global" (G1 and
+    D2), "local" (G2 and D1), "joint" (all). The joint stage shows D2 the image of G2 at half resolution, as Eq. 2 has
+    it, where all discriminators judge one G(m): the layers of G1 behind F_global then rest (ours; Fig. 2 could also be
+    read otherwise).
+
+    Ours: the generator's turn comes first, then the discriminators', both from one pass through the discriminators;
+    feature matching moves the generators only, though Eq. 2 read to the letter would have D make it large, and counts
+    it once for each of D1 and D2 though Eq. 4 holds both. DFM's net is part of what minimises Eq. 4.
+
+    Args:
+        n_images: slices an epoch consists of, augmented copies included (see ``Config.copies``).
+    """
+
+    name = "global_local"
+    generators = ("G0", "G1", "G2", "DESUM0", "DESUM")
+
+    def __init__(self, config: Config, n_images: int, seed: int = 0):
+        self.config, self.networks = config, {}
+        for name, make in builders(config).items():
+            with seeded(seed, self.name, name):  # each its own numbers: ablations share what they have in common
+                self.networks[name] = start(make())
+            if isinstance(self.networks[name], Parts):
+                self.networks[name].checkpoint_parts = config.checkpoint_blocks
+        self.stages = schedule(config, n_images)
+        self.part, self.examples = "joint", None  # what sample_grid shows: a stage's own image, of these maps
+
+    def optimizers(self, stage: Stage) -> dict[str, OptimizerSpec]:
+        c = self.config
+        judges = tuple(n for n in stage.nets if n in ("D1", "D2", "D3"))
+        sides = {"G": tuple(n for n in stage.nets if n not in judges), "D": judges}
+        return {side: OptimizerSpec(nets, c.learning_rate, (c.beta1, c.beta2)) for side, nets in sides.items()}
+
+    def begin_stage(self, stage: Stage) -> None:
+        self.part = stage.name
+
+    def augment(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+        """Resized crop, rotation, elastic bend and noise (Section IV-A), image and map alike."""
+        return augment_pair(batch, generator) if self.config.augment else batch
+
+    def repeats(self, step: Step) -> bool:
+        return True
+
+    def training_step(self, batch: dict[str, Tensor], step: Step) -> dict[str, Tensor]:
+        """One step of the stage, in micro-batches if so configured; their gradients add up to the whole batch's."""
+        images, maps = batch["image"], batch["map"]
+        size, logged = self.config.micro_batch or len(images), []
+        for first in range(0, len(images), size):
+            x, m = images[first : first + size], maps[first : first + size]
+            share, last = len(x) / len(images), first + size >= len(images)
+            g_loss, d_loss, shown = self.losses(x, m, step.stage.name)
+            # G's turn first: it leaves D as it was when it looked, so that D learns from that same look.
+            step.minimise("G", share * g_loss, retain_graph=True, update=last)
+            step.minimise("D", share * d_loss, update=last)
+            logged.append({name: share * value.detach() for name, value in shown.items()})
+        return {name: sum(part[name] for part in logged) for name in logged[0]}
+
+    def losses(self, images: Tensor, maps: Tensor, stage: str) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Generator's loss, discriminators' loss, and the named values of the log, of one batch in one stage."""
+        conditions, reals = pyramid(maps, images)
+        if stage == "joint":
+            made = self.generate(conditions)
+            judges = [f"D{k + 1}" for k in range(self.config.discriminators)]
+            pairs = list(zip(conditions, reals, shrunk(made.image)))[: len(judges)]
+        else:
+            level, made = LEVEL[stage], None
+            judges = [f"D{min(level + 1, self.config.discriminators)}"]
+            pairs = [(conditions[level], reals[level], self.networks[ALONE[stage]](conditions[level]))]
+        seen_real = [self.networks[d].features(torch.cat([m, x], 1)) for d, (m, x, _) in zip(judges, pairs)]
+        seen_fake = [self.networks[d].features(torch.cat([m, y], 1)) for d, (m, _, y) in zip(judges, pairs)]
+        d_loss = sum(discriminator_loss(r[-1], f[-1]) for r, f in zip(seen_real, seen_fake))
+        fooled = sum(generator_loss(f[-1]) for f in seen_fake)
+        differences = torch.stack([feature_difference(r, f) for r, f in zip(seen_real, seen_fake)], 1)
+        weights = self.loss_weights(seen_real) if stage == "joint" else torch.ones_like(differences)
+        matching = dfm_loss(weights, differences)
+        g_loss = fooled + self.config.lambda_fm * matching
+        shown = {"D": d_loss, "G": g_loss, "adversarial": fooled, "matching": matching}
+        shown |= {f"matching {d}": column.mean() for d, column in zip(judges, differences.unbind(1))}
+        if stage == "joint" and made.alpha is not None:
+            shown["alpha"] = made.alpha.mean()
+        if stage == "joint" and "DFM" in self.networks:
+            shown["beta"] = weights[:, 1].mean()
+        return g_loss, d_loss, shown
+
+    def settle(self, batches) -> None:
+        """Ours, where ``norm`` is "batch": the generators' statistics are those of all training maps."""
+        with gathered_statistics(*(self.networks[n] for n in self.generators if n in self.networks)):
+            for batch in batches if self.config.norm == "batch" else ():
+                self.generate(pyramid(batch["map"])[0])
+
+    def generate(self, conditions: list[Tensor]) -> Joint:
+        """The image of all generators together from one-hot maps at full, half and quarter resolution."""
+        nets = self.networks
+        local = nets["G2"].features(conditions[0])
+        if "G1" not in nets:
+            return Joint(nets["G2"].render(local), None, local, torch.zeros_like(local))
+        global_ = nets["G1"].features(conditions[1])
+        if "G0" in nets:
+            _, global_ = self.mix("DESUM0", global_, enlarge_to(nets["G0"].features(conditions[2]), global_))
+        global_ = enlarge_to(global_, local)
+        alpha, both = self.mix("DESUM", local, global_)
+        return Joint(nets["G2"].render(both), alpha, local, global_)
+
+    def mix(self, name: str, near: Tensor, far: Tensor) -> tuple[Tensor | None, Tensor]:
+        """alpha (N,) and Eq. 1's sum of a finer and a coarser branch's features; None and a plain sum without DESUM.
+
+        The weighting net looks at the finer branch's feature (Section III-C: "two input terms from G2"). The row
+        "using F_global" of Table V has it look at the other: Section IV-D blames that "F_global offers less
+        information".
+        """
+        kind = self.config.desum
+        if kind == "none":
+            return None, near + far
+        if kind == "half":
+            alpha = torch.full((len(near),), 0.5, device=near.device)
+        else:
+            alpha = self.networks[name](near if kind == "learned" else far)[:, 0]
+        return alpha, desum(alpha, near, far)
+
+    def loss_weights(self, seen: list[list[Tensor]]) -> Tensor:
+        """Weights (N, K) of the discriminators' feature differences, columns D1, D2 (and D3).
+
+        Args:
+            seen: what the layers of each discriminator made of map and real image (ours: the paper doesn't say whether
+                the DFM net observes the real or the synthetic one). No gradient passes into it.
+        """
+        kind, count = self.config.dfm, len(seen)
+        ones = torch.ones(len(seen[0][0]), count, device=seen[0][0].device)
+        if "DFM" not in self.networks:
+            return ones / count if kind == "half" else ones
+        look = seen[1 if kind == "d2" else 0][self.config.dfm_layer - 1]
+        beta = self.networks["DFM"](look.detach())
+        return torch.cat([1 - beta.sum(1, keepdim=True), beta], 1)
+
+    def synthesize(self, condition: Tensor, generator: torch.Generator | None = None, batch: int = 16,
+                   part: str = "joint") -> Tensor:
+        """Lungs (N, 1, S, S) in [-1, 1] from maps (N, S, S), labels 0 to 3. Nothing is drawn: one map, one image.
+
+        What lies outside the lung is the network's own (about -1): the paper lays the lung into the real slice
+        afterwards (Section III-E, ``conditions.complete``). ``part``: "joint"; or "global" (half resolution) and
+        "local" for what G1 and G2 make on their own, as they are trained in the first two steps.
+
+        Raises:
+            DataError: labels above 3, maps of another size.
+        """
+        if part not in STAGES or ALONE.get(part, "G2") not in self.networks:
+            raise ConfigError(f"part: {part!r} is not one of joint, local" + ", global" * ("G1" in self.networks))
+
+        def work(maps):
+            conditions, _ = pyramid(maps)
+            if part == "joint":
+                return self.generate(conditions).image
+            return self.networks[ALONE[part]](conditions[LEVEL[part]])
+
+        return torch.cat(self.batched(work, batch, check_maps(condition, self.config)))
+
+    @torch.no_grad()
+    def batched(self, work, batch: int, *tensors: Tensor) -> list:
+        """``work`` on batches of the tensors, networks on their device and in eval mode, afterwards as before."""
+        training = {name: net.training for name, net in self.networks.items()}
+        device = next(self.networks["G2"].parameters()).device
+        for net in self.networks.values():
+            net.eval()
+        results = [work(*(part.to(device) for part in parts)) for parts in zip(*(t.split(batch) for t in tensors))]
+        for name, net in self.networks.items():
+            net.train(training[name])
+        return results
+
+    def sample_grid(self, generator: torch.Generator) -> Tensor | None:
+        return None if self.examples is None else self.synthesize(self.examples, generator, part=self.part)
+
+
+def schedule(config: Config, n_images: int) -> list[Stage]:
+    """The steps of training (Section III-A). The learning rate is constant for ``epochs_constant`` epochs from the
+    start of the first stage, all the way through the individual ones, then falls to zero in the joint one.
+
+    Every ablation trains for as many epochs: a third generator takes half of G1's; without G1, G2 takes them.
+    """
+    c, names = config, builders(config)
+    epochs = {"coarse": 0.0, "global": c.epochs_global, "local": c.epochs_local, "joint": c.epochs_joint}
+    if "G1" not in names:
+        epochs |= {"global": 0, "local": c.epochs_local + c.epochs_global}
+    if "G0" in names:
+        epochs |= {"coarse": c.epochs_global / 2, "global": c.epochs_global / 2}
+    stages, before, steps_of = [], 0, lambda amount: math.ceil(amount * n_images / c.batch_size)
+    for name in STAGES:
+        steps = steps_of(epochs[name])
+        if name == "joint":
+            constant = min(max(0, steps_of(c.epochs_constant) - before), steps)
+            stages.append(Stage(name, steps, c.batch_size, tuple(names), "linear", constant_steps=constant))
+        elif steps:
+            judge = f"D{min(LEVEL[name] + 1, c.discriminators)}"
+            stages.append(Stage(name, steps, c.batch_size, (ALONE[name], judge)))
+        before += steps
+    return stages
+
+
+def pyramid(maps: Tensor, images: Tensor | None = None) -> tuple[list[Tensor], list[Tensor]]:
+    """One-hot maps (nearest) and images (see ``shrunk``) at full, half and quarter resolution."""
+    sizes = [maps, halve(maps), halve(halve(maps))]
+    return [one_hot(m) for m in sizes], [] if images is None else shrunk(images)
+
+
+def shrunk(images: Tensor) -> list[Tensor]:
+    """Images at full, half and quarter resolution: means of 2x2 and 4x4 pixels (ours)."""
+    return [images, F.avg_pool2d(images, 2), F.avg_pool2d(images, 4)]
+
+
+# ---- where the networks listen ---------------------------------------------------------------------------------------
+
+
+def listen(method: GlobalLocal, maps: Tensor, batch: int = 8) -> dict[str, Tensor]:
+    """Where G2 listens to the global branch.
+
+    Returns:
+        On the CPU: "image" (N, 1, S, S); "alpha" (N,), G2's own weight (0.5 for a plain sum, which weighs both alike);
+        "share" (N, S, S) in [0, 1], what part of the sum's size comes from the global branch: (1 - alpha) |F_global| /
+        (alpha |F_local| + (1 - alpha) |F_global|), each magnitude the mean over channels.
+
+    Raises:
+        ConfigError: a method with one generator has nobody to listen to.
+    """
+    if "G1" not in method.networks:
+        raise ConfigError("generators: with 1 there is no global branch to listen to; use 2 or 3")
+
+    def work(maps):
+        made = method.generate(pyramid(maps)[0])
+        alpha = torch.full((len(maps),), 0.5, device=maps.device) if made.alpha is None else made.alpha
+        weight = alpha[:, None, None]
+        near, far = weight * made.local.abs().mean(1), (1 - weight) * made.global_.abs().mean(1)
+        return made.image.cpu(), alpha.cpu(), (far / (near + far).clamp_min(1e-12)).cpu()
+
+    images, alphas, shares = zip(*method.batched(work, batch, check_maps(maps, method.config)))
+    return {"image": torch.cat(images), "alpha": torch.cat(alphas), "share": torch.cat(shares)}
+
+
+def betas(method: GlobalLocal, images: Tensor, maps: Tensor, batch: int = 8) -> Tensor:
+    """beta (N,) that the DFM net gives to real lung-only images (N, 1, S, S) with their maps: D2's weight in Eq. 4.
+
+    Raises:
+        ConfigError: a method without a DFM net.
+    """
+    c = method.config
+    if "DFM" not in method.networks:
+        raise ConfigError(f"dfm: with {c.dfm!r} and {c.discriminators} discriminator(s) nothing computes a beta; use "
+                          "'learned' or 'd2', and 2 or 3 discriminators")
+
+    def work(images, maps):
+        conditions, reals = pyramid(maps, images)
+        seen = [method.networks[f"D{k + 1}"].features(torch.cat([conditions[k], reals[k]], 1))
+                for k in range(c.discriminators)]
+        return method.loss_weights(seen)[:, 1].cpu()
+
+    return torch.cat(method.batched(work, batch, images, check_maps(maps, c)))
+
+
+# ---- training and its checks -----------------------------------------------------------------------------------------
+
+
+def check_maps(maps, config: Config) -> Tensor:
+    """``maps`` as a tensor. DataError: not whole numbers (N, S, S) of the config's size, or labels outside the map."""
+    maps, size = torch.as_tensor(maps), config.image_size
+    if maps.is_floating_point() or maps.ndim != 3 or maps.shape[1:] != (size, size) or not len(maps):
+        raise DataError(f"map: {maps.dtype} of shape {tuple(maps.shape)}; whole numbers (N, {size}, {size}) are wanted")
+    low, high = int(maps.min()), int(maps.max())
+    if low < 0 or high >= config.labels:
+        raise DataError(f"map: holds label {low if low < 0 else high}; labels are 0 to {config.labels - 1}")
+    return maps
+
+
+def check_training(data: dict[str, Tensor], config: Config) -> None:
+    """DataError unless ``data`` is {"image": (N, 1, S, S) in [-1, 1], "map": (N, S, S)} of the config's size."""
+    for key in ("image", "map"):
+        if key not in data:
+            raise DataError(f"training data: {key!r} is missing; give image and map, as Paired.training_data does")
+    images, size = data["image"], config.image_size
+    maps = check_maps(data["map"], config)
+    if images.shape != (len(maps), 1, size, size) or not images.is_floating_point():
+        raise DataError(f"image: {images.dtype} of shape {tuple(images.shape)}; float ({len(maps)}, 1, {size}, {size}) "
+                        "is wanted, one for each map")
+    low, high = float(images.min()), float(images.max())
+    if not (low >= -1 and high <= 1):
+        raise DataError(f"image: values from {low:g} to {high:g}; -1 to 1 are wanted")
+
+
+def train(config: Config, data: dict[str, Tensor], out, *, seed: int = 0, device="auto", resume: bool = True,
+          checkpoint=None, **options) -> tuple[GlobalLocal, FitResult | None]:
+    """The method trained through its stages in ``out``/training, or taken from a checkpoint.
+
+    Args:
+        data: {"image": lung-only (N, 1, S, S) in [-1, 1], "map": (N, S, S)}, as ``Paired.training_data`` gives.
+        checkpoint: file written by an earlier call (``out/checkpoints/global_local.safetensors``); nothing is trained.
+        options: further arguments of ``covlib.training.fit.fit``.
+
+    Returns:
+        The method, and what ``fit`` returned (None with a checkpoint).
+
+    Raises:
+        DataError, ConfigError: data or a checkpoint that doesn't fit.
+    """
+    check_training(data, config)
+    method = GlobalLocal(config, config.copies * len(data["map"]), seed)
+    # What else differs shows in the names and shapes of the weights.
+    expect = {"chapter": "04_global_local"} | {k: getattr(config, k) for k in ("image_size", "desum", "dfm")}
+    if checkpoint is not None:
+        load_weights(checkpoint, method.networks, expect={k: str(v) for k, v in expect.items()})
+        for net in method.networks.values():
+            net.to(resolve_device(device)).eval()
+        return method, None
+    method.examples = data["map"][:16]
+    steps = sum(stage.steps for stage in method.stages)
+    settings = {"channels_last": resolve_device(device).type == "cpu" or "auto", "log_every": max(1, steps // 200),
+                **options}
+    result = fit(method, data, Path(out) / "training", seed=seed, device=device, resume=resume,
+                 identity={"chapter": "04_global_local", **config.as_dict()}, **settings)
+    as_loaded(method)
+    save_weights(Path(out) / "checkpoints" / "global_local.safetensors", method.networks, {**expect, "seed": seed})
+    return method, result
+
+
+def as_loaded(method: Method) -> None:
+    """Lay the weights out in memory as a file's are, so that both give the same images to the bit."""
+    for net in method.networks.values():
+        net.to(memory_format=torch.contiguous_format)
+
+
+def parameter_table(config: Config | None = None) -> list[dict]:
+    """The layers of all networks, at full size unless told: one row per layer that has parameters, none allocated.
+
+    Returns:
+        Rows {"network", "layer", "kind", "output" (C, H, W), "parameters"}.
+    """
+    c = config or Config()
+    inputs = input_shapes(c)
+    with torch.device("meta"):
+        networks = {name: make() for name, make in builders(c).items()}
+    rows = []
+    for name, net in networks.items():
+        channels, size = inputs[name]
+        rows += [{"network": name, "layer": row["name"], "kind": row["kind"], "output": tuple(row["shape"][1:]),
+                  "parameters": row["parameters"]}
+                 for row in layer_shapes(net, (1, channels, size, size)) if row["parameters"]]
+    return rows

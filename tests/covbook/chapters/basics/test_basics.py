@@ -1,0 +1,145 @@
+"""Chapters 01 and 02: settings, what they work on, and experiments whose outcome is known beforehand."""
+
+import numpy as np
+import pytest
+
+from covbook import show
+from covbook.chapters.basics import data as basics
+from covbook.chapters.basics import judging as basics_judging
+from covbook.chapters.basics import tables as basics_tables
+from covlib.data.case import SliceSet
+from covlib.data.splits import split_by_patient
+from covlib.errors import ConfigError
+from covlib.metrics.intervals import student_t, wilson
+
+
+@pytest.fixture(scope="module")
+def siblings() -> SliceSet:
+    """Twenty patients whose six slices are nearly alike and tell nothing about the label."""
+    generator = np.random.default_rng(0)
+    persons = generator.normal(size=(20, 1, 1, 16, 16)).repeat(6, axis=1)
+    images = np.clip((persons + 0.2 * generator.normal(size=persons.shape)).reshape(-1, 1, 16, 16) / 4, -1, 1)
+    patients = [f"p{i // 6:02d}" for i in range(120)]
+    labels = np.array([i // 6 % 2 for i in range(120)])
+    return SliceSet(images.astype(np.float32), patients, [f"s{i}" for i in range(120)], labels, ("normal", "covid"))
+
+
+@pytest.mark.parametrize("config", [basics.DataConfig, basics.JudgingConfig])
+def test_every_profile_resolves_and_unknown_fields_are_refused(config):
+    for profile in ("smoke", "cpu", "gpu", "paper"):
+        assert config.for_profile(profile).patients >= 10
+    with pytest.raises(ConfigError, match="not a setting"):
+        config.for_profile("cpu", {"no_such_field": 1})
+    with pytest.raises(ConfigError, match="patients"):
+        config.for_profile("cpu", {"patients": 2})
+
+
+def test_slice_level_split_remembers_persons_and_patient_level_does_not(siblings):
+    flips = [basics.coin_flip_labels(siblings.patients, seed) for seed in range(8)]
+    found = basics.split_experiment(siblings, flips, seed=0)
+    assert found["slice-level"].mean() > 0.97
+    assert found["patient-level"].mean() < 0.7
+    assert all(len({flip[i] for i in range(6)}) == 1 for flip in flips)  # a patient's slices agree
+
+
+def test_planted_duplicates_are_three_and_only_in_the_test_part(siblings):
+    split = split_by_patient(siblings.patients, siblings.labels)
+    planted, where = basics.plant_duplicates(siblings, split)
+    assert len(planted) == len(siblings) + 3
+    assert set(where.test) - set(split.test) == {120, 121, 122}
+    assert np.array_equal(planted.images[120], siblings.images[split.train[0]])
+
+
+def test_first_of_each_keeps_that_many_of_every_patient(siblings):
+    kept = basics.first_of_each(siblings.patients, 2)
+    assert len(kept) == 40 and {siblings.patients[i] for i in kept} == set(siblings.patients)
+
+
+def test_real_folder_without_classes_falls_back_and_says_so(tmp_path):
+    from PIL import Image
+
+    for k in range(3):
+        Image.fromarray(np.full((40, 40), 60 * k, np.uint8)).save(tmp_path / f"{k}.png")
+    picked = basics.pick_slices(str(tmp_path), size=32, n_patients=4, per_patient=2, seed=0, need=("labels",))
+    assert not picked.own and "virtual patients instead" in picked.line
+    assert picked.item.source == "phantom"
+    whole = basics.pick_slices(str(tmp_path), size=16, n_patients=4, per_patient=2, seed=0)
+    assert whole.own and len(whole.item) == 3
+
+
+def test_scans_of_one_body_differ_by_noise_and_their_average_wins_psnr():
+    from covlib.metrics.image import psnr
+
+    pictures = basics_judging.candidates(0, 64)
+    assert set(basics_judging.CANDIDATES) <= set(pictures)
+    reference = pictures["reference"]
+    gain = psnr(reference, pictures["average"], 2.0) - psnr(reference, pictures["rescan"], 2.0)
+    assert gain == pytest.approx(10 * np.log10(2 / (1 + 1 / 16)), abs=0.6)  # but for clipping
+
+
+def test_degrade_leaves_images_alone_at_strength_zero_and_copies_drop_modes():
+    images = np.random.default_rng(1).uniform(-1, 1, (20, 1, 8, 8)).astype(np.float32)
+    for kind in ("noise", "blur", "brightness", "shift"):
+        assert np.array_equal(basics_judging.degrade(images, kind, 0.0), images), kind
+    copies = basics_judging.degrade(images, "copies", 0.8)
+    assert len(copies) == 20 and len(np.unique(copies.reshape(20, -1), axis=0)) == 4
+    with pytest.raises(ConfigError, match="not known"):
+        basics_judging.degrade(images, "rain", 1.0)
+
+
+def test_fid_of_equal_sets_falls_with_n_and_its_intercept_is_near_zero():
+    features = np.random.default_rng(2).normal(size=(800, 6))
+    by_size = basics_judging.fid_by_size(features, (25, 50, 100, 400, 900), 6, seed=0)
+    means = [v.mean() for v in by_size.values()]
+    assert list(by_size) == [25, 50, 100, 400] and means == sorted(means, reverse=True)
+    assert abs(basics_judging.fid_at_infinity(by_size)[0]) < 0.1 * means[0]
+
+
+def test_coverage_is_kept_for_independent_slices_and_lost_for_copies():
+    recipes = basics_judging.interval_recipes(100, 0)
+    independent = lambda g: (g.random((40, 1)) < 0.8).astype(float)
+    kept = basics_judging.coverage(independent, {"Wilson": lambda s: wilson(int(s.sum()), s.size)}, 0.8, 300, seed=0)
+    assert kept[0]["coverage"].high > 0.95 > kept[0]["coverage"].low - 0.02
+    study = lambda g: basics_judging.draw_study(g, 12, 8, 0.85, 4.0)
+    some = {name: recipes[name] for name in ("Student t, patients", "Student t, folds of copies")}
+    rows = {r["name"]: r["coverage"].value for r in basics_judging.coverage(study, some, 0.85, 200, seed=0)}
+    assert rows["Student t, patients"] > 0.85 and rows["Student t, folds of copies"] < 0.5
+
+
+def test_reliability_of_a_calibrated_judge_lies_on_the_diagonal():
+    generator = np.random.default_rng(3)
+    probs = generator.random(4000)
+    rows = basics_judging.reliability(probs, generator.random(4000) < probs)
+    assert sum(r["n"] for r in rows) == 4000
+    assert all(r["observed"].low - 0.02 <= r["predicted"] <= r["observed"].high + 0.02 for r in rows)
+
+
+def test_marker_is_put_where_asked_only():
+    images = np.zeros((2, 1, 16, 16), np.float32)
+    marked = basics_judging.add_marker(images, [True, False])
+    assert marked[0].max() == 1 and marked[1].max() == 0 and images.max() == 0
+
+
+@pytest.mark.parametrize("chapter", ["01_data", "02_judging"])
+def test_cross_checks_are_arithmetic_of_the_printed_numbers(chapter):
+    rows = basics_tables.cross_checks(chapter)
+    assert {r["holds"] for r in rows} == {True, False}
+    assert all({"paper", "where", "meaning", "stated"} <= set(r) for r in rows)
+    if chapter == "01_data":
+        found = {r["meaning"]: (r["computed"], r["holds"]) for r in rows}
+        assert found["slices with lesions"] == (446, True)
+        assert found["skew, pneumonia vs. COVID-19"][0] == pytest.approx(4758 / 180)
+
+
+def test_paper_intervals_repeat_nan_of_equal_values_and_ours_has_width_zero():
+    text = str(basics_tables.paper_intervals())
+    assert "nan to nan" in text and "1.00 to 1.00" in text
+    assert student_t([1.0] * 5).low == 1.0
+
+
+def test_source_shows_the_library_and_refuses_what_is_not_ours():
+    shown = show.source(basics.nearest_neighbour_accuracy, doc=False)
+    assert shown.file == "book/covbook/chapters/basics/data.py" and '"""' not in shown.code and "argmax" in shown.code
+    assert "<details" in shown._repr_html_() and shown.code.splitlines()[0] in shown._repr_markdown_()
+    with pytest.raises(ConfigError, match="covlib"):
+        show.source(np.linalg.svd)

@@ -1,0 +1,92 @@
+"""Pages made while the book is built: they follow from the ledger, the registry and the notebooks."""
+
+import base64
+import io
+import re
+
+import pytest
+from PIL import Image
+
+from covbook import project, report
+from covbook.datasets import sources
+from covbook.diagrams import paper_map
+from covbook.diagrams.paper_map import PAPERS, ROWS
+from covbook.plots.style import WIDTH
+from covbook.runner import chapters
+from covbook.sphinx import pages
+from covbook.sphinx.status import PLAN
+
+PAPER_CHAPTERS = [chapter for chapter in chapters.chapters() if dict((n, p) for n, _, p in PLAN).get(chapter.name)]
+
+
+def test_scoreboard_has_every_claim_with_the_ledgers_verdict():
+    text = pages.scoreboard()
+    wanted = 0
+    for path in project.REPORTED.glob("*.yaml"):
+        reported = report.load_reported(path.stem)
+        wanted += len(reported["claims"])
+        best = max(report.load_results(reported["chapter"]), key=report._faithfulness, default=None)
+        for row in report.compare(reported, best):
+            assert f"<strong>{row['verdict']}</strong>" in text
+    assert text.count("<tr>") == wanted + text.count("<thead>")
+    counted = [int(n) for n in re.findall(r"(\d+) [^\w\s] \*", text.splitlines()[0])]
+    assert sum(counted) == wanted == int(re.match(r"\*\*(\d+) claims", text)[1])
+    assert len(counted) == len(report.VERDICTS)
+    assert report.UNMEASURED not in text  # it says "this run", of which there is none on that page
+
+
+def test_every_data_set_has_a_page_with_licence_size_citation_and_how_to_get_it():
+    made = pages.dataset_pages()
+    assert set(made) == set(sources.registry())
+    for name, source in sources.registry().items():
+        text = made[name]
+        for needed in (source.licence["name"], source.licence["note"], sources.size_text(source),
+                       source.citation["text"], f"covlib data get {name}", f"{{cite}}`{source.citation['key']}`"):
+            assert needed in text, needed
+        if source.access != "download":
+            assert text.count("\n1. ") == len(source.steps)
+
+
+@pytest.mark.parametrize("chapter", PAPER_CHAPTERS, ids=[c.name for c in PAPER_CHAPTERS])
+def test_the_landing_picture_is_one_of_the_chapters(chapter):
+    content, alt = pages.landing_picture(chapters.read_notebook(chapter.path))
+    assert Image.open(io.BytesIO(content)).size[0] >= 300 and len(alt) >= 20
+
+
+def test_the_landing_picture_prefers_what_is_tagged(tmp_path):
+    png = lambda k: base64.b64encode(bytes([k])).decode()
+    cell = lambda k, tags=(), **metadata: {
+        "cell_type": "code", "metadata": {"tags": list(tags)}, "source": "",
+        "outputs": [{"data": {"image/png": png(k)}, "metadata": metadata}]}
+    riddle = cell(2)
+    riddle["outputs"] = [{"data": {"application/papermill.record/image/png": repr(png(2).encode())},
+                          "metadata": {"scrapbook": {"name": "x_which_is_which"}}}]
+    choose = lambda *cells: pages.landing_picture({"cells": cells})[0]
+    assert choose(cell(1), riddle, cell(3, ["landing"])) == b"\x03"
+    assert choose(cell(1), riddle) == b"\x02"
+    assert choose(cell(1), cell(4)) == b"\x01"
+    assert pages.landing_picture({"cells": [{"cell_type": "markdown", "source": "", "metadata": {}}]}) is None
+
+
+def test_gallery_names_every_paper_and_plans(tmp_path):
+    text = pages.gallery({name: tmp_path / "absent.ipynb" for name, _, _ in PLAN}, tmp_path)
+    assert text.count("grid-item-card") == 5 == text.count("Planned.") and not list(tmp_path.iterdir())
+
+
+def test_map_of_the_papers(tmp_path):
+    assert [p.chapter for p in PAPERS] == [name[:2] for name, _, paper in PLAN if paper]
+    for phone in (False, True):
+        figure = paper_map(phone=phone)
+        figure.canvas.draw()
+        width, height = figure.get_size_inches()
+        assert width <= (3.6 if phone else WIDTH)
+        texts = [t for t in figure.axes[0].texts if t.get_text()]
+        words = " ".join(" ".join(t.get_text() for t in texts).split())
+        for paper in PAPERS:
+            for row in ROWS:
+                assert " ".join(getattr(paper, row).split()) in words
+        boxes = [t.get_window_extent() for t in texts]
+        for i, a in enumerate(boxes):  # nothing runs out of the drawing or over something else
+            assert a.x0 >= 0 and a.x1 <= width * figure.dpi and a.y0 >= 0 and a.y1 <= height * figure.dpi, texts[i]
+            for j, b in enumerate(boxes[:i]):
+                assert not (a.x0 < b.x1 and b.x0 < a.x1 and a.y0 < b.y1 and b.y0 < a.y1), (texts[i], texts[j])

@@ -1,0 +1,161 @@
+"""Feature extractors: the same numbers as torch-fidelity, named fallbacks, a cache that can be trusted."""
+
+import hashlib
+
+import numpy as np
+import pytest
+import torch
+
+from covlib import pretrained
+from covlib.errors import ConfigError, DataError
+from covlib.judges import classifiers, features
+from covlib.metrics.generative import fid
+
+
+@pytest.fixture(autouse=True)
+def one_thread_and_no_weights(monkeypatch, tmp_path):
+    """One thread, an empty torch hub cache, and no leave to download."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path))
+    monkeypatch.delenv("COVLIB_ALLOW_DOWNLOAD", raising=False)
+    yield
+    torch.set_num_threads(before)
+
+
+def images(n=12, side=48, seed=0):
+    """Smooth grey fields in [-1, 1]."""
+    from scipy.ndimage import gaussian_filter
+
+    fields = gaussian_filter(np.random.default_rng(seed).standard_normal((n, 1, side, side)), (0, 0, 1.5, 1.5))
+    return np.clip(2 * fields, -1, 1).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def inception_weights(tmp_path_factory):
+    """A file of random InceptionV3 weights in the format of the real one."""
+    from torch_fidelity import feature_extractor_inceptionv3 as port
+
+    path, patch = tmp_path_factory.mktemp("inception") / "weights.pth", pytest.MonkeyPatch()
+    kept = {}
+    patch.setattr(port, "load_state_dict_from_url", lambda *a, **k: kept)  # random weights instead of a download
+    patch.setattr(port.FeatureExtractorInceptionV3, "load_state_dict", lambda net, state: kept.update(net.state_dict()))
+    torch.manual_seed(0)
+    port.FeatureExtractorInceptionV3("random", ["64"])
+    patch.undo()
+    torch.save(kept, path)
+    return path
+
+
+@pytest.mark.parametrize("layer", [64, 768])
+def test_inception_features_are_torch_fidelitys(inception_weights, layer):
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+    x = images(n=2, side=100)
+    found = features.inception_from_file(inception_weights, layer)
+    net = FeatureExtractorInceptionV3("reference", [str(layer)], str(inception_weights))
+    grey = np.round((x.astype(np.float64) + 1) / 2 * 255).astype(np.uint8)
+    expected = net(torch.from_numpy(np.repeat(grey, 3, 1)))[0].numpy()
+    np.testing.assert_allclose(found(x), expected, rtol=1e-5, atol=1e-6)
+    assert (found.layer, found.dim, found.note) == (str(layer), layer, "") and "299x299" in found.resize
+
+
+def test_inception_weights_are_taken_from_the_cache_when_their_digest_fits(inception_weights, monkeypatch):
+    digest = hashlib.sha256(inception_weights.read_bytes()).hexdigest()
+    monkeypatch.setattr(features, "INCEPTION_FILE", f"weights-inception-2015-12-05-{digest[:8]}.pth")
+    path = features._inception_file()
+    path.parent.mkdir(parents=True)
+    path.write_bytes(inception_weights.read_bytes())
+    assert features.inception_available()
+    found = features.get_extractor("inception-64", fallback=False)
+    assert found.name.startswith("InceptionV3") and found(images(n=1)).shape == (1, 64)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ConfigError, match="damaged"):
+        features.get_extractor(64, fallback=False)
+
+
+@pytest.mark.parametrize(("name", "reason"), [
+    ("inception-2048", "InceptionV3 weights were not found"), (64, "InceptionV3"),
+    ("imagenet:resnet18", "ImageNet weights not found offline"), ("densenet121", "ImageNet weights not found offline"),
+])
+def test_missing_weights_fall_back_and_say_so(name, reason, caplog, monkeypatch):
+    monkeypatch.setattr(pretrained, "_said", set())
+    found = features.get_extractor(name)
+    assert found.name == "random-conv" and str(name) in found.note and reason in found.note
+    assert "random-conv" in caplog.text
+    with pytest.raises(ConfigError, match=reason):
+        features.get_extractor(name, fallback=False)
+
+
+def test_imagenet_extractor_is_the_penultimate_layer():
+    from torchvision.models import get_model
+
+    path = pretrained.imagenet_file("resnet18")
+    path.parent.mkdir(parents=True)
+    torch.save(get_model("resnet18").state_dict(), path)
+    found = features.get_extractor("resnet18", fallback=False)
+    model = classifiers.build("resnet18", weights="imagenet")
+    np.testing.assert_allclose(found(images()), classifiers.embed(model, images()), rtol=1e-5, atol=1e-6)
+    assert found.name == "resnet18, ImageNet weights" and found.layer == "penultimate"
+
+
+def test_a_judges_embedding_is_an_extractor():
+    model = classifiers.build("resnet18")
+    found = features.from_classifier(model)
+    np.testing.assert_allclose(found(images(), batch=5), classifiers.embed(model, images()), rtol=1e-4, atol=1e-6)
+    assert found.dim == 512 and "random initialisation" in found.note
+    before = found.identity
+    model.head.weight.data += 1
+    assert features.from_classifier(model).identity != before
+
+
+def test_random_conv_is_fixed_and_orders_damage():
+    from scipy.ndimage import gaussian_filter
+
+    x, extractor = images(n=60), features.get_extractor("random-conv")
+    clean = extractor(x)
+    assert clean.shape == (60, 224) and "random weights" in extractor.note
+    np.testing.assert_allclose(clean, features.get_extractor("random-conv")(x, batch=7), rtol=1e-4, atol=1e-5)
+    # A sum of weights, as made from NumPy's PCG64: it must not change, or cached and recorded distances would.
+    weights = pretrained.RandomConv().parameters()
+    assert sum(float(p.double().sum()) for p in weights) == pytest.approx(18.98399, abs=1e-3)
+    blurred = [fid(clean, extractor(gaussian_filter(x, (0, 0, s, s)))) for s in (0.4, 0.8, 1.6)]
+    noise = np.random.default_rng(1).standard_normal(x.shape).astype(np.float32)
+    noisy = [fid(clean, extractor(np.clip(x + s * noise, -1, 1))) for s in (0.05, 0.2, 0.8)]
+    assert 0 < blurred[0] < blurred[1] < blurred[2] and 0 < noisy[0] < noisy[1] < noisy[2]
+
+
+def test_colour_and_constant_images():
+    extractor = features.get_extractor("random-conv")
+    np.testing.assert_allclose(extractor(np.repeat(images(), 3, 1)), extractor(images()), atol=1e-5)
+    assert np.isfinite(extractor(np.zeros((2, 1, 32, 32), np.float32))).all()
+
+
+def test_cache_keeps_features_by_images_and_extractor(tmp_path):
+    x, extractor = images(), features.get_extractor("random-conv")
+    first = extractor(x, cache=tmp_path / "features")
+    (kept,) = (tmp_path / "features").iterdir()
+    marked = first + 1
+    np.save(kept, marked)
+    np.testing.assert_array_equal(extractor(x, cache=tmp_path / "features"), marked)  # read, not computed
+    changed = x.copy()
+    changed[0, 0, 0, 0] += 0.01
+    extractor(changed, cache=tmp_path / "features")
+    features.from_classifier(classifiers.build("resnet18"))(x, cache=tmp_path / "features")
+    assert len(list((tmp_path / "features").iterdir())) == 3
+    for damaged in (b"", b"\x93NUMPY", kept.read_bytes()[:200]):
+        kept.write_bytes(damaged)
+        np.testing.assert_array_equal(extractor(x, cache=tmp_path / "features"), first)
+
+
+@pytest.mark.parametrize("bad", [
+    images()[:, 0], images()[:0], np.repeat(images(), 2, 1), 200 * images(), images() * np.nan,
+])
+def test_unusable_images_are_refused(bad):
+    with pytest.raises(DataError):
+        features.get_extractor("random-conv")(bad)
+
+
+def test_unknown_extractor_lists_the_known_ones():
+    with pytest.raises(ConfigError, match=r"inception-2048.*imagenet:densenet169, random-conv"):
+        features.get_extractor("clip")

@@ -1,0 +1,200 @@
+"""Privacy audit: memorisers are caught, honest generators pass, whatever the distance; numbers against plain loops."""
+
+from math import comb
+
+import numpy as np
+import pytest
+from scipy.spatial.distance import cdist
+
+from covbook.chapters.side_by_side.tables import audit_table, record
+from covlib.errors import DataError
+from covlib.metrics.classification import auc
+from covlib.metrics.intervals import wilson
+from covlib.metrics.neighbours import feature_distances, nearest, pixel_distances
+from covlib.metrics.privacy import CLEAN, COPIES, FEW, TRACE, audit
+from covlib.phantom import phantom_slices
+from covlib.seeding import rng
+
+
+def people(n, per_patient=1, seed=0, size=16):
+    """Smooth random pictures, (n * per_patient, 1, size, size), those of one patient alike; and whose they are."""
+    r = rng(seed, "people")
+    coarse = np.repeat(r.normal(size=(n, 6, 6)), per_patient, 0) + 0.3 * r.normal(size=(n * per_patient, 6, 6))
+    images = np.kron(coarse, np.ones((size // 6 + 1,) * 2))[:, None, :size, :size]
+    return np.clip(images / 4, -1, 1).astype(np.float32), [f"{seed}-{k // per_patient}" for k in range(len(images))]
+
+
+def memoriser(train, n=None, noise=0.05, seed=0, share=1.0):
+    """Training images with noise, half of them mirrored; ``share`` of them, the rest new people's."""
+    r, n = rng(seed, "memoriser"), n or 3 * len(train)
+    made = train[r.integers(0, len(train), n)]
+    made = np.where(r.random(n)[:, None, None, None] < 0.5, made, made[..., ::-1])
+    fresh = people(n, seed=seed + 777)[0]
+    made = np.where(r.random(n)[:, None, None, None] < share, made, fresh)
+    return np.clip(made + noise * r.normal(size=made.shape), -1, 1).astype(np.float32)
+
+
+def texture(images):
+    """Features: means of 4 x 4 tiles, and of the mirrored picture's."""
+    tiles = images[:, 0, :16, :16].reshape(len(images), 4, 4, 4, 4).mean((2, 4))
+    parts = tiles + tiles[..., ::-1], np.abs(tiles)
+    return np.concatenate([part.reshape(len(images), -1) for part in parts], 1)
+
+
+@pytest.mark.parametrize("space", ["pixels", "features"])
+@pytest.mark.parametrize(("n_train", "n_held", "per_patient"), [(60, 30, 1), (8, 8, 1), (12, 6, 3)])
+def test_a_memoriser_is_caught_and_an_honest_generator_passes(space, n_train, n_held, per_patient):
+    train, who = people(n_train, per_patient, seed=1)
+    held, others = people(n_held, per_patient, seed=2)
+    see = texture if space == "features" else lambda x: x
+    told = {"patients": who, "held_out_patients": others, "space": space}
+    caught = audit(see(memoriser(train)), see(train), see(held), **told)
+    assert caught.verdict in (COPIES, TRACE) and caught.membership_auc.value > 0.8
+    assert caught.closer_to_train.low > caught.closer_chance and caught.p["membership_auc"] <= 0.05 / 3
+    if space == "pixels":
+        assert caught.verdict == COPIES and caught.near_copies.low > 0.8 and caught.near_copies_held_out.value < 0.1
+    honest = audit(see(people(40, seed=3)[0]), see(train), see(held), **told)
+    assert honest.verdict == CLEAN and honest.membership_auc.low < caught.membership_auc.low
+    assert honest.near_copies.value < 0.2
+
+
+def test_honest_generators_are_suspected_once_in_twenty_at_most():
+    verdicts = []
+    for seed in range(60):
+        made, train, held = (people(n, seed=1000 + 3 * seed + k)[0] for k, n in enumerate((20, 12, 8)))
+        verdicts.append(audit(made, train, held, permutations=200, n_boot=100, seed=seed).verdict)
+    assert verdicts.count(CLEAN) >= 54  # 57 expected at least; 54 or fewer of 60 at a rate of 1 in 20: p = 0.08
+
+
+def test_some_copies_among_new_people_are_caught():
+    train, held = people(40, seed=1)[0], people(40, seed=2)[0]
+    found = audit(memoriser(train, n=100, share=0.25), train, held)
+    assert found.verdict == COPIES and 0.1 < found.near_copies.value < 0.45
+
+
+def test_virtual_patients():
+    slices = phantom_slices(36, size=32, per_patient=2, labels=("covid",), seed=100)
+    parts = [slices.images[np.array([int(k // 2) in rows for k in range(72)])] for rows in
+             (range(14), range(14, 24), range(24, 36))]
+    who = [np.repeat(np.arange(n), 2) for n in (14, 24)]
+    told = {"patients": who[0], "held_out_patients": 100 + who[1][:20]}
+    assert audit(parts[2], parts[0], parts[1], **told).verdict == CLEAN
+    noise = 0.05 * rng(0, "copies").normal(size=parts[0].shape)
+    copied = audit(np.clip(parts[0][:, :, :, ::-1] + noise, -1, 1), *parts[:2], **told)
+    assert copied.verdict == COPIES and np.array_equal(copied.nearest, np.arange(28)) and copied.near_copies.low > 0.8
+
+
+def test_numbers_against_plain_loops():
+    train, who = people(9, 2, seed=4)
+    held, others = people(6, 1, seed=5)
+    made = people(11, seed=6)[0]
+    found = audit(made, train, held, patients=who, held_out_patients=others)
+    real, number = np.concatenate([train, held]), np.array(who + others)
+    table = pixel_distances(made, real)
+    near = table.argmin(1)
+    assert found.closer_to_train.value == pytest.approx(np.mean(near < len(train)))
+    trained_on = (np.arange(len(real)) < len(train)).astype(int)
+    assert found.membership_auc.value == pytest.approx(auc(trained_on, -table.min(0)))
+    assert np.array_equal(found.nearest, table[:, :18].argmin(1)) and np.allclose(found.distance, table[:, :18].min(1))
+    between = pixel_distances(real, real)
+    other = [min(between[i, j] for j in range(len(real)) if number[i] != number[j]) for i in range(len(real))]
+    assert found.threshold == pytest.approx(np.quantile(other, 0.01), rel=1e-5)
+    assert found.near_copies.value == pytest.approx(np.mean(table[:, :18].min(1) <= found.threshold))
+    assert np.allclose(found.reference, between[18:, :18].min(1)) and found.patients == (9, 6)
+    assert found.real_to_train.value == pytest.approx(np.median(found.reference))
+
+
+def test_p_values_are_exact_where_all_deals_fit():
+    train, held = people(4, seed=1)[0], people(3, seed=2)[0]
+    found = audit(memoriser(train, 30, noise=0.4), train, held)
+    assert found.smallest_p == pytest.approx(1 / comb(7, 4)) and found.verdict == FEW  # 1 in 35 is above 0.05 / 3
+    assert found.p["membership_auc"] == pytest.approx(1 / comb(7, 4)) and found.exact_copies == 0
+
+
+def test_a_single_exact_copy_needs_no_statistics():
+    train, held, made = (people(n, seed=k)[0] for n, k in ((4, 1), (3, 2), (20, 3)))
+    made[7] = 0.8 * train[2][..., ::-1] + 0.1
+    found = audit(made, train, held)
+    assert found.exact_copies == 1 and found.verdict == COPIES and found.nearest[7] == 2
+    assert "1 exact" in str(audit_table([found]))
+
+
+def test_distances():
+    a, b = people(5, seed=1, size=40)[0], people(7, seed=2, size=40)[0]
+    by_hand = pixel_distances(a, b, side=40, mirrored=False)
+    assert np.allclose(by_hand, cdist(a.reshape(5, -1), b.reshape(7, -1), "correlation"), atol=1e-4)
+    both = np.minimum(by_hand, pixel_distances(a[..., ::-1], b, side=40, mirrored=False))
+    assert np.allclose(pixel_distances(a, b, side=40), both, atol=1e-5)
+    assert np.allclose(pixel_distances(a, 0.5 * a[..., ::-1] + 0.1).diagonal(), 0, atol=1e-5)
+    r = rng(0, "features")
+    x, y = r.normal(size=(4, 3)), r.normal(size=(50, 3)) * [1, 10, 0]
+    by_hand = cdist(x[:, :2] / y.std(0)[:2], y[:, :2] / y.std(0)[:2]) / 2**0.5
+    assert np.allclose(feature_distances(x, y), by_hand, rtol=1e-5)
+    assert nearest(a[..., ::-1][[2]], a, mirrored=True)[0] == [2]
+
+
+def test_images_made_from_a_patient_are_not_compared_with_them():
+    train, who = people(10, seed=1)
+    held, others = people(10, seed=2)
+    made = np.concatenate([held, held])  # looks like a copier of held-out people, and is one: of its own sources
+    with_sources = audit(made, train, held, patients=who, held_out_patients=others, made_from=others * 2)
+    without = audit(made, train, held, patients=who, held_out_patients=others)
+    assert without.near_copies_held_out.value == 1 and with_sources.near_copies_held_out.value < 0.2
+    assert with_sources.verdict == CLEAN and "groups" in with_sources.closer_to_train.method
+
+
+def test_intervals_of_shares_count_the_groups_of_synthetic_images():
+    train, held, made = people(12, seed=1)[0], people(6, seed=2)[0], people(40, seed=3)[0]
+    made[:8] = train[:8]  # two patients' slices are copies
+    sources = [f"source {k // 4}" for k in range(40)]
+    alone, grouped, single = (audit(made, train, held, groups=groups) for groups in
+                              (None, sources, [f"image {k}" for k in range(40)]))
+    for share in ("near_copies", "near_copies_held_out", "closer_to_train"):
+        one, many = getattr(alone, share), getattr(grouped, share)
+        hits = round(40 * one.value)
+        assert one == wilson(hits, 40) == getattr(single, share) and one.value == many.value
+        assert (one.n, many.n) == (40, 10) and many.low <= one.low and many.high > one.high
+    assert grouped.near_copies.value == 0.2 and grouped.near_copies.low == pytest.approx(wilson(2, 10).low)
+    assert grouped.near_copies.high == pytest.approx(wilson(2, 10).high)
+    assert grouped.near_copies_held_out.high == pytest.approx(wilson(0, 10).high)
+    assert (alone.verdict, alone.p, alone.membership_auc) == (grouped.verdict, grouped.p, grouped.membership_auc)
+    assert grouped.nearest_train.n == 10 and grouped.nearest_train.value == alone.nearest_train.value
+    assert "40 synthetic images in 10 groups" in str(audit_table([grouped]))
+    assert "groups (" not in str(audit_table([alone]))
+
+
+@pytest.mark.parametrize("per_source", [1, 4])
+def test_a_memoriser_is_caught_and_an_honest_generator_passes_where_images_hang_on_patients(per_source):
+    train, held = people(20, seed=1)[0], people(10, seed=2)[0]
+    sources = [f"source {k // per_source}" for k in range(40)]
+    caught, honest = (audit(made, train, held, groups=sources)
+                      for made in (memoriser(train, 40), people(40, seed=3)[0]))
+    assert caught.verdict == COPIES and caught.near_copies.low > caught.near_copies_held_out.high
+    assert caught.closer_to_train.low > caught.closer_chance
+    assert honest.verdict == CLEAN and honest.closer_to_train.low <= honest.closer_chance <= honest.closer_to_train.high
+
+
+def test_table_and_record():
+    train, held = people(12, seed=1)[0], people(12, seed=2)[0]
+    audits = {"copier": audit(memoriser(train), train, held), "honest": audit(people(40, seed=3)[0], train, held)}
+    text = str(audit_table(audits))
+    for words in (f"**{COPIES}**", CLEAN, "12 real ones of 12 patients", "36 synthetic images, 12", "or 40 synthetic"):
+        assert words in text
+    assert str(audit_table([audits["honest"]])).startswith("| compared in ")
+    kept = {}
+    record(type("Run", (), {"metric": lambda self, name, value, **k: kept.update({name: (value, k)})})(), audits)
+    assert set(kept) == {f"privacy_{g}_{m}" for g in audits for m in (
+        "membership_auc", "closer_to_train", "near_copies", "near_copies_held_out", "exact_copies")}
+    assert "by chance" in kept["privacy_copier_closer_to_train"][1]["how"]
+
+
+@pytest.mark.parametrize(("change", "words"), [
+    ({"held_out": np.zeros((3, 1, 8, 8))}, "one kind"), ({"synthetic": np.full((3, 1, 16, 16), np.nan)}, "NaN"),
+    ({"train": np.zeros((1, 1, 16, 16))}, "at least 2"), ({"patients": ["a"]}, "1 names for 6"),
+    ({"patients": list("abcdef"), "held_out_patients": list("fghi")}, "'f' is both"),
+    ({"made_from": ["a"]}, "made_from"), ({"groups": ["a"]}, "1 groups for 5"),
+    ({"made_from": ["h"] * 5, "held_out_patients": list("hhhh")}, "source patients")])
+def test_what_does_not_fit_is_refused(change, words):
+    settings = {"synthetic": people(5, seed=1)[0], "train": people(6, seed=2)[0], "held_out": people(4, seed=3)[0]}
+    with pytest.raises(DataError, match=words):
+        audit(**{**settings, **change})
