@@ -1,5 +1,6 @@
-"""Network parts that at least two methods use, and the questions one asks of a network before training it."""
+"""Network parts that at least two methods use, the questions one asks of a network, and how it answers in eval mode."""
 
+from collections.abc import Callable
 from contextlib import contextmanager
 
 import torch
@@ -228,6 +229,21 @@ def evaluating(networks: dict[str, nn.Module]):
     finally:
         for name, net in networks.items():
             net.train(modes[name])
+
+
+@torch.no_grad()
+def batched(work: Callable, networks: dict[str, nn.Module], batch: int, *tensors: Tensor) -> list:
+    """What ``work`` gives for one batch after the other, in eval mode and without gradients: a list.
+
+    Args:
+        work: called with a batch of each of ``tensors``, on the networks' device.
+        networks: are in eval mode meanwhile, and in their own mode again afterwards.
+        batch: samples of a batch; the last one may have fewer.
+        tensors: (N, ...) each, on any device.
+    """
+    device = next(weight.device for net in networks.values() for weight in net.parameters())
+    with evaluating(networks):
+        return [work(*(part.to(device) for part in parts)) for parts in zip(*(t.split(batch) for t in tensors))]
 
 
 DROPOUT_LAYERS = 3  # of the decoder, from its inner end (appendix 6.1.1)

@@ -29,7 +29,7 @@ from covlib.baselines import common
 from covlib.baselines.common import MaskToSlice, check_patches, fuse
 from covlib.data.label_maps import one_hot
 from covlib.errors import ConfigError
-from covlib.losses import log_loss
+from covlib.losses import bce
 from covlib.nets import Generator, PatchGAN, init_normal, noise_from
 from covlib.training.method import Step, seeded
 
@@ -105,10 +105,10 @@ class Pix2Pix(MaskToSlice):
         fake = G(condition)
         d_real, d_fake = D(fuse(condition, real)), D(fuse(condition, fake.detach()))
         # "we divide the objective by 2 while optimizing D, which slows down the rate at which D learns"
-        d_loss = (log_loss(d_real, True) + log_loss(d_fake, False)) / 2
+        d_loss = (bce(d_real, True) + bce(d_fake, False)) / 2
         step.minimise("D", d_loss)
         with step.frozen("D"):
-            g_gan = log_loss(D(fuse(condition, fake)), True)
+            g_gan = bce(D(fuse(condition, fake)), True)
         g_l1 = F.l1_loss(fake.float(), real)
         step.minimise("G", g_gan + self.config.lambda_l1 * g_l1)
         return {"D": d_loss, "G": g_gan, "L1": g_l1, "D(real)": d_real.float().sigmoid().mean(),

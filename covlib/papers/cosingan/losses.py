@@ -19,19 +19,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from covlib.errors import DataError
-from covlib.losses import FeatureLoss, log_loss, ms_ssim
+from covlib.losses import FeatureLoss, bce, ms_ssim
 
 TERMS = ("WPPL", "MS-SSIM", "MS-FVL", "MS-FUL")
 
 
 def adversarial_d(said_fake: Tensor, said_real: Tensor) -> Tensor:
     """Eq. 5 with pix2pix's log loss, from logits: half the sum of both sides, means over patches."""
-    return (log_loss(said_fake, False) + log_loss(said_real, True)) / 2
+    return (bce(said_fake, False) + bce(said_real, True)) / 2
 
 
 def adversarial_g(said_fake: Tensor) -> Tensor:
     """The first term of Eq. 4: -log D(G), the form that pix2pix trains with."""
-    return log_loss(said_fake, True)
+    return bce(said_fake, True)
 
 
 def wppl(fake: Tensor, real: Tensor, condition: Tensor, weights=(0.1, 0.5, 1.0)) -> Tensor:

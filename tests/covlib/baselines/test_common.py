@@ -14,7 +14,7 @@ from covlib import losses, pretrained
 from covlib.baselines import common as c
 from covlib.data import label_maps
 from covlib.errors import ConfigError, DataError
-from covlib.nets import PatchGAN, receptive_field
+from covlib.nets import PatchGAN, evaluating, receptive_field
 from covlib.seeding import torch_generator
 from covlib.training.method import Step
 
@@ -104,7 +104,7 @@ def test_synthesis_gives_one_image_a_map_in_eval_mode_and_leaves_modes_alone():
 
 def test_modes_come_back_after_an_error_too():
     nets = {"G": Painter().train()}
-    with pytest.raises(RuntimeError, match="stop"), nets.evaluating(nets):
+    with pytest.raises(RuntimeError, match="stop"), evaluating(nets):
         assert not nets["G"].layers[1].training
         raise RuntimeError("stop")
     assert nets["G"].layers[1].training
@@ -222,7 +222,7 @@ def test_judging_in_one_batch_is_judging_apart_and_cuts_the_right_gradients():
 def test_losses_are_their_formulas(values, real):
     x = np.array(values, dtype=np.float64)
     p = 1 / (1 + np.exp(-x if real else x))  # of the answer that the loss asks for
-    expected = {losses.log_loss: -np.log(p).mean(), losses.least_squares: ((x - real) ** 2).mean(),
+    expected = {losses.bce: -np.log(p).mean(), losses.least_squares: ((x - real) ** 2).mean(),
                 losses.hinge: np.maximum(0, 1 - x if real else 1 + x).mean()}
     logits = torch.tensor(values, dtype=torch.float64)
     for loss, value in expected.items():
