@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from covlib.atomic import beside
 from covlib.errors import ConfigError, TrainingError
 
-FORMAT = 1  # of the resume state; raise it when older states can no longer be read
+FORMAT = 2  # of the resume state; raise it when older states can no longer be read
 _NAME = re.compile(r"(\d{6})-(.+)-([0-9a-f]{16})\.pt")
 
 

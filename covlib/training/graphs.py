@@ -62,7 +62,7 @@ class RecordedStep:
         for generator in self.generators:
             graph.register_generator_state(generator)
         try:
-            # "thread_local": the thread that reads batches ahead may go on.
+            # "thread_local": other threads of the caller's may go on.
             with torch.cuda.graph(graph, stream=self.stream, capture_error_mode="thread_local"):
                 self.losses = self.work(self.batch)
         except RuntimeError as error:
