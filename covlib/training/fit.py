@@ -44,6 +44,7 @@ from covlib.training.devices import (
 from covlib.training.graphs import RecordedStep, compile_passes, plain_passes
 from covlib.training.log import Progress, TrainLog, save_grid
 from covlib.training.method import Method, Stage, Step, seeded
+from covlib.training.trained import described
 
 __all__ = ["FitResult", "fit", "resolve_device"]
 
@@ -265,7 +266,7 @@ class Trainer:
         for net in self.method.networks.values():
             plain_passes(net.to(self.device).eval())
         if self.rank == 0:
-            meta = {"method": self.method.name, "seed": self.seed, "steps": self.total}
+            meta = {"seed": self.seed, "steps": self.total, **described(self.method)}
             meta |= {k: v for k, v in self.identity.items() if k == "chapter"}
             for name, net in self.method.networks.items():
                 path = self.out / "checkpoints" / f"{name}.safetensors"

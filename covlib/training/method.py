@@ -31,6 +31,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -212,6 +213,17 @@ class Method(ABC):
         A resumed run calls it again for the stages it has left behind, so that the same networks exist, and then loads
         their weights: let it depend on nothing but ``stage`` and ``self``.
         """
+
+    def grow(self) -> Self:
+        """All networks of all stages made, for weights to be loaded into; returns the method."""
+        for stage in self.stages:
+            self.begin_stage(stage)
+        return self
+
+    @classmethod
+    def empty(cls, config) -> Self:
+        """A method with these settings, grown, that has seen no data: what ``covlib.training.trained.load`` fills."""
+        return cls(config, 1).grow()  # type: ignore[call-arg]  # of one image: it only says how long to train
 
     def inputs(self, batch: dict[str, Tensor], step: Step) -> dict[str, Tensor]:
         """What ``training_step`` is given: the augmented batch, unless a method chooses by ``step.index``, say."""

@@ -69,7 +69,7 @@ def paint(condition: Tensor, values: Tensor | None = None) -> Tensor:
 
 def join(painted: Tensor | None, image: Tensor | None) -> Tensor:
     """What a network reads, (N, 2, H, W): condition first; zeros where one of the two is not known."""
-    known = painted if image is None else image
+    known: Tensor = painted if image is None else image
     blank = torch.zeros_like(known)
     return torch.cat([blank if painted is None else painted, blank if image is None else image.to(known.dtype)], 1)
 

@@ -12,15 +12,12 @@ from hypothesis import strategies as st
 from benchmarks import global_local
 from covlib.data import label_maps
 from covlib.errors import ConfigError, DataError
+from covlib.papers.global_local.losses import dfm_loss, discriminator_loss, feature_difference, generator_loss
 from covlib.papers.global_local.method import (
     Config,
     GlobalLocal,
     betas,
     check_training,
-    dfm_loss,
-    discriminator_loss,
-    feature_difference,
-    generator_loss,
     listen,
     pyramid,
     schedule,
