@@ -30,7 +30,7 @@ from covlib.baselines.common import MaskToSlice, check_patches, fuse
 from covlib.data.label_maps import one_hot
 from covlib.errors import ConfigError
 from covlib.losses import bce
-from covlib.nets import Generator, PatchGAN, init_normal, noise_from
+from covlib.nets import PatchGAN, UNetGenerator, init_normal, noise_from
 from covlib.training.method import Step, seeded
 
 
@@ -74,23 +74,20 @@ def check_levels(image_size: int, levels: int) -> None:
                           "wanted, or fewer levels")
 
 
-
-
-
-
 class Pix2Pix(MaskToSlice):
     """pix2pix on label maps; see ``covlib.baselines.common.MaskToSlice`` for data, schedule and synthesis.
 
     Images at test time carry noise: two calls of ``synthesize`` with different generators differ a little.
     """
 
+    config: Config
     name = "pix2pix"
 
     def __init__(self, config: Config, n_images: int, seed: int = 0):
         c = config
         with seeded(seed, self.name, "init"):
             networks = {
-                "G": init_normal(Generator(c.labels, 1, c.width, c.levels, c.dropout)),
+                "G": init_normal(UNetGenerator(c.labels, 1, c.width, c.levels, c.dropout)),
                 "D": init_normal(PatchGAN(c.labels + 1, c.width_d, c.patch_layers, norm="batch")),
             }
         super().__init__(config, n_images, networks)
@@ -122,8 +119,6 @@ class Pix2Pix(MaskToSlice):
                 return G(condition)
             with batch_statistics(G):
                 return G(condition)
-
-
 
 
 @contextmanager

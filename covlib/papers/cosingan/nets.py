@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from covlib.errors import ConfigError
-from covlib.nets import Generator, PatchGAN, init_normal, layer_shapes
+from covlib.nets import PatchGAN, UNetGenerator, init_normal, layer_shapes
 
 SCALES = (32, 48, 64, 96, 128, 192, 256, 384, 512)
 PLANES = 2  # condition and image
@@ -46,7 +46,7 @@ def convolutions(size: int) -> int:
 
 def generator(config, size: int) -> nn.Module:
     """(N, 2, size, size), condition and image, to images (N, 1, size, size) in [-1, 1]; started from N(0, 0.02)."""
-    return init_normal(Generator(PLANES, 1, config.width, depth(size), config.dropout, config.norm))
+    return init_normal(UNetGenerator(PLANES, 1, config.width, depth(size), config.dropout, config.norm))
 
 
 def discriminator(config, size: int) -> PatchGAN:
