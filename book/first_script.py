@@ -1,4 +1,4 @@
-"""CT slices from your own label maps. Twice: ``python first_script.py train``, then ``python first_script.py judge``."""
+"""CT slices from your own label maps: ``python first_script.py train``, then ``python first_script.py judge``."""
 
 import sys
 
