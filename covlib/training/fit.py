@@ -17,7 +17,6 @@ right for any number of networks and optimisers that use one another.
 """
 
 import time
-import warnings
 from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
@@ -60,7 +59,7 @@ class FitResult:
             not have it. Each row is the mean over ``log_every`` steps.
         steps: steps of the whole schedule. seconds: training time, those before a resume included.
         resumed_from: the step a former run had reached (``steps`` if it had finished); None for a fresh start.
-        out: the folder. samples: the sample grids in it, in order of their step. notes: what a reader should know.
+        out: the folder. samples: the sample grids in it, in order of their step.
     """
 
     log: dict[str, list]
@@ -69,7 +68,6 @@ class FitResult:
     resumed_from: int | None
     out: Path
     samples: list[Path] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
 
 
 def fit(method: Method, data, out, *, seed: int = 0, device="auto", devices: int | None = None,
@@ -155,7 +153,6 @@ class Trainer:
         self.loss_names: dict[str, list[str]] = {}
         self.augmenter = torch.Generator(self.device)
         self.rates: dict[str, float] = {}  # learning rates as they stand
-        self.notes: list[str] = []
 
     # ------------------------------------------------------------------------------------------------ run
 
@@ -275,13 +272,7 @@ class Trainer:
             self.log.write()
         samples = sorted((self.out / "samples").glob("step-*.png"))
         seconds = self.seconds if resumed_from == self.total else self.elapsed()
-        return FitResult(self.log.columns(), self.total, seconds, resumed_from, self.out, samples, self.notes)
-
-    def note(self, text: str) -> None:
-        if text not in self.notes:
-            self.notes.append(text)
-            if self.rank == 0:
-                warnings.warn(text, stacklevel=3)
+        return FitResult(self.log.columns(), self.total, seconds, resumed_from, self.out, samples)
 
     # ------------------------------------------------------------------------------------------------ step
 
