@@ -24,12 +24,13 @@ def _sweep(target: Path) -> None:
 
 
 @contextmanager
-def atomic_folder(target, *, replaceable: str):
+def atomic_folder(target, *, replaceable: str | None = None):
     """A temporary folder beside ``target`` that takes its place when the block ends well, and vanishes when it fails.
 
     Args:
         target: the folder to make. Missing parents are made.
         replaceable: file whose presence shows that an existing ``target`` was written by us; only then is it replaced.
+            None: nothing is replaced but an empty folder.
 
     Raises:
         DataError: ``target`` exists and is not empty and not ours, or it cannot be written (permission, full disk).
@@ -40,9 +41,9 @@ def atomic_folder(target, *, replaceable: str):
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         _sweep(target)
-        if target.is_dir() and any(target.iterdir()) and not (target / replaceable).exists():
-            raise DataError(f"{target}: is not empty and holds no {replaceable}, so it is left alone; give a new "
-                            "folder")
+        if target.is_dir() and any(target.iterdir()) and not (replaceable and (target / replaceable).exists()):
+            why = f"holds no {replaceable}" if replaceable else "nothing is overwritten"
+            raise DataError(f"{target}: is not empty and {why}, so it is left alone; give a new folder")
         partial = target.parent / f".{target.name}.partial-{os.getpid()}"
         partial.mkdir()
     except OSError as error:
