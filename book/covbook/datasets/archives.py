@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import Any
 
 from covlib.atomic import atomic_folder
 from covlib.errors import DataError
@@ -51,13 +51,14 @@ class Limits:
 
 @dataclass(frozen=True)
 class Member:
-    """One entry of an archive as it says of itself; ``fault``: why its kind is refused, "" where it is not."""
+    """One entry of an archive as it says of itself; ``fault``: why its kind is refused, "" where it is not; ``open``
+    gives a binary file."""
 
     name: str
     size: int
     is_folder: bool
     fault: str
-    open: Callable[[], IO[bytes]]
+    open: Callable[[], Any]
 
 
 def is_archive(path: str | Path) -> bool:
@@ -102,11 +103,6 @@ def safe_path(name: str, strip: int = 0) -> PurePosixPath | None:
         raise ValueError('has "../" in its name')
     parts = parts[strip:]
     return PurePosixPath(*parts) if parts else None
-
-
-def _is_junk(path: PurePosixPath) -> bool:
-    """Files that operating systems leave in archives."""
-    return path.parts[0] == "__MACOSX" or path.name.startswith("._") or path.name in (".DS_Store", "Thumbs.db")
 
 
 def _checked(archive: Path, members: Iterator[Member], strip: int, limits: Limits) -> dict[PurePosixPath, Member]:
