@@ -5,8 +5,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from covlib.atomic import write_atomically
 from covlib.errors import TrainingError
-from covlib.training.checkpoints import write_atomically
 
 
 class TrainLog:
