@@ -197,7 +197,7 @@ def test_every_source_is_whole():
         assert (source.access == "download") == bool(source.files) == (not source.steps)
         text = sources.describe(name)
         assert source.title in text and source.licence["name"] in text and source.citation["text"] in text
-        assert all(url in text for url in source.urls)
+        assert all(file.url in text for file in source.files)
 
 
 def test_rows_and_table_show_every_source(cache):
