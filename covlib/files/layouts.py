@@ -12,9 +12,9 @@ from covlib.data.case import Case, SliceSet
 from covlib.data.resize import resize_image, resize_mask
 from covlib.errors import ConfigError, DataError
 from covlib.files import own_layouts, plain_layouts
-from covlib.files.images import read_bytes, read_image, read_mask
+from covlib.files.images import read_bytes, read_grey, read_mask
 from covlib.files.index import Found, Item, Loaded, canonical, digest, folders_in
-from covlib.files.scans import is_dicom, list_folder, read_dicom_image
+from covlib.files.scans import list_folder
 
 NEEDS = ("labels", "lung", "infection")
 PHANTOM_PATIENTS, PER_PATIENT = 40, 4
@@ -201,33 +201,25 @@ def _images(items: list[Item], size: int, need, fit: str) -> Loaded:
     from covlib.data.lungs import lung_mask_grey
 
     out = np.empty((len(items), 1, size, size), np.float32)
-    masks = {part: np.zeros((len(items), size, size), np.uint8) if all(getattr(i, part) for i in items) else None
-             for part in ("lung", "infection")}
-    made = masks["lung"] is None and "lung" in need
-    if made:
-        masks["lung"] = np.zeros((len(items), size, size), np.uint8)
+    given = [part for part in ("lung", "infection") if all(getattr(i, part) for i in items)]
+    made = "lung" in need and "lung" not in given
+    masks = {part: np.zeros((len(items), size, size), np.uint8) for part in [*given, *["lung"] * made]}
     digests = []
     for k, item in enumerate(items):
         content = read_bytes(item.path)
-        image = read_dicom_image(item.path) if is_dicom(item.path) else read_image(item.path, content)
+        image = read_grey(item.path, content)
         digests.append(hashlib.sha256(content).digest())
         out[k, 0] = resize_image(image, size, fit) * 2 - 1
-        for part in masks:
+        for part in given:
             path = getattr(item, part)
-            if masks[part] is None or path is None:
-                continue
             content = read_bytes(path)
-            mask = read_mask(path, content=content)
-            if mask.shape != image.shape:
-                raise DataError(f"{path}: mask is {mask.shape[0]}x{mask.shape[1]}, its image "
-                                f"{image.shape[0]}x{image.shape[1]}; they must be of one size")
-            masks[part][k] = resize_mask(mask, size, fit)
+            masks[part][k] = resize_mask(read_mask(path, content=content, shape=image.shape), size, fit)
             digests.append(hashlib.sha256(content).digest())
         if made:
             lesion = None if item.infection is None else read_mask(item.infection)
             masks["lung"][k] = resize_mask(lung_mask_grey(image, lesion), size, fit)
     notes = ["lung masks are made by threshold and clean-up"] if made else []
-    return Loaded(out, items, [i.name for i in items], masks["lung"], masks["infection"],
+    return Loaded(out, items, [i.name for i in items], masks.get("lung"), masks.get("infection"),
                   digest([i.name for i in items], digests), notes)
 
 

@@ -185,13 +185,9 @@ def read_pixels(picture: Picture) -> Pixels:
         grey = np.clip((hu - (level - width / 2)) / width, 0, 1).astype(np.float32)
     else:
         grey, hu = read_image(picture.image), None
-        masks = {kind: read_mask(path) for kind, path in picture.masks.items()}
+        masks = {kind: read_mask(path, shape=grey.shape) for kind, path in picture.masks.items()}
         if picture.hu_window:
             hu = np.rint(unwindow(grey.astype(np.float64) * 2 - 1, *picture.hu_window)).astype(np.int16)
-    for kind, mask in masks.items():
-        if mask.shape != grey.shape:
-            raise DataError(f"{picture.masks.get(kind, picture.image)}: mask has shape {mask.shape}, its image "
-                            f"{grey.shape}; they must match")
     return Pixels(grey, hu, masks, takehome_files.label_map(masks))
 
 

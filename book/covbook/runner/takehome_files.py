@@ -9,6 +9,7 @@ import covlib
 from covlib.data.label_maps import label_map as _both
 from covlib.errors import DataError
 from covlib.files.marks import NOTICE, WORD, mark_nifti, png_text
+from covlib.files.scans import affine_of
 
 LISTS = {"train": "training", "val": "validation", "test": "test"}
 SC_STORAGE = "1.2.840.10008.5.1.4.1.1.7"  # Secondary Capture Image Storage
@@ -146,7 +147,8 @@ class Nifti(Writer):
     def save(self, path: Path, array: np.ndarray, picture, role: str) -> None:
         import nibabel
 
-        image = nibabel.Nifti1Image(np.ascontiguousarray(array.T[:, :, None]), np.diag([-1.0, -1.0, 1.0, 1.0]))
+        affine = affine_of(spacing=(1.0, 1.0, 1.0), origin=(0.0, 0.0, 0.0))
+        image = nibabel.Nifti1Image(np.ascontiguousarray(array.T[:, :, None]), affine)
         image.header.set_xyzt_units("mm")
         mark_nifti(image, self.made_by)
         nibabel.save(image, path)
