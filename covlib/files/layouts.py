@@ -19,8 +19,7 @@ from covlib.files.scans import list_folder
 NEEDS = ("labels", "lung", "infection")
 PHANTOM_PATIENTS, PER_PATIENT = 40, 4
 KNOWN = ("CLASS/*.png; image/ with class_mask/, infection_mask/ or lung_mask/; CASE/image.nii.gz; *.nii.gz; folders "
-         "of DICOM "
-         "series; the registered sources' own layouts")
+         "of DICOM series; the registered sources' own layouts")
 
 
 # ---- what is there ---------------------------------------------------------------------------------------------------
@@ -41,8 +40,7 @@ def find(data) -> Found:
         return _understand(root.resolve())
     except PermissionError as error:
         raise DataError(f"{error.filename}: no permission to read it; grant read access (chmod -R u+rX) or give "
-                        "another "
-                        "folder") from None
+                        "another folder") from None
 
 
 def _understand(root: Path) -> Found:
@@ -171,16 +169,14 @@ def _check_need(found: Found, items: list[Item], need) -> None:
         if bare or len(have) < 2:
             what = f"{len(bare)} items have no label (first: {bare[0]})" if bare else f"the only class is {have.pop()}"
             raise DataError(f"{found.root}: labels are needed, {what}; two classes are wanted: class folders, or "
-                            "metadata.csv "
-                            "with the columns file,label")
+                            "metadata.csv with the columns file,label")
     if "infection" in need:
         bare = [i for i in items if i.infection is None and not (i.path / "infection_mask.nii.gz").exists()
                 and not (i.path / "infection_mask.nii").exists()]
         if bare:
             raise DataError(f"{found.root}: lesion masks are needed, {len(bare)} of {len(items)} items have none "
-                            "(first: "
-                            f"{bare[0].name}); class_mask/ or infection_mask/ (images), infection_mask.nii.gz (cases) "
-                            "is wanted")
+                            f"(first: {bare[0].name}); class_mask/ or infection_mask/ (images), infection_mask.nii.gz "
+                            "(cases) is wanted")
 
 
 def _thinned(items: list[Item], per_patient: int | None, seed: int) -> list[Item]:

@@ -412,8 +412,7 @@ def _sorted_positions(folder: Path, headers: list):
     if len(gaps) and gaps.max() > 1.5 * np.median(gaps):
         at = int(gaps.argmax())
         raise DataError(f"{folder}: {gaps[at]:.3g} mm between slices {at} and {at + 1}, {np.median(gaps):.3g} mm "
-                        "elsewhere; "
-                        "slices are missing")
+                        "elsewhere; slices are missing")
     return normal, [(place[i], headers[i]) for i in order]
 
 
