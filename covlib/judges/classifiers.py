@@ -16,9 +16,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from covlib import pretrained
 from covlib.errors import ConfigError, DataError
 from covlib.judges import training
-from covlib.pretrained import IMAGENET_MEAN, IMAGENET_STD, download_allowed, imagenet_available, imagenet_file, say_once
+from covlib.pretrained import IMAGENET_MEAN, IMAGENET_STD
 from covlib.seeding import derive
 
 NAMES = ("vgg16", "resnet18", "resnet50", "densenet121", "densenet169")
@@ -80,12 +81,12 @@ def build(name: str, n_classes: int = 2, weights: str | None = None, in_channels
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "judge", name))
         net, lack = _torchvision_net(name, weights)
-        pretrained, note = lack is None, lack or "ImageNet weights (torchvision)"
+        found, note = lack is None, lack or "ImageNet weights (torchvision)"
         if small_stem and name != "vgg16":
             _shrink_stem(net)
-            note += ", small stem: 3x3 convolution of stride 2, no max-pooling" + (", untrained" if pretrained else "")
+            note += ", small stem: 3x3 convolution of stride 2, no max-pooling" + (", untrained" if found else "")
         body, dim = _without_head(name, net)
-        return Classifier(name, body, dim, n_classes, in_channels, pretrained, note)
+        return Classifier(name, body, dim, n_classes, in_channels, found, note)
 
 
 def _torchvision_net(name: str, weights: str | None) -> tuple[nn.Module, str | None]:
@@ -94,14 +95,11 @@ def _torchvision_net(name: str, weights: str | None) -> tuple[nn.Module, str | N
 
     if weights is None:
         return get_model(name, weights=None), "random initialisation"
-    note = "random initialisation (ImageNet weights not found offline)"
-    if imagenet_available(name) or download_allowed():
-        try:
-            return get_model(name, weights="DEFAULT", progress=False), None
-        except (OSError, RuntimeError) as error:  # no network, or a damaged file: start at random, and say so
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            note = f"random initialisation (ImageNet weights could not be loaded: {reason})"
-    say_once(f"{name}: {note}; put {imagenet_file(name).name} into torch hub's cache or set COVLIB_ALLOW_DOWNLOAD=1")
+    net, trouble = pretrained.imagenet_network(name)
+    if net is not None:
+        return net, None
+    note = f"random initialisation (ImageNet weights {trouble})"
+    pretrained.say_once(f"{name}: {note}; {pretrained.where_to_put(pretrained.imagenet_file(name))}")
     return get_model(name, weights=None), note
 
 
@@ -145,11 +143,11 @@ def augment_batch(x: torch.Tensor, generator: torch.Generator, shift: float = 0.
     return (moved * (1 + gain) + offset).clamp(-1, 1).contiguous()
 
 
-def train_classifier(model: Classifier, images, labels, *, val=None, epochs: int | None = None,
-                     steps: int | None = None, batch_size: int = 32, lr: float | None = None,
-                     weight_decay: float = 1e-2, optimizer: str = "adamw", schedule: str = "onecycle",
-                     balance: bool = True, one_class: bool = False, augment: bool | Callable = True, seed: int = 0,
-                     device="cpu", settle_augmented: bool = False) -> dict:
+def train_classifier(model: Classifier, images, labels, *, epochs: int | None = None, steps: int | None = None,
+                     batch_size: int = 32, lr: float | None = None, weight_decay: float = 1e-2,
+                     optimizer: str = "adamw", schedule: str = "onecycle", balance: bool = True,
+                     one_class: bool = False, augment: bool | Callable = True, seed: int = 0, device="cpu",
+                     settle_augmented: bool = False) -> dict:
     """Train a judge with cross-entropy; deterministic, on one CPU with one thread count bit for bit.
 
     At the end batch normalisation's statistics are taken anew from the training images, since after the few steps that
@@ -160,8 +158,6 @@ def train_classifier(model: Classifier, images, labels, *, val=None, epochs: int
         model: from ``build``; left on ``device`` in eval mode.
         images: float32 (N, C, H, W) in [-1, 1], array or tensor.
         labels: (N,) whole numbers in [0, n_classes); at least two classes must occur, unless ``one_class`` is set.
-        val: (images, labels) on which accuracy and loss are taken after every epoch; only reported, never used to stop
-            or to choose weights (a test set given here would be used up otherwise).
         epochs, steps: length, give one of the two (default: 10 epochs). A step is one batch; an epoch is ceil(N /
             batch).
         lr: peak learning rate; default 1e-3 (random weights) or 2e-4 (ImageNet weights, and VGG-16, which has no
@@ -172,32 +168,16 @@ def train_classifier(model: Classifier, images, labels, *, val=None, epochs: int
         augment: True (``augment_batch``), False, or a callable (batch, torch.Generator) -> batch.
         device: "cpu", "cuda", "cuda:1", "mps", a torch.device, or "auto".
     Returns:
-        {"loss": per step, "train_loss": per epoch, "val_loss", "val_accuracy": per epoch (if val), "seconds", "steps",
-        "lr", "note"}.
+        {"loss": per step, "train_loss": per epoch, "seconds", "steps", "lr", "note"}.
     """
     x, y = _check_images(model, images), _check_labels(model, labels, len(images), least=1 if one_class else 2)
-    history = {"val_loss": [], "val_accuracy": []}
-    if val is not None:
-        held_out = _check_images(model, val[0]), _check_labels(model, val[1], len(val[0]), least=1)
     change = augment_batch if augment is True else augment or (lambda batch, generator: batch)
-
-    def validate() -> None:
-        if val is not None:
-            for values, value in zip(history.values(), _score(model, *held_out), strict=True):
-                values.append(value)
-
-    found = training.descend(
+    history = training.descend(
         model, x, y, lambda x, y: F.cross_entropy(model(x), y), lambda x, y, noise: (change(x, noise), y),
         judge="judge", epochs=epochs, steps=steps, batch_size=batch_size, schedule=schedule, optimizer=optimizer,
         lr=lr or (2e-4 if model.pretrained or model.name == "vgg16" else 1e-3), weight_decay=weight_decay,
-        balance=balance, seed=seed, device=device, settle_batch=64, settle_augmented=settle_augmented,
-        after_epoch=validate)
-    if val is None:
-        return {**found, "note": model.note}
-    for values in history.values():
-        values.pop()  # of the last epoch: taken again, with the settled statistics
-    validate()
-    return {**found, **history, "note": model.note}
+        balance=balance, seed=seed, device=device, settle_batch=64, settle_augmented=settle_augmented)
+    return {**history, "note": model.note}
 
 
 def predict(model: Classifier, images, batch: int = 64) -> np.ndarray:
@@ -228,10 +208,3 @@ def _check_labels(model: Classifier, labels, n: int, least: int = 2) -> torch.Te
     if len(y.unique()) < least:
         raise DataError("labels are all of one class; a classifier needs at least two")
     return y
-
-
-def _score(model: Classifier, images: torch.Tensor, labels: torch.Tensor) -> tuple[float, float]:
-    """Cross-entropy and accuracy on images and labels."""
-    probs = torch.from_numpy(predict(model, images))
-    loss = F.nll_loss(probs.clamp_min(1e-12).log(), labels)
-    return float(loss), float((probs.argmax(1) == labels).float().mean())
