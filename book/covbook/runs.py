@@ -8,7 +8,6 @@ run is repeated on the same CPU.
 import hashlib
 import importlib.metadata
 import io
-import json
 import logging
 import math
 import os
@@ -343,8 +342,7 @@ class Run:
         """
         document = self.document()
         project.validate(document, "metrics", "metrics.json", ConfigError)
-        text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-        atomic.write_atomically(self.out / "metrics.json", text)
+        project.write_json(self.out / "metrics.json", document)
         return self.summary()
 
     def _repr_html_(self) -> str:

@@ -27,7 +27,8 @@ resume = True
 overrides = {}"""
 START = """import os, time, dataclasses
 from pathlib import Path
-from covlib import config, runs
+from covbook import runs
+from covlib import config
 
 @dataclasses.dataclass(frozen=True)
 class Config(config.Config):
@@ -134,7 +135,7 @@ def test_a_worker_is_killed_a_cell_fails_and_the_rest_is_done_and_collected(chap
     assert sorted(outcome.done) == ["seed=0-do=go", "seed=0-do=wait", "seed=1-do=go"]
     assert outcome.failed == {"seed=0-do=fail": "code cell 4: ValueError: told to"}
     assert any(line.startswith("seed=0-do=wait: running on") and line.endswith("again") for line in said)
-    assert not list(Path("out").glob("*.lock")) and sum("done in" in line for line in said) == 3
+    assert not list(Path("out").rglob("*.lock")) and sum("done in" in line for line in said) == 3
 
     times = {path: path.stat().st_mtime_ns for path in Path("out").glob("*/metrics.json")}
     words = ["sweep", "91_swept.ipynb", "--profile", "smoke", "--device", "cpu", "--out", "out", "-p", "seed", "0,1",
