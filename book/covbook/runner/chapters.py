@@ -5,6 +5,7 @@ misspelt parameter and goes on with the default; here everything is checked befo
 """
 
 import ast
+import importlib
 import json
 import os
 import re
@@ -15,8 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from covbook import runs
 from covbook.project import ROOT
-from covlib.errors import ConfigError, DataError, did_you_mean
+from covlib.errors import ConfigError, did_you_mean
 
 OUTPUT_TAG = "nbval-check-output"
 RECORDED_TAG = "recorded-parameters"
@@ -175,86 +177,21 @@ def check_parameters(given: dict[str, Any], known: dict[str, Any]) -> dict[str, 
         kind = _KINDS.get(name, object if default is None else type(default))
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is int):
             raise ConfigError(f"parameter {name}: must be {_WORDS.get(kind, kind)}, got {value!r}")
-    if given.get("seed", 0) < 0:
-        raise ConfigError(f"parameter seed: must be 0 or more, got {given['seed']}")
     return given
 
 
 def check_settings(chapter: Chapter, settings: dict[str, Any]) -> None:
-    """Check everything about a run that can be known before it starts; nothing is written.
+    """``runs.check_run`` with the chapter's settings; a chapter without any checks its overrides in its first cell.
 
     Args:
-        chapter: the chapter.
         settings: all parameters' values.
 
     Raises:
         ConfigError, DataError: one line naming the parameter, the file or the setting.
     """
-    from covlib.config import check_profile
-
-    check_profile(settings["profile"])
-    if settings["device"] not in ("auto", "cpu"):
-        from covlib.training.fit import resolve_device
-
-        resolve_device(settings["device"])
-    _check_data(settings["data"])
-    checkpoint = settings["checkpoint"]
-    if checkpoint == "recorded":
-        from covbook import weights
-
-        weights.find(chapter.name, profile=settings["profile"], data=settings["data"], seed=settings["seed"],
-                     overrides=settings["overrides"], config_cls=_config_of(chapter) if settings["overrides"] else None)
-    elif checkpoint is not None:
-        if not Path(checkpoint).exists():
-            raise ConfigError(f"checkpoint: {checkpoint} does not exist; give weights of an earlier run, or recorded")
-        if not os.access(checkpoint, os.R_OK):
-            raise ConfigError(f"checkpoint: {checkpoint} cannot be read; check its permissions")
-    _check_overrides(chapter, settings["profile"], settings["overrides"])
-    check_writable(Path(settings["out"]))
-
-
-def _check_data(data: str) -> None:
-    if data == "phantom":
-        return
-    path = Path(data).expanduser()
-    if path.exists():
-        if path.is_dir() and not os.access(path, os.R_OK | os.X_OK) or not os.access(path, os.R_OK):
-            raise DataError(f"data: {data} cannot be read; check its permissions")
-        return
-    from covbook.datasets import sources
-
-    names = list(sources.registry())
-    if data in names:
-        sources.local(data)
-        return
-    raise DataError(f"data: {data!r} is no folder and no registered source{did_you_mean(data, ['phantom', *names])}; "
-                    f"valid are phantom, a folder, or one of {', '.join(names)}")
-
-
-def _check_overrides(chapter: Chapter, profile: str, overrides: dict[str, Any]) -> None:
-    """Overrides of a paper's Config; chapters with settings of their own check them in their first cell."""
-    config = _config_of(chapter) if overrides else None
-    if config is not None:
-        config.for_profile(profile, overrides)
-
-
-def _config_of(chapter: Chapter):
-    """The Config of a chapter; None for one without settings."""
-    import importlib
-
     module, _, name = CONFIGS.get(chapter.name, "").partition(":")
-    return getattr(importlib.import_module(module), name) if module else None
-
-
-def check_writable(out: Path) -> None:
-    """ConfigError unless the folder ``out`` is there and writable or can be made; nothing is made."""
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"out: {out} is a file; give a folder")
-    parent = out
-    while not parent.exists():
-        parent = parent.parent if parent != parent.parent else Path(".")
-    if not os.access(parent, os.W_OK | os.X_OK) or not parent.is_dir():
-        raise ConfigError(f"out: cannot write to {out}; {parent} is not a folder that can be written to")
+    checked = module and settings.get("overrides")
+    runs.check_run(chapter.name, settings, getattr(importlib.import_module(module), name) if checked else None)
 
 
 def run(chapter: Chapter, settings: dict[str, Any], progress=None) -> Path:

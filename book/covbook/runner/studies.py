@@ -12,9 +12,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from covbook import project, runs, studies
+from covbook import project, provenance, studies
 from covbook.runner import jobs
 from covbook.runner.jobs import Job, JobFailed, Outcome
+from covbook.runs import name_data
 from covbook.studies import Arm, Study, check_document, read_document
 from covlib.config import check_profile
 from covlib.errors import ConfigError, TrainingError, did_you_mean
@@ -96,7 +97,7 @@ def sweep(study: Study, *, profile: str = "cpu", data: str = "phantom", seeds: I
         raise ConfigError(f"seeds: {seeds} given; whole numbers of at least 0 are wanted")
     chosen, overrides = chosen_arms(study, profile, arms), dict(overrides or {})
     config = _resolved(study, profile, overrides)
-    kind, name = runs.name_data(data)
+    kind, name = name_data(data)
     common = {"schema": 1, "study": study.name, "chapter": study.chapter, "profile": profile,
               "data": {"kind": kind, "name": name, "fingerprint": fingerprint(data)},
               "overrides": {k: (config or overrides)[k] for k in sorted(overrides)}, "config": config}
@@ -149,8 +150,8 @@ def _measure(study: Study, arm: Arm, common: dict, seed: int, data: str, device:
     seed_everything(seed)  # whatever ran before in this process, an arm draws the same
     metrics = study.run_arm(arm, profile=common["profile"], data=data, seed=seed, device=place, out=own, **options)
     name = torch.cuda.get_device_name(place) if place.type == "cuda" else place.type
-    return {"seed": seed, "device": place.type, "metrics": _numbers(arm, metrics), "versions": runs.versions(),
-            "git_commit": runs.git_commit(),
+    return {"seed": seed, "device": place.type, "metrics": _numbers(arm, metrics), "versions": provenance.versions(),
+            "git_commit": provenance.git_commit(),
             "times": {"started": started, "seconds": round(time.perf_counter() - begin, 3), "device_name": name,
                       "threads": torch.get_num_threads()}}
 

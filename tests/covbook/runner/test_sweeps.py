@@ -90,7 +90,7 @@ def test_values(text, kind, values):
     (["-p", "out", "a,b"], "-p out: give it as --out"), (["--set", "ratio"], "must look like FIELD=VALUE,VALUE"),
     (["--profile", "big"], "'big' is not a profile"), (["--arms", "a"], "--arms is for studies"),
     (["--set", "do=a?,a!"], "two combinations have the same folder"), (["--workers", "0"], "--workers at least 1"),
-    (["--data", "nowhere"], "'nowhere' is no folder and no registered source"),
+    (["--data", "nowhere"], "data: 'nowhere' does not exist; give"),
     (["--seeds", "1", "2", "-p", "seed", "3"], "-p seed: given twice"),
 ])
 def test_what_does_not_fit_is_one_line_and_nothing_is_written(chapter, words, text, capsys, tmp_path):
