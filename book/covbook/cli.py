@@ -70,7 +70,6 @@ def _chapters(given) -> None:
 
 def _run(given) -> int:
     from covbook.runner import chapters
-    from covbook.runner.progress import CellProgress
 
     chapter = chapters.find(given.chapter)
     settings = _settings(given, chapter)
@@ -78,14 +77,10 @@ def _run(given) -> int:
     out = Path(settings["out"])
     shown = ", ".join(f"{k}={v}" for k, v in settings.items() if k not in ("out", "resume", "checkpoint") and v != {})
     print(f"{chapter.name}: {shown}; into {out}", flush=True)
-    progress = CellProgress(out)
     try:
-        notebook = chapters.run(chapter, settings, progress)
+        notebook = chapters.run(chapter, settings, show=True)
     except chapters.CellFailed as failed:
-        return _explain(failed, progress)
-    except BaseException:
-        progress.stop()
-        raise
+        return _explain(failed)
     numbers = f", numbers {out / 'metrics.json'}" if (out / "metrics.json").is_file() else ""
     print(f"{chapter.name}: done; executed notebook {notebook}{numbers}")
     return 0
@@ -123,7 +118,7 @@ def _overrides(items: list[str]) -> dict:
     return overrides
 
 
-def _explain(failed, progress) -> int:
+def _explain(failed) -> int:
     """Say on standard error why a chapter stopped; returns the exit status."""
     from covbook.runner.chapters import is_user_error
 
@@ -131,9 +126,7 @@ def _explain(failed, progress) -> int:
     if is_user_error(failed.error):
         print(f"covlib: error: {failed.text}{where}", file=sys.stderr)
         return 2
-    if failed.error == "DeadKernelError":
-        progress.stop()
-    else:
+    if failed.error != "DeadKernelError":
         print(failed.traceback, file=sys.stderr)
     print(f"covlib: {failed.chapter}: code cell {failed.cell} failed with {failed.error}: {failed.text}{where}",
           file=sys.stderr)

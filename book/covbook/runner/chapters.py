@@ -10,7 +10,6 @@ import json
 import os
 import re
 import shutil
-import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 
 from covbook import runs
 from covbook.project import ROOT
+from covbook.runner.progress import CellProgress
 from covlib.errors import ConfigError, did_you_mean
 
 OUTPUT_TAG = "nbval-check-output"
@@ -194,7 +194,7 @@ def check_settings(chapter: Chapter, settings: dict[str, Any]) -> None:
     runs.check_run(chapter.name, settings, getattr(importlib.import_module(module), name) if checked else None)
 
 
-def run(chapter: Chapter, settings: dict[str, Any], progress=None) -> Path:
+def run(chapter: Chapter, settings: dict[str, Any], show: bool = False) -> Path:
     """Execute a chapter; the executed notebook is ``settings["out"]``/NAME.ipynb.
 
     While it runs the notebook is a hidden file there; it gets its name at the end, also where a cell failed. A chapter
@@ -203,7 +203,7 @@ def run(chapter: Chapter, settings: dict[str, Any], progress=None) -> Path:
     Args:
         chapter: the chapter.
         settings: values of all parameters, checked before (``check_settings``).
-        progress: called with (event, number, of, heading, seconds) as code cells "start" and "end".
+        show: whether to print a line for each cell as it goes.
 
     Raises:
         CellFailed: a cell raised an error, or the kernel died.
@@ -218,28 +218,32 @@ def run(chapter: Chapter, settings: dict[str, Any], progress=None) -> Path:
     made = not out.exists()
     final, running = out / f"{chapter.name}.ipynb", out / f".{chapter.name}.running.ipynb"
     notebook = _without_recorded(nbformat.read(chapter.path, as_version=4))
-    watch = _Watch(notebook, progress)
+    progress = CellProgress(notebook, out, show)
     try:
         out.mkdir(parents=True, exist_ok=True)
         with environment():
             papermill.execute_notebook(
                 notebook, str(running).replace("{", "{{").replace("}", "}}"),  # papermill fills in {names} in paths
                 parameters=settings, kernel_name="python3", progress_bar=False,
-                on_cell_execute=watch.start, on_cell_executed=watch.end,
+                on_cell_execute=progress.start, on_cell_executed=progress.end,
                 # Not ERROR: a kernel is interrupted when it is shut down, and one that is still tidying up logs that.
                 extra_arguments=["--IPKernelApp.log_level=CRITICAL"])
         _settle(running, final)
     except PapermillExecutionError as failed:
         kept = _keep_or_drop(failed.ename, out, made, running, final)
         trace = strip_color("\n".join(failed.traceback))
-        raise CellFailed(chapter.name, watch.number, failed.ename, failed.evalue, trace, kept) from None
+        raise CellFailed(chapter.name, progress.number, failed.ename, failed.evalue, trace, kept) from None
     except DeadKernelError:
         _settle(running, final)
         text = "the kernel died; the usual cause is too little memory"
-        raise CellFailed(chapter.name, watch.number, "DeadKernelError", text, text, final) from None
+        raise CellFailed(chapter.name, progress.number, "DeadKernelError", text, text, final) from None
+    except BrokenPipeError:  # nobody reads what is shown any more
+        raise
     except OSError as problem:
         running.unlink(missing_ok=True)
         raise ConfigError(f"out: cannot write to {problem.filename or out}: {problem.strerror or problem}") from None
+    finally:
+        progress.stop()
     return final
 
 
@@ -292,33 +296,6 @@ def _plain_cell(cell):
         cell.pop("execution_count", None)
     cell.metadata = {k: v for k, v in cell.metadata.items() if k not in ("papermill", "execution")}
     return cell
-
-
-class _Watch:
-    """Counts code cells and tells ``progress`` about them, with the heading under which each stands."""
-
-    def __init__(self, notebook, progress):
-        self.progress, self.number, self.began, self.heading = progress, 0, 0.0, ""
-        self.headings, heading = {}, "set-up"
-        for cell in notebook.cells:
-            if cell.cell_type == "markdown":
-                lines = [line for line in cell.source.splitlines() if re.match(r"#{1,4} ", line)]
-                heading = lines[-1].lstrip("# ") if lines else heading
-            self.headings[cell.get("id")] = heading
-        code = [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
-        self.total = len(code) + 1  # and the cell with the parameters that papermill adds
-
-    def start(self, cell, cell_index):
-        self.number, self.began = self.number + 1, time.monotonic()
-        self.heading = self.headings.get(cell.get("id"), self.heading or "set-up")
-        self._tell("start", 0.0)
-
-    def end(self, cell, cell_index, execute_reply):
-        self._tell("end", time.monotonic() - self.began)
-
-    def _tell(self, event, seconds):
-        if self.progress:
-            self.progress(event, self.number, self.total, self.heading, seconds)
 
 
 @contextmanager
