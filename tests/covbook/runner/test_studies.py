@@ -124,6 +124,19 @@ def test_an_arm_that_diverges_does_not_stop_the_others(tmp_path, said):
     assert set(results(tmp_path)) == {"plain-seed0", "plain-seed1"} and not list(tmp_path.rglob("*.lock"))
 
 
+@pytest.mark.slow
+def test_arms_run_on_dask_too_and_leave_what_they_leave_here(tmp_path, said):
+    arms = {"arms": ["diverges", "plain", "noisy"]}
+    outcome = run(tmp_path / "dask", said, workers=2, **arms)
+    assert sorted(outcome.done) == ["noisy-seed0", "plain-seed0"] and list(outcome.failed) == ["diverges-seed0"]
+    assert "diverged" in outcome.failed["diverges-seed0"] or "finite" in outcome.failed["diverges-seed0"]
+    assert "3 runs on 2 workers" in said and sum(": running on " in text for text in said) == 3
+    run(tmp_path / "here", said, **arms)
+    here, dask = results(tmp_path / "here"), results(tmp_path / "dask")
+    assert {k: comparable(v) for k, v in here.items()} == {k: comparable(v) for k, v in dask.items()}
+    assert run(tmp_path / "dask", said, workers=2, arms=["plain", "noisy"]).there == ["plain-seed0", "noisy-seed0"]
+
+
 def test_the_data_s_fingerprint_is_that_of_its_content(tmp_path):
     (tmp_path / "x" / "deep").mkdir(parents=True)
     (tmp_path / "x" / "deep" / "a.png").write_bytes(b"1")

@@ -102,7 +102,7 @@ def test_what_does_not_fit_is_one_line_and_nothing_is_written(chapter, words, te
 
 def test_chapters_go_by_number_and_studies_by_name(capsys):
     assert main(["sweep", "global_local-table3", "-p", "seed", "0"]) == 2
-    assert "-p and --scheduler are for chapters" in capsys.readouterr().err
+    assert "-p is for chapters" in capsys.readouterr().err
     assert main(["sweep", "47", "-p", "seed", "0"]) == 2
     assert "chapter: there is no '47'" in capsys.readouterr().err
 
