@@ -85,7 +85,7 @@ class Recorded:
 # ---- reading ---------------------------------------------------------------------------------------------------------
 
 
-def entries(chapter: str | None = None, folder: Path | None = None, results: Path | None = None) -> list[Recorded]:
+def entries(chapter: str | None = None) -> list[Recorded]:
     """All registered weights (of one chapter), in the order of their names.
 
     Raises:
@@ -93,13 +93,12 @@ def entries(chapter: str | None = None, folder: Path | None = None, results: Pat
     """
     from covbook.report import load_metrics
 
-    folder = project.WEIGHTS if folder is None else Path(folder)
     found = []
-    for path in sorted(folder.glob(f"{chapter or ''}*/{REGISTER}")):
+    for path in sorted(project.WEIGHTS.glob(f"{chapter or ''}*/{REGISTER}")):
         name = path.parent.name
         register = project.read_json(path)
         project.validate(register, "weights", str(path), DataError)
-        result = load_metrics((project.RESULTS if results is None else Path(results)) / f"{name}.json")
+        result = load_metrics(project.RESULTS / f"{name}.json")
         if register["started"] != result["times"]["started"]:
             raise DataError(f"{path}: belongs to a run of {register['started']}, but data/results/{name}.json is of "
                             f"{result['times']['started']}; record that run with --weights")
@@ -109,7 +108,7 @@ def entries(chapter: str | None = None, folder: Path | None = None, results: Pat
 
 
 def find(chapter: str, *, profile: str, data: str, seed: int, overrides: dict[str, Any] | None = None,
-         config_cls: type[Config] | None = None, folder: Path | None = None, results: Path | None = None) -> Recorded:
+         config_cls: type[Config] | None = None) -> Recorded:
     """The recorded weights for a run with these parameters, its files checked.
 
     Seed and data must be the recording's: they decide who was held out. Settings that ``overrides`` does not name are
@@ -122,7 +121,7 @@ def find(chapter: str, *, profile: str, data: str, seed: int, overrides: dict[st
     Raises:
         ConfigError: none fits, with what there is; the files are not here, or are damaged.
     """
-    there = entries(chapter, folder, results)
+    there = entries(chapter)
     fitting = [e for e in there if (e.result["profile"], e.result["seed"]) == (profile, seed) and data == "phantom"]
     chosen = [e for e in fitting if config_cls is None or _agrees(e, profile, overrides or {}, config_cls)]
     if not chosen:
@@ -158,19 +157,17 @@ def check(entry: Recorded) -> None:
                               f"{file['bytes']} bytes): damaged, or of another run; restore it")
 
 
-
-
-def listing(folder: Path | None = None, results: Path | None = None) -> list[list[str]]:
+def listing() -> list[list[str]]:
     """For ``covlib results weights`` and the book: chapter, what was trained, size, where the files are."""
     return [[e.result["chapter"], e.what, size_text(e.bytes),
              "in the repository" if e.register["shipped"] else "here" if e.here else "not here: for a release"]
-            for e in entries(folder=folder, results=results)]
+            for e in entries()]
 
 
 # ---- writing ---------------------------------------------------------------------------------------------------------
 
 
-def store(out: Path, result: Path, folder: Path | None = None) -> Path:
+def store(out: Path, result: Path) -> Path:
     """Register the weights of a run, and copy them where they are small; what was registered before is replaced.
 
     Args:
@@ -187,7 +184,7 @@ def store(out: Path, result: Path, folder: Path | None = None) -> Path:
     out, numbers = Path(out), load_metrics(result)
     _check_run(out, numbers)
     layout = LAYOUTS.get(numbers["chapter"], Layout())
-    target = (project.WEIGHTS if folder is None else Path(folder)) / result.stem
+    target = project.WEIGHTS / result.stem
     prepared = target.with_name(f".{target.name}.new")
     shutil.rmtree(prepared, ignore_errors=True)
     try:
