@@ -3,7 +3,7 @@
 Nothing heavy is imported until an arm runs; what an arm is made of is in ``experiment``.
 """
 
-from covbook.chapters.cosingan.roles import MODELS, OURS, SETS
+from covbook.chapters.cosingan import MODELS, OURS, SETS
 from covlib.errors import ConfigError
 
 TITLES = {1: "Table 1: what judges find in synthetic slices of three models",
@@ -33,10 +33,10 @@ def studies() -> list:
 
     def runner(table: int):
         def run(arm: Arm, *, profile, data, seed, device, out, overrides=None) -> dict[str, float]:
-            from covbook.chapters.cosingan.experiment import run_arm
+            from covbook.chapters.cosingan.experiment import table_arm
 
-            return run_arm(table, arm.name, profile=profile, data=data, seed=seed, device=device, out=out,
-                           overrides=overrides)
+            return table_arm(table, arm.name, profile=profile, data=data, seed=seed, device=device, out=out,
+                             overrides=overrides)
 
         return run
 

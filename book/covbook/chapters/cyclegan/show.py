@@ -63,7 +63,7 @@ def train_arms(tasks: dict, config, seed: int, device) -> dict[tuple[str, str, s
 
 
 def _arm(task, arm: str, model: str, config, stopping: str, seed: int, device) -> detect.Result:
-    return detect.run_arm(task, arm, model, config, stopping=stopping, seed=seed, device=device)
+    return detect.arm_result(task, arm, model, config, stopping=stopping, seed=seed, device=device)
 
 
 def metric_name(source: str, arm: str) -> str:

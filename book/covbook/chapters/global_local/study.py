@@ -6,7 +6,7 @@ Nothing heavy is imported until an arm runs; what an arm is made of is in ``expe
 from functools import lru_cache
 from types import SimpleNamespace
 
-from covbook.chapters.global_local.experiment import METHODS, RIVALS
+from covbook.chapters.global_local import METHODS, RIVALS
 from covlib.errors import ConfigError
 
 SHARES = (0, 10, 20, 30, 40, 50)  # per cent, Tables III and IV
@@ -47,8 +47,8 @@ def studies() -> list:
 
     def runner(table: int):
         def run(arm: Arm, *, profile, data, seed, device, out, overrides=None) -> dict[str, float]:
-            return run_arm(table, arm.settings, profile=profile, data=data, seed=seed, device=device, out=out,
-                           overrides=overrides)
+            return table_arm(table, arm.settings, profile=profile, data=data, seed=seed, device=device, out=out,
+                             overrides=overrides)
 
         return run
 
@@ -69,8 +69,8 @@ def _slices(image_size: int, patients: int, slices_per_patient: int, crop_to_lun
                                            slices_per_patient=slices_per_patient), data, seed)
 
 
-def run_arm(table: int, settings: dict, *, profile: str, data, seed: int, device, out,
-            overrides: dict | None = None) -> dict[str, float]:
+def table_arm(table: int, settings: dict, *, profile: str, data, seed: int, device, out,
+              overrides: dict | None = None) -> dict[str, float]:
     """One arm of one table: everything from the data to the numbers; see ``arms`` for what there is."""
     from covbook.chapters.global_local import experiment
     from covlib.papers.global_local.method import Config

@@ -1,4 +1,4 @@
-"""From a budget of seconds to trained methods and their synthetic images.
+"""From a budget of seconds to a number of steps.
 
 A second is not a number that repeats: the same training takes longer on another machine, or while something else
 runs. So seconds are turned into steps by a recorded table of costs (``covlib sweep side_by_side-cost --collect`` writes
@@ -6,18 +6,20 @@ it to data/results/studies), and training takes that many steps, on whatever mac
 times. Where a profile's costs were never recorded they are measured before training, and kept in the run's folder.
 """
 
+import itertools
 import json
 import statistics
+from dataclasses import replace
 from pathlib import Path
 
 from covbook import studies
 from covbook.chapters.side_by_side.settings import ENTRIES, Config
 from covlib.atomic import write_atomically
+from covlib.errors import ConfigError
+from covlib.training.method import Stage
 
+PER_STEP = "seconds_per_step"
 COSTS = "side_by_side-cost"  # the study whose recorded results are the table of costs
-
-
-# ---- budget ----------------------------------------------------------------------------------------------------------
 
 
 def recorded_costs(profile: str, folder: Path | None = None) -> dict[str, dict[str, float]]:
@@ -52,37 +54,27 @@ def costs_for(arms, config: Config, profile: str, out, device="auto") -> tuple[d
     return {arm: {**here, **known}[arm] for arm in trained if arm in known or arm in here}, notes
 
 
+def steps_for(arm: str, config: Config, costs: dict[str, dict[str, float]]) -> int:
+    """How many steps the arm's budget buys, at least 1.
+
+    Raises:
+        ConfigError: no cost is known for it, and ``config.steps`` is 0.
+    """
+    if config.steps:
+        return config.steps
+    if arm not in costs:
+        raise ConfigError(f"steps: no cost of {arm} is recorded; covlib sweep {COSTS}, or set steps")
+    return max(1, int(config.seconds / costs[arm][PER_STEP]))
 
 
+def with_steps(stages: list[Stage], steps: int) -> list[Stage]:
+    """The same schedule with ``steps`` steps in all: each stage keeps its share, its decay begins at the same share.
 
-
-# ---- methods ---------------------------------------------------------------------------------------------------------
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-# ---- synthesis -------------------------------------------------------------------------------------------------------
-
-
-
-
-
-
-
-
+    Every stage keeps at least one step, so a schedule of more stages than ``steps`` has more steps in all.
+    """
+    total = sum(stage.steps for stage in stages)
+    ends = [round(steps * done / total) for done in itertools.accumulate(stage.steps for stage in stages)]
+    lengths = [max(1, b - a) for a, b in zip([0, *ends], ends)]
+    return [replace(stage, steps=n, constant_steps=min(n, round(n * stage.constant_steps / stage.steps)),
+                    milestones=tuple(round(n * m / stage.steps) for m in stage.milestones))
+            for stage, n in zip(stages, lengths)]

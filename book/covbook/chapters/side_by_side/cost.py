@@ -7,7 +7,9 @@ largest resident set less what it had before the method was built (on a GPU, the
 process of its own.
 """
 
+import json
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -17,16 +19,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from covbook.chapters.side_by_side.arms import (
-    PER_STEP,
-    Trained,
-    ema_of,
-    in_new_process,
-    layout,
-    parts,
-    synthesize,
-    with_steps,
-)
+from covbook.chapters.side_by_side.arms import Trained, ema_of, layout, parts, synthesize
+from covbook.chapters.side_by_side.budget import PER_STEP, with_steps
 from covbook.chapters.side_by_side.settings import ENTRIES, TARGET, Config
 from covbook.chapters.side_by_side.tasks import Part, Task
 from covlib.data.case import Case, SliceSet
@@ -128,3 +122,9 @@ def _peak(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale / 1e6
 
 
+def in_new_process(code: str) -> dict:
+    """What ``code`` prints as its last line, JSON, in a process of its own: memory is never given back to look at."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    if done.returncode:
+        raise TrainingError(f"cost: the measuring process failed: {(done.stderr.strip().splitlines() or ['?'])[-1]}")
+    return json.loads(done.stdout.strip().splitlines()[-1])

@@ -9,7 +9,8 @@ import torch
 from covbook import studies
 from covbook.chapters.cyclegan import detect
 from covbook.chapters.cyclegan import show as chapter
-from covbook.chapters.cyclegan.detect import Result, make_split
+from covbook.chapters.cyclegan.detect import Result
+from covbook.chapters.cyclegan.experiment import make_split
 from covbook.chapters.cyclegan.study import COLUMNS, TABLES, arm_name
 from covlib.data.case import SliceSet
 from covlib.metrics.intervals import Interval
