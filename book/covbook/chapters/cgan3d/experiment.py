@@ -361,19 +361,19 @@ def gain_rows(rows: list[dict], reported: dict, region: str = "pulmonary") -> li
     return out
 
 
-def record(run, rows: list[dict]) -> None:
+def keep(run, rows: list[dict]) -> None:
     """The measurements of Tables I and II and the gains, into ``run``."""
     how = "mean over slices of a scan, then over held-out scans; HU clipped, L = width; Student t over scans"
     for key in ("psnr", "ssim"):
-        _keep(run, f"table1_{key}", column(rows, MADE["autoencode"] + PLAIN, key), how + "; laid side by side",
+        _kept(run, f"table1_{key}", column(rows, MADE["autoencode"] + PLAIN, key), how + "; laid side by side",
               f"table1_{key}", "dB" if key == "psnr" else "")
         for name, what in TABLE2:
             slug = name or what.replace(" ", "_").replace("-", "_")
-            _keep(run, f"table2_{key}_{slug}", column(rows, what, key, "pulmonary"),
+            _kept(run, f"table2_{key}_{slug}", column(rows, what, key, "pulmonary"),
                   how + "; four blocks with most lung", f"table2_{key}_{slug}" if name else None,
                   "dB" if key == "psnr" else "")
             if key == "psnr":
-                _keep(run, f"whole_psnr_{slug}", column(rows, what, key), how, None, "dB")
+                _kept(run, f"whole_psnr_{slug}", column(rows, what, key), how, None, "dB")
     for region in ("whole", "pulmonary"):
         for task, given in INPUT.items():
             made = column(rows, MADE[task], "psnr", region)
@@ -381,11 +381,11 @@ def record(run, rows: list[dict]) -> None:
                 slug = other.replace(" ", "_").replace("-", "_")
                 theirs = column(rows, other, "psnr", region)
                 paired = made - theirs if len(made) == len(theirs) else np.array([])
-                _keep(run, f"gain_{MADE[task]}_over_{slug}_{region}", paired, f"PSNR less that of {other}, same scan; "
+                _kept(run, f"gain_{MADE[task]}_over_{slug}_{region}", paired, f"PSNR less that of {other}, same scan; "
                       "Student t over scans", None, "dB")
 
 
-def _keep(run, name: str, values: np.ndarray, how: str, claim: str | None, unit: str) -> None:
+def _kept(run, name: str, values: np.ndarray, how: str, claim: str | None, unit: str) -> None:
     if not len(values):
         run.metric(name, None, how="no held-out scan is large enough, or all are equal to their originals", unit=unit)
         return

@@ -144,7 +144,7 @@ def attack_table(attacks: dict) -> Table:
                       "pixels, or of features.")
 
 
-def record(run, results: dict, seed: int | None = None) -> None:
+def keep(run, results: dict, seed: int | None = None) -> None:
     """Keep sensitivity, specificity and AUC of every arm among the run's measurements."""
     seed = run.seed if seed is None else seed
     for (source, arm, stopping), result in results.items():

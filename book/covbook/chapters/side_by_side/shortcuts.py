@@ -240,7 +240,7 @@ def source_audit(slices: SliceSet, sources=None, *, hiding: str = "frame", margi
     return found
 
 
-def record(run, probes: dict[str, Probe], prefix: str = "probe_") -> None:
+def keep(run, probes: dict[str, Probe], prefix: str = "probe_") -> None:
     """Keep the probes' AUCs among a run's measurements, as ``{prefix}{question}``."""
     for name, p in probes.items():
         run.metric(prefix + re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_"), p.auc,

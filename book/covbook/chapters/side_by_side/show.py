@@ -122,7 +122,7 @@ def picture(scores: dict[str, Scores]):
     return figures.comparison(grouped, PICTURE, controls=controls)
 
 
-def record(run, scores: dict[str, Scores], trained: dict[str, Trained]) -> None:
+def keep(run, scores: dict[str, Scores], trained: dict[str, Trained]) -> None:
     """Keep everything among the run's measurements, as ``mask_spade_fid`` and so on."""
     for arm, found in scores.items():
         name = arm.replace("-", "_")

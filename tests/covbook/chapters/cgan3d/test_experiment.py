@@ -106,7 +106,7 @@ def test_tables_and_measurements(config, judged, tmp_path):
     assert np.isclose(gains["cGAN, denoised"]["paper"], 19.05)
     assert np.isclose(gains["cGAN, depixelated"]["paper"], -2.24)
     run = runs.start("07_cgan3d", profile="smoke", out=str(tmp_path), device="cpu", config_cls=Config)
-    tasks.record(run, rows)
+    tasks.keep(run, rows)
     found = {m["name"]: m for m in run.metrics}
     gain = found["gain_denoised_over_noisy_whole"]
     mean = lambda what: tasks.column(rows, what).mean()
