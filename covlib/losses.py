@@ -12,28 +12,35 @@ from covlib.errors import DataError
 from covlib.metrics.image import MS_SSIM_WEIGHTS, WINDOW
 from covlib.pretrained import RandomConv
 
+# ---- adversarial: logits of any shape, images and patches counted alike ----------------------------------------------
+# A generator minimises ``bce(logits, True)`` or ``least_squares(logits, True)``; of the hinge it has its own.
 
-def log_loss(logits: Tensor, real: bool) -> Tensor:
-    """-log D for real, -log(1 - D) for not, with D = sigmoid(logits); a mean over patches (Isola et al., Eq. 1).
 
-    A generator minimises ``log_loss(logits, True)``, the form without vanishing gradients that Isola et al. use.
+def bce(logits: Tensor, real: bool) -> Tensor:
+    """Binary cross-entropy: the mean of -log D for real, of -log(1 - D) for not, with D = sigmoid(logits).
+
+    Goodfellow et al. (2014), Eq. 1; as a generator's loss the form without vanishing gradients (there in section 3).
+    By softplus: ``F.binary_cross_entropy_with_logits`` has the same value, but other last bits in its gradient.
     """
     return F.softplus(-logits.float() if real else logits.float()).mean()
 
 
 def least_squares(logits: Tensor, real: bool) -> Tensor:
-    """(D - 1)^2 for real, D^2 for not; a mean over patches (Mao et al. 2017, without their 1/2)."""
+    """The mean of (D - 1)^2 for real, of D^2 for not (Mao et al. 2017, without their 1/2)."""
     return (logits.float() - float(real)).square().mean()
 
 
 def hinge(logits: Tensor, real: bool) -> Tensor:
-    """The discriminator's max(0, 1 - D) for real, max(0, 1 + D) for not; a mean over patches (Lim & Ye 2017)."""
+    """The discriminator's side: the mean of max(0, 1 - D) for real, of max(0, 1 + D) for not (Lim & Ye 2017)."""
     return F.relu(1 - logits.float() if real else 1 + logits.float()).mean()
 
 
 def hinge_generator(logits: Tensor) -> Tensor:
-    """The generator's side of the hinge loss, -D: unlike the discriminator's, it is not clipped."""
+    """The generator's side of the hinge loss, the mean of -D: unlike the discriminator's, it is not clipped."""
     return -logits.float().mean()
+
+
+# ---- features of VGG19 -----------------------------------------------------------------------------------------------
 
 
 VGG_LAYERS = (2, 7, 12, 21, 30)  # ends of relu1_1, relu2_1, relu3_1, relu4_1, relu5_1 in torchvision's vgg19.features
@@ -112,6 +119,9 @@ def _vgg19() -> tuple[nn.Module | None, str]:
     pretrained.say_once(f"{note}; put {pretrained.imagenet_file('vgg19').name} into torch hub's cache or set "
                          "COVLIB_ALLOW_DOWNLOAD=1")
     return None, note
+
+
+# ---- structural similarity -------------------------------------------------------------------------------------------
 
 
 RANGE = 2.0  # width of [-1, 1]

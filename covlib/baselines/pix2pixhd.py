@@ -28,17 +28,17 @@ from torch import Tensor, nn
 
 from covlib.baselines import common
 from covlib.baselines.common import (
-    MaskToSlice,
+    FeatureMatcher,
     check_patches,
+    discriminate,
     feature_matching,
-    judge,
     multi_scale_patches,
     over_scales,
     shrink,
 )
 from covlib.data.label_maps import one_hot
 from covlib.errors import ConfigError
-from covlib.losses import FeatureLoss, least_squares
+from covlib.losses import least_squares
 from covlib.nets import InstanceNorm2d, ResidualBlock, init_normal
 from covlib.training.method import Stage, Step, seeded
 
@@ -160,12 +160,13 @@ class LocalEnhancer(nn.Module):
         return self.back(self.front(condition) + global_features)
 
 
-class Pix2PixHD(MaskToSlice):
+class Pix2PixHD(FeatureMatcher):
     """pix2pixHD on label maps; see ``covlib.baselines.common.MaskToSlice`` for data, steps and synthesis.
 
     One map gives one image: the method has no noise once the instance features are left out.
     """
 
+    config: Config
     name = "pix2pixhd"
     generators = ("G1", "G2")
 
@@ -178,9 +179,6 @@ class Pix2PixHD(MaskToSlice):
                 "D": init_normal(multi_scale_patches(c.labels + 1, c.width_d, c.patch_layers, c.scales)),
             }
         super().__init__(config, n_images, networks)
-        self.perceptual = FeatureLoss() if c.lambda_perceptual else None
-        if self.perceptual and not self.perceptual.pretrained:
-            self.notes.append(self.perceptual.note)
 
     def schedule(self) -> list[Stage]:
         """Global, local, joint; together as many steps as a rival of one stage has."""
@@ -204,14 +202,10 @@ class Pix2PixHD(MaskToSlice):
             fake = self.networks["G1"](condition)
         else:
             fake = self.paint(condition)
-        seen, judged, reals = judge(self.networks["D"], step, condition, fake, real, first=int(coarse))
-        losses = {"D": (over_scales(least_squares, reals, True) + over_scales(least_squares, judged, False)) / 2,
+        seen, fakes, reals = discriminate(self.networks["D"], step, condition, fake, real, first=int(coarse))
+        losses = {"D": (over_scales(least_squares, reals, True) + over_scales(least_squares, fakes, False)) / 2,
                   "G": over_scales(least_squares, seen, True), "features": feature_matching(seen, reals)}
-        total = losses["G"] + self.config.lambda_features * losses["features"]
-        if self.perceptual:
-            losses["perceptual"] = self.perceptual(fake, real)
-            total = total + self.config.lambda_perceptual * losses["perceptual"]
-        step.minimise("G", total)
+        step.minimise("G", self.generators_loss(losses, fake, real))
         step.minimise("D", losses["D"])
         return losses
 

@@ -12,6 +12,7 @@ import pickle
 import re
 import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from covlib.atomic import beside
 from covlib.errors import ConfigError, TrainingError
 
-FORMAT = 1  # of the resume state; raise it when older states can no longer be read
+FORMAT = 2  # of the resume state; raise it when older states can no longer be read
 _NAME = re.compile(r"(\d{6})-(.+)-([0-9a-f]{16})\.pt")
 
 
@@ -66,7 +67,7 @@ def _sync_folder(folder: Path) -> None:
 # ---------------------------------------------------------------------------------------------------- weights
 
 
-def save_weights(path, nets: dict[str, nn.Module], meta: dict[str, str] | None = None) -> Path:
+def save_weights(path, nets: dict[str, nn.Module], meta: dict[str, Any] | None = None) -> Path:
     """Write the weights and buffers of ``nets`` to one safetensors file, atomically; keys are ``net.parameter``.
 
     ``meta`` (chapter, method, seed, ...) goes into the file's header, values as text. Equal weights and notes give
@@ -75,7 +76,7 @@ def save_weights(path, nets: dict[str, nn.Module], meta: dict[str, str] | None =
     return save_tensors(path, {f"{n}.{k}": v for n, net in nets.items() for k, v in net.state_dict().items()}, meta)
 
 
-def save_tensors(path, tensors: dict[str, Tensor], meta: dict | None = None) -> Path:
+def save_tensors(path, tensors: dict[str, Tensor], meta: dict[str, Any] | None = None) -> Path:
     """``save_weights`` for tensors that have their names already."""
     from safetensors.torch import save
 

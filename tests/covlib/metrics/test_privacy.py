@@ -10,7 +10,7 @@ from covbook.chapters.side_by_side.tables import audit_table
 from covlib.errors import DataError
 from covlib.metrics.classification import auc
 from covlib.metrics.intervals import wilson
-from covlib.metrics.neighbours import feature_distances, nearest, pixel_distances
+from covlib.metrics.neighbours import FeatureSpace, PixelSpace, nearest
 from covlib.metrics.privacy import CLEAN, COPIES, FEW, TRACE, audit
 from covlib.phantom import phantom_slices
 from covlib.seeding import rng
@@ -32,6 +32,11 @@ def memoriser(train, n=None, noise=0.05, seed=0, share=1.0):
     fresh = people(n, seed=seed + 777)[0]
     made = np.where(r.random(n)[:, None, None, None] < share, made, fresh)
     return np.clip(made + noise * r.normal(size=made.shape), -1, 1).astype(np.float32)
+
+
+def between(space, a, b):
+    """Table of distances of unprepared images or features."""
+    return space.distance(space.prepare(a), space.prepare(b))
 
 
 def texture(images):
@@ -90,17 +95,17 @@ def test_numbers_against_plain_loops():
     made = people(11, seed=6)[0]
     found = audit(made, train, held, patients=who, held_out_patients=others)
     real, number = np.concatenate([train, held]), np.array(who + others)
-    table = pixel_distances(made, real)
+    table = between(PixelSpace(), made, real)
     near = table.argmin(1)
     assert found.closer_to_train.value == pytest.approx(np.mean(near < len(train)))
     trained_on = (np.arange(len(real)) < len(train)).astype(int)
     assert found.membership_auc.value == pytest.approx(auc(trained_on, -table.min(0)))
     assert np.array_equal(found.nearest, table[:, :18].argmin(1)) and np.allclose(found.distance, table[:, :18].min(1))
-    between = pixel_distances(real, real)
-    other = [min(between[i, j] for j in range(len(real)) if number[i] != number[j]) for i in range(len(real))]
+    strangers = between(PixelSpace(), real, real)
+    other = [min(strangers[i, j] for j in range(len(real)) if number[i] != number[j]) for i in range(len(real))]
     assert found.threshold == pytest.approx(np.quantile(other, 0.01), rel=1e-5)
     assert found.near_copies.value == pytest.approx(np.mean(table[:, :18].min(1) <= found.threshold))
-    assert np.allclose(found.reference, between[18:, :18].min(1)) and found.patients == (9, 6)
+    assert np.allclose(found.reference, strangers[18:, :18].min(1)) and found.patients == (9, 6)
     assert found.real_to_train.value == pytest.approx(np.median(found.reference))
 
 
@@ -121,15 +126,16 @@ def test_a_single_exact_copy_needs_no_statistics():
 
 def test_distances():
     a, b = people(5, seed=1, size=40)[0], people(7, seed=2, size=40)[0]
-    by_hand = pixel_distances(a, b, side=40, mirrored=False)
+    plain = PixelSpace(40, mirrored=False)
+    by_hand = between(plain, a, b)
     assert np.allclose(by_hand, cdist(a.reshape(5, -1), b.reshape(7, -1), "correlation"), atol=1e-4)
-    both = np.minimum(by_hand, pixel_distances(a[..., ::-1], b, side=40, mirrored=False))
-    assert np.allclose(pixel_distances(a, b, side=40), both, atol=1e-5)
-    assert np.allclose(pixel_distances(a, 0.5 * a[..., ::-1] + 0.1).diagonal(), 0, atol=1e-5)
+    both = np.minimum(by_hand, between(plain, a[..., ::-1], b))
+    assert np.allclose(between(PixelSpace(40), a, b), both, atol=1e-5)
+    assert np.allclose(between(PixelSpace(), a, 0.5 * a[..., ::-1] + 0.1).diagonal(), 0, atol=1e-5)
     r = rng(0, "features")
     x, y = r.normal(size=(4, 3)), r.normal(size=(50, 3)) * [1, 10, 0]
     by_hand = cdist(x[:, :2] / y.std(0)[:2], y[:, :2] / y.std(0)[:2]) / 2**0.5
-    assert np.allclose(feature_distances(x, y), by_hand, rtol=1e-5)
+    assert np.allclose(between(FeatureSpace(y), x, y), by_hand, rtol=1e-5)
     assert nearest(a[..., ::-1][[2]], a, mirrored=True)[0] == [2]
 
 

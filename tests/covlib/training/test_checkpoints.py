@@ -146,7 +146,7 @@ def test_states_of_another_format_are_passed_over(tmp_path, monkeypatch):
     monkeypatch.setattr("covlib.training.checkpoints.FORMAT", 99)
     store.save({"done": 1}, "new")
     monkeypatch.undo()
-    with pytest.warns(UserWarning, match="it has format 99, this version reads 1"):
+    with pytest.warns(UserWarning, match="it has format 99, this version reads 2"):
         assert store.newest()[1]["done"] == 0
 
 

@@ -10,6 +10,7 @@ from covlib.data.label_maps import CONSOLIDATION, GGO, LUNG, Paired
 from covlib.errors import ConfigError
 from covlib.metrics import generative
 from covlib.metrics.intervals import Interval
+from covlib.nets import batched
 from covlib.papers.global_local.method import GlobalLocal, check_maps, pyramid
 from covlib.papers.global_local.nets import desum, enlarge_to
 
@@ -50,7 +51,7 @@ def with_alpha(method: GlobalLocal, maps: Tensor, alpha: float, batch: int = 8) 
         weight = torch.full((len(part),), float(alpha), device=local.device)
         return method.networks["G2"].render(desum(weight, local, far)).cpu()
 
-    made = torch.cat(method.batched(work, batch, check_maps(maps, method.config)))
+    made = torch.cat(batched(work, method.networks, batch, check_maps(maps, method.config)))
     return label_maps.lung_only(made.float(), torch.as_tensor(maps).cpu())
 
 

@@ -75,6 +75,5 @@ def with_steps(stages: list[Stage], steps: int) -> list[Stage]:
     total = sum(stage.steps for stage in stages)
     ends = [round(steps * done / total) for done in itertools.accumulate(stage.steps for stage in stages)]
     lengths = [max(1, b - a) for a, b in zip([0, *ends], ends)]
-    return [replace(stage, steps=n, constant_steps=min(n, round(n * stage.constant_steps / stage.steps)),
-                    milestones=tuple(round(n * m / stage.steps) for m in stage.milestones))
+    return [replace(stage, steps=n, constant_steps=min(n, round(n * stage.constant_steps / stage.steps)))
             for stage, n in zip(stages, lengths)]
