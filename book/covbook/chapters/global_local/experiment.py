@@ -10,6 +10,8 @@ import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass, field
+from functools import partial
+from operator import call
 from pathlib import Path
 
 import numpy as np
@@ -240,9 +242,7 @@ def trained(name: str, config, roles: Roles, out, *, seed: int = 0, device="auto
                                  copies=copies)
         save_weights(shared, method.networks, {"key": key})
         return method
-    method = _known(name)[1](config, copies * len(roles.train), seed)
-    for stage in method.stages:
-        method.begin_stage(stage)  # networks may grow there
+    method = _known(name)[1](config, copies * len(roles.train), seed).grow()
     load_weights(shared, method.networks, {"key": key})
     for net in method.networks.values():
         net.to(resolve_device(device)).eval()
@@ -431,16 +431,12 @@ def segment_all(config, sets: dict[str, tuple[Tensor, Tensor, Paired]], *, seed:
         name -> scores.
     """
     device = resolve_device(device)
-    jobs = [(config, *each, seed, device) for each in sets.values()]
+    work = [partial(segment, config, *each, seed=seed, device=device) for each in sets.values()]
     if one_thread_each(config, device):
-        found = spread(_segment, jobs, None if config.unet_steps > SHORT else 1)
+        found = spread(call, [(each,) for each in work], None if config.unet_steps > SHORT else 1)
     else:
-        found = [_segment(*job) for job in jobs]
+        found = [each() for each in work]
     return dict(zip(sets, found, strict=True))
-
-
-def _segment(config, images, maps, test, seed: int, device) -> dict[str, float]:
-    return segment(config, images, maps, test, seed=seed, device=device)
 
 
 def flat_scores(scores: dict) -> dict[str, float]:

@@ -139,10 +139,7 @@ def _networks(methods: dict[str, Method]) -> dict:
 
 def _loaded(arm: str, task: Task, built: dict, folder: Path, device) -> Trained:
     folder = folder / "checkpoints" if (folder / "checkpoints").is_dir() else folder
-    methods = {key: method for key, (method, _) in built.items()}
-    for method in methods.values():
-        for stage in method.stages:  # networks may grow there
-            method.begin_stage(stage)
+    methods = {key: method.grow() for key, (method, _) in built.items()}
     nets = _networks(methods)
     meta = load_weights(folder / f"{arm}.safetensors", nets, {"chapter": CHAPTER, "arm": arm})
     for key, method in methods.items():

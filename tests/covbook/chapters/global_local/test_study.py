@@ -11,6 +11,7 @@ from paired_slices import paired_slices
 
 from covbook import report
 from covbook.chapters.global_local import METHODS, RIVALS, experiment, study
+from covbook.studies import Arm
 from covlib.errors import ConfigError
 from covlib.papers.global_local.method import Config
 
@@ -72,8 +73,8 @@ def test_every_arm_of_the_paper_has_its_numbers_in_the_ledger():
 @pytest.mark.parametrize("table, arm", [(2, "painted"), (2, "real"), (3, "replace_50_painted"), (4, "add_40"),
                                         (5, "alpha_half")])
 def test_an_arm_runs_from_the_data_to_the_numbers(table, arm, tmp_path):
-    found = study.table_arm(table, study.arms(table)[arm], profile="smoke", data="phantom", seed=0, device="cpu",
-                            out=tmp_path / arm, overrides={"extractor": "random-conv"})
+    found = study.table_arm(table, Arm(arm, study.arms(table)[arm]), profile="smoke", data="phantom", seed=0,
+                            device="cpu", out=tmp_path / arm, overrides={"extractor": "random-conv"})
     assert all(np.isfinite(v) for v in found.values())
     wanted = {2: {"complete_fid_others"}, 3: {"infection_specificity"}, 4: {"ggo_specificity"},
               5: {"fid", "psnr", "dice"}}
@@ -85,8 +86,8 @@ def test_arms_of_one_seed_share_the_slices_and_those_of_another_do_not(paired, t
     asked = []
     monkeypatch.setattr(experiment, "load", lambda config, data, seed: asked.append((data, seed)) or paired)
     study._slices.cache_clear()
-    run = lambda arm, seed: study.table_arm(2, study.arms(2)[arm], profile="smoke", data="phantom", seed=seed,
-                                            device="cpu", out=tmp_path / arm, overrides={"extractor": "random-conv"})
+    run = lambda arm, seed: study.table_arm(2, Arm(arm, study.arms(2)[arm]), profile="smoke", data="phantom",
+                                            seed=seed, device="cpu", out=tmp_path / arm, overrides={"extractor": "random-conv"})
     first = run("painted", 0)
     run("real", 0)
     assert asked == [("phantom", 0)] and run("painted", 0) == first
