@@ -1,7 +1,7 @@
 # Everything a reader needs: `make book` and `make test` set themselves up. `make help` lists the rest.
 #
 #   make book  PROFILE=smoke|cpu|gpu|paper  DATA=phantom|FOLDER|SOURCE  SEED=0  DEVICE=auto
-#   make test  COVLIB_REAL_DATA=FOLDER
+#   make test  COVLIB_REAL_DATA=FOLDER  WORKERS="-n 8 --dist loadgroup"  PYTEST="tests/covlib/metrics -x"
 #   PYTHON=python3.12 chooses the interpreter that .venv is made with.
 
 PYTHON ?= python3
@@ -11,6 +11,7 @@ SEED ?= 0
 DEVICE ?= auto
 FUZZ ?= 10000
 KILLS ?= 200
+WORKERS ?= --numprocesses auto --maxprocesses 4 --dist loadgroup
 BUILD := _build
 RUNS := $(BUILD)/runs
 SETTINGS = $(PROFILE) $(DATA) $(SEED) $(DEVICE)
@@ -21,14 +22,15 @@ STAMP := $(VENV)/.installed
 
 SHELL := /bin/sh
 .DELETE_ON_ERROR:
-.PHONY: help book html test lint soak clean distclean install
+.PHONY: help book html test check lint soak clean distclean install
 
 help:
 	@echo "make book     run all chapters (PROFILE=$(PROFILE) DATA=$(DATA) SEED=$(SEED) DEVICE=$(DEVICE)) and build the book from them"
 	@echo "make install  only set up .venv"
 	@echo "make html     build the book from the outputs in the repository, without running anything"
 	@echo "make test     run all tests, fast ones first"
-	@echo "make lint     check style and types of the code"
+	@echo "make check    style, types, imports and all tests that are not slow: minutes, while working on it"
+	@echo "make lint     check style, types and which module imports which"
 	@echo "make soak     the long runs: $(FUZZ) damaged inputs for each reader, $(KILLS) killed and resumed runs"
 	@echo "make clean    remove what was built and run (_build, runs, caches)"
 	@echo "make distclean  the same, and the virtual environment"
@@ -49,27 +51,32 @@ book: $(STAMP)
 	@echo "== 2. Running the chapters: profile $(PROFILE), data $(DATA), seed $(SEED), device $(DEVICE)"
 	@if [ "$$(cat "$(RUNS)/unfinished" 2>/dev/null)" = "$(SETTINGS)" ]; then echo "   taking up the interrupted run"; \
 	else rm -rf "$(RUNS)"; mkdir -p "$(RUNS)"; echo "$(SETTINGS)" > "$(RUNS)/unfinished"; fi
-	@names=$$("$(BIN)/python" -m covlib.cli chapters --names) || exit 2; \
+	@names=$$("$(BIN)/python" -m covbook.cli chapters --names) || exit 2; \
 	for name in $$names; do \
-		"$(BIN)/python" -m covlib.cli run $$name --profile "$(PROFILE)" --data "$(DATA)" --seed "$(SEED)" \
+		"$(BIN)/python" -m covbook.cli run $$name --profile "$(PROFILE)" --data "$(DATA)" --seed "$(SEED)" \
 			--device "$(DEVICE)" --out "$(RUNS)/$$name" \
 			|| { status=$$?; echo "make book: chapter $$name failed" >&2; exit $$status; }; \
 	done
 	@rm -f "$(RUNS)/unfinished"
 	@echo "== 3. Building the book from the executed chapters"
-	@"$(BIN)/python" -m covlib.cli book --runs "$(RUNS)" --out "$(BUILD)"
+	@"$(BIN)/python" -m covbook.cli book --runs "$(RUNS)" --out "$(BUILD)"
 
 html: $(STAMP)
 	@echo "== 2. Building the book from the outputs in the repository (nothing is run)"
-	@"$(BIN)/python" -m covlib.cli book --out "$(BUILD)"
+	@"$(BIN)/python" -m covbook.cli book --out "$(BUILD)"
 
 test: $(STAMP)
-	@echo "== 2. Running the tests: fast ones first, then chapters and the book"
-	@"$(BIN)/python" -m pytest $(PYTEST)
+	@echo "== 2. Running the tests: fast ones first, then the book and the chapters"
+	@"$(BIN)/python" -m pytest $(WORKERS) $(PYTEST)
+
+check: lint
+	@echo "== 3. Running the tests that are not slow"
+	@"$(BIN)/python" -m pytest $(WORKERS) -q -m "not slow" $(PYTEST)
 
 lint: $(STAMP)
 	@"$(BIN)/python" -m ruff check .
 	@"$(BIN)/python" -m mypy
+	@"$(BIN)/lint-imports"
 
 # Hours: at least 10,000 damaged inputs for each reader, and KILLS interrupted runs.
 soak: $(STAMP)

@@ -15,13 +15,12 @@ A paper's module declares its fields with the paper's own values as defaults, an
 """
 
 import dataclasses
-import difflib
 import math
 import types
 import typing
 from typing import Any, ClassVar, Self
 
-from covlib.errors import ConfigError
+from covlib.errors import ConfigError, did_you_mean
 
 PROFILES = ("smoke", "cpu", "gpu", "paper")
 
@@ -31,7 +30,7 @@ _WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no"
 def check_profile(profile: str) -> str:
     """``profile`` if it is one of PROFILES; ConfigError naming the valid ones otherwise."""
     if not isinstance(profile, str) or profile not in PROFILES:
-        raise ConfigError(f"profile: {profile!r} is not a profile{_did_you_mean(profile, PROFILES)}; "
+        raise ConfigError(f"profile: {profile!r} is not a profile{did_you_mean(profile, PROFILES)}; "
                           f"valid are {', '.join(PROFILES)}")
     return profile
 
@@ -72,7 +71,7 @@ class Config:
         chosen = {**cls.profiles().get(profile, {}), **overrides}
         for name in chosen:
             if name not in kinds:
-                raise ConfigError(f"overrides: {name!r} is not a setting{_did_you_mean(name, kinds)}; "
+                raise ConfigError(f"overrides: {name!r} is not a setting{did_you_mean(name, kinds)}; "
                                   f"valid are {', '.join(kinds) or '(none)'}")
         return cls(**{name: convert(name, value, kinds[name]) for name, value in chosen.items()})
 
@@ -176,8 +175,3 @@ def _convert_tuple(value: Any, kinds: tuple) -> tuple:
 
 def _plain(value: Any) -> Any:
     return [_plain(v) for v in value] if isinstance(value, tuple) else value
-
-
-def _did_you_mean(name: Any, names) -> str:
-    close = difflib.get_close_matches(str(name), list(names), n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""

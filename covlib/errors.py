@@ -1,5 +1,9 @@
 """The errors a user can act on: one line each, naming the file or field and what would be right."""
 
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
 
 class CovlibError(Exception):
     """Base class. The command line prints ``covlib: error: <text>`` and exits with status 2."""
@@ -15,3 +19,9 @@ class DataError(CovlibError):
 
 class TrainingError(CovlibError):
     """A run that diverged, or that cannot write what it must keep."""
+
+
+def did_you_mean(name: Any, valid: Iterable[str]) -> str:
+    """The hint for a misspelt word: " (did you mean 'width'?)" where one of ``valid`` is close to it, else ""."""
+    close = difflib.get_close_matches(str(name), list(valid), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""

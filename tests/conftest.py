@@ -4,6 +4,8 @@ import os
 from pathlib import Path
 
 # Before anything imports torch, NumPy or matplotlib; the processes that tests start inherit it.
+if "PYTEST_XDIST_WORKER" in os.environ:  # a worker for each core: none takes more than its own
+    os.environ |= {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")}
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 os.environ.setdefault("MKL_NUM_THREADS", os.environ["OMP_NUM_THREADS"])
 os.environ["MPLBACKEND"] = "Agg"
@@ -17,7 +19,7 @@ settings.register_profile(
 )
 settings.load_profile("covlib")
 
-LAST = ("test_chapters.py", "test_book.py", "test_browser.py")  # these run chapters and build the book
+LAST = ("test_book.py", "test_browser.py", "test_chapters.py")  # these build the book and run chapters
 
 
 @pytest.fixture(scope="session")
@@ -45,7 +47,18 @@ def site(tmp_path_factory) -> Path:
     return book.main(None, tmp_path_factory.mktemp("book"), quiet=True).parent
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items):
-    """Fast tests first, slow ones next, chapters and the book last; otherwise in the order in which they were found."""
+    """Fast tests first, slow ones next, chapters and the book last; otherwise in the order in which they were found.
+
+    What shares something dear to make goes to one worker: the tests of a chapter, those of the built book, the fast
+    tests of a file, the slow ones of a file.
+    """
     rank = {name: 2 + i for i, name in enumerate(LAST)}
     items.sort(key=lambda item: rank.get(item.path.name, 1 if item.get_closest_marker("slow") else 0))
+    for item in items:
+        slow = " slow" if item.get_closest_marker("slow") else ""
+        chapter = getattr(item, "callspec", None) and item.callspec.params.get("chapter")
+        group = "book" if "site" in item.fixturenames else f"{item.path.name}{slow}" if not slow or not chapter else \
+            f"chapter {getattr(chapter, 'name', chapter)}"
+        item.add_marker(pytest.mark.xdist_group(group))

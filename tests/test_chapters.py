@@ -1,14 +1,12 @@
 """Every chapter of the book: how its notebook is made, and that it runs at ``smoke`` and repeats itself."""
 
 import json
-import os
 import re
 import shutil
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from pathlib import Path
-from threading import Lock
 
 import nbformat
 import pytest
@@ -20,54 +18,41 @@ CHAPTERS = chapters.chapters()
 every_chapter = pytest.mark.parametrize("chapter", CHAPTERS, ids=[chapter.name for chapter in CHAPTERS])
 
 
-ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")}
-
-
 class Runs:
-    """Runs of chapters at ``smoke``, two at a time with one thread each, as most of a chapter uses one core."""
+    """Runs of chapters at ``smoke``, each made when first asked for."""
 
-    def __init__(self, folder: Path, first: list, second: list):
-        self.folder, self.pool, self.lock = folder, ThreadPoolExecutor(2), Lock()
-        self.first = {chapter.name: self.pool.submit(self._run, chapter) for chapter in first}
-        self.second = {chapter.name: self.pool.submit(self._repeat, chapter) for chapter in second}
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.first, self.second = lru_cache(self._run), lru_cache(self._repeat)
 
-    def _run(self, chapter: chapters.Chapter) -> tuple[int, str, Path]:
+    def _run(self, name: str) -> tuple[int, str, Path]:
         """Exit status, what was printed to standard error, out."""
-        out = self.folder / chapter.name / "out"
-        done = subprocess.run([sys.executable, "-m", "covbook.cli", "run", chapter.name, "--profile", "smoke",
-                               "--device", "cpu", "--out", out], stderr=subprocess.PIPE, text=True,
-                              env=os.environ | ONE_THREAD)
+        out = self.folder / name / "out"
+        done = subprocess.run([sys.executable, "-m", "covlib.cli", "run", name, "--profile", "smoke", "--device", "cpu",
+                               "--out", out], stderr=subprocess.PIPE, text=True)
         return done.returncode, done.stderr, out
 
-    def _repeat(self, chapter: chapters.Chapter) -> tuple[int, str, Path, Path]:
+    def _repeat(self, name: str) -> tuple[int, str, Path, Path]:
         """The same run from nothing, by nbval: exit status, what it printed, the first run's folder, the second's."""
-        status, errors, out = self.first[chapter.name].result()
+        status, errors, out = self.first(name)
         if status:
             return status, errors, out, out
         folder = out.parent
-        notebook = folder / f"{chapter.name}.ipynb"
+        notebook = folder / f"{name}.ipynb"
         notebook.write_bytes((out / notebook.name).read_bytes())
         shutil.move(out, folder / "first")
         (folder / "pytest.ini").write_text("[pytest]\n")
-        with self.lock, chapters.environment():
-            environment = os.environ | ONE_THREAD
-        done = subprocess.run(
-            [sys.executable, "-m", "pytest", "--nbval-lax", "--nbval-kernel-name", "python3", "--nbval-cell-timeout",
-             "900", "-q", "-p", "no:cacheprovider", "-c", "pytest.ini", notebook],
-            cwd=folder, capture_output=True, text=True, env=environment)
+        with chapters.environment():
+            done = subprocess.run(
+                [sys.executable, "-m", "pytest", "--nbval-lax", "--nbval-kernel-name", "python3",
+                 "--nbval-cell-timeout", "900", "-q", "-p", "no:cacheprovider", "-c", "pytest.ini", notebook],
+                cwd=folder, capture_output=True, text=True)
         return done.returncode, done.stdout[-6000:], folder / "first", out
 
 
 @pytest.fixture(scope="session")
-def runs(request, tmp_path_factory):
-    """What the tests of this session need to have run, under way from the first of them on."""
-    asked = [(item.originalname, item.callspec.params["chapter"]) for item in request.session.items
-             if "runs" in getattr(item, "fixturenames", ())]
-    first = list(dict.fromkeys(chapter for _, chapter in asked))
-    second = [chapter for name, chapter in asked if name == "test_repeats_itself"]
-    made = Runs(tmp_path_factory.mktemp("chapters"), first, second)
-    yield made
-    made.pool.shutdown(wait=True, cancel_futures=True)
+def runs(tmp_path_factory) -> Runs:
+    return Runs(tmp_path_factory.mktemp("chapters"))
 
 
 def code_cells(path: Path) -> list:
@@ -146,10 +131,8 @@ def test_reads_as_a_chapter(chapter):
 @pytest.mark.slow
 @every_chapter
 def test_runs_at_smoke(chapter, runs):
-    status, errors, out = runs.first[chapter.name].result()
+    status, errors, out = runs.first(chapter.name)
     assert (status, errors) == (0, "")
-    if chapter.name in runs.second:  # has moved the first run aside
-        out = runs.second[chapter.name].result()[2]
     metrics = load_metrics(out / "metrics.json")
     assert (metrics["chapter"], metrics["profile"], metrics["seed"]) == (chapter.name, "smoke", 0)
     assert metrics["metrics"] and metrics["data"]["kind"] == "phantom" and metrics["data"]["fingerprint"]
@@ -163,6 +146,6 @@ def test_runs_at_smoke(chapter, runs):
 @every_chapter
 def test_repeats_itself(chapter, runs):
     """A second run from nothing: equal metrics.json apart from times and paths, equal outputs of the checked cells."""
-    status, printed, first, out = runs.second[chapter.name].result()
+    status, printed, first, out = runs.second(chapter.name)
     assert status == 0, printed
     assert comparable(load_metrics(out / "metrics.json")) == comparable(load_metrics(first / "metrics.json"))

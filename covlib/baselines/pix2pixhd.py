@@ -21,7 +21,7 @@ What the paper leaves open, or what slices have no use for, and what we do:
 * Least squares without Mao et al.'s 1/2, except that the two halves of D's loss are averaged, as for pix2pix.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -185,10 +185,10 @@ class Pix2PixHD(FeatureMatcher):
         c, nets = self.config, {"global": ("G1", "D"), "local": ("G2", "D"), "joint": ("G1", "G2", "D")}
         early = [int(share * self.steps) for share in c.stage_shares[:2]]
         lengths = [*early, self.steps - sum(early)]
-        made = {name: dict(steps=n, batch_size=c.batch_size, nets=nets[name]) for name, n in zip(STAGES, lengths) if n}
+        made = [Stage(name, n, c.batch_size, nets[name]) for name, n in zip(STAGES, lengths) if n]
         # The whole is constant for half of its steps: the joint stage makes up what the others leave of that half.
-        made["joint"] |= dict(lr_decay="linear", constant_steps=max(0, self.steps // 2 - sum(early)))
-        return [Stage(name, **kind) for name, kind in made.items()]
+        constant = max(0, self.steps // 2 - sum(early))
+        return [*made[:-1], replace(made[-1], lr_decay="linear", constant_steps=constant)]
 
     def repeats(self, step: Step) -> bool:
         return True

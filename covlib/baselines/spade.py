@@ -157,7 +157,7 @@ class ModulatedBlock(nn.Module):
     def forward(self, x: Tensor, *condition) -> Tensor:
         y = self.conv1(F.relu(self.norm1(x, *condition)))
         y = self.conv2(F.relu(self.norm2(y, *condition)))
-        return y + (x if self.shortcut is None else self.shortcut(self.norm3(x, *condition)))
+        return y + (x if self.shortcut is None or self.norm3 is None else self.shortcut(self.norm3(x, *condition)))
 
 
 class Generator(nn.Module):

@@ -16,9 +16,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from covlib import pretrained
 from covlib.errors import ConfigError, DataError
 from covlib.judges import training
-from covlib.pretrained import IMAGENET_MEAN, IMAGENET_STD, download_allowed, imagenet_available, imagenet_file, say_once
+from covlib.pretrained import IMAGENET_MEAN, IMAGENET_STD
 from covlib.seeding import derive
 
 NAMES = ("vgg16", "resnet18", "resnet50", "densenet121", "densenet169")
@@ -80,12 +81,12 @@ def build(name: str, n_classes: int = 2, weights: str | None = None, in_channels
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "judge", name))
         net, lack = _torchvision_net(name, weights)
-        pretrained, note = lack is None, lack or "ImageNet weights (torchvision)"
+        found, note = lack is None, lack or "ImageNet weights (torchvision)"
         if small_stem and name != "vgg16":
             _shrink_stem(net)
-            note += ", small stem: 3x3 convolution of stride 2, no max-pooling" + (", untrained" if pretrained else "")
+            note += ", small stem: 3x3 convolution of stride 2, no max-pooling" + (", untrained" if found else "")
         body, dim = _without_head(name, net)
-        return Classifier(name, body, dim, n_classes, in_channels, pretrained, note)
+        return Classifier(name, body, dim, n_classes, in_channels, found, note)
 
 
 def _torchvision_net(name: str, weights: str | None) -> tuple[nn.Module, str | None]:
@@ -94,14 +95,11 @@ def _torchvision_net(name: str, weights: str | None) -> tuple[nn.Module, str | N
 
     if weights is None:
         return get_model(name, weights=None), "random initialisation"
-    note = "random initialisation (ImageNet weights not found offline)"
-    if imagenet_available(name) or download_allowed():
-        try:
-            return get_model(name, weights="DEFAULT", progress=False), None
-        except (OSError, RuntimeError) as error:  # no network, or a damaged file: start at random, and say so
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            note = f"random initialisation (ImageNet weights could not be loaded: {reason})"
-    say_once(f"{name}: {note}; put {imagenet_file(name).name} into torch hub's cache or set COVLIB_ALLOW_DOWNLOAD=1")
+    net, trouble = pretrained.imagenet_network(name)
+    if net is not None:
+        return net, None
+    note = f"random initialisation (ImageNet weights {trouble})"
+    pretrained.say_once(f"{name}: {note}; {pretrained.where_to_put(pretrained.imagenet_file(name))}")
     return get_model(name, weights=None), note
 
 

@@ -121,8 +121,7 @@ def _inception(layer: str, device) -> tuple[Extractor | None, str]:
             return None, f"{path.name} in torch hub's cache is damaged (its SHA-256 begins {digest[:8]}); delete it"
         return inception_from_file(path, layer, device), ""
     if not pretrained.download_allowed():
-        return None, (f"the InceptionV3 weights were not found offline (put {path.name} into torch hub's cache or "
-                      "set COVLIB_ALLOW_DOWNLOAD=1)")
+        return None, f"the InceptionV3 weights were not found offline ({pretrained.where_to_put(path)})"
     try:
         return inception_from_file(None, layer, device), ""
     except OSError as error:

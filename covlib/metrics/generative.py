@@ -184,4 +184,4 @@ def _fit(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean (D,) and a root A (min(n, D), D) of the covariance: A'A = S."""
     mean = features.mean(axis=0)
     root = (features - mean) / math.sqrt(len(features) - 1)
-    return mean, np.linalg.qr(root, mode="r") if len(root) > root.shape[1] else root
+    return mean, np.asarray(np.linalg.qr(root, mode="r")) if len(root) > root.shape[1] else root

@@ -98,7 +98,7 @@ def _pair(a, b, data_range: float):
     """Both as float64 tensors (N, 1, H, W)."""
     import torch
 
-    if not (np.isscalar(data_range) and np.isfinite(data_range) and data_range > 0):
+    if not (isinstance(data_range, int | float | np.number) and 0 < data_range < np.inf):
         raise ConfigError(f"data_range is {data_range!r}; a positive number is needed, 2 for images in [-1, 1]")
     a, b = finite("first image", a), finite("second image", b)
     same_shape("first image", a, "second image", b)

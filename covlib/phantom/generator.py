@@ -32,17 +32,20 @@ class Subject:
         self.trees = lung_trees(self.anatomy, self.map, thinnest=THINNEST * pixel)
         self.tissue = Tissue(self.anatomy, self.trees, Disease(self.anatomy, self.map))
 
-    def render(self, z: np.ndarray, y: np.ndarray, x: np.ndarray, thickness: float):
+    def render(self, z: np.ndarray, y: np.ndarray, x: np.ndarray, thickness: float, noise: bool = True):
         """HU int16, lung uint8, infection uint8, each (Z, Y, X), at the given voxel centres (mm; z ascending)."""
         shape = (len(z), len(y), len(x))
-        hu, lung, infection = np.empty(shape, np.int16), np.empty(shape, np.uint8), np.empty(shape, np.uint8)
+        hu = np.empty(shape, np.int16 if noise else F)
+        lung, infection = np.empty(shape, np.uint8), np.empty(shape, np.uint8)
         step = max(1, _VOXELS // (len(y) * len(x)))
         for k in range(0, len(z), step):
             grid = Grid(z[k : k + step], y, x, thickness)
             part, lung[k : k + step], infection[k : k + step] = self.tissue.render(grid)
-            body = np.clip((part + F(1000)) * F(0.001), 0, 1)
-            part = scan(part, grid, self.patient, [round(10 * v) for v in grid.z], body)
-            hu[k : k + step] = to_int16(part, self.patient)
+            if noise:
+                body = np.clip((part + F(1000)) * F(0.001), 0, 1)
+                part = scan(part, grid, self.patient, [round(10 * v) for v in grid.z], body)
+                part = to_int16(part, self.patient)
+            hu[k : k + step] = part
         return hu, lung, infection
 
     def lesion_levels(self) -> np.ndarray:
@@ -56,6 +59,7 @@ class Subject:
         shape = self.anatomy.shape(grid)
         inside = shape.lung < 0
         lesions = self.tissue.disease(grid, shape)
+        assert lesions is not None  # as the patient is not normal
         ill = np.maximum(lesions.ggo > 0.42, lesions.solid > 0.5) & inside
         return ill.sum((1, 2)) / np.maximum(inside.sum((1, 2)), 60)
 

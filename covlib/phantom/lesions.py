@@ -38,7 +38,6 @@ class Disease:
         self.patient = p = anatomy.patient
         self.anatomy = anatomy
         r = rng(p.seed, "phantom", p.number, "disease", p.label)
-        self.blobs = None
         if p.label == "normal":
             return
         self.edge = Field(r, 9.0, 16)

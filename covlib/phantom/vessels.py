@@ -168,7 +168,7 @@ def draw(grid: Grid, tubes: Tubes, out: np.ndarray | None = None) -> np.ndarray:
     reach = np.maximum(tubes.r0, tubes.r1) + F(grid.thickness / 2)
     low = np.minimum(tubes.start[:, 2], tubes.end[:, 2]) - reach
     high = np.maximum(tubes.start[:, 2], tubes.end[:, 2]) + reach
-    first, last = np.searchsorted(grid.z, low), np.searchsorted(grid.z, high)
+    first, last = (np.asarray(np.searchsorted(grid.z, edge)) for edge in (low, high))
     count = last - first
     tube = np.repeat(np.arange(len(count)), count)
     if not len(tube):

@@ -5,6 +5,7 @@
     result = fit(method, {"image": images}, "runs/03_dcgan", seed=0)      # images: float32 (N, C, H, W) in [-1, 1]
     result.log["G"]                                  # the generator's loss, one mean over every ``log_every`` steps
     fakes = method.synthesize(64, torch_generator(0, "samples"))          # the method holds the trained weights
+    method = load("runs/03_dcgan")                   # covlib.training.trained: later, elsewhere, nothing given by hand
 
 What ``fit`` leaves in ``out``: ``log.csv``, ``checkpoints/<net>.safetensors`` (final weights), the last ``keep`` full
 states in ``checkpoints/*.pt``, and ``samples/*.png`` when asked for. Killed at any moment and called again with the

@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
+from covlib.atomic import write_atomically
 from covlib.errors import TrainingError
-from covlib.training.checkpoints import write_atomically
 
 
 class TrainLog:

@@ -31,7 +31,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -184,13 +184,15 @@ class Method(ABC):
 
     Attributes:
         name: short name, kept in checkpoints. networks: name -> module. stages: run one after the other.
-        generators: names of the networks whose running average ``fit(ema=…)`` keeps.
+        generators: names of the networks whose running average ``fit(ema=…)`` keeps; what synthesis needs.
+        config: the settings it was made with; the methods of ``covlib.training.trained.METHODS`` have them.
     """
 
     name: str
     networks: dict[str, nn.Module]
     stages: list[Stage]
     generators: tuple[str, ...] = ()
+    config: Any
 
     @abstractmethod
     def optimizers(self, stage: Stage) -> dict[str, OptimizerSpec]:

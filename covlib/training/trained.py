@@ -46,8 +46,8 @@ def described(method: Method) -> dict[str, str]:
     if METHODS.get(method.name) != f"{module}:{name}":
         return {"method": method.name}
     own = {field.name for field in fields(sys.modules[module].Config)}
-    settings: dict[str, Any] = getattr(method, "config").as_dict()  # noqa: B009 (Method itself has none)
-    return {"method": method.name, "config": json.dumps({k: v for k, v in settings.items() if k in own})}
+    settings = {key: value for key, value in method.config.as_dict().items() if key in own}
+    return {"method": method.name, "config": json.dumps(settings)}
 
 
 def load(path, part: str = "", device="auto") -> Method:

@@ -5,7 +5,6 @@ misspelt parameter and goes on with the default; here everything is checked befo
 """
 
 import ast
-import difflib
 import json
 import os
 import re
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from covbook.project import ROOT
-from covlib.errors import ConfigError, DataError
+from covlib.errors import ConfigError, DataError, did_you_mean
 
 OUTPUT_TAG = "nbval-check-output"
 RECORDED_TAG = "recorded-parameters"
@@ -95,8 +94,7 @@ def find(name: str) -> Chapter:
         if name in (chapter.name, number, number.lstrip("0"), word):
             return chapter
     names = [chapter.name for chapter in known]
-    close = difflib.get_close_matches(name, names + [n.partition("_")[2] for n in names], n=1, cutoff=0.5)
-    hint = f" (did you mean {close[0]!r}?)" if close else ""
+    hint = did_you_mean(name, names + [n.partition("_")[2] for n in names])
     raise ConfigError(f"chapter: there is no {name!r}{hint}; valid are {', '.join(names) or '(none yet)'}")
 
 
@@ -171,9 +169,8 @@ def check_parameters(given: dict[str, Any], known: dict[str, Any]) -> dict[str, 
     """
     for name, value in given.items():
         if name not in known:
-            close = difflib.get_close_matches(name, list(known), n=1)
-            hint = f" (did you mean {close[0]!r}?)" if close else ""
-            raise ConfigError(f"parameter {name!r} is not one of this chapter's{hint}; valid are {', '.join(known)}")
+            raise ConfigError(f"parameter {name!r} is not one of this chapter's{did_you_mean(name, known)}; valid are "
+                              f"{', '.join(known)}")
         default = known[name]
         kind = _KINDS.get(name, object if default is None else type(default))
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is int):
@@ -230,9 +227,7 @@ def _check_data(data: str) -> None:
     if data in names:
         sources.local(data)
         return
-    close = difflib.get_close_matches(data, ["phantom", *names], n=1)
-    hint = f" (did you mean {close[0]!r}?)" if close else ""
-    raise DataError(f"data: {data!r} is no folder and no registered source{hint}; "
+    raise DataError(f"data: {data!r} is no folder and no registered source{did_you_mean(data, ['phantom', *names])}; "
                     f"valid are phantom, a folder, or one of {', '.join(names)}")
 
 

@@ -1,6 +1,5 @@
 """Running a study: its arms apart, each once, and the collection of what they measured."""
 
-import difflib
 import hashlib
 import importlib
 import inspect
@@ -18,7 +17,7 @@ from covbook.locks import lock
 from covbook.studies import FOLDER, Arm, Study, _check_document, _read, _text
 from covlib import atomic
 from covlib.config import check_profile
-from covlib.errors import ConfigError, TrainingError
+from covlib.errors import ConfigError, TrainingError, did_you_mean
 
 MODULES = tuple(f"covbook.chapters.{name}.study" for name in ("cosingan", "cyclegan", "global_local", "side_by_side"))
 SAME = ("study", "chapter", "profile", "data", "config", "overrides")  # what all arms in one folder have in common
@@ -53,9 +52,8 @@ def chosen_arms(study: Study, profile: str, names: Iterable[str] | None = None) 
 
 def _pick(what: str, name: str, valid: dict):
     if name not in valid:
-        close = difflib.get_close_matches(str(name), list(valid), n=1)
-        hint = f" (did you mean {close[0]!r}?)" if close else ""
-        raise ConfigError(f"{what}: there is no {name!r}{hint}; valid are {', '.join(valid) or '(none yet)'}")
+        raise ConfigError(f"{what}: there is no {name!r}{did_you_mean(name, valid)}; valid are "
+                          f"{', '.join(valid) or '(none yet)'}")
     return valid[name]
 
 

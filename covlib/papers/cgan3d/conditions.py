@@ -93,7 +93,7 @@ def to_int16(hu: np.ndarray, case: str = "volume") -> tuple[np.ndarray, list[str
     return np.clip(np.rint(hu), *INT16).astype(np.int16), notes
 
 
-def checked(case: Case) -> Case:
+def check_case(case: Case) -> Case:
     """The case with int16 HU (Z, Y, X), its notes in ``meta["notes"]``.
 
     Raises:
@@ -117,7 +117,7 @@ def degrade(case: Case, task: str, *, photons: float, path_mm: float, how: str =
 
     int16 HU on the grid of the case; the same ``seed`` gives the same noise for a case of that name.
     """
-    case = checked(case)
+    case = check_case(case)
     if task == "denoise":
         noise = rng(seed, "poisson", case.name)
         hu = np.stack([poisson_noise(p, noise, photons=photons, path_mm=path_mm) for p in case.hu])

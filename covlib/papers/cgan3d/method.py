@@ -26,7 +26,7 @@ from covlib.data.case import Case
 from covlib.data.equalise import Equaliser, fit_equaliser
 from covlib.errors import ConfigError, DataError
 from covlib.nets import batched, init_normal
-from covlib.papers.cgan3d.conditions import checked, degrade, pixelate, with_hu
+from covlib.papers.cgan3d.conditions import check_case, degrade, pixelate, with_hu
 from covlib.papers.cgan3d.losses import discriminator_loss, generator_loss
 from covlib.papers.cgan3d.nets import PatchDiscriminator3d, UNet3d
 from covlib.papers.cgan3d.restoration import NonLocalMeans
@@ -269,7 +269,7 @@ def training_blocks(cases: list[Case], config: Config, seed: int = 0) -> dict[st
     if not cases:
         raise DataError("training_blocks: no case; at least one scan is wanted")
     m, found = config.margin, {"target": [], "condition": []} | ({"answer": []} if config.started else {})
-    cases = [checked(case) for case in cases]
+    cases = [check_case(case) for case in cases]
     conditions = [condition_of(config, case, seed) for case in cases]
     answers = _answers(config, [given.hu for given in conditions]) if config.started else [None] * len(cases)
     for case, given, answer in zip(cases, conditions, answers):
@@ -357,7 +357,7 @@ def restore(method: CGAN3D, case: Case, equaliser: Equaliser | None = None, *, o
     Raises:
         DataError: a case that is not a 3-D volume of finite numbers.
     """
-    case = checked(case)
+    case = check_case(case)
     side = method.config.block
     notes = [f"{n} {what} repeated to fill a block of {side}" for n, what in
              zip([-min(0, s - side) for s in case.hu.shape], ("slices", "rows", "columns")) if n]

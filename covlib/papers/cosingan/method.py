@@ -36,9 +36,9 @@ from covlib.papers.cosingan.augment import augment, draw_grid, move_condition, m
 from covlib.papers.cosingan.losses import MixedLoss, discriminator_loss, generator_loss
 from covlib.papers.cosingan.nets import (
     SCALES,
+    build_discriminator,
+    build_generator,
     depth,
-    discriminator,
-    generator,
     join,
     paint,
     resize_condition,
@@ -196,7 +196,7 @@ class CoSinGAN(Method):
         self.rec = MixedLoss(self.networks.get("U"), config.lambdas, tuple(config.category_weights), config.measure_all)
         self.notes = [self.rec.note] if self.rec.note else []
         self.stages = schedule(config, own_unet)
-        self.generators = tuple(name for size in config.scales for name in names(config, size))
+        self.generators = tuple(name for size in config.scales for name in generator_names(config, size))
         self.examples: Tensor | None = None
         self._scaled: dict = {}
         self._ahead: tuple = (None, None)
@@ -221,12 +221,12 @@ class CoSinGAN(Method):
         new, nets, place = stage.nets[0], self.networks, self.config.scales.index(size)
         below = self.config.scales[place - 1] if place else None
         reused = below is not None and depth(below) == depth(size)
-        nets[new] = generator(self.config, size)
+        nets[new] = build_generator(self.config, size)
         if stage.name.endswith("first"):
             if reused:
                 nets[new].load_state_dict(nets[f"G{below}s"].state_dict())
             else:
-                nets["D"] = discriminator(self.config, size)
+                nets["D"] = build_discriminator(self.config, size)
         else:
             nets[new].load_state_dict(nets[f"G{size}s"].state_dict())
         nets[new].to(self._place)
@@ -342,8 +342,8 @@ class CoSinGAN(Method):
     def grow(self) -> Self:
         """Make all generators (not yet trained), for weights to be loaded into; D is not needed any more."""
         for size in self.config.scales:
-            for name in names(self.config, size):
-                self.networks[name] = generator(self.config, size).to(self._place)
+            for name in generator_names(self.config, size):
+                self.networks[name] = build_generator(self.config, size).to(self._place)
         return self
 
     def outputs(self, conditions, generator: torch.Generator, *, dropout: bool = False, randomise: bool = False,
@@ -369,7 +369,7 @@ class CoSinGAN(Method):
         image, found = None, []
         for size in self.trained():
             values = draw_values(len(condition), self.config.noise, chance) if randomise else None
-            nets = [self.networks[n] for n in names(self.config, size) if n in self.networks]
+            nets = [self.networks[n] for n in generator_names(self.config, size) if n in self.networks]
             seeds = torch.randint(2**62, (len(condition),), generator=chance, device=chance.device).tolist()
             drawn = [torch.Generator().manual_seed(s) for s in seeds]
             with noise_from(drawn, nn.ModuleList(nets)) if dropout else nullcontext():
@@ -404,7 +404,7 @@ class CoSinGAN(Method):
         return self.synthesize(self.examples, generator)
 
 
-def names(config: Config, size: int) -> list[str]:
+def generator_names(config: Config, size: int) -> list[str]:
     """The generators of a scale, in the order in which they run."""
     return [f"G{size}{letter}" for stage, letter in STAGES.items() if stage == "first" or config.epochs_second]
 
@@ -419,7 +419,7 @@ def schedule(config: Config, unet: bool = True) -> list[Stage]:
     if unet and c.unet_steps:
         stages.append(Stage("unet", c.unet_steps, c.unet_batch, ("U",), "linear", constant_steps=c.unet_steps // 2))
     for size in c.scales:
-        for name, part, steps in zip(names(c, size), STAGES, (c.epochs_first, c.epochs_second)):
+        for name, part, steps in zip(generator_names(c, size), STAGES, (c.epochs_first, c.epochs_second)):
             stages.append(Stage(f"{size} {part}", steps, c.batch(size), (name, "D"), "linear",
                                 constant_steps=steps // 2))
     return stages

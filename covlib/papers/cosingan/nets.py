@@ -44,12 +44,12 @@ def convolutions(size: int) -> int:
     return depth(size) + 2
 
 
-def generator(config, size: int) -> nn.Module:
+def build_generator(config, size: int) -> nn.Module:
     """(N, 2, size, size), condition and image, to images (N, 1, size, size) in [-1, 1]; started from N(0, 0.02)."""
     return init_normal(UNetGenerator(PLANES, 1, config.width, depth(size), config.dropout, config.norm))
 
 
-def discriminator(config, size: int) -> PatchGAN:
+def build_discriminator(config, size: int) -> PatchGAN:
     """(N, 2, size, size), condition and image, to logits (N, 1, h, w); started from N(0, 0.02)."""
     return init_normal(PatchGAN(PLANES, config.d_width, depth(size), config.norm, PADDING_D))
 
@@ -96,7 +96,7 @@ def parameter_table(config) -> list[dict]:
     rows = []
     for size in config.scales:
         with torch.device("meta"):
-            G, D = generator(config, size), discriminator(config, size)
+            G, D = build_generator(config, size), build_discriminator(config, size)
         count = lambda net: sum(p.numel() for p in net.parameters())
         answer = layer_shapes(D, (1, PLANES, size, size))[-1]["shape"]
         rows.append({"size": size, "downsamplings": len(G.down), "convolutions": len(D.layers),

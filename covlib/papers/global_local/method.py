@@ -21,7 +21,7 @@ from covlib.data.label_maps import LABELS, augment_pair, halve, one_hot
 from covlib.errors import ConfigError, DataError
 from covlib.nets import batched, gathered_statistics, layer_shapes
 from covlib.papers.global_local.losses import dfm_loss, discriminator_loss, feature_difference, generator_loss
-from covlib.papers.global_local.nets import Parts, builders, desum, enlarge_to, input_shapes, start
+from covlib.papers.global_local.nets import Parts, builders, desum, enlarge_to, initialise, input_shapes
 from covlib.training.fit import FitResult, fit, resolve_device
 from covlib.training.method import Method, OptimizerSpec, Stage, Step, seeded
 from covlib.training.trained import fit_or_load
@@ -157,7 +157,7 @@ class GlobalLocal(Method):
         self.config, self.networks = config, {}
         for name, make in builders(config).items():
             with seeded(seed, self.name, name):  # each its own numbers: ablations share what they have in common
-                self.networks[name] = start(make())
+                self.networks[name] = initialise(make())
             if isinstance(self.networks[name], Parts):
                 self.networks[name].checkpoint_parts = config.checkpoint_blocks
         self.stages = schedule(config, n_images)

@@ -147,7 +147,7 @@ def patch_layers(size: int, wanted: int = 3) -> int:
     return max((n for n in range(1, wanted + 1) if size >> n >= 3), default=0)
 
 
-def start(net: nn.Module) -> nn.Module:
+def initialise(net: nn.Module) -> nn.Module:
     """Initial weights (ours): N(0, 0.02) as in pix2pix; He's where no norm follows to mend the scale."""
     bare = not any(isinstance(part, nn.modules.batchnorm._NormBase) for part in net.modules())
     if not bare:
