@@ -87,7 +87,8 @@ def test_arms_of_one_seed_share_the_slices_and_those_of_another_do_not(paired, t
     monkeypatch.setattr(experiment, "load", lambda config, data, seed: asked.append((data, seed)) or paired)
     study._slices.cache_clear()
     run = lambda arm, seed: study.table_arm(2, Arm(arm, study.arms(2)[arm]), profile="smoke", data="phantom",
-                                            seed=seed, device="cpu", out=tmp_path / arm, overrides={"extractor": "random-conv"})
+                                            seed=seed, device="cpu", out=tmp_path / arm,
+                                            overrides={"extractor": "random-conv"})
     first = run("painted", 0)
     run("real", 0)
     assert asked == [("phantom", 0)] and run("painted", 0) == first
