@@ -3,18 +3,16 @@
 A second is not a number that repeats: the same training takes longer on another machine, or while something else
 runs. So seconds are turned into steps by a recorded table of costs (``covlib sweep side_by_side-cost --collect`` writes
 it to data/results/studies), and training takes that many steps, on whatever machine. What it took there is in the run's
-times. Where a profile's costs were never recorded they are measured before training, and kept in the run's folder.
+times. Where a profile's costs were never recorded they are measured before training (``cost.costs_for``).
 """
 
 import itertools
-import json
 import statistics
 from dataclasses import replace
 from pathlib import Path
 
 from covbook import studies
-from covbook.chapters.side_by_side.settings import ENTRIES, Config
-from covlib.atomic import write_atomically
+from covbook.chapters.side_by_side.settings import Config
 from covlib.errors import ConfigError
 from covlib.training.method import Stage
 
@@ -30,28 +28,6 @@ def recorded_costs(profile: str, folder: Path | None = None) -> dict[str, dict[s
     return {arm["name"]: {key: statistics.median(studies.values(found[0], arm["name"], key))
                           for key in arm["runs"][0]["metrics"] if studies.values(found[0], arm["name"], key)}
             for arm in found[0]["arms"]}
-
-
-def costs_for(arms, config: Config, profile: str, out, device="auto") -> tuple[dict[str, dict[str, float]], list[str]]:
-    """Recorded costs of the arms that are trained; those that were never recorded are measured now, once for ``out``.
-
-    Returns:
-        arm -> costs, and a note where something was measured.
-    """
-    known, notes = recorded_costs(profile), []
-    kept = Path(out) / "costs.json"
-    here = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {}
-    trained = [arm for arm in arms if ENTRIES[arm].module]
-    missing = [arm for arm in trained if arm not in known]
-    for arm in [] if config.steps else missing:
-        if arm not in here:
-            from covbook.chapters.side_by_side.cost import measure
-
-            here[arm] = measure(arm, profile, device)
-            write_atomically(kept, json.dumps(here, indent=2))
-        notes.append(f"{arm}: no recorded cost at profile {profile}; measured here, so another machine takes another "
-                     "number of steps")
-    return {arm: {**here, **known}[arm] for arm in trained if arm in known or arm in here}, notes
 
 
 def steps_for(arm: str, config: Config, costs: dict[str, dict[str, float]]) -> int:

@@ -20,9 +20,10 @@ import numpy as np
 import torch
 
 from covbook.chapters.side_by_side.arms import Trained, ema_of, layout, parts, synthesize
-from covbook.chapters.side_by_side.budget import PER_STEP, with_steps
+from covbook.chapters.side_by_side.budget import PER_STEP, recorded_costs, with_steps
 from covbook.chapters.side_by_side.settings import ENTRIES, TARGET, Config
 from covbook.chapters.side_by_side.tasks import Part, Task
+from covlib.atomic import write_atomically
 from covlib.data.case import Case, SliceSet
 from covlib.data.splits import Split
 from covlib.errors import TrainingError
@@ -32,6 +33,26 @@ from covlib.training.fit import fit, resolve_device
 IMAGES = 16
 STEPS = 24  # n
 REPEATS = 1  # of the pair of trainings; the study repeats the whole with several seeds
+
+
+def costs_for(arms, config: Config, profile: str, out, device="auto") -> tuple[dict[str, dict[str, float]], list[str]]:
+    """Recorded costs of the arms that are trained; those that were never recorded are measured now, once for ``out``.
+
+    Returns:
+        arm -> costs, and a note where something was measured.
+    """
+    known, notes = recorded_costs(profile), []
+    kept = Path(out) / "costs.json"
+    here = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {}
+    trained = [arm for arm in arms if ENTRIES[arm].module]
+    missing = [arm for arm in trained if arm not in known]
+    for arm in [] if config.steps else missing:
+        if arm not in here:
+            here[arm] = measure(arm, profile, device)
+            write_atomically(kept, json.dumps(here, indent=2))
+        notes.append(f"{arm}: no recorded cost at profile {profile}; measured here, so another machine takes another "
+                     "number of steps")
+    return {arm: {**here, **known}[arm] for arm in trained if arm in known or arm in here}, notes
 
 
 def measure(arm: str, profile: str, device="auto", steps: int = STEPS, repeats: int = REPEATS) -> dict[str, float]:

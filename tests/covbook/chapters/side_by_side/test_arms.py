@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from covbook import runs
-from covbook.chapters.side_by_side import arms, budget, scores, show, tasks
+from covbook.chapters.side_by_side import arms, budget, cost, scores, show, tasks
 from covbook.chapters.side_by_side.settings import ENTRIES, Config
 from covbook.runner import takehome
 from covlib.errors import ConfigError, DataError, TrainingError
@@ -78,17 +78,15 @@ def test_unrecorded_costs_are_measured_once(config, tmp_path, monkeypatch):
                         lambda arm, *_: asked.append(arm) or {"seconds_per_step": 0.5})
     bought = Config.for_profile("smoke", {"steps": 0})
     for _ in range(2):
-        costs, notes = budget.costs_for(["mask-real", "noise-dcgan"], bought, "smoke", tmp_path, "cpu")
+        costs, notes = cost.costs_for(["mask-real", "noise-dcgan"], bought, "smoke", tmp_path, "cpu")
         assert costs == {"noise-dcgan": {"seconds_per_step": 0.5}} and "another machine" in notes[0]
     assert asked == ["noise-dcgan"]
-    assert budget.costs_for(["noise-dcgan"], config, "smoke", tmp_path / "new", "cpu") == ({}, [])
+    assert cost.costs_for(["noise-dcgan"], config, "smoke", tmp_path / "new", "cpu") == ({}, [])
 
 
 @pytest.mark.parametrize("arm", ["noise-dcgan", "noise-cgan3d"])
 def test_cost_of_a_step(arm, monkeypatch):
     """The difference between n and 2n steps, over n: what every training pays once does not count."""
-    from covbook.chapters.side_by_side import cost
-
     timed, clock = cost._timed, []
 
     def by_the_clock(name, task, profile, device, steps):
