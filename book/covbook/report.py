@@ -16,7 +16,6 @@ from statistics import mean, stdev
 from covbook import project
 from covbook.tables import Table
 from covbook.text import show_value
-from covlib import atomic
 from covlib.errors import DataError
 
 VERDICTS = {"reproduced": "✔", "within interval": "≈", "differs": "✘", "data unavailable": "⊘", "not attempted": "○"}
@@ -78,13 +77,9 @@ def load_metrics(path) -> dict:
     """One metrics.json or recorded result, checked against the schema; DataError naming file and field otherwise."""
     path = Path(path)
     try:
-        metrics = json.loads(path.read_text(encoding="utf-8"))
+        metrics = project.read_json(path)
     except FileNotFoundError:
         raise DataError(f"{path}: does not exist; a finished run leaves it in its out folder") from None
-    except OSError as problem:
-        raise DataError(f"{path}: cannot be read ({problem.strerror or problem})") from None
-    except (ValueError, RecursionError) as problem:
-        raise DataError(f"{path}: not valid JSON: {problem}") from None
     project.validate(metrics, "metrics", str(path), DataError)
     return metrics
 
@@ -114,19 +109,13 @@ def record(path, folder=None, note: str = "") -> Path:
     Raises:
         DataError: the file is missing or does not fit the schema.
     """
-    import hashlib
-
     path = Path(path)
     metrics = load_metrics(path / "metrics.json" if path.is_dir() else path)
     metrics["paths"] = {}
     if note:
         metrics["notes"] = [*metrics["notes"], note]
-    data = "".join(c if c.isalnum() else "_" for c in metrics["data"]["name"].lower())
-    name = f"{metrics['chapter']}-{data}-{metrics['profile']}-seed{metrics['seed']}"
-    if metrics["overrides"]:
-        name += "-" + hashlib.sha256(json.dumps(metrics["overrides"], sort_keys=True).encode()).hexdigest()[:6]
-    text = json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    return atomic.write_atomically((project.RESULTS if folder is None else Path(folder)) / f"{name}.json", text)
+    name = project.recorded_name(metrics["chapter"], metrics, f"seed{metrics['seed']}")
+    return project.write_json((project.RESULTS if folder is None else Path(folder)) / f"{name}.json", metrics)
 
 
 # -- judging ----------------------------------------------------------------------------------------------------------

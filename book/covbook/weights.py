@@ -10,7 +10,6 @@ puts it there. Only runs on virtual patients are kept: weights trained on scans 
     covlib run 03_dcgan --checkpoint recorded         # uses it
 """
 
-import json
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -98,10 +97,7 @@ def entries(chapter: str | None = None, folder: Path | None = None, results: Pat
     found = []
     for path in sorted(folder.glob(f"{chapter or ''}*/{REGISTER}")):
         name = path.parent.name
-        try:
-            register = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as problem:
-            raise DataError(f"{path}: cannot be read as JSON ({problem})") from None
+        register = project.read_json(path)
         project.validate(register, "weights", str(path), DataError)
         result = load_metrics((project.RESULTS if results is None else Path(results)) / f"{name}.json")
         if register["started"] != result["times"]["started"]:
@@ -216,7 +212,7 @@ def write_cards() -> list[Path]:
 
 
 def _check_run(out: Path, numbers: dict) -> None:
-    own = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
+    own = project.read_json(out / "metrics.json")
     if numbers["data"]["kind"] != "phantom":
         raise ConfigError(f"weights: {numbers['data']['name']} is no virtual patients' data; weights trained on scans "
                           "may give away whom they were trained on, and are not kept")
@@ -288,6 +284,6 @@ def _finish(prepared: Path, target: Path, register: dict, numbers: dict) -> None
             empty.rmdir()
     entry = Recorded(target.name, target, register, numbers)
     atomic.write_atomically(prepared / CARD, card(entry))
-    atomic.write_atomically(prepared / REGISTER, json.dumps(register, indent=2, ensure_ascii=False) + "\n")
+    project.write_json(prepared / REGISTER, register)
     shutil.rmtree(target, ignore_errors=True)
     prepared.rename(target)

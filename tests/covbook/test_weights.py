@@ -183,7 +183,7 @@ def test_weights_of_another_run_are_noticed(here):
     with pytest.raises(DataError, match="record that run with --weights"):
         ask()
     (folder / "weights.json").write_text("{")
-    with pytest.raises(DataError, match="cannot be read as JSON"):
+    with pytest.raises(DataError, match="not valid JSON"):
         ask()
     (folder / "weights.json").write_text(json.dumps(register | {"files": [{"path": "../../x"}]}))
     with pytest.raises(DataError, match="files"):

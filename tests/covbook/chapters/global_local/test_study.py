@@ -52,10 +52,11 @@ def test_a_sweep_shows_the_paper_s_value_beside_ours(tmp_path):
     done = sweeping.sweep(table2, profile="smoke", arms=["painted", "real"], seeds=[0], out=tmp_path / "s",
                           device="cpu", overrides={"extractor": "random-conv"}, say=lambda text: None)
     assert done.done == ["painted-seed0", "real-seed0"]
-    shown = studies.table([studies._read(sweeping.collect(table2, tmp_path / "s", tmp_path), "collected")],
+    shown = studies.table([studies.read_document(sweeping.collect(table2, tmp_path / "s", tmp_path), "collected")],
                           {"complete_psnr": "PSNR", "lung_only_fid_others": "FID"})
     assert shown.columns[1] == "PSNR" and len(shown.rows) == 2
-    assert studies.table([studies._read(next(tmp_path.glob("*.json")), "collected")], {"complete_psnr": "PSNR"}).rows
+    collected = studies.read_document(next(tmp_path.glob("*.json")), "collected")
+    assert studies.table([collected], {"complete_psnr": "PSNR"}).rows
 
 
 def test_every_arm_of_the_paper_has_its_numbers_in_the_ledger():
