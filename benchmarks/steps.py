@@ -112,9 +112,7 @@ class PlainStep:
         self.optimizers = {}
         for key, spec in method.optimizers(method.stages[-1]).items():
             weights = [p for net in spec.nets for p in self.nets[net].parameters()]
-            kind = torch.optim.AdamW if spec.kind == "adamw" else torch.optim.Adam
-            self.optimizers[key] = kind(weights, lr=spec.lr, betas=spec.betas, eps=spec.eps,
-                                        weight_decay=spec.weight_decay)
+            self.optimizers[key] = torch.optim.Adam(weights, lr=spec.lr, betas=spec.betas)
 
     def __call__(self) -> dict[str, float]:
         chance = torch.Generator(self.device).manual_seed(0)

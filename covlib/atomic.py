@@ -1,12 +1,14 @@
-"""Folders that appear whole or not at all."""
+"""Files and folders that appear whole or not at all."""
 
 import glob
 import os
 import platform
 import re
 import shutil
+from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, BinaryIO
 
 from covlib.errors import DataError, TrainingError
 
@@ -24,12 +26,13 @@ def _sweep(target: Path) -> None:
 
 
 @contextmanager
-def atomic_folder(target, *, replaceable: str):
+def atomic_folder(target, *, replaceable: str | None = None):
     """A temporary folder beside ``target`` that takes its place when the block ends well, and vanishes when it fails.
 
     Args:
         target: the folder to make. Missing parents are made.
         replaceable: file whose presence shows that an existing ``target`` was written by us; only then is it replaced.
+            None: nothing is replaced but an empty folder.
 
     Raises:
         DataError: ``target`` exists and is not empty and not ours, or it cannot be written (permission, full disk).
@@ -40,9 +43,9 @@ def atomic_folder(target, *, replaceable: str):
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         _sweep(target)
-        if target.is_dir() and any(target.iterdir()) and not (target / replaceable).exists():
-            raise DataError(f"{target}: is not empty and holds no {replaceable}, so it is left alone; give a new "
-                            "folder")
+        if target.is_dir() and any(target.iterdir()) and not (replaceable and (target / replaceable).exists()):
+            why = f"holds no {replaceable}" if replaceable else "nothing is overwritten"
+            raise DataError(f"{target}: is not empty and {why}, so it is left alone; give a new folder")
         partial = target.parent / f".{target.name}.partial-{os.getpid()}"
         partial.mkdir()
     except OSError as error:
@@ -82,23 +85,49 @@ def beside(path: Path) -> Path:
     return path.with_name(f"{stem}{os.getpid()}")
 
 
-def write_atomically(path: Path, content: bytes | str) -> Path:
-    """Write ``content`` so that ``path`` is either the old file or the whole new one.
+def write_atomically(path: Path, content: bytes | str | Callable[[BinaryIO], Any]) -> Path:
+    """Write a file so that ``path`` is either the old one or the whole new one, on the disk; returns its path.
+
+    Args:
+        content: what to write, or a function that writes it into the open file it is given. A ``Path`` that the
+            function returns takes the place of ``path`` (a name that depends on the content).
 
     Raises:
-        TrainingError: the disk is full or the folder cannot be written.
+        TrainingError: the disk is full or the folder cannot be written; whatever was at ``path`` is as it was.
     """
-    content = content.encode() if isinstance(content, str) else content
+    path = Path(path)
     partial = beside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(partial, "wb") as file:
-            file.write(content)
+            if callable(content):
+                renamed = content(file)
+                path = renamed if isinstance(renamed, Path) else path
+            else:
+                file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
-    except OSError as problem:
-        partial.unlink(missing_ok=True)
-        raise TrainingError(f"{path}: cannot be written ({problem.strerror or problem}); "
-                            "free some space or choose another out") from problem
-    return path
+        _sync_folder(path.parent)
+        return path
+    except (OSError, RuntimeError) as error:  # RuntimeError: what PyTorch's zip writer makes of a failed write
+        raise TrainingError(f"cannot write {path}: {_reason(error)}; what was saved before is unharmed") from error
+    finally:
+        if partial.exists():
+            partial.unlink()
+
+
+def _reason(error: BaseException) -> str:
+    while not isinstance(error, OSError) and (deeper := error.__cause__ or error.__context__):
+        error = deeper
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,7 +1,6 @@
 """Losses that several methods use: adversarial ones, VGG features, multi-scale structural similarity."""
 
 from functools import lru_cache
-from pickle import UnpicklingError
 
 import torch
 import torch.nn.functional as F
@@ -10,35 +9,41 @@ from torch import Tensor, nn
 from covlib import pretrained
 from covlib.errors import DataError
 from covlib.metrics.image import MS_SSIM_WEIGHTS, WINDOW
-from covlib.pretrained import RandomConv
+
+# ---- adversarial: logits of any shape, images and patches counted alike ----------------------------------------------
+# A generator minimises ``bce(logits, True)`` or ``least_squares(logits, True)``; of the hinge it has its own.
 
 
-def log_loss(logits: Tensor, real: bool) -> Tensor:
-    """-log D for real, -log(1 - D) for not, with D = sigmoid(logits); a mean over patches (Isola et al., Eq. 1).
+def bce(logits: Tensor, real: bool) -> Tensor:
+    """Binary cross-entropy: the mean of -log D for real, of -log(1 - D) for not, with D = sigmoid(logits).
 
-    A generator minimises ``log_loss(logits, True)``, the form without vanishing gradients that Isola et al. use.
+    Goodfellow et al. (2014), Eq. 1; as a generator's loss the form without vanishing gradients (there in section 3).
+    By softplus: ``F.binary_cross_entropy_with_logits`` has the same value, but other last bits in its gradient.
     """
     return F.softplus(-logits.float() if real else logits.float()).mean()
 
 
 def least_squares(logits: Tensor, real: bool) -> Tensor:
-    """(D - 1)^2 for real, D^2 for not; a mean over patches (Mao et al. 2017, without their 1/2)."""
+    """The mean of (D - 1)^2 for real, of D^2 for not (Mao et al. 2017, without their 1/2)."""
     return (logits.float() - float(real)).square().mean()
 
 
 def hinge(logits: Tensor, real: bool) -> Tensor:
-    """The discriminator's max(0, 1 - D) for real, max(0, 1 + D) for not; a mean over patches (Lim & Ye 2017)."""
+    """The discriminator's side: the mean of max(0, 1 - D) for real, of max(0, 1 + D) for not (Lim & Ye 2017)."""
     return F.relu(1 - logits.float() if real else 1 + logits.float()).mean()
 
 
 def hinge_generator(logits: Tensor) -> Tensor:
-    """The generator's side of the hinge loss, -D: unlike the discriminator's, it is not clipped."""
+    """The generator's side of the hinge loss, the mean of -D: unlike the discriminator's, it is not clipped."""
     return -logits.float().mean()
 
 
+# ---- features of VGG19 -----------------------------------------------------------------------------------------------
+
+
 VGG_LAYERS = (2, 7, 12, 21, 30)  # ends of relu1_1, relu2_1, relu3_1, relu4_1, relu5_1 in torchvision's vgg19.features
-VGG_WEIGHTS = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0)
-FALLBACK_WEIGHTS = (1 / 8, 1 / 4, 1 / 2, 1.0)  # ours
+VGG_WEIGHTS: tuple[float, ...] = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0)
+FALLBACK_WEIGHTS: tuple[float, ...] = (1 / 8, 1 / 4, 1 / 2, 1.0)  # ours
 
 
 class FeatureLoss:
@@ -59,31 +64,21 @@ class FeatureLoss:
     """
 
     def __init__(self):
-        self.net, self.note = _vgg19()
-        self.pretrained = self.net is not None
-        if self.pretrained:
-            mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (pretrained.IMAGENET_MEAN,
-                                                                    pretrained.IMAGENET_STD))
-            self.net.register_buffer("mean", mean)
-            self.net.register_buffer("std", std)
-            self.weights = VGG_WEIGHTS
+        vgg, trouble = pretrained.imagenet_network("vgg19")
+        self.pretrained = vgg is not None
+        self.net: nn.Module
+        if vgg is not None:
+            self.net, self.weights, self.note = _VGG19(vgg.features), VGG_WEIGHTS, "VGG19, ImageNet weights"
         else:
-            self.net, self.weights = RandomConv(), FALLBACK_WEIGHTS
+            self.net, self.weights = pretrained.RandomConv(), FALLBACK_WEIGHTS
+            self.note = f"feature loss on a fixed random network instead of VGG19: ImageNet weights of VGG19 {trouble}"
+            file = pretrained.imagenet_file("vgg19")
+            pretrained.say_once(f"{self.note}; {pretrained.where_to_put(file)}")
         self.net.eval().requires_grad_(False)
 
     def features(self, images: Tensor) -> list[Tensor]:
         self.net.to(images.device)  # nothing is done where it is there already
-        if not self.pretrained:
-            outputs = []
-            for conv in self.net.stages:
-                images = F.leaky_relu(conv(images), 0.2)
-                outputs.append(images)
-            return outputs
-        x, outputs = (images.expand(-1, 3, -1, -1) * 0.5 + 0.5 - self.net.mean) / self.net.std, []
-        for start, end in zip((0, *VGG_LAYERS), VGG_LAYERS):
-            x = self.net.layers[start:end](x)
-            outputs.append(x)
-        return outputs
+        return self.net.maps(images)
 
     def __call__(self, fake: Tensor, real: Tensor) -> Tensor:
         """A scalar; gradients go to ``fake`` alone."""
@@ -93,25 +88,27 @@ class FeatureLoss:
                    for w, a, b in zip(self.weights, self.features(fake), targets))
 
 
-def _vgg19() -> tuple[nn.Module | None, str]:
-    """VGG19 up to relu5_1 as a module with ``layers``, or None; and a note in words."""
-    from torchvision.models import vgg19
+class _VGG19(nn.Module):
+    """VGG19 up to relu5_1."""
 
-    reason = "ImageNet weights of VGG19 not found offline"
-    if pretrained.imagenet_available("vgg19") or pretrained.download_allowed():
-        try:
-            holder = nn.Module()
-            holder.layers = vgg19(weights="DEFAULT", progress=False).features[: VGG_LAYERS[-1]]
-            for part in holder.layers:
-                if isinstance(part, nn.ReLU):
-                    part.inplace = False  # the features kept are what the next ReLU would write over
-            return holder, "VGG19, ImageNet weights"
-        except (OSError, RuntimeError, EOFError, UnpicklingError) as error:  # no network, or a damaged file
-            reason = f"VGG19's weights could not be loaded ({(str(error) or type(error).__name__).splitlines()[0]})"
-    note = f"feature loss on a fixed random network instead of VGG19: {reason}"
-    pretrained.say_once(f"{note}; put {pretrained.imagenet_file('vgg19').name} into torch hub's cache or set "
-                         "COVLIB_ALLOW_DOWNLOAD=1")
-    return None, note
+    def __init__(self, layers: nn.Sequential):
+        super().__init__()
+        self.layers = layers[: VGG_LAYERS[-1]]
+        for part in self.layers:
+            if isinstance(part, nn.ReLU):
+                part.inplace = False  # the features kept are what the next ReLU would write over
+        for name, values in (("mean", pretrained.IMAGENET_MEAN), ("std", pretrained.IMAGENET_STD)):
+            self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1))
+
+    def maps(self, images: Tensor) -> list[Tensor]:
+        x, outputs = (images.expand(-1, 3, -1, -1) * 0.5 + 0.5 - self.mean) / self.std, []
+        for start, end in zip((0, *VGG_LAYERS), VGG_LAYERS):
+            x = self.layers[start:end](x)
+            outputs.append(x)
+        return outputs
+
+
+# ---- structural similarity -------------------------------------------------------------------------------------------
 
 
 RANGE = 2.0  # width of [-1, 1]

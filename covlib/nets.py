@@ -1,6 +1,8 @@
-"""Network parts that at least two methods use, and the questions one asks of a network before training it."""
+"""Network parts that at least two methods use, the questions one asks of a network, and how it answers in eval mode."""
 
+from collections.abc import Callable
 from contextlib import contextmanager
+from copy import deepcopy
 
 import torch
 import torch.nn.functional as F
@@ -66,35 +68,6 @@ def norm_layer(kind: str | None, channels: int, dims: int = 2) -> nn.Module:
     return kinds[kind][dims - 2](channels)
 
 
-@contextmanager
-def gathered_statistics(*nets: nn.Module):
-    """Inside, without gradients, BatchNorms of ``nets`` take the mean statistics of all batches that pass, each counted
-    alike, in place of their running ones; a BatchNorm that no batch passes keeps what it had.
-
-    Running statistics rest on the last few batches, seen by weights that were still moving: in small batches they are
-    the worse ones ("PreciseBN", Wu and Johnson 2021, arXiv 2105.07576, section 3).
-    """
-    modes = [(m, m.training) for net in nets for m in net.modules()]
-    norms = [(m, m.momentum, {name: value.clone() for name, value in m.named_buffers()}) for m, _ in modes
-             if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.running_mean is not None]
-    for net in nets:
-        net.eval()  # dropout and the like rest
-    for m, *_ in norms:
-        m.reset_running_stats()
-        m.momentum = None  # PyTorch's word for the plain mean
-        m.train()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for m, momentum, before in norms:
-            m.momentum = momentum
-            if not m.num_batches_tracked:
-                m.load_state_dict(before, strict=False)
-        for m, mode in modes:
-            m.training = mode
-
-
 class ResidualBlock(nn.Module):
     """x + norm(conv(relu(norm(conv(x))))), two 3x3 convolutions behind reflection padding (Johnson et al. 2016).
 
@@ -154,83 +127,7 @@ class PatchGAN(nn.Module):
         return self.features(x)[-1]
 
 
-def count_parameters(module: nn.Module, trainable_only: bool = True) -> int:
-    """Number of weights; without those that are frozen, unless asked for."""
-    return sum(p.numel() for p in module.parameters() if p.requires_grad or not trainable_only)
-
-
-def receptive_field(module: nn.Module, channels: int, size: int = 256, dims: int = 2) -> tuple[int, ...]:
-    """Extent, in input pixels along each axis, of what one output value depends on, found by its gradient.
-
-    The output value in the middle of the (first) output of ``module`` for a (1, channels, size, ...) input is followed
-    back; ``size`` must be larger than the field. Norms that mix all places are left out meanwhile, and all weights are
-    positive, so that nothing cancels. Runs in float64 on a copy. (Of a max-pooling window one place alone is seen.)
-    """
-    from copy import deepcopy
-
-    mixing = (nn.modules.batchnorm._NormBase, nn.GroupNorm)  # _NormBase: batch and instance norms
-    net = deepcopy(module).double().cpu().eval()
-    for part in list(net.modules()):
-        for name, child in part.named_children():
-            if isinstance(child, mixing):
-                setattr(part, name, nn.Identity())
-    for p in net.parameters():  # a mean over the inputs: values stay near 1, where no activation is flat
-        p.data = torch.full_like(p, 1 / p[0].numel()) if p.ndim > 1 else torch.zeros_like(p)
-    x = torch.ones(1, channels, *[size] * dims, dtype=torch.float64, requires_grad=True)
-    out = net(x)
-    out = out[0] if isinstance(out, list | tuple) else out
-    middle = out[(0, 0, *(n // 2 for n in out.shape[2:]))]
-    (grad,) = torch.autograd.grad(middle, x)
-    touched = grad[0].abs().sum(0)
-    extents = []
-    for axis in range(dims):
-        line = (touched.movedim(axis, 0).reshape(size, -1).sum(1) > 0).nonzero()
-        extents.append(int(line[-1] - line[0]) + 1)
-    return tuple(extents)
-
-
-def layer_shapes(module: nn.Module, *inputs: tuple[int, ...]) -> list[dict]:
-    """What every leaf layer puts out, in the order of the forward pass, without computing anything (``meta`` device).
-
-    Args:
-        inputs: shapes of the arguments of ``forward``, batch included, such as ``(1, 100)``.
-
-    Returns:
-        Rows {"name", "kind", "shape" (of the output), "parameters"}; the network itself stays as it is.
-    """
-    from copy import deepcopy
-
-    net, rows = deepcopy(module).to("meta"), []
-
-    def watch(name):
-        def hook(layer, args, output):
-            shape = tuple(output.shape) if isinstance(output, Tensor) else None
-            rows.append({"name": name, "kind": type(layer).__name__, "shape": shape,
-                         "parameters": count_parameters(layer, trainable_only=False)})
-        return hook
-
-    for name, layer in net.named_modules():
-        if not list(layer.children()):
-            layer.register_forward_hook(watch(name))
-    with torch.no_grad():
-        net(*(torch.empty(shape, device="meta") for shape in inputs))
-    return rows
-
-
-@contextmanager
-def evaluating(networks: dict[str, nn.Module]):
-    """All networks in eval mode inside, and in their own mode again afterwards."""
-    modes = {name: net.training for name, net in networks.items()}
-    for net in networks.values():
-        net.eval()
-    try:
-        yield
-    finally:
-        for name, net in networks.items():
-            net.train(modes[name])
-
-
-DROPOUT_LAYERS = 3  # of the decoder, from its inner end (appendix 6.1.1)
+DROPOUT_LAYERS = 3  # of the U-Net's decoder, from its inner end (Isola et al. 2017, appendix 6.1.1)
 WIDEST = 8  # times the first layer's channels
 
 
@@ -244,7 +141,8 @@ class NoiseDropout(nn.Module):
 
     def __init__(self, p: float = 0.5):
         super().__init__()
-        self.p, self.generators = p, None
+        self.p = p
+        self.generators: list[torch.Generator] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         if self.training or self.generators is None:
@@ -253,13 +151,14 @@ class NoiseDropout(nn.Module):
         return x * kept.to(x.device) / (1 - self.p)
 
 
-class Generator(nn.Module):
-    """One-hot maps (N, labels, S, S) to images (N, channels, S, S) in [-1, 1]; S a multiple of 2 ** levels.
+class UNetGenerator(nn.Module):
+    """The U-Net of pix2pix: one-hot maps (N, labels, S, S) to images (N, channels, S, S) in [-1, 1].
 
-    Encoder C64-C128-C256-C512-C512-C512-C512-C512, decoder CD512-CD512-CD512-C512-C256-C128-C64 and a last layer with
-    tanh, each layer of the decoder fed with its mirror image in the encoder too (appendix 6.1.1, "U-Net"). 4x4
-    convolutions of stride 2, transposed in the decoder; LeakyReLU 0.2 before them in the encoder, ReLU in the decoder;
-    BatchNorm but for the first, the innermost and the last (``norm``: another one, see ``covlib.nets.norm_layer``).
+    S is a multiple of 2 ** levels. Encoder C64-C128-C256-C512-C512-C512-C512-C512, decoder
+    CD512-CD512-CD512-C512-C256-C128-C64 and a last layer with tanh, each layer of the decoder fed with its mirror image
+    in the encoder too (Isola et al. 2017, appendix 6.1.1, "U-Net"). 4x4 convolutions of stride 2, transposed in the
+    decoder; LeakyReLU 0.2 before them in the encoder, ReLU in the decoder; BatchNorm but for the first, the innermost
+    and the last (``norm``: another one, see ``norm_layer``).
     """
 
     def __init__(self, labels: int = 4, channels: int = 1, width: int = 64, levels: int = 8, dropout: float = 0.5,
@@ -291,8 +190,8 @@ class Generator(nn.Module):
 
 
 @contextmanager
-def noise_from(generators: list[torch.Generator], net: nn.Module):
-    """Dropout of ``net`` draws from ``generators``, one for each sample, also in eval mode."""
+def noise_from(generators: list[torch.Generator] | None, net: nn.Module):
+    """Dropout of ``net`` draws from ``generators``, one for each sample, also in eval mode; None: it rests there."""
     layers = [m for m in net.modules() if isinstance(m, NoiseDropout)]
     for m in layers:
         m.generators = generators
@@ -301,3 +200,125 @@ def noise_from(generators: list[torch.Generator], net: nn.Module):
     finally:
         for m in layers:
             m.generators = None
+
+
+# ---- questions -------------------------------------------------------------------------------------------------------
+
+
+def count_parameters(module: nn.Module, trainable_only: bool = True) -> int:
+    """Number of weights; without those that are frozen, unless asked for."""
+    return sum(p.numel() for p in module.parameters() if p.requires_grad or not trainable_only)
+
+
+def receptive_field(module: nn.Module, channels: int, size: int = 256, dims: int = 2) -> tuple[int, ...]:
+    """Extent, in input pixels along each axis, of what one output value depends on, found by its gradient.
+
+    The output value in the middle of the (first) output of ``module`` for a (1, channels, size, ...) input is followed
+    back; ``size`` must be larger than the field. Norms that mix all places are left out meanwhile, and all weights are
+    positive, so that nothing cancels. Runs in float64 on a copy. (Of a max-pooling window one place alone is seen.)
+    """
+    mixing = (nn.modules.batchnorm._NormBase, nn.GroupNorm)  # _NormBase: batch and instance norms
+    net = deepcopy(module).double().cpu().eval()
+    for part in list(net.modules()):
+        for name, child in part.named_children():
+            if isinstance(child, mixing):
+                setattr(part, name, nn.Identity())
+    for p in net.parameters():  # a mean over the inputs: values stay near 1, where no activation is flat
+        p.data = torch.full_like(p, 1 / p[0].numel()) if p.ndim > 1 else torch.zeros_like(p)
+    x = torch.ones(1, channels, *[size] * dims, dtype=torch.float64, requires_grad=True)
+    out = net(x)
+    out = out[0] if isinstance(out, list | tuple) else out
+    middle = out[(0, 0, *(n // 2 for n in out.shape[2:]))]
+    (grad,) = torch.autograd.grad(middle, x)
+    touched = grad[0].abs().sum(0)
+    extents = []
+    for axis in range(dims):
+        line = (touched.movedim(axis, 0).reshape(size, -1).sum(1) > 0).nonzero()
+        extents.append(int(line[-1] - line[0]) + 1)
+    return tuple(extents)
+
+
+def layer_shapes(module: nn.Module, *inputs: tuple[int, ...]) -> list[dict]:
+    """What every leaf layer puts out, in the order of the forward pass, without computing anything (``meta`` device).
+
+    Args:
+        inputs: shapes of the arguments of ``forward``, batch included, such as ``(1, 100)``.
+
+    Returns:
+        Rows {"name", "kind", "shape" (of the output), "parameters"}; the network itself stays as it is.
+    """
+    net, rows = deepcopy(module).to("meta"), []
+
+    def watch(name):
+        def hook(layer, args, output):
+            shape = tuple(output.shape) if isinstance(output, Tensor) else None
+            rows.append({"name": name, "kind": type(layer).__name__, "shape": shape,
+                         "parameters": count_parameters(layer, trainable_only=False)})
+        return hook
+
+    for name, layer in net.named_modules():
+        if not list(layer.children()):
+            layer.register_forward_hook(watch(name))
+    with torch.no_grad():
+        net(*(torch.empty(shape, device="meta") for shape in inputs))
+    return rows
+
+
+# ---- eval mode, and the statistics it rests on -----------------------------------------------------------------------
+
+
+@contextmanager
+def evaluating(networks: dict[str, nn.Module]):
+    """All networks in eval mode inside, and in their own mode again afterwards."""
+    modes = {name: net.training for name, net in networks.items()}
+    for net in networks.values():
+        net.eval()
+    try:
+        yield
+    finally:
+        for name, net in networks.items():
+            net.train(modes[name])
+
+
+@torch.no_grad()
+def batched(work: Callable, networks: dict[str, nn.Module], batch: int, *tensors: Tensor) -> list:
+    """What ``work`` gives for one batch after the other, in eval mode and without gradients: a list.
+
+    Args:
+        work: called with a batch of each of ``tensors``, on the networks' device.
+        networks: are in eval mode meanwhile, and in their own mode again afterwards.
+        batch: samples of a batch; the last one may have fewer.
+        tensors: (N, ...) each, on any device.
+    """
+    device = next(weight.device for net in networks.values() for weight in net.parameters())
+    with evaluating(networks):
+        return [work(*(part.to(device) for part in parts)) for parts in zip(*(t.split(batch) for t in tensors))]
+
+
+@contextmanager
+def gathered_statistics(*nets: nn.Module):
+    """Inside, without gradients, BatchNorms of ``nets`` take the mean statistics of all batches that pass, each counted
+    alike, in place of their running ones; a BatchNorm that no batch passes keeps what it had.
+
+    Running statistics rest on the last few batches, seen by weights that were still moving: in small batches they are
+    the worse ones ("PreciseBN", Wu and Johnson 2021, arXiv 2105.07576, section 3).
+    """
+    modes = [(m, m.training) for net in nets for m in net.modules()]
+    norms = [(m, m.momentum, {name: value.clone() for name, value in m.named_buffers()}) for m, _ in modes
+             if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.running_mean is not None]
+    for net in nets:
+        net.eval()  # dropout and the like rest
+    for m, *_ in norms:
+        m.reset_running_stats()
+        m.momentum = None  # PyTorch's word for the plain mean
+        m.train()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for m, momentum, before in norms:
+            m.momentum = momentum
+            if not m.num_batches_tracked:
+                m.load_state_dict(before, strict=False)
+        for m, mode in modes:
+            m.training = mode

@@ -3,6 +3,7 @@
 import logging
 import os
 from pathlib import Path
+from pickle import UnpicklingError
 
 import numpy as np
 import torch
@@ -32,6 +33,24 @@ def imagenet_available(name: str) -> bool:
 def download_allowed() -> bool:
     """Whether the environment says ``COVLIB_ALLOW_DOWNLOAD=1``."""
     return os.environ.get("COVLIB_ALLOW_DOWNLOAD", "") == "1"
+
+
+def imagenet_network(name: str) -> tuple[nn.Module | None, str]:
+    """torchvision's network ``name`` with ImageNet weights; or None, and in words what stood in the way: nothing is
+    downloaded without leave, and a file may be damaged."""
+    from torchvision.models import get_model
+
+    if not imagenet_available(name) and not download_allowed():
+        return None, "not found offline"
+    try:
+        return get_model(name, weights="DEFAULT", progress=False), ""
+    except (OSError, RuntimeError, EOFError, UnpicklingError) as error:  # no network, or a damaged file
+        return None, f"could not be loaded: {(str(error) or type(error).__name__).splitlines()[0]}"
+
+
+def where_to_put(file: Path) -> str:
+    """What a reader can do about missing weights that torch hub keeps in ``file``."""
+    return f"put {file.name} into torch hub's cache or set COVLIB_ALLOW_DOWNLOAD=1"
 
 
 def say_once(text: str) -> None:
@@ -66,9 +85,13 @@ class RandomConv(nn.Module):
             conv.bias.data = torch.from_numpy(generator.uniform(-0.2, 0.2, conv.out_channels)).float()
         self.requires_grad_(False)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def maps(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """What each stage answers to grey images (N, 1, H, W)."""
         found = []
         for conv in self.stages:
             x = F.leaky_relu(conv(x), 0.2)
-            found += [x.mean((2, 3)), x.std((2, 3), correction=0)]
-        return torch.cat(found, 1)
+            found.append(x)
+        return found
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([part for y in self.maps(x) for part in (y.mean((2, 3)), y.std((2, 3), correction=0))], 1)

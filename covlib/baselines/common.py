@@ -23,7 +23,9 @@ of features (its logits last), one of several scales a list of such lists; the l
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -32,7 +34,8 @@ from torch import Tensor, nn
 from covlib.config import Config as BaseConfig
 from covlib.data import label_maps
 from covlib.errors import ConfigError, DataError
-from covlib.nets import PatchGAN, evaluating
+from covlib.losses import FeatureLoss
+from covlib.nets import PatchGAN, batched
 from covlib.training.method import Method, OptimizerSpec, Stage, Step
 
 # ---- settings and method ---------------------------------------------------------------------------------------------
@@ -77,7 +80,8 @@ class MaskToSlice(Method):
         notes: what a reader must know of this run's parts, such as a feature loss without its weights.
     """
 
-    generators = ("G",)
+    config: Config
+    generators: tuple[str, ...] = ("G",)
     examples: Tensor | None = None
 
     def __init__(self, config: Config, n_images: int, networks: dict[str, nn.Module]):
@@ -108,7 +112,6 @@ class MaskToSlice(Method):
         comes from ``generator``, which may live on another device."""
         return self.networks["G"](condition)
 
-    @torch.no_grad()
     def synthesize(self, maps: Tensor, generator: torch.Generator, batch: int = 16) -> Tensor:
         """One image for each map.
 
@@ -121,18 +124,43 @@ class MaskToSlice(Method):
         Raises:
             DataError: maps of another shape, or labels outside the map.
         """
-        maps, side = torch.as_tensor(maps), self.config.image_size
-        if maps.ndim != 3 or not len(maps) or maps.shape[1:] != (side, side):
-            raise DataError(f"maps: shape {tuple(maps.shape)}; (N, {side}, {side}) with at least one map is wanted")
-        device = next(self.networks[self.generators[0]].parameters()).device
-        with evaluating(self.networks):
-            return torch.cat([self.generate(label_maps.one_hot(part.to(device)), generator).float()
-                              for part in maps.split(batch)])
+        paint = lambda part: self.generate(label_maps.one_hot(part), generator).float()
+        return torch.cat(batched(paint, self.networks, batch, check_maps(maps, self.config.image_size)))
 
     def sample_grid(self, generator: torch.Generator) -> Tensor | None:
         return None if self.examples is None else self.synthesize(self.examples, generator)
 
 
+class FeatureMatcher(MaskToSlice):
+    """What pix2pixHD, SPADE and SEAN share: their generators also match features, D's and VGG19's.
+
+    ``config`` has the weights of both, ``lambda_features`` and ``lambda_perceptual``; where the latter is 0 there is no
+    VGG19, and ``perceptual`` is None.
+    """
+
+    config: Any
+
+    def __init__(self, config: Config, n_images: int, networks: dict[str, nn.Module]):
+        super().__init__(config, n_images, networks)
+        self.perceptual = FeatureLoss() if self.config.lambda_perceptual else None
+        if self.perceptual and not self.perceptual.pretrained:
+            self.notes.append(self.perceptual.note)
+
+    def generators_loss(self, losses: dict[str, Tensor], fake: Tensor, real: Tensor) -> Tensor:
+        """Weighted sum of ``losses["G"]``, ``losses["features"]`` and VGG19's, which is put into ``losses``."""
+        total = losses["G"] + self.config.lambda_features * losses["features"]
+        if self.perceptual:
+            losses["perceptual"] = self.perceptual(fake, real)
+            total = total + self.config.lambda_perceptual * losses["perceptual"]
+        return total
+
+
+def check_maps(maps, side: int) -> Tensor:
+    """``maps`` as a tensor; DataError unless it is (N >= 1, side, side)."""
+    maps = torch.as_tensor(maps)
+    if maps.ndim != 3 or not len(maps) or maps.shape[1:] != (side, side):
+        raise DataError(f"maps: shape {tuple(maps.shape)}; (N, {side}, {side}) with at least one map is wanted")
+    return maps
 
 
 # ---- discriminators --------------------------------------------------------------------------------------------------
@@ -195,7 +223,7 @@ def multi_scale_patches(in_channels: int, width: int = 64, n_layers: int = 3, sc
     return MultiScale(PatchGAN(in_channels, width, n_layers, norm) for _ in range(scales))
 
 
-def judge(D: MultiScale, step: Step, condition: Tensor, fake: Tensor, real: Tensor, first: int = 0):
+def discriminate(D: MultiScale, step: Step, condition: Tensor, fake: Tensor, real: Tensor, first: int = 0):
     """All that one training step needs of D, from weights before either step.
 
     Real and fake pass in one batch: right where no layer mixes the samples of a batch (InstanceNorm, no norm).
@@ -207,22 +235,19 @@ def judge(D: MultiScale, step: Step, condition: Tensor, fake: Tensor, real: Tens
     with step.frozen("D"):
         seen = D(fuse(condition, fake), first)
     both = D(torch.cat([fuse(condition, fake.detach()), fuse(condition, real)]), first)
-    part = lambda k: [[layer.chunk(2)[k] for layer in layers] for layers in both]
-    return seen, part(0), part(1)
+    return seen, *halves(both)
+
+
+def halves(features: list[list[Tensor]]) -> tuple[list[list[Tensor]], list[list[Tensor]]]:
+    """``MultiScale.features`` of two batches of equal size that passed as one, apart again."""
+    first, second = ([[layer.chunk(2)[k] for layer in layers] for layers in features] for k in (0, 1))
+    return first, second
 
 
 # ---- losses ----------------------------------------------------------------------------------------------------------
 
 
-
-
-
-
-
-
-
-
-def over_scales(loss, features: list[list[Tensor]], *args) -> Tensor:
+def over_scales(loss: Callable, features: list[list[Tensor]], *args) -> Tensor:
     """Sum over the scales of ``loss(logits, *args)`` (Wang et al. 2018, Eq. 3)."""
     return sum(loss(layers[-1], *args) for layers in features)
 
@@ -234,9 +259,3 @@ def feature_matching(fake: list[list[Tensor]], real: list[list[Tensor]]) -> Tens
     says "layers" only: the logits are not among them (they are the adversarial loss's).
     """
     return sum(F.l1_loss(a.float(), b.detach().float()) for f, r in zip(fake, real) for a, b in zip(f[:-1], r[:-1]))
-
-
-
-
-
-

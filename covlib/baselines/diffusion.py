@@ -25,10 +25,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from covlib.baselines.common import check_maps
 from covlib.config import Config as BaseConfig
 from covlib.data import label_maps
+from covlib.data.augment import horizontal_flip
 from covlib.errors import ConfigError, DataError
-from covlib.nets import evaluating
+from covlib.nets import batched
 from covlib.training.method import Method, OptimizerSpec, Stage, Step, seeded
 
 
@@ -137,13 +139,11 @@ class Diffusion(Method):
         return {"U": OptimizerSpec(("U",), lr=self.config.learning_rate, betas=(0.9, 0.999))}
 
     def augment(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
-        """With maps, as all methods that paint from maps do (``conditions.augment_pair``); else a random flip."""
+        """With maps, as all methods that paint from maps do (``label_maps.augment_pair``); else a random flip."""
         if not self.config.augment:
             return batch
         if self.config.condition == "map":
             return label_maps.augment_pair(batch, generator)
-        from covlib.data.augment import horizontal_flip
-
         return {**batch, "image": horizontal_flip(batch["image"], generator)}
 
     # ---- training ---------------------------------------------------------------------------------------------------
@@ -169,7 +169,7 @@ class Diffusion(Method):
     def predict(self, noisy: Tensor, t: Tensor, condition: Tensor | None) -> Tensor:
         """The network's answer (N, 1, S, S) for noisy images, times t (N,) and what ``encode`` gave."""
         U, kind = self.networks["U"], self.config.condition
-        x = torch.cat([noisy, condition.to(noisy.dtype)], 1) if kind == "map" else noisy
+        x = torch.cat([noisy, condition.to(noisy.dtype)], 1) if condition is not None and kind == "map" else noisy
         said = U(F.pixel_unshuffle(x, self.config.patch), t, class_labels=condition if kind == "class" else None)
         return F.pixel_shuffle(said, self.config.patch)
 
@@ -182,7 +182,6 @@ class Diffusion(Method):
 
     # ---- synthesis --------------------------------------------------------------------------------------------------
 
-    @torch.no_grad()
     def synthesize(self, condition, generator: torch.Generator, batch: int = 32, steps: int | None = None) -> Tensor:
         """One image for each condition, by DDIM.
 
@@ -204,13 +203,12 @@ class Diffusion(Method):
                             device=generator.device)
         later = torch.Generator(device).manual_seed(int(torch.randint(2**62, (1,), generator=generator,
                                                                       device=generator.device)))
-        made = []
-        with evaluating(self.networks):
-            for index in torch.arange(n).split(batch):
-                given_here = self.encode({key: value[index] for key, value in given.items()}, device)
-                *_, last = self.denoise(first[index.to(first.device)].to(device), given_here, later, steps)
-                made.append(last[1])
-        return torch.cat(made).float().clamp(-1, 1)
+
+        def paint(noise: Tensor, *parts: Tensor) -> Tensor:
+            *_, (_, image, _) = self.denoise(noise, self.encode(dict(zip(given, parts)), device), later, steps)
+            return image
+
+        return torch.cat(batched(paint, self.networks, batch, first, *given.values())).float().clamp(-1, 1)
 
     @torch.no_grad()
     def denoise(self, image: Tensor, condition: Tensor | None, generator: torch.Generator, steps: int | None = None):
@@ -237,10 +235,7 @@ class Diffusion(Method):
             return {}, condition
         values = torch.as_tensor(condition)
         if c.condition == "map":
-            side = c.image_size
-            if values.ndim != 3 or not len(values) or values.shape[1:] != (side, side):
-                raise DataError(f"maps: shape {tuple(values.shape)}; (N, {side}, {side}), at least one, is wanted")
-            return {"map": values}, len(values)
+            return {"map": check_maps(values, c.image_size)}, len(values)
         if values.ndim != 1 or not len(values) or values.is_floating_point():
             raise DataError(f"classes: shape {tuple(values.shape)}, {values.dtype}; (N,) whole numbers are wanted")
         if int(values.min()) < 0 or int(values.max()) >= c.classes:

@@ -29,8 +29,8 @@ from covlib.baselines import common
 from covlib.baselines.common import MaskToSlice, check_patches, fuse
 from covlib.data.label_maps import one_hot
 from covlib.errors import ConfigError
-from covlib.losses import log_loss
-from covlib.nets import Generator, PatchGAN, init_normal, noise_from
+from covlib.losses import bce
+from covlib.nets import PatchGAN, UNetGenerator, init_normal, noise_from
 from covlib.training.method import Step, seeded
 
 
@@ -74,23 +74,20 @@ def check_levels(image_size: int, levels: int) -> None:
                           "wanted, or fewer levels")
 
 
-
-
-
-
 class Pix2Pix(MaskToSlice):
     """pix2pix on label maps; see ``covlib.baselines.common.MaskToSlice`` for data, schedule and synthesis.
 
     Images at test time carry noise: two calls of ``synthesize`` with different generators differ a little.
     """
 
+    config: Config
     name = "pix2pix"
 
     def __init__(self, config: Config, n_images: int, seed: int = 0):
         c = config
         with seeded(seed, self.name, "init"):
             networks = {
-                "G": init_normal(Generator(c.labels, 1, c.width, c.levels, c.dropout)),
+                "G": init_normal(UNetGenerator(c.labels, 1, c.width, c.levels, c.dropout)),
                 "D": init_normal(PatchGAN(c.labels + 1, c.width_d, c.patch_layers, norm="batch")),
             }
         super().__init__(config, n_images, networks)
@@ -105,10 +102,10 @@ class Pix2Pix(MaskToSlice):
         fake = G(condition)
         d_real, d_fake = D(fuse(condition, real)), D(fuse(condition, fake.detach()))
         # "we divide the objective by 2 while optimizing D, which slows down the rate at which D learns"
-        d_loss = (log_loss(d_real, True) + log_loss(d_fake, False)) / 2
+        d_loss = (bce(d_real, True) + bce(d_fake, False)) / 2
         step.minimise("D", d_loss)
         with step.frozen("D"):
-            g_gan = log_loss(D(fuse(condition, fake)), True)
+            g_gan = bce(D(fuse(condition, fake)), True)
         g_l1 = F.l1_loss(fake.float(), real)
         step.minimise("G", g_gan + self.config.lambda_l1 * g_l1)
         return {"D": d_loss, "G": g_gan, "L1": g_l1, "D(real)": d_real.float().sigmoid().mean(),
@@ -122,8 +119,6 @@ class Pix2Pix(MaskToSlice):
                 return G(condition)
             with batch_statistics(G):
                 return G(condition)
-
-
 
 
 @contextmanager

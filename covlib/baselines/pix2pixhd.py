@@ -21,24 +21,24 @@ What the paper leaves open, or what slices have no use for, and what we do:
 * Least squares without Mao et al.'s 1/2, except that the two halves of D's loss are averaged, as for pix2pix.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from covlib.baselines import common
 from covlib.baselines.common import (
-    MaskToSlice,
+    FeatureMatcher,
     check_patches,
+    discriminate,
     feature_matching,
-    judge,
     multi_scale_patches,
     over_scales,
     shrink,
 )
 from covlib.data.label_maps import one_hot
 from covlib.errors import ConfigError
-from covlib.losses import FeatureLoss, least_squares
+from covlib.losses import least_squares
 from covlib.nets import InstanceNorm2d, ResidualBlock, init_normal
 from covlib.training.method import Stage, Step, seeded
 
@@ -160,12 +160,13 @@ class LocalEnhancer(nn.Module):
         return self.back(self.front(condition) + global_features)
 
 
-class Pix2PixHD(MaskToSlice):
+class Pix2PixHD(FeatureMatcher):
     """pix2pixHD on label maps; see ``covlib.baselines.common.MaskToSlice`` for data, steps and synthesis.
 
     One map gives one image: the method has no noise once the instance features are left out.
     """
 
+    config: Config
     name = "pix2pixhd"
     generators = ("G1", "G2")
 
@@ -178,19 +179,16 @@ class Pix2PixHD(MaskToSlice):
                 "D": init_normal(multi_scale_patches(c.labels + 1, c.width_d, c.patch_layers, c.scales)),
             }
         super().__init__(config, n_images, networks)
-        self.perceptual = FeatureLoss() if c.lambda_perceptual else None
-        if self.perceptual and not self.perceptual.pretrained:
-            self.notes.append(self.perceptual.note)
 
     def schedule(self) -> list[Stage]:
         """Global, local, joint; together as many steps as a rival of one stage has."""
         c, nets = self.config, {"global": ("G1", "D"), "local": ("G2", "D"), "joint": ("G1", "G2", "D")}
         early = [int(share * self.steps) for share in c.stage_shares[:2]]
         lengths = [*early, self.steps - sum(early)]
-        made = {name: dict(steps=n, batch_size=c.batch_size, nets=nets[name]) for name, n in zip(STAGES, lengths) if n}
+        made = [Stage(name, n, c.batch_size, nets[name]) for name, n in zip(STAGES, lengths) if n]
         # The whole is constant for half of its steps: the joint stage makes up what the others leave of that half.
-        made["joint"] |= dict(lr_decay="linear", constant_steps=max(0, self.steps // 2 - sum(early)))
-        return [Stage(name, **kind) for name, kind in made.items()]
+        constant = max(0, self.steps // 2 - sum(early))
+        return [*made[:-1], replace(made[-1], lr_decay="linear", constant_steps=constant)]
 
     def repeats(self, step: Step) -> bool:
         return True
@@ -204,14 +202,10 @@ class Pix2PixHD(MaskToSlice):
             fake = self.networks["G1"](condition)
         else:
             fake = self.paint(condition)
-        seen, judged, reals = judge(self.networks["D"], step, condition, fake, real, first=int(coarse))
-        losses = {"D": (over_scales(least_squares, reals, True) + over_scales(least_squares, judged, False)) / 2,
+        seen, fakes, reals = discriminate(self.networks["D"], step, condition, fake, real, first=int(coarse))
+        losses = {"D": (over_scales(least_squares, reals, True) + over_scales(least_squares, fakes, False)) / 2,
                   "G": over_scales(least_squares, seen, True), "features": feature_matching(seen, reals)}
-        total = losses["G"] + self.config.lambda_features * losses["features"]
-        if self.perceptual:
-            losses["perceptual"] = self.perceptual(fake, real)
-            total = total + self.config.lambda_perceptual * losses["perceptual"]
-        step.minimise("G", total)
+        step.minimise("G", self.generators_loss(losses, fake, real))
         step.minimise("D", losses["D"])
         return losses
 

@@ -25,11 +25,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from covlib.baselines import spade
-from covlib.baselines.common import MaskToSlice
+from covlib.baselines.common import MaskToSlice, check_maps
 from covlib.baselines.spade import ModulatedBlock, SpatialNorm, block_widths, initialise, pyramid, root_side
 from covlib.data import label_maps
-from covlib.errors import ConfigError, DataError
-from covlib.nets import InstanceNorm2d, evaluating
+from covlib.errors import ConfigError
+from covlib.nets import InstanceNorm2d, batched
 from covlib.training.method import Step, seeded
 
 NORMS = 3  # noise planes per block: its two norms and its shortcut's
@@ -202,6 +202,7 @@ class SEAN(spade.Modulated):
     SPADE (Section 4). Two draws of the noise give two images that differ in grain.
     """
 
+    config: Config
     name = "sean"
     generators = ("G", "E")  # the styles of an averaged encoder go with an averaged generator
 
@@ -230,7 +231,6 @@ class SEAN(spade.Modulated):
         noise = torch.randn(len(condition), G.noises, generator=generator, device=generator.device)
         return G(condition, codes, noise.to(condition.device))
 
-    @torch.no_grad()
     def synthesize(self, maps: Tensor, generator: torch.Generator, batch: int = 16,
                    images: Tensor | None = None) -> Tensor:
         """One image for each map; see ``MaskToSlice.synthesize``.
@@ -248,20 +248,18 @@ class SEAN(spade.Modulated):
                 raise ConfigError("styles: images are given, but styles='mean' reads none; leave them out, or choose "
                                   "styles='image'")
             return super().synthesize(maps, generator, batch)
-        maps, side = torch.as_tensor(maps), self.config.image_size
-        if maps.ndim != 3 or not len(maps) or maps.shape[1:] != (side, side):
-            raise DataError(f"maps: shape {tuple(maps.shape)}; (N, {side}, {side}) with at least one map is wanted")
+        side = self.config.image_size
+        maps = check_maps(maps, side)
         if images is None or images.shape != (len(maps), 1, side, side):
             shape = None if images is None else tuple(images.shape)
             raise ConfigError(f"styles: 'image' reads styles off images ({len(maps)}, 1, {side}, {side}), one a map, "
                               f"got {shape}; give them, or choose styles='mean'")
-        E, made = self.networks["E"], []
-        device = E.sums.device
-        with evaluating(self.networks):
-            for part, image in zip(maps.split(batch), images.split(batch)):
-                condition = label_maps.one_hot(part.to(device))
-                made.append(self.generate(condition, generator, E(image.to(device), condition)).float())
-        return torch.cat(made)
+
+        def paint(part: Tensor, image: Tensor) -> Tensor:
+            condition = label_maps.one_hot(part)
+            return self.generate(condition, generator, self.networks["E"](image, condition)).float()
+
+        return torch.cat(batched(paint, self.networks, batch, maps, images))
 
     def sample_grid(self, generator: torch.Generator) -> Tensor | None:
         return None if self.examples is None else MaskToSlice.synthesize(self, self.examples, generator)

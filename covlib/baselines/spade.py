@@ -27,9 +27,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from covlib import losses
 from covlib.baselines import common
-from covlib.baselines.common import MaskToSlice, MultiScale, feature_matching, fuse, over_scales
+from covlib.baselines.common import FeatureMatcher, MultiScale, feature_matching, fuse, halves, over_scales
 from covlib.data import label_maps
 from covlib.errors import ConfigError
 from covlib.losses import hinge, hinge_generator
@@ -158,7 +157,7 @@ class ModulatedBlock(nn.Module):
     def forward(self, x: Tensor, *condition) -> Tensor:
         y = self.conv1(F.relu(self.norm1(x, *condition)))
         y = self.conv2(F.relu(self.norm2(y, *condition)))
-        return y + (x if self.shortcut is None else self.shortcut(self.norm3(x, *condition)))
+        return y + (x if self.shortcut is None or self.norm3 is None else self.shortcut(self.norm3(x, *condition)))
 
 
 class Generator(nn.Module):
@@ -242,14 +241,10 @@ def discriminators(config: Config) -> MultiScale:
     return initialise(common.multi_scale_patches(c.labels + 1, c.width_d, c.patch_layers, c.scales))
 
 
-class Modulated(MaskToSlice):
+class Modulated(FeatureMatcher):
     """What SPADE and SEAN share: the hinge loss with D's features and VGG19's, and how one step makes them."""
 
-    def __init__(self, config: Config, n_images: int, networks: dict[str, nn.Module]):
-        super().__init__(config, n_images, networks)
-        self.perceptual = losses.FeatureLoss() if config.lambda_perceptual else None
-        if self.perceptual:
-            self.notes.append(self.perceptual.note)
+    config: Config
 
     def reconstruct(self, real: Tensor, condition: Tensor, step: Step) -> tuple[Tensor, Tensor | None]:
         """A fake for each real image, and the noise's divergence from N(0, 1) where there is an encoder of it."""
@@ -259,26 +254,21 @@ class Modulated(MaskToSlice):
         return True
 
     def training_step(self, batch: dict[str, Tensor], step: Step) -> dict[str, Tensor]:
-        c, real = self.config, batch["image"]
-        condition = label_maps.one_hot(batch["map"])
+        real, condition = batch["image"], label_maps.one_hot(batch["map"])
         fake, divergence = self.reconstruct(real, condition, step)
         # One pass of D serves both steps, from D's weights before either: no layer of it mixes samples, and a
         # backward pass makes gradients for its own optimiser's weights alone.
         seen = self.networks["D"](torch.cat([fuse(condition, fake), fuse(condition, real)]))
-        fakes, reals = ([[layer.chunk(2)[k] for layer in layers] for layers in seen] for k in (0, 1))
+        fakes, reals = halves(seen)
         losses = {"D": over_scales(hinge, reals, True) + over_scales(hinge, fakes, False),
                   "G": over_scales(hinge_generator, fakes), "features": feature_matching(fakes, reals)}
-        total = losses["G"] + c.lambda_features * losses["features"]
-        if self.perceptual:
-            losses["perceptual"] = self.perceptual(fake, real)
-            total = total + c.lambda_perceptual * losses["perceptual"]
+        total = self.generators_loss(losses, fake, real)
         if divergence is not None:
             losses["KL"] = divergence
-            total = total + c.lambda_kl * divergence
+            total = total + self.config.lambda_kl * divergence
         step.minimise("G", total, retain_graph=True)
         step.minimise("D", losses["D"])
         return losses
-
 
     def settle(self, batches) -> None:
         """Ours: BatchNorm's statistics are those of all training maps."""

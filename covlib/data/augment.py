@@ -125,14 +125,6 @@ def rotate(images: Tensor, degrees: Tensor, *, masks: Tensor | None = None):
     return _sample(images, source_y, source_x, masks, "black")
 
 
-def gaussian_noise(images: Tensor, generator: torch.Generator, *, std: float = 0.05, masks: Tensor | None = None):
-    """Add white noise of a standard deviation from [0, std] (images span 2); the result stays in [-1, 1]."""
-    level = _uniform(images, generator, 0, std).to(images.dtype)[:, None, None, None]
-    noise = torch.randn(images.shape, generator=generator, device=images.device, dtype=images.dtype)
-    noisy = (images + level * noise).clamp(-1, 1)
-    return noisy if masks is None else (noisy, masks)
-
-
 def elastic(images: Tensor, generator: torch.Generator, *, strength: float = 4.0, cells: int = 4,
             masks: Tensor | None = None):
     """Bend by a smooth random field: normal draws on a (cells + 1)^2 grid, interpolated bicubically.

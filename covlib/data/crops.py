@@ -55,9 +55,8 @@ def crop_to_lungs(slices: SliceSet, size: int, margin: float = 0.06) -> SliceSet
     if slices.lung is None:
         raise DataError(f"{slices.source}: lung masks are needed to crop to the lungs; load with need=('lung',)")
     images = np.empty((len(slices), 1, size, size), np.float32)
-    masks = {"lung": slices.lung, "infection": slices.infection}
-    cut = {name: None if mask is None else np.empty((len(slices), size, size), np.uint8)
-           for name, mask in masks.items()}
+    masks = {"lung": slices.lung} | ({} if slices.infection is None else {"infection": slices.infection})
+    cut = {name: np.empty((len(slices), size, size), np.uint8) for name in masks}
     patients = np.asarray(slices.patients)
     for patient in dict.fromkeys(slices.patients):
         mine = np.flatnonzero(patients == patient)
@@ -68,9 +67,8 @@ def crop_to_lungs(slices: SliceSet, size: int, margin: float = 0.06) -> SliceSet
         for k in mine:
             images[k, 0] = resize_image(_cut(slices.images[k, 0], box, -1.0), size, "stretch")
             for name, mask in masks.items():
-                if mask is not None:
-                    cut[name][k] = resize_mask(_cut(mask[k], box, 0), size, "stretch")
-    return dataclasses.replace(slices, images=images, **cut)
+                cut[name][k] = resize_mask(_cut(mask[k], box, 0), size, "stretch")
+    return dataclasses.replace(slices, images=images, lung=cut["lung"], infection=cut.get("infection"))
 
 
 def _cut(picture: np.ndarray, box: tuple[int, int, int], outside) -> np.ndarray:

@@ -38,7 +38,7 @@ def lung_mask(hu: np.ndarray, spacing=None) -> np.ndarray:
         spacing = (5.0, pixel, pixel)
     spacing = tuple(float(s) for s in spacing)
     spacing = (1.0, *spacing) if len(spacing) == 2 else spacing
-    step = tuple(max(1, int(WORK_MM / s)) for s in spacing[1:])
+    step = max(1, int(WORK_MM / spacing[1])), max(1, int(WORK_MM / spacing[2]))
     coarse = _shrink(volume, step)
     coarse_spacing = (spacing[0], spacing[1] * step[0], spacing[2] * step[1])
     mask = _coarse_lungs(coarse, coarse_spacing)

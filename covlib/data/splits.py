@@ -71,18 +71,17 @@ def _main_label(labels, index):
 
 def _deal(patients: list[str], sizes: dict[str, int], fractions: np.ndarray, label):
     """Yield (patient, part): big patients first (a stable sort keeps the shuffle among equals)."""
-    used = np.flatnonzero(fractions > 0)
+    used = np.flatnonzero(fractions > 0).tolist()
     if len(patients) < len(used):
         raise DataError(f"split: label {label} has {len(patients)} patient(s) for {len(used)} parts; give more "
-                        "patients "
-                        "or set a fraction to 0")
+                        "patients or set a fraction to 0")
     lacking = fractions * sum(sizes.values())
-    empty = set(used.tolist())
+    empty = set(used)
     for done, patient in enumerate(sorted(patients, key=lambda p: -sizes[p])):
         open_parts = sorted(empty) if len(patients) - done == len(empty) else used
         part = max(open_parts, key=lambda p: lacking[p])
         lacking[part] -= sizes[patient]
-        empty.discard(int(part))
+        empty.discard(part)
         yield patient, part
 
 

@@ -1,6 +1,5 @@
 """Axial slices out of volumes, and volumes in another matrix."""
 
-
 import numpy as np
 from PIL import Image
 from scipy import ndimage
@@ -12,16 +11,6 @@ from covlib.errors import DataError
 
 BODY_MARGIN_MM = 5.0
 SKIN_HU = -400
-
-
-
-
-
-
-
-
-
-
 
 
 # ---- which slices ----------------------------------------------------------------------------------------------------
@@ -104,8 +93,8 @@ def resample(case: Case, shape) -> Case:
     hu = ndimage.affine_transform(smooth, matrix, offset, shape, order=1, mode="nearest")
     index = np.ix_(*[np.clip(np.rint(c), 0, n - 1).astype(int) for c, n in zip(centres, case.hu.shape, strict=True)])
     pick = lambda mask: None if mask is None else mask[index]
-    spacing = tuple(float(s * r) for s, r in zip(case.spacing, ratio, strict=True))
+    z, y, x = (float(s * r) for s, r in zip(case.spacing, ratio, strict=True))
     direction = np.array([1, -1, -1])  # z runs to S+, y to P and x to L, while the origin counts towards A+ and R+
-    origin = tuple(float(o) for o in np.array(case.origin) + direction * offset * np.array(case.spacing))
-    return Case(case.name, np.rint(hu).astype(np.int16), spacing, pick(case.lung), pick(case.infection), case.label,
-                case.patient, origin, dict(case.meta))
+    above, behind, beside = (float(o) for o in np.array(case.origin) + direction * offset * np.array(case.spacing))
+    return Case(case.name, np.rint(hu).astype(np.int16), (z, y, x), pick(case.lung), pick(case.infection), case.label,
+                case.patient, (above, behind, beside), dict(case.meta))

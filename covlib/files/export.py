@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from covlib.atomic import atomic_folder, write_atomically
-from covlib.data.case import Case, SliceSet
+from covlib.data.case import Case
 from covlib.data.hu import unwindow
 from covlib.errors import DataError
 from covlib.files.marks import WORD, png_text
@@ -78,22 +78,16 @@ def export_set(folder, images, *, lung=None, infection=None, labels=None, classe
     return Path(folder)
 
 
-def write_sheet(folder: Path, sheet: dict) -> None:
+def write_sheet(folder: Path, sheet: dict, text: str | None = None) -> None:
     """``datasheet.json`` and ``DATASHEET.md`` of a set that is already there; the caution is added.
 
-    ``sheet`` holds the fields of ``REQUIRED`` and "images", "size", "form", "classes", "hu_window"; the rest is kept.
+    Args:
+        sheet: holds the fields of ``REQUIRED`` and "images", "size", "form", "classes", "hu_window"; the rest is kept.
+        text: of DATASHEET.md; by default made from ``sheet``.
     """
     sheet = {**sheet, "caution": CAUTION}
-    write_atomically(folder / "DATASHEET.md", _markdown(sheet))
+    write_atomically(folder / "DATASHEET.md", _markdown(sheet) if text is None else text)
     write_atomically(folder / SHEET, _json(folder, sheet))
-
-
-def export_slices(folder, slices: SliceSet, *, datasheet: dict, form: str = "png8") -> Path:
-    """``export_set`` of a whole ``SliceSet``; a "/" in a name becomes "-"."""
-    names = [name.replace("/", "-") for name in slices.names]
-    return export_set(folder, slices.images, lung=slices.lung, infection=slices.infection, labels=slices.labels,
-                      classes=slices.classes, names=names, patients=slices.patients, hu_window=slices.hu_window,
-                      datasheet=datasheet, form=form)
 
 
 # ---- checks ----------------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from covlib.errors import DataError
-from covlib.files.scans import check_labels
+from covlib.files.scans import check_labels, is_dicom, read_dicom_image
 
 MAX_PIXELS = 100_000_000  # a film digitised at 10,000 x 10,000; more is taken for a decompression bomb
 FORMATS = ("PNG", "JPEG", "TIFF")
@@ -88,27 +88,28 @@ def read_image(path, content: bytes | None = None) -> np.ndarray:
     return np.clip(grey * rgba[..., 3], 0, 1)
 
 
-def read_mask(path, labels=(0, 1, 2), content: bytes | None = None) -> np.ndarray:
+def read_grey(path, content: bytes | None = None) -> np.ndarray:
+    """As ``read_image``, of an image or a DICOM radiograph."""
+    return read_dicom_image(path) if is_dicom(Path(path)) else read_image(path, content)
+
+
+def read_mask(path, labels=(0, 1, 2), content: bytes | None = None, shape: tuple | None = None) -> np.ndarray:
     """Read a label mask: uint8 (H, W). Grey or palette PNG or TIFF, values in ``labels``; 0 and 255 count as 0 and 1.
 
+    Args:
+        shape: (H, W) of the image that it belongs to.
+
     Raises:
-        DataError: no image, several channels (a label needs one), or other values (JPEG spoils labels: save PNG).
+        DataError: no image, several channels (a label needs one), other values (JPEG spoils labels: save PNG), or
+            another shape than ``shape``.
     """
     picture = _decode(path, content)
     if len(picture.getbands()) > 1:
         raise DataError(f"{path}: mask has {len(picture.getbands())} channels ({picture.mode}); one channel of labels "
                         f"({', '.join(map(str, labels))}) is wanted")
-    if picture.mode == "1":
-        return np.asarray(picture).astype(np.uint8)
-    return check_labels(path, np.asarray(picture), labels)
-
-
-# ---- size ------------------------------------------------------------------------------------------------------------
-
-
-
-
-
-
-
-
+    array = np.asarray(picture)
+    mask = array.astype(np.uint8) if picture.mode == "1" else check_labels(path, array, labels)
+    if shape is not None and mask.shape != shape:
+        raise DataError(f"{path}: mask is {mask.shape[0]}x{mask.shape[1]}, its image {shape[0]}x{shape[1]}; they must "
+                        "be of one size")
+    return mask

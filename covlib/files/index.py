@@ -144,19 +144,24 @@ class Table:
         return self.rows[fitting[0]] if len(fitting) == 1 else {}
 
 
-def read_table(path: Path) -> Table:
-    """Read a CSV with a header; DataError where it is no table or names no file column."""
+def read_rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+    """Columns (in lower case) and rows of a CSV with a header; DataError where it is no table."""
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
-            columns = [c.strip().lower() for c in reader.fieldnames or []]
-            key = next((c for c in FILE_COLUMNS if c in columns), None)
-            if key is None:
-                raise DataError(f"{path}: has no column that names a file; one of {', '.join(FILE_COLUMNS)} is wanted")
-            reader.fieldnames = columns
-            rows = [{k: (v or "").strip() for k, v in row.items() if isinstance(v, str | None) and k} for row in reader]
+            reader.fieldnames = columns = [c.strip().lower() for c in reader.fieldnames or []]
+            return columns, [{k: (v or "").strip() for k, v in row.items() if isinstance(v, str | None) and k}
+                             for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: cannot be read as a CSV table ({error})") from error
+
+
+def read_table(path: Path) -> Table:
+    """Read a CSV whose rows tell of files; DataError where it is no table or names no file column."""
+    columns, rows = read_rows(path)
+    key = next((c for c in FILE_COLUMNS if c in columns), None)
+    if key is None:
+        raise DataError(f"{path}: has no column that names a file; one of {', '.join(FILE_COLUMNS)} is wanted")
     table = Table(path, {row[key].rstrip("/"): row for row in rows}, {})
     for name in table.rows:
         table.by_stem.setdefault(stem(Path(name)), []).append(name)

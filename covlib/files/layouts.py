@@ -12,15 +12,14 @@ from covlib.data.case import Case, SliceSet
 from covlib.data.resize import resize_image, resize_mask
 from covlib.errors import ConfigError, DataError
 from covlib.files import own_layouts, plain_layouts
-from covlib.files.images import read_bytes, read_image, read_mask
+from covlib.files.images import read_bytes, read_grey, read_mask
 from covlib.files.index import Found, Item, Loaded, canonical, digest, folders_in
-from covlib.files.scans import is_dicom, list_folder, read_dicom_image
+from covlib.files.scans import list_folder
 
 NEEDS = ("labels", "lung", "infection")
 PHANTOM_PATIENTS, PER_PATIENT = 40, 4
 KNOWN = ("CLASS/*.png; image/ with class_mask/, infection_mask/ or lung_mask/; CASE/image.nii.gz; *.nii.gz; folders "
-         "of DICOM "
-         "series; the registered sources' own layouts")
+         "of DICOM series; the registered sources' own layouts")
 
 
 # ---- what is there ---------------------------------------------------------------------------------------------------
@@ -41,8 +40,7 @@ def find(data) -> Found:
         return _understand(root.resolve())
     except PermissionError as error:
         raise DataError(f"{error.filename}: no permission to read it; grant read access (chmod -R u+rX) or give "
-                        "another "
-                        "folder") from None
+                        "another folder") from None
 
 
 def _understand(root: Path) -> Found:
@@ -171,16 +169,14 @@ def _check_need(found: Found, items: list[Item], need) -> None:
         if bare or len(have) < 2:
             what = f"{len(bare)} items have no label (first: {bare[0]})" if bare else f"the only class is {have.pop()}"
             raise DataError(f"{found.root}: labels are needed, {what}; two classes are wanted: class folders, or "
-                            "metadata.csv "
-                            "with the columns file,label")
+                            "metadata.csv with the columns file,label")
     if "infection" in need:
         bare = [i for i in items if i.infection is None and not (i.path / "infection_mask.nii.gz").exists()
                 and not (i.path / "infection_mask.nii").exists()]
         if bare:
             raise DataError(f"{found.root}: lesion masks are needed, {len(bare)} of {len(items)} items have none "
-                            "(first: "
-                            f"{bare[0].name}); class_mask/ or infection_mask/ (images), infection_mask.nii.gz (cases) "
-                            "is wanted")
+                            f"(first: {bare[0].name}); class_mask/ or infection_mask/ (images), infection_mask.nii.gz "
+                            "(cases) is wanted")
 
 
 def _thinned(items: list[Item], per_patient: int | None, seed: int) -> list[Item]:
@@ -201,33 +197,25 @@ def _images(items: list[Item], size: int, need, fit: str) -> Loaded:
     from covlib.data.lungs import lung_mask_grey
 
     out = np.empty((len(items), 1, size, size), np.float32)
-    masks = {part: np.zeros((len(items), size, size), np.uint8) if all(getattr(i, part) for i in items) else None
-             for part in ("lung", "infection")}
-    made = masks["lung"] is None and "lung" in need
-    if made:
-        masks["lung"] = np.zeros((len(items), size, size), np.uint8)
+    given = [part for part in ("lung", "infection") if all(getattr(i, part) for i in items)]
+    made = "lung" in need and "lung" not in given
+    masks = {part: np.zeros((len(items), size, size), np.uint8) for part in [*given, *["lung"] * made]}
     digests = []
     for k, item in enumerate(items):
         content = read_bytes(item.path)
-        image = read_dicom_image(item.path) if is_dicom(item.path) else read_image(item.path, content)
+        image = read_grey(item.path, content)
         digests.append(hashlib.sha256(content).digest())
         out[k, 0] = resize_image(image, size, fit) * 2 - 1
-        for part in masks:
+        for part in given:
             path = getattr(item, part)
-            if masks[part] is None or path is None:
-                continue
             content = read_bytes(path)
-            mask = read_mask(path, content=content)
-            if mask.shape != image.shape:
-                raise DataError(f"{path}: mask is {mask.shape[0]}x{mask.shape[1]}, its image "
-                                f"{image.shape[0]}x{image.shape[1]}; they must be of one size")
-            masks[part][k] = resize_mask(mask, size, fit)
+            masks[part][k] = resize_mask(read_mask(path, content=content, shape=image.shape), size, fit)
             digests.append(hashlib.sha256(content).digest())
         if made:
             lesion = None if item.infection is None else read_mask(item.infection)
             masks["lung"][k] = resize_mask(lung_mask_grey(image, lesion), size, fit)
     notes = ["lung masks are made by threshold and clean-up"] if made else []
-    return Loaded(out, items, [i.name for i in items], masks["lung"], masks["infection"],
+    return Loaded(out, items, [i.name for i in items], masks.get("lung"), masks.get("infection"),
                   digest([i.name for i in items], digests), notes)
 
 

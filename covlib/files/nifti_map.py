@@ -18,32 +18,21 @@ import numpy as np
 from covlib.atomic import beside
 from covlib.data.hu import AIR
 from covlib.errors import DataError
-from covlib.files.scans import IMAGE_TEXT, NIFTI_ENDINGS
+from covlib.files.scans import IMAGE_TEXT, NIFTI_ENDINGS, affine_of
 
 OFFSET = 352  # bytes before the voxels of a NIfTI-1 file without extensions
 
 
-def affine_of(spacing, origin) -> np.ndarray:
-    """(4, 4) millimetres R+ A+ S+ of voxel (x, y, z), where x runs to the left, y to the back and z to the head.
-
-    Args:
-        spacing, origin: (z, y, x) as in ``Case``.
-    """
-    affine = np.diag([-spacing[2], -spacing[1], spacing[0], 1.0])
-    affine[:3, 3] = origin[::-1]
-    return affine
-
-
 @contextmanager
 def nifti_map(path, shape: tuple[int, int, int], spacing, origin=None, *,
-              text: str = IMAGE_TEXT, intent: str = "") -> Iterator[np.memmap]:
+              intent: str = "") -> Iterator[np.memmap]:
     """A new NIfTI file of int16 HU as a memory map (Z, Y, X), air at first; it appears whole when the block ends well.
 
     Args:
         path: ending in .nii, or in .nii.gz: then it is packed at the end, through a small buffer.
         spacing: mm between voxel centres along (z, y, x). origin: mm of voxel (0, 0, 0) in R+ A+ S+ as (z, y, x); by
             default the volume's middle is at 0.
-        text: of the header's description; the default says that the numbers are HU. intent: of its intent_name.
+        intent: of the header's intent_name.
 
     Raises:
         DataError: another ending, a shape or spacing that is none, or a file that cannot be written.
@@ -60,7 +49,7 @@ def nifti_map(path, shape: tuple[int, int, int], spacing, origin=None, *,
     packed = partial.with_name(partial.name + ".gz")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        voxels = _begin(partial, shape, affine_of(spacing, origin), text, intent)
+        voxels = _begin(partial, shape, affine_of(spacing, origin), intent)
         yield voxels
         voxels.flush()
         del voxels
@@ -79,7 +68,7 @@ def nifti_map(path, shape: tuple[int, int, int], spacing, origin=None, *,
             packed.unlink(missing_ok=True)
 
 
-def _begin(path: Path, shape, affine: np.ndarray, text: str, intent: str) -> np.memmap:
+def _begin(path: Path, shape, affine: np.ndarray, intent: str) -> np.memmap:
     """The header on disk, and a map of the voxels behind it."""
     import nibabel
 
@@ -89,7 +78,7 @@ def _begin(path: Path, shape, affine: np.ndarray, text: str, intent: str) -> np.
     header.set_sform(affine, code="scanner")
     header.set_qform(affine, code="scanner")
     header.set_xyzt_units("mm")
-    header["descrip"], header["intent_name"] = text, intent
+    header["descrip"], header["intent_name"] = IMAGE_TEXT, intent
     header["magic"], header["vox_offset"] = b"n+1", OFFSET
     header.set_slope_inter(1, 0)
     with open(path, "wb") as file:

@@ -27,6 +27,7 @@ from covlib.files.index import (
     folders_in,
     images_in,
     paper_or_figure,
+    read_rows,
     read_table,
 )
 from covlib.files.scans import is_nifti, list_folder, stem
@@ -122,8 +123,8 @@ def cohen(root: Path) -> Found | None:
         else:
             left_out += 1
     if not items:
-        raise DataError(f"{root / 'metadata.csv'}: no image in {folder} has a finding and a frontal view (PA, AP) "
-                        "in it")
+        raise DataError(f"{root / 'metadata.csv'}: no image in {folder} has a finding and a frontal view (PA, "
+                        "AP) in it")
     notes = [f"{left_out} images left out: other findings, lateral views, CT, not in the table"] if left_out else []
     return assign_patients(Found("cohen", root, items, False, notes), tables=[table])
 
@@ -133,9 +134,9 @@ def rsna(root: Path) -> Found | None:
     folder, labels = child(root, "stage_2_train_images"), root / "stage_2_train_labels.csv"
     if not folder or not labels.is_file():
         return None
-    target = {r["patientid"]: r.get("target", "") for r in _rows(labels)}
+    target = _by_patient(labels, "target")
     info = root / "stage_2_detailed_class_info.csv"
-    kinds = {r["patientid"]: r.get("class", "") for r in _rows(info)} if info.is_file() else {}
+    kinds = _by_patient(info, "class") if info.is_file() else {}
     items = []
     for path in list_folder(folder):
         name = stem(path)
@@ -153,19 +154,12 @@ def rsna(root: Path) -> Found | None:
     return Found("rsna", root, items, False, notes)
 
 
-def _rows(path: Path) -> list[dict]:
-    """Rows of a table whose file column is patientId."""
-    import csv
-
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            reader.fieldnames = [c.strip().lower() for c in reader.fieldnames or []]
-            if "patientid" not in reader.fieldnames:
-                raise DataError(f"{path}: has no column patientId; the challenge's own table is wanted")
-            return list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: cannot be read as a CSV table ({error})") from error
+def _by_patient(path: Path, column: str) -> dict[str, str]:
+    """What one column of the challenge's tables says of each patient (of a patient's last row)."""
+    columns, rows = read_rows(path)
+    if "patientid" not in columns:
+        raise DataError(f"{path}: has no column patientId; the challenge's own table is wanted")
+    return {row["patientid"]: row.get(column, "") for row in rows}
 
 
 def mosmed(root: Path) -> Found | None:

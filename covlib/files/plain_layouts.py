@@ -33,15 +33,10 @@ MASK_PARTS = ("class_mask", "infection_mask", "lung_mask")
 
 def case(root: Path) -> Found | None:
     """One case folder, or one NIfTI file."""
-    if root.is_file():
-        if not is_nifti(root):
-            return None
-        found = Found("case", root.parent, [Item(stem(root), root, label=label_from_name(stem(root)))], True)
-    elif find_part(root, "image"):
-        found = Found("case", root.parent, [Item(root.name, root, label=label_from_name(root.name))], True)
-    else:
+    if not (is_nifti(root) if root.is_file() else find_part(root, "image")):
         return None
-    return _labelled(found)
+    name = stem(root) if root.is_file() else root.name
+    return _labelled(Found("case", root.parent, [Item(name, root, label=label_from_name(name))], True))
 
 
 def cases(root: Path) -> Found | None:
@@ -120,8 +115,7 @@ def slices(root: Path) -> Found | None:
         missing = [n for n in names if n not in files]
         if missing:
             raise DataError(f"{parts[part]}: {len(missing)} of {len(names)} images have no mask there (first: "
-                            f"{missing[0]}); "
-                            "every image needs one of equal name, or leave the folder out")
+                            f"{missing[0]}); every image needs one of equal name, or leave the folder out")
         if strangers := sorted(files.keys() - set(names)):
             raise DataError(f"{parts[part]}: {len(strangers)} of {len(files)} masks have no image (first: "
                             f"{strangers[0]}); every mask needs one of equal name in {folder.name}, or take it away")

@@ -1,4 +1,4 @@
-"""CT volumes: NIfTI and DICOM in, NIfTI out, always int16 Hounsfield units in (z, y, x) order, and the HU window.
+"""CT volumes: NIfTI and DICOM in, NIfTI out, always int16 Hounsfield units in (z, y, x) order.
 
 Whatever the axis order of the file, arrays come back with z from feet to head, y from front to back and x from the
 patient's right to left (nibabel's "LPS" codes, reversed): ``hu[k]`` is the usual axial view.
@@ -24,13 +24,6 @@ DICOM_TAGS = ("Rows", "Columns", "ImagePositionPatient", "ImageOrientationPatien
               "NumberOfFrames", "SamplesPerPixel", "RescaleSlope", "RescaleIntercept", "PixelPaddingValue",
               "BitsStored", "PhotometricInterpretation", "SeriesInstanceUID", "SeriesDescription", "PatientID",
               "ConvolutionKernel")  # those that are read
-
-
-# ---- the Hounsfield window -------------------------------------------------------------------------------------------
-
-
-
-
 
 
 # ---- NIfTI -----------------------------------------------------------------------------------------------------------
@@ -265,6 +258,17 @@ def read_case(path, *, name: str | None = None, patient: str = "", label: str | 
     return case
 
 
+def affine_of(spacing, origin) -> np.ndarray:
+    """(4, 4) millimetres R+ A+ S+ of voxel (x, y, z), where x runs to the left, y to the back and z to the head.
+
+    Args:
+        spacing, origin: (z, y, x) as in ``Case``.
+    """
+    affine = np.diag([-spacing[2], -spacing[1], spacing[0], 1.0])
+    affine[:3, 3] = origin[::-1]
+    return affine
+
+
 def write_case(case: Case, folder) -> Path:
     """Write ``folder/image.nii.gz`` (int16 HU) and its masks; the folder appears whole or not at all.
 
@@ -276,8 +280,7 @@ def write_case(case: Case, folder) -> Path:
     """
     import nibabel
 
-    affine = np.diag([-case.spacing[2], -case.spacing[1], case.spacing[0], 1.0])  # x runs to L, y to P, z to S
-    affine[:3, 3] = case.origin[::-1]
+    affine = affine_of(case.spacing, case.origin)
     parts = {"image": (case.hu.astype(np.int16), IMAGE_TEXT), "lung_mask": (case.lung, LUNG_TEXT),
              "infection_mask": (case.infection, INFECTION_TEXT)}
     flags = {"lung_mask": "lung_sides", "infection_mask": "lesion_types"}
@@ -409,8 +412,7 @@ def _sorted_positions(folder: Path, headers: list):
     if len(gaps) and gaps.max() > 1.5 * np.median(gaps):
         at = int(gaps.argmax())
         raise DataError(f"{folder}: {gaps[at]:.3g} mm between slices {at} and {at + 1}, {np.median(gaps):.3g} mm "
-                        "elsewhere; "
-                        "slices are missing")
+                        "elsewhere; slices are missing")
     return normal, [(place[i], headers[i]) for i in order]
 
 

@@ -9,7 +9,6 @@ Where they cannot be had the network starts from random weights, the log says so
 for captions and metrics.json.
 """
 
-import time
 from collections.abc import Callable
 
 import numpy as np
@@ -17,16 +16,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from covlib.errors import ConfigError, DataError, TrainingError
-from covlib.judges.training import build_optimiser, drawing_order, training_length
-from covlib.pretrained import IMAGENET_MEAN, IMAGENET_STD, download_allowed, imagenet_available, imagenet_file, say_once
-from covlib.seeding import derive, torch_generator
-from covlib.training.devices import resolve_device
+from covlib import pretrained
+from covlib.errors import ConfigError, DataError
+from covlib.judges import training
+from covlib.pretrained import IMAGENET_MEAN, IMAGENET_STD
+from covlib.seeding import derive
 
 NAMES = ("vgg16", "resnet18", "resnet50", "densenet121", "densenet169")
-SETTLE_BATCHES = 16
-
-
 
 class Classifier(nn.Module):
     """A torchvision network with a new last layer; made by ``build``.
@@ -84,22 +80,13 @@ def build(name: str, n_classes: int = 2, weights: str | None = None, in_channels
         raise ConfigError(f"n_classes {n_classes}, in_channels {in_channels}: at least 2 classes, and 1 or 3 channels")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "judge", name))
-        net, note = _torchvision_net(name, weights)
-        pretrained = note is None
-        note = "ImageNet weights (torchvision)" if pretrained else note
+        net, lack = _torchvision_net(name, weights)
+        found, note = lack is None, lack or "ImageNet weights (torchvision)"
         if small_stem and name != "vgg16":
             _shrink_stem(net)
-            note += ", small stem: 3x3 convolution of stride 2, no max-pooling" + (", untrained" if pretrained else "")
+            note += ", small stem: 3x3 convolution of stride 2, no max-pooling" + (", untrained" if found else "")
         body, dim = _without_head(name, net)
-        return Classifier(name, body, dim, n_classes, in_channels, pretrained, note)
-
-
-
-
-
-
-
-
+        return Classifier(name, body, dim, n_classes, in_channels, found, note)
 
 
 def _torchvision_net(name: str, weights: str | None) -> tuple[nn.Module, str | None]:
@@ -108,14 +95,11 @@ def _torchvision_net(name: str, weights: str | None) -> tuple[nn.Module, str | N
 
     if weights is None:
         return get_model(name, weights=None), "random initialisation"
-    note = "random initialisation (ImageNet weights not found offline)"
-    if imagenet_available(name) or download_allowed():
-        try:
-            return get_model(name, weights="DEFAULT", progress=False), None
-        except (OSError, RuntimeError) as error:  # no network, or a damaged file: start at random, and say so
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            note = f"random initialisation (ImageNet weights could not be loaded: {reason})"
-    say_once(f"{name}: {note}; put {imagenet_file(name).name} into torch hub's cache or set COVLIB_ALLOW_DOWNLOAD=1")
+    net, trouble = pretrained.imagenet_network(name)
+    if net is not None:
+        return net, None
+    note = f"random initialisation (ImageNet weights {trouble})"
+    pretrained.say_once(f"{name}: {note}; {pretrained.where_to_put(pretrained.imagenet_file(name))}")
     return get_model(name, weights=None), note
 
 
@@ -190,71 +174,44 @@ def train_classifier(model: Classifier, images, labels, *, val=None, epochs: int
         "lr", "note"}.
     """
     x, y = _check_images(model, images), _check_labels(model, labels, len(images), least=1 if one_class else 2)
-    steps, per_epoch = training_length(len(x), epochs, steps, batch_size)
-    device = resolve_device(device)
-    held_out = None
+    history = {"val_loss": [], "val_accuracy": []}
     if val is not None:
         held_out = _check_images(model, val[0]), _check_labels(model, val[1], len(val[0]), least=1)
-    x, y, model = x.to(device), y.to(device), model.to(device)
-    lr = lr or (2e-4 if model.pretrained or model.name == "vgg16" else 1e-3)
-    stepper, scheduler = build_optimiser(model, optimizer, schedule, lr, weight_decay, steps)
-    order = drawing_order(y.cpu(), steps, batch_size, balance, seed).to(device)
-    noise = torch_generator(seed, "judge augment", device=device)
     change = augment_batch if augment is True else augment or (lambda batch, generator: batch)
-    losses, history, started = [], {"train_loss": [], "val_loss": [], "val_accuracy": []}, time.perf_counter()
-    for step in range(steps):
-        model.train()
-        loss = F.cross_entropy(model(change(x[order[step]], noise)), y[order[step]])
-        stepper.zero_grad(set_to_none=True)
-        loss.backward()
-        stepper.step()
-        scheduler.step()
-        losses.append(loss.detach())
-        if (step + 1) % per_epoch == 0 or step + 1 == steps:
-            _end_of_epoch(model, history, losses[step // per_epoch * per_epoch:], held_out)
-    if settle_augmented:
-        x = torch.cat([change(x[index], noise) for index in order[:SETTLE_BATCHES]])
-    _settle(model, x, seed)
-    if held_out is not None:
-        history["val_loss"][-1], history["val_accuracy"][-1] = _score(model, held_out)
-    seconds = time.perf_counter() - started
-    history = {key: values for key, values in history.items() if values}
-    return {"loss": torch.stack(losses).tolist(), **history, "seconds": seconds, "steps": steps, "lr": lr,
-            "note": model.note}
+
+    def validate() -> None:
+        if val is not None:
+            for values, value in zip(history.values(), _score(model, *held_out), strict=True):
+                values.append(value)
+
+    found = training.descend(
+        model, x, y, lambda x, y: F.cross_entropy(model(x), y), lambda x, y, noise: (change(x, noise), y),
+        judge="judge", epochs=epochs, steps=steps, batch_size=batch_size, schedule=schedule, optimizer=optimizer,
+        lr=lr or (2e-4 if model.pretrained or model.name == "vgg16" else 1e-3), weight_decay=weight_decay,
+        balance=balance, seed=seed, device=device, settle_batch=64, settle_augmented=settle_augmented,
+        after_epoch=validate)
+    if val is None:
+        return {**found, "note": model.note}
+    for values in history.values():
+        values.pop()  # of the last epoch: taken again, with the settled statistics
+    validate()
+    return {**found, **history, "note": model.note}
 
 
-@torch.no_grad()
 def predict(model: Classifier, images, batch: int = 64) -> np.ndarray:
     """Class probabilities, float32 (N, n_classes), in eval mode on the model's device; the model's mode is restored."""
-    return _forward(model, lambda x: model(x).softmax(1), images, batch)
+    return training.ask(model, lambda x: model(x).softmax(1).float(), _check_images(model, images), batch)
 
 
-@torch.no_grad()
 def embed(model: Classifier, images, batch: int = 64) -> np.ndarray:
     """Penultimate features, float32 (N, ``model.dim``), as ``predict``."""
-    return _forward(model, model.features, images, batch)
-
-
-def _forward(model: Classifier, function: Callable, images, batch: int) -> np.ndarray:
-    x, device, was_training = _check_images(model, images), next(model.parameters()).device, model.training
-    model.eval()
-    try:
-        parts = [function(x[i:i + batch].to(device)).float().cpu() for i in range(0, len(x), batch)]
-    finally:
-        model.train(was_training)
-    return torch.cat(parts).numpy()
+    return training.ask(model, lambda x: model.features(x).float(), _check_images(model, images), batch)
 
 
 def _check_images(model: Classifier, images) -> torch.Tensor:
-    x = torch.as_tensor(images)
-    if x.ndim != 4 or x.shape[1] != model.in_channels or len(x) == 0:
-        raise DataError(f"images have shape {tuple(x.shape)}; (N, {model.in_channels}, H, W) with N >= 1 is needed")
+    x = training.check_images(images, model.in_channels)
     if min(x.shape[2:]) < 32:
         raise DataError(f"images are {x.shape[2]}x{x.shape[3]}; the judges need at least 32x32")
-    x = x.float()
-    low, high = float(x.min()), float(x.max())
-    if not (low >= -1.01 and high <= 1.01):  # false for NaN too
-        raise DataError(f"images range from {low:.3g} to {high:.3g}; they must be finite and in [-1, 1]")
     return x
 
 
@@ -271,42 +228,8 @@ def _check_labels(model: Classifier, labels, n: int, least: int = 2) -> torch.Te
     return y
 
 
-
-
-
-
-
-
-def _end_of_epoch(model: Classifier, history: dict, losses: list[torch.Tensor], held_out) -> None:
-    loss = float(torch.stack(losses).mean())
-    if not np.isfinite(loss):
-        raise TrainingError(f"judge {model.name}: the loss became {loss}; try a smaller lr")
-    history["train_loss"].append(loss)
-    if held_out is not None:
-        for key, value in zip(("val_loss", "val_accuracy"), _score(model, held_out), strict=True):
-            history[key].append(value)
-
-
-def _score(model: Classifier, held_out) -> tuple[float, float]:
-    """Cross-entropy and accuracy on (images, labels)."""
-    probs = torch.from_numpy(predict(model, held_out[0]))
-    loss = F.nll_loss(probs.clamp_min(1e-12).log(), held_out[1])
-    return float(loss), float((probs.argmax(1) == held_out[1]).float().mean())
-
-
-@torch.no_grad()
-def _settle(model: Classifier, x: torch.Tensor, seed: int, batch: int = 64) -> None:
-    """Batch normalisation's statistics as plain averages over batches of ``x``; leaves the model in eval mode."""
-    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # plain average
-    order = torch.randperm(len(x), generator=torch_generator(seed, "judge settle")).to(x.device)  # mixes the classes
-    model.train()
-    whole = len(x) // batch * batch
-    for index in order[:whole].split(batch) if whole else (order,):
-        model(x[index])
-    model.eval()
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
+def _score(model: Classifier, images: torch.Tensor, labels: torch.Tensor) -> tuple[float, float]:
+    """Cross-entropy and accuracy on images and labels."""
+    probs = torch.from_numpy(predict(model, images))
+    loss = F.nll_loss(probs.clamp_min(1e-12).log(), labels)
+    return float(loss), float((probs.argmax(1) == labels).float().mean())

@@ -12,8 +12,6 @@ An extractor never changes silently: where weights are missing the fallback's na
 """
 
 import hashlib
-import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,8 +21,9 @@ import torch
 from torch.nn import functional as F
 
 from covlib import pretrained
-from covlib.errors import ConfigError, DataError
+from covlib.errors import ConfigError
 from covlib.judges import classifiers
+from covlib.judges.training import check_images
 from covlib.pretrained import RandomConv
 
 INCEPTION_LAYERS = (64, 192, 768, 2048)
@@ -42,7 +41,6 @@ class Extractor:
         resize: how images are brought to the network's size, in words.
         note: what a reader must know (fallback, random weights); empty if nothing.
         dim: number of features.
-        identity: what the cache goes by besides the images: network, layer, and a digest of the weights.
     """
 
     name: str
@@ -50,29 +48,18 @@ class Extractor:
     resize: str
     note: str
     dim: int
-    identity: str
     _forward: Callable[[torch.Tensor], torch.Tensor] = field(repr=False)
 
     @torch.no_grad()
-    def __call__(self, images, batch: int = 64, cache: str | Path | None = None) -> np.ndarray:
-        """Features, float32 (N, ``dim``), on the device of the extractor's network.
+    def __call__(self, images, batch: int = 64) -> np.ndarray:
+        """Features, float32 (N, ``dim``).
 
         Args:
             images: float32 (N, 1, H, W) or (N, 3, H, W) in [-1, 1], array or tensor.
             batch: images per forward pass; results agree between batch sizes to rounding, not bit for bit.
-            cache: folder in which features are kept, by SHA-256 of images and extractor; None keeps nothing.
         """
-        x = _check(images)
-        path = None if cache is None else Path(cache) / f"{_digest(self.identity.encode(), x.numpy())}.npy"
-        if path is not None and path.is_file():
-            kept = _read_cache(path)
-            if kept.shape == (len(x), self.dim):
-                return kept
-        parts = [self._forward(x[i:i + batch]).float().cpu() for i in range(0, len(x), batch)]
-        features = torch.cat(parts).numpy()
-        if path is not None:
-            _write_cache(path, features)
-        return features
+        x = check_images(images, 1, 3).detach().cpu().contiguous()
+        return torch.cat([self._forward(part).float().cpu() for part in x.split(batch)]).numpy()
 
 
 def get_extractor(name="inception-2048", *, device="cpu", fallback: bool = True) -> Extractor:
@@ -114,14 +101,12 @@ def inception_available() -> bool:
 
 def from_classifier(model: classifiers.Classifier) -> Extractor:
     """A trained judge's penultimate features; distances on them compare for one and the same judge only."""
-    weights = b"".join(t.detach().cpu().numpy().tobytes() for t in model.state_dict().values())
-    identity = f"judge {model.name} {hashlib.sha256(weights).hexdigest()}"
 
     def forward(x: torch.Tensor) -> torch.Tensor:
         x = x.mean(1, keepdim=True) if model.in_channels == 1 else x.expand(-1, 3, -1, -1)
         return torch.from_numpy(classifiers.embed(model, x, batch=len(x)))
 
-    return Extractor(f"judge {model.name}", "penultimate", "none", model.note, model.dim, identity, forward)
+    return Extractor(f"judge {model.name}", "penultimate", "none", model.note, model.dim, forward)
 
 
 def _inception_file() -> Path:
@@ -136,8 +121,7 @@ def _inception(layer: str, device) -> tuple[Extractor | None, str]:
             return None, f"{path.name} in torch hub's cache is damaged (its SHA-256 begins {digest[:8]}); delete it"
         return inception_from_file(path, layer, device), ""
     if not pretrained.download_allowed():
-        return None, (f"the InceptionV3 weights were not found offline (put {path.name} into torch hub's cache or "
-                      "set COVLIB_ALLOW_DOWNLOAD=1)")
+        return None, f"the InceptionV3 weights were not found offline ({pretrained.where_to_put(path)})"
     try:
         return inception_from_file(None, layer, device), ""
     except OSError as error:
@@ -158,9 +142,8 @@ def inception_from_file(path: str | Path | None, layer: str | int = "2048", devi
     def forward(x: torch.Tensor) -> torch.Tensor:
         return net(to_uint8(x).expand(-1, 3, -1, -1).to(device))[0]
 
-    weights = INCEPTION_FILE if path is None else hashlib.sha256(Path(path).read_bytes()).hexdigest()
     return Extractor("InceptionV3 (torch-fidelity)", layer, "299x299 bilinear, no antialiasing", "", int(layer),
-                     f"inception {layer} {weights}", forward)
+                     forward)
 
 
 def to_uint8(x: torch.Tensor) -> torch.Tensor:
@@ -186,38 +169,4 @@ def _random_conv(device, note: str = "") -> Extractor:
         return net(F.interpolate(grey, size, mode="bilinear", antialias=True))
 
     resize = f"{RANDOM_SIDE}x{RANDOM_SIDE} bilinear, antialiased"
-    return Extractor("random-conv", "mean-std", resize, note, RandomConv.DIM, f"random-conv {RANDOM_SIDE} 1", forward)
-
-
-
-
-def _check(images) -> torch.Tensor:
-    x = torch.as_tensor(images).detach().cpu().float().contiguous()
-    if x.ndim != 4 or x.shape[1] not in (1, 3) or len(x) == 0:
-        raise DataError(f"images have shape {tuple(x.shape)}; (N, 1, H, W) or (N, 3, H, W) with N >= 1 is needed")
-    low, high = float(x.min()), float(x.max())
-    if not (low >= -1.01 and high <= 1.01):  # false for NaN too
-        raise DataError(f"images range from {low:.3g} to {high:.3g}; they must be finite and in [-1, 1]")
-    return x
-
-
-def _digest(identity: bytes, images: np.ndarray) -> str:
-    digest = hashlib.sha256(identity + str(images.shape).encode())
-    digest.update(images.data)
-    return digest.hexdigest()
-
-
-def _read_cache(path: Path) -> np.ndarray:
-    try:
-        return np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, OSError):
-        pretrained.say_once(f"feature cache {path.name} is damaged; it is written anew")
-        return np.empty((0, 0), np.float32)
-
-
-def _write_cache(path: Path, features: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".npy")
-    with os.fdopen(handle, "wb") as file:
-        np.save(file, features)
-    os.replace(temporary, path)
+    return Extractor("random-conv", "mean-std", resize, note, RandomConv.DIM, forward)

@@ -8,7 +8,6 @@ Poolings, unpooling and loss are written with operations that repeat bit for bit
 gradients that do not.
 """
 
-import time
 from collections.abc import Callable
 
 import numpy as np
@@ -16,11 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from covlib.errors import ConfigError, DataError, TrainingError
-from covlib.judges.training import build_optimiser, drawing_order, training_length
+from covlib.errors import ConfigError, DataError
+from covlib.judges import training
 from covlib.metrics import overlap
-from covlib.metrics.intervals import Interval, student_t
-from covlib.seeding import derive, rng, torch_generator
+from covlib.seeding import derive
 from covlib.training.devices import resolve_device
 
 NAMES = ("unet", "enet")
@@ -29,8 +27,6 @@ WIDTH = 64  # of both, as published
 REGIONS = {"ggo": (2,), "consolidation": (3,), "infection": (2, 3)}
 SCORES = {"dice": lambda p, t: overlap.dice(p, t, empty=np.nan), "sensitivity": overlap.sensitivity,
           "specificity": overlap.specificity}
-SETTLE_BATCHES = 16
-FOLDS = 10  # "divide equally into 10 folds" (Section IV-B-2)
 
 
 # ---- networks --------------------------------------------------------------------------------------------------------
@@ -273,95 +269,39 @@ def train_segmenter(model: nn.Module, images, maps, *, epochs: int | None = None
         DataError: images and maps that do not fit together or the model. ConfigError: a setting that does not fit.
         TrainingError: the loss is no longer finite.
     """
-    x = _check_images(model, images)
-    y, weights = _check_maps(model, maps, x), _check_weights(model, weights)
-    steps, per_epoch = training_length(len(x), epochs, steps, batch_size)
+    x, device = _check_images(model, images), resolve_device(device)
+    y, weights = _check_maps(model, maps, x), _check_weights(model, weights, device)
     if str(precision) not in ("32", "bf16-mixed"):
         raise ConfigError(f"precision {precision!r} is not one of 32, bf16-mixed")
-    device = resolve_device(device)
-    x, y, model = x.to(device), y.to(device), model.to(device)
-    weights = None if weights is None else weights.to(device)
-    stepper, scheduler = build_optimiser(model, "adam", schedule, lr, 0.0, steps)
-    order = drawing_order(y[:, 0, 0].cpu(), steps, batch_size, False, seed).to(device)
-    noise = torch_generator(seed, "segmenter augment", device=device)
-    losses, train_loss, started = [], [], time.perf_counter()
-    model.train()
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(derive(seed, "segmenter dropout"))
-        for step in range(steps):
-            batch = {"image": x[order[step]], "map": y[order[step]]}
-            batch = augment(batch, noise) if augment else batch
-            with torch.autocast(device.type, torch.bfloat16, enabled=str(precision) != "32"):
-                logits = model(batch["image"])
-            loss = cross_entropy(logits.float(), batch["map"], weights)
-            stepper.zero_grad(set_to_none=True)
-            loss.backward()
-            stepper.step()
-            scheduler.step()
-            losses.append(loss.detach())
-            if (step + 1) % per_epoch == 0 or step + 1 == steps:
-                train_loss.append(_mean_loss(losses[step // per_epoch * per_epoch:]))
-    if settle_augmented and augment:
-        seen = [augment({"image": x[index], "map": y[index]}, noise)["image"] for index in order[:SETTLE_BATCHES]]
-        x = torch.cat(seen)
-    _settle(model, x, seed, batch_size)
-    return {"loss": torch.stack(losses).tolist(), "train_loss": train_loss,
-            "seconds": time.perf_counter() - started, "steps": steps, "lr": lr}
+
+    def loss(x: Tensor, y: Tensor) -> Tensor:
+        with torch.autocast(device.type, torch.bfloat16, enabled=str(precision) != "32"):
+            logits = model(x)
+        return cross_entropy(logits.float(), y, weights)
+
+    def changed(x: Tensor, y: Tensor, noise: torch.Generator) -> tuple[Tensor, Tensor]:
+        batch = augment({"image": x, "map": y}, noise) if augment else {"image": x, "map": y}
+        return batch["image"], batch["map"]
+
+    return training.descend(model, x, y, loss, changed, judge="segmenter", epochs=epochs, steps=steps,
+                            batch_size=batch_size, lr=lr, schedule=schedule, seed=seed, device=device,
+                            settle_batch=batch_size, settle_augmented=settle_augmented)
 
 
-def _mean_loss(losses: list[Tensor]) -> float:
-    loss = float(torch.stack(losses).mean())
-    if not np.isfinite(loss):
-        raise TrainingError(f"segmenter: the loss became {loss}; try a smaller lr")
-    return loss
-
-
-@torch.no_grad()
-def _settle(model: nn.Module, x: Tensor, seed: int, batch: int) -> None:
-    """Batch normalisation's statistics as plain means over batches of ``x``, without dropout; leaves eval mode."""
-    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
-    momenta = [norm.momentum for norm in norms]
-    model.eval()
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # plain mean
-        norm.train()
-    order = torch.randperm(len(x), generator=torch_generator(seed, "segmenter settle")).to(x.device)
-    whole = len(x) // batch * batch
-    for index in order[:whole].split(batch) if whole else (order,):
-        model(x[index])
-    model.eval()
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-
-
-@torch.no_grad()
 def predict_maps(model: nn.Module, images, batch: int = 64) -> np.ndarray:
     """The most likely label of every pixel, uint8 (N, H, W), in eval mode on the model's device; its mode is restored.
 
     Args:
         images: float32 (N, C, H, W) in [-1, 1], array or tensor. batch: images at once; at 512x512 take about 8.
     """
-    x, device, was_training = _check_images(model, images), next(model.parameters()).device, model.training
-    model.eval()
-    try:
-        parts = [model(x[i:i + batch].to(device)).argmax(1).to(torch.uint8).cpu() for i in range(0, len(x), batch)]
-    finally:
-        model.train(was_training)
-    return torch.cat(parts).numpy()
+    return training.ask(model, lambda x: model(x).argmax(1).to(torch.uint8), _check_images(model, images), batch)
 
 
 def _check_images(model: nn.Module, images) -> Tensor:
-    x, channels = torch.as_tensor(images), next(iter(model.parameters())).shape[1]
-    if x.ndim != 4 or x.shape[1] != channels or len(x) == 0:
-        raise DataError(f"images have shape {tuple(x.shape)}; (N, {channels}, H, W) with N >= 1 is wanted")
+    x = training.check_images(images, next(model.parameters()).shape[1])
     if x.shape[2] % model.multiple or x.shape[3] % model.multiple or not x.shape[2] * x.shape[3]:
         raise DataError(f"images are {x.shape[2]}x{x.shape[3]}; {type(model).__name__} takes sides that are multiples "
                         f"of {model.multiple}")
-    x = x.float()
-    low, high = float(x.min()), float(x.max())
-    if not (low >= -1.01 and high <= 1.01):  # false for NaN too
-        raise DataError(f"images range from {low:.3g} to {high:.3g}; they must be finite and in [-1, 1]")
     return x
 
 
@@ -378,14 +318,14 @@ def _check_maps(model: nn.Module, maps, x: Tensor) -> Tensor:
     return y.to(torch.uint8)
 
 
-def _check_weights(model: nn.Module, weights) -> Tensor | None:
+def _check_weights(model: nn.Module, weights, device: torch.device) -> Tensor | None:
     if weights is None:
         return None
     weights = torch.as_tensor(weights, dtype=torch.float32)
     if weights.shape != (model.n_classes,) or not bool((weights >= 0).all()) or not bool((weights > 0).any()):
         raise ConfigError(f"weights: {weights.tolist()}; {model.n_classes} numbers of at least 0 are wanted, one per "
                           "class")
-    return weights
+    return weights.to(device)
 
 
 # ---- scores ----------------------------------------------------------------------------------------------------------
@@ -407,44 +347,6 @@ def scores(pred, true, regions: dict[str, tuple[int, ...]] = REGIONS) -> dict[st
         p, t = np.isin(pred, labels), np.isin(true, labels)
         found[name] = {score: float(function(p, t)) for score, function in SCORES.items()}
     return found
-
-
-def fold_scores(pred, true, folds: int = FOLDS, *, seed: int = 0, patients=None,
-                regions: dict[str, tuple[int, ...]] = REGIONS) -> dict[str, dict[str, Interval]]:
-    """``scores`` within each fold of a test set: mean over folds and Student's t interval, as Tables III and IV.
-
-    Folds of slices measure how slices differ, not patients nor trainings: neighbouring slices fall into different
-    folds, so the interval is too narrow for a claim about new patients. With ``patients`` each patient is a fold.
-
-    Args:
-        folds: equal parts (within one slice) into which slices are dealt at random by ``seed``.
-        patients: N identifiers; ``folds`` and ``seed`` are not used then.
-
-    Returns:
-        As ``scores``, with an ``Interval`` each; folds where a score cannot be taken are left out of its n. An Interval
-        of value NaN and n = 0 where none can.
-
-    Raises:
-        DataError: fewer slices than folds, or fewer than two folds.
-    """
-    pred, true = _check_pair(pred, true)
-    if patients is None:
-        if not 2 <= folds <= len(pred):
-            raise DataError(f"folds: {folds} of {len(pred)} slice(s) cannot be made; 2 to the number of slices are "
-                            "wanted")
-        parts = np.array_split(rng(seed, "folds").permutation(len(pred)), folds)
-    else:
-        if len(patients) != len(pred):
-            raise DataError(f"patients: {len(patients)} for {len(pred)} slices; one per slice is wanted")
-        names = np.asarray([str(p) for p in patients])
-        parts = [np.flatnonzero(names == name) for name in dict.fromkeys(names.tolist())]
-    each = [scores(pred[part], true[part], regions) for part in parts]
-    return {name: {score: _over([one[name][score] for one in each]) for score in SCORES} for name in regions}
-
-
-def _over(values: list[float]) -> Interval:
-    known = [value for value in values if np.isfinite(value)]
-    return student_t(known) if known else Interval(np.nan, np.nan, np.nan, 0, "no fold has it")
 
 
 def _check_pair(pred, true) -> tuple[np.ndarray, np.ndarray]:

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from covlib.errors import ConfigError, DataError
-from covlib.metrics.checks import finite, same_shape
+from covlib.metrics.checks import finite
 from covlib.metrics.intervals import Interval
 from covlib.seeding import rng
 
@@ -38,20 +38,6 @@ def fid(real, fake) -> float:
     cross = np.linalg.svd(root_r @ root_f.T, compute_uv=False).sum()
     distance = ((mean_r - mean_f) ** 2).sum() + (root_r**2).sum() + (root_f**2).sum() - 2 * cross
     return max(float(distance), 0.0)  # rounding can leave -1e-13 for equal sets
-
-
-def fid_of_statistics(mean1, cov1, mean2, cov2) -> float:
-    """Frechet distance of two Gaussians given by mean (D,) and covariance (D, D): for statistics kept on disk."""
-    mean1, mean2 = (finite("mean", m, ndim=1).astype(np.float64) for m in (mean1, mean2))
-    cov1, cov2 = (finite("covariance", c, ndim=2).astype(np.float64) for c in (cov1, cov2))
-    same_shape("mean1", mean1, "mean2", mean2)
-    same_shape("cov1", cov1, "cov2", cov2)
-    if cov1.shape != (len(mean1), len(mean1)):
-        raise DataError(f"covariance has shape {cov1.shape}, the mean {mean1.shape}; ({len(mean1)}, {len(mean1)}) fits")
-    values, vectors = np.linalg.eigh(cov1)
-    root = vectors * np.sqrt(values.clip(min=0)) @ vectors.T
-    cross = np.sqrt(np.linalg.eigvalsh(root @ cov2 @ root).clip(min=0)).sum()
-    return max(float(((mean1 - mean2) ** 2).sum() + np.trace(cov1) + np.trace(cov2) - 2 * cross), 0.0)
 
 
 def fid_floor(features, seed: int = 0, repeats: int = 10) -> Interval:
@@ -198,4 +184,4 @@ def _fit(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean (D,) and a root A (min(n, D), D) of the covariance: A'A = S."""
     mean = features.mean(axis=0)
     root = (features - mean) / math.sqrt(len(features) - 1)
-    return mean, np.linalg.qr(root, mode="r") if len(root) > root.shape[1] else root
+    return mean, np.asarray(np.linalg.qr(root, mode="r")) if len(root) > root.shape[1] else root

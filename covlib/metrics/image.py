@@ -57,21 +57,6 @@ def ssim(a, b, data_range: float, per_image: bool = False):
     return values if per_image else float(values.mean())
 
 
-def ssim_mangalagiri(a, b, data_range: float, per_image: bool = False):
-    """SSIM as Mangalagiri et al. print it, eq. (4), taken literally: one window, the whole image.
-
-    Means, variances and covariance (of n, not n - 1) are those of whole images; the paper names no window and no
-    constants, so K1 = 0.01 and K2 = 0.03 are ours. It is blind to where in the image structure is lost.
-    """
-    a, b = (t.numpy().reshape(len(t), -1) for t in _pair(a, b, data_range))
-    c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
-    mean_a, mean_b = a.mean(1), b.mean(1)
-    covariance = ((a - mean_a[:, None]) * (b - mean_b[:, None])).mean(1)
-    values = (2 * mean_a * mean_b + c1) * (2 * covariance + c2)
-    values = values / ((mean_a**2 + mean_b**2 + c1) * (a.var(1) + b.var(1) + c2))
-    return values if per_image else float(values.mean())
-
-
 def ms_ssim(a, b, data_range: float, per_image: bool = False, scales: int = 5):
     """Multi-scale SSIM (Wang, Simoncelli and Bovik, 2003, eq. 7), negative terms set to 0; torchmetrics' terms in
     float64.
@@ -113,7 +98,7 @@ def _pair(a, b, data_range: float):
     """Both as float64 tensors (N, 1, H, W)."""
     import torch
 
-    if not (np.isscalar(data_range) and np.isfinite(data_range) and data_range > 0):
+    if not (isinstance(data_range, int | float | np.number) and 0 < data_range < np.inf):
         raise ConfigError(f"data_range is {data_range!r}; a positive number is needed, 2 for images in [-1, 1]")
     a, b = finite("first image", a), finite("second image", b)
     same_shape("first image", a, "second image", b)

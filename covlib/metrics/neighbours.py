@@ -8,25 +8,12 @@ from covlib.metrics.checks import finite
 SIDE = 32  # pixels of the thumbnails that are compared
 
 
-def pixel_distances(a, b, *, side: int = SIDE, mirrored: bool = True) -> np.ndarray:
-    """1 - correlation of thumbnails, float32 (n, m): 0 the same picture, 1 unrelated ones.
+class PixelSpace:
+    """1 - correlation of thumbnails: 0 the same picture, 1 unrelated ones.
 
     Args:
-        a, b: (n, 1, H, W) or (n, H, W), of any size. mirrored: the smaller of the two, left-right mirrored or not.
+        side: pixels of a thumbnail. mirrored: the smaller distance of the two, left-right mirrored or not.
     """
-    metric = PixelSpace(side, mirrored)
-    return metric.distance(metric.prepare(a), metric.prepare(b))
-
-
-def feature_distances(a, b, *, reference=None) -> np.ndarray:
-    """Root mean square difference of features, each divided by its standard deviation in ``reference`` (``b`` if
-    None), float32 (n, m). Features that do not vary in ``reference`` are left out."""
-    metric = FeatureSpace(b if reference is None else reference)
-    return metric.distance(metric.prepare(a), metric.prepare(b))
-
-
-class PixelSpace:
-    """Thumbnails less their mean, of length one."""
 
     unit = "1 - correlation of thumbnails"
 
@@ -34,6 +21,7 @@ class PixelSpace:
         self.side, self.mirrored = side, mirrored
 
     def prepare(self, images) -> np.ndarray:
+        """Thumbnails less their mean, of length one: float32 (n, side^2) from (n, 1, H, W) or (n, H, W) of any size."""
         import torch
         from torch.nn import functional as F
 
@@ -46,6 +34,7 @@ class PixelSpace:
         return (x / x.norm(dim=1, keepdim=True).clamp_min(1e-6)).numpy()
 
     def distance(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """float32 (n, m) of prepared images (n, ...) and (m, ...)."""
         alike = a @ b.T
         if self.mirrored:
             turned = a.reshape(len(a), self.side, self.side)[:, :, ::-1].reshape(a.shape)
@@ -54,7 +43,10 @@ class PixelSpace:
 
 
 class FeatureSpace:
-    """Features in standard deviations of a reference set."""
+    """Root mean square difference of features, each divided by its standard deviation in ``reference`` (n, D).
+
+    Features that do not vary in ``reference`` are left out.
+    """
 
     unit = "standard deviations of real features"
 

@@ -104,8 +104,8 @@ def audit(synthetic, train, held_out, *, patients=None, held_out_patients=None, 
 
     Args:
         synthetic, train, held_out: (N, ...), (M, ...), (K, ...). Images (n, 1, S, S) in [-1, 1] are compared as
-            thumbnails, mirrored or not, brightness and contrast left out (``pixel_distances``); arrays (n, D) are
-            features, compared by ``feature_distances``.
+            thumbnails, mirrored or not, brightness and contrast left out (``PixelSpace``); arrays (n, D) are
+            features, compared in standard deviations (``FeatureSpace``).
         patients, held_out_patients: of the real images, (M,) and (K,). None: each image is a patient of its own, which
             makes intervals too narrow where it is not so.
         made_from: (N,) the real patient that each synthetic image was made from, "" or None for none. Real images of

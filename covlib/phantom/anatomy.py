@@ -13,6 +13,7 @@ from covlib.phantom.patient import Patient
 from covlib.seeding import rng
 
 HEIGHT = 250.0  # canonical lung height in mm
+MIDLINE = F(3)  # x that parts left from right lung (canonical mm), along the anterior junction line
 
 _U = (-0.45, -0.2, 0.0, 0.15, 0.3, 0.45, 0.6, 0.75, 0.86, 0.94, 0.985, 1.02, 1.1, 1.4)
 _CENTRE = (56, 57, 60, 62, 62, 60, 57, 51, 45, 40, 37, 35, 34, 34)
@@ -194,12 +195,7 @@ def lobes(shape: Shape) -> np.ndarray:
     inside = shape.lung < 0
     left = np.where(shape.oblique > 0, 1, 2)
     right = np.where(shape.oblique < 0, 5, np.where(shape.horizontal > 0, 3, 4))
-    return (np.where(shape.x > midline(shape), left, right) * inside).astype(np.uint8)
-
-
-def midline(shape: Shape):
-    """x that parts left from right lung (canonical mm), along the anterior junction line."""
-    return F(3)
+    return (np.where(shape.x > MIDLINE, left, right) * inside).astype(np.uint8)
 
 
 def lung_share(shape: Shape, grid: Grid) -> np.ndarray:

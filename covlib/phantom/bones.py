@@ -70,7 +70,7 @@ def _spine(hu, s, grid, patient, texture):
     paint(hu, cover(ellipse(ax, y - F(75), F(6), F(4.8)), w), F(CORD))
 
 
-def rib_height(t: np.ndarray, number: np.ndarray) -> np.ndarray:
+def rib_height(t: np.ndarray, number: np.ndarray | np.floating) -> np.ndarray:
     """How far (mm) a rib has dropped below its vertebra at position ``t`` around the chest."""
     fall = F(122) * np.minimum(t, 0.79) ** 1.25 - F(10) * np.exp(-(((t - 0.14) / 0.08) ** 2))
     return fall - np.maximum(t - F(0.79), 0) * np.clip(number - 1, 0, 8) * F(42)

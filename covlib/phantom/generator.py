@@ -59,6 +59,7 @@ class Subject:
         shape = self.anatomy.shape(grid)
         inside = shape.lung < 0
         lesions = self.tissue.disease(grid, shape)
+        assert lesions is not None  # as the patient is not normal
         ill = np.maximum(lesions.ggo > 0.42, lesions.solid > 0.5) & inside
         return ill.sum((1, 2)) / np.maximum(inside.sum((1, 2)), 60)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from covlib.data.case import CONSOLIDATION, GGO
-from covlib.phantom.anatomy import Anatomy, Shape, midline
+from covlib.phantom.anatomy import MIDLINE, Anatomy, Shape
 from covlib.phantom.grid import F, Field, Grid
 from covlib.phantom.vessels import LungMap
 from covlib.seeding import rng
@@ -38,7 +38,6 @@ class Disease:
         self.patient = p = anatomy.patient
         self.anatomy = anatomy
         r = rng(p.seed, "phantom", p.number, "disease", p.label)
-        self.blobs = None
         if p.label == "normal":
             return
         self.edge = Field(r, 9.0, 16)
@@ -125,8 +124,7 @@ class Disease:
 
     def _lobe_distance(self, shape):
         """Positive inside the diseased lobe (mm from its fissures)."""
-        m = midline(shape)
-        left = shape.x - m
+        left = shape.x - MIDLINE
         return {
             1: lambda: np.minimum(left, shape.oblique),
             2: lambda: np.minimum(left, -shape.oblique),

@@ -90,7 +90,7 @@ def sample(number: int, *, seed: int = 0, label: str | None = None, modality: st
     kernel = ("sharp" if sharp else "medium") if modality == "B" else ("medium" if medium else "soft")
     level = {"soft": 9.0, "medium": 17.0, "sharp": 36.0}[kernel]
     noise = float(level * r.uniform(0.75, 1.35) * (1.25 / min(thickness, 3.0)) ** 0.35)
-    width, depth = (float(v) for v in size * r.normal(1, (0.035, 0.05)))
+    width, depth = (float(v) for v in size * r.normal(1, (0.035, 0.05), 2))
     severity = float(0.16 + 0.5 * r.beta(1.7, 2.3))
     share = float(r.beta(1.5, 3.0))
     return Patient(

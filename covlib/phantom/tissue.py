@@ -10,11 +10,11 @@ bronchograms.
 
 import numpy as np
 
-from covlib.phantom.anatomy import Anatomy, Shape, lung_share, midline
+from covlib.phantom.anatomy import MIDLINE, Anatomy, Shape, lung_share
 from covlib.phantom.bones import paint_bones
 from covlib.phantom.grid import F, Field, Grid, band, cover, ellipse, paint
 from covlib.phantom.lesions import Disease, Lesions
-from covlib.phantom.vessels import LungTrees, Tubes, draw, placer, polyline
+from covlib.phantom.vessels import LungTrees, Tubes, draw, join, placer, polyline
 from covlib.seeding import rng
 
 AIR, TRACHEA, FAT, MUSCLE, BLOOD, SKIN = -1000.0, -985.0, -105.0, 54.0, 43.0, 10.0
@@ -60,7 +60,7 @@ class Tissue:
         paint(hu, share, self._parenchyma(s, lesions, coarse, fine))
         self._fissures(hu, s, grid, share, lesions)
         airways = self._lung_tubes(hu, s, grid, share, lesions)
-        lung = np.where(s.x > midline(s), 1, 2) * ((share > 0.5) & (airways < 0.5))
+        lung = np.where(s.x > MIDLINE, 1, 2) * ((share > 0.5) & (airways < 0.5))
         lung = lung.astype(np.uint8)
         infection = np.zeros_like(lung) if lesions is None else lesions.mask(lung)
         return hu, lung, infection
@@ -233,11 +233,7 @@ class Tissue:
             ([(30, 20, 106), (12, 18, 104)], (7, 9)),
             ([(-34, 20, 106), (-12, 18, 104)], (7, 9)),
         )
-        tubes = None
-        for points, radii in lines:
-            t = polyline(points, radii, self.place)
-            tubes = t if tubes is None else tubes + t
-        return tubes
+        return join(polyline(points, radii, self.place) for points, radii in lines)
 
     # -- the lungs ---------------------------------------------------------------------------------------------------
 
@@ -259,7 +255,7 @@ class Tissue:
     def _fissures(self, hu, s, grid, share, lesions):
         w = max(grid.pixel, 0.5 * grid.thickness)
         line = band(s.oblique, -0.5, 0.5, w)
-        right = band(s.horizontal, -0.45, 0.45, w) * (s.oblique > 0) * (s.x < midline(s))
+        right = band(s.horizontal, -0.45, 0.45, w) * (s.oblique > 0) * (s.x < MIDLINE)
         paint(hu, np.maximum(line, right) * share * F(0.75), np.maximum(F(-560), hu))
 
     def _lung_tubes(self, hu, s, grid, share, lesions):
@@ -294,8 +290,4 @@ class Tissue:
             ([(40, 18, 134), (46, 8, 146)], (4.4, 3.6)),
             ([(41, 19, 132), (46, 24, 112), (52, 30, 96)], (4.8, 4.1, 3.3)),
         )
-        tubes = None
-        for points, radii in lines:
-            t = polyline(points, radii, self.place)
-            tubes = t if tubes is None else tubes + t
-        return tubes
+        return join(polyline(points, radii, self.place) for points, radii in lines)

@@ -5,6 +5,7 @@ the median along their longest extent, again and again; each half gets a branch 
 The tree fills the lobe, never leaves it, and branches carry r ~ n^(1/2.8), n = terminals they feed (Murray's law).
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,9 +26,6 @@ class Tubes:
     r0: np.ndarray
     r1: np.ndarray
 
-    def __add__(self, other: "Tubes") -> "Tubes":
-        return Tubes(*(np.concatenate([a, b]) for a, b in zip(self.parts(), other.parts(), strict=True)))
-
     def parts(self):
         return self.start, self.end, self.r0, self.r1
 
@@ -37,6 +35,11 @@ class Tubes:
 
     def pick(self, index) -> "Tubes":
         return Tubes(*(a[index] for a in self.parts()))
+
+
+def join(tubes: Iterable[Tubes]) -> Tubes:
+    """All of them in one, in their order."""
+    return Tubes(*(np.concatenate(column) for column in zip(*(t.parts() for t in tubes), strict=True)))
 
 
 def polyline(points, radii, place) -> Tubes:
@@ -114,10 +117,7 @@ def _grow(r, root, targets, r_term, thinnest, radius_power=2.8):
         order = np.argsort(np.take_along_axis(groups, spread.argmax(1)[:, None, None], 2)[..., 0], 1)
         groups = np.take_along_axis(groups, order[..., None], 1).reshape(2 * len(groups), n // 2, 3)
         parent, r_parent = np.repeat(node, 2, 0), np.repeat(radius, 2)
-    tubes = out[0]
-    for more in out[1:]:
-        tubes = tubes + more
-    return tubes, np.concatenate(levels)
+    return join(out), np.concatenate(levels)
 
 
 # where the vessels of each lobe leave the hilum (canonical mm): left upper, lower, right upper, middle, lower
@@ -158,11 +158,7 @@ def lung_trees(anatomy: Anatomy, lungs: LungMap, terminals: int = 1024, thinnest
                 shift = aside * (2.0 * b.r0[:, None]), aside * (2.0 * b.r1[:, None])
                 bronchi.append(Tubes(b.start + shift[0], b.end + shift[1], b.r0 * F(0.78), b.r1 * F(0.78)))
                 levels.append(level[near])
-    return LungTrees(_join(vessels), _join(bronchi), np.concatenate(levels))
-
-
-def _join(parts) -> Tubes:
-    return Tubes(*(np.concatenate(column) for column in zip(*(t.parts() for t in parts), strict=True)))
+    return LungTrees(join(vessels), join(bronchi), np.concatenate(levels))
 
 
 def draw(grid: Grid, tubes: Tubes, out: np.ndarray | None = None) -> np.ndarray:
@@ -172,7 +168,7 @@ def draw(grid: Grid, tubes: Tubes, out: np.ndarray | None = None) -> np.ndarray:
     reach = np.maximum(tubes.r0, tubes.r1) + F(grid.thickness / 2)
     low = np.minimum(tubes.start[:, 2], tubes.end[:, 2]) - reach
     high = np.maximum(tubes.start[:, 2], tubes.end[:, 2]) + reach
-    first, last = np.searchsorted(grid.z, low), np.searchsorted(grid.z, high)
+    first, last = (np.asarray(np.searchsorted(grid.z, edge)) for edge in (low, high))
     count = last - first
     tube = np.repeat(np.arange(len(count)), count)
     if not len(tube):

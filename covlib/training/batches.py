@@ -5,7 +5,7 @@ once, and batches run on across the end of an epoch, so that all have the same s
 number of devices, therefore sees what an uninterrupted one would have seen.
 """
 
-from concurrent.futures import ThreadPoolExecutor
+import hashlib
 
 import torch
 from torch import Tensor
@@ -47,90 +47,51 @@ class SampleOrder:
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
-def make_batches(data, stage, seed: int, device: torch.device, rank: int = 0, world: int = 1):
+def make_batches(data: dict[str, Tensor], stage, seed: int, device: torch.device, rank: int = 0, world: int = 1):
     """A function step index -> batch (dict of tensors on ``device``, this rank's rows of the step's batch)."""
-    share = stage.batch_size // world
+    share, names = stage.batch_size // world, list(data)
+    if isinstance(data, Unpaired):
+        orders = {name: SampleOrder(len(data[name]), seed, stage.name, name) for name in names}
+    else:
+        orders = dict.fromkeys(names, SampleOrder(len(data[names[0]]), seed, stage.name))
 
-    def rows(order: SampleOrder, index: int) -> Tensor:
-        return order.take(index * stage.batch_size + rank * share, share)
+    def read(index: int) -> dict[str, Tensor]:
+        numbers = {}  # one transfer of sample numbers for all the tensors that share an order
+        for order in orders.values():
+            if id(order) not in numbers:
+                rows = order.take(index * stage.batch_size + rank * share, share)
+                numbers[id(order)] = to_device(rows, device)
+        return {name: data[name].index_select(0, numbers[id(orders[name])]) for name in names}
 
-    if isinstance(data, dict):
-        names = list(data)
-        if isinstance(data, Unpaired):
-            orders = {name: SampleOrder(len(data[name]), seed, stage.name, name) for name in names}
-        else:
-            order = SampleOrder(len(data[names[0]]), seed, stage.name)
-            orders = {name: order for name in names}
-
-        def resident(index: int) -> dict[str, Tensor]:
-            numbers = {}  # one transfer of sample numbers for all the tensors that share an order
-            for order in orders.values():
-                if id(order) not in numbers:
-                    numbers[id(order)] = to_device(rows(order, index), device)
-            return {name: data[name].index_select(0, numbers[id(orders[name])]) for name in names}
-
-        return resident
-    order = SampleOrder(len(data), seed, stage.name)
-    return _Prefetched(data, lambda index: rows(order, index).tolist(), device, stage.steps)
+    return read
 
 
-def per_epoch(data, stage) -> int:
+def per_epoch(data: dict[str, Tensor], stage) -> int:
     """Batches after which every sample has come once (of ``Unpaired`` domains the largest's)."""
-    n = max(map(len, data.values())) if isinstance(data, dict) else len(data)
-    return -(-n // stage.batch_size)
-
-
-class _Prefetched:
-    """Batches of a streaming data set; the next one is read by a thread while the device works on this one."""
-
-    def __init__(self, data, numbers, device, steps):
-        self.data, self.numbers, self.device, self.steps = data, numbers, device, steps
-        self.reader, self.next = ThreadPoolExecutor(1, thread_name_prefix="covlib-batches"), {}
-
-    def _read(self, index):
-        batch = self.data[self.numbers(index)]
-        return {k: v.pin_memory() if self.device.type == "cuda" else v for k, v in batch.items()}
-
-    def __call__(self, index):
-        batch = (self.next.pop(index, None) or self.reader.submit(self._read, index)).result()
-        if index + 1 < self.steps:
-            self.next = {index + 1: self.reader.submit(self._read, index + 1)}
-        return {k: v.to(self.device, non_blocking=True) for k, v in batch.items()}
-
-    def close(self):
-        self.reader.shutdown(wait=True, cancel_futures=True)
+    return -(-max(map(len, data.values())) // stage.batch_size)
 
 
 def check_data(data) -> None:
     """Raise DataError unless ``data`` can be trained on: tensors of equal length, none of them empty."""
     if not isinstance(data, dict):
-        if not (hasattr(data, "__len__") and hasattr(data, "__getitem__")):
-            raise DataError(f"training data of type {type(data).__name__}: give a dict of tensors, or an object with "
-                            "__len__ and __getitem__(list of sample numbers)")
-        lengths = {"data": len(data)}
-    else:
-        for name, value in data.items():
-            if not isinstance(value, Tensor) or value.ndim == 0:
-                raise DataError(f"training data {name!r} is {type(value).__name__}: give a tensor, first axis samples")
-        lengths = {name: len(value) for name, value in data.items()}
+        raise DataError(f"training data of type {type(data).__name__}: give a dict of tensors")
+    for name, value in data.items():
+        if not isinstance(value, Tensor) or value.ndim == 0:
+            raise DataError(f"training data {name!r} is {type(value).__name__}: give a tensor, first axis samples")
+    lengths = {name: len(value) for name, value in data.items()}
     if not lengths or min(lengths.values()) == 0:
         raise DataError(f"training data is empty: samples by name are {lengths}")
     if not isinstance(data, Unpaired) and len(set(lengths.values())) > 1:
         raise DataError(f"training data differs in length, {lengths}: give one length, or Unpaired(...) domains")
 
 
-def fingerprint(data) -> str:
-    """16 hex digits of a SHA-256 of names, shapes and contents; of a streaming object's ``fingerprint``, or length."""
-    import hashlib
-
+def fingerprint(data: dict[str, Tensor]) -> str:
+    """16 hex digits of a SHA-256 of names, shapes and contents."""
     digest = hashlib.sha256()
-    if isinstance(data, dict):
-        for name in sorted(data):
-            value = data[name].detach().cpu().contiguous()
-            digest.update(f"{name} {tuple(value.shape)} {value.dtype}\n".encode())
-            digest.update(value.reshape(-1).view(torch.uint8).numpy().data if value.numel() else b"")
-    else:
-        digest.update(f"{type(data).__name__} {getattr(data, 'fingerprint', len(data))}".encode())
+    for name in sorted(data):
+        value = data[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tuple(value.shape)} {value.dtype}\n".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().data if value.numel() else b"")
     return digest.hexdigest()[:16]
 
 

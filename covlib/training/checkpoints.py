@@ -7,66 +7,26 @@ keeps the last few, and falls back to the one before when the newest is damaged.
 
 import hashlib
 import json
-import os
 import pickle
 import re
 import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from covlib.atomic import beside
+from covlib.atomic import write_atomically
 from covlib.errors import ConfigError, TrainingError
 
-FORMAT = 1  # of the resume state; raise it when older states can no longer be read
+FORMAT = 2  # of the resume state; raise it when older states can no longer be read
 _NAME = re.compile(r"(\d{6})-(.+)-([0-9a-f]{16})\.pt")
-
-
-def write_atomically(path: Path, write) -> Path:
-    """Call ``write(file)`` on a temporary file beside ``path``, then rename it to ``path`` (or what ``write`` returns).
-
-    Raises TrainingError (disk full, no permission, not a folder) and leaves whatever was at ``path`` as it was.
-    """
-    path = Path(path)
-    temporary = beside(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
-            renamed = write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        path = renamed if isinstance(renamed, Path) else path
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
-        return path
-    except (OSError, RuntimeError) as error:  # RuntimeError: what PyTorch's zip writer makes of a failed write
-        raise TrainingError(f"cannot write {path}: {_reason(error)}; what was saved before is unharmed") from error
-    finally:
-        if temporary.exists():
-            temporary.unlink()
-
-
-def _reason(error: BaseException) -> str:
-    while not isinstance(error, OSError) and (deeper := error.__cause__ or error.__context__):
-        error = deeper
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 # ---------------------------------------------------------------------------------------------------- weights
 
 
-def save_weights(path, nets: dict[str, nn.Module], meta: dict[str, str] | None = None) -> Path:
+def save_weights(path, nets: dict[str, nn.Module], meta: dict[str, Any] | None = None) -> Path:
     """Write the weights and buffers of ``nets`` to one safetensors file, atomically; keys are ``net.parameter``.
 
     ``meta`` (chapter, method, seed, ...) goes into the file's header, values as text. Equal weights and notes give
@@ -75,7 +35,7 @@ def save_weights(path, nets: dict[str, nn.Module], meta: dict[str, str] | None =
     return save_tensors(path, {f"{n}.{k}": v for n, net in nets.items() for k, v in net.state_dict().items()}, meta)
 
 
-def save_tensors(path, tensors: dict[str, Tensor], meta: dict | None = None) -> Path:
+def save_tensors(path, tensors: dict[str, Tensor], meta: dict[str, Any] | None = None) -> Path:
     """``save_weights`` for tensors that have their names already."""
     from safetensors.torch import save
 

@@ -1,4 +1,4 @@
-"""What ``covlib.training.fit.fit`` looks at before it does anything: its options, and whether a method's parts fit."""
+"""What ``covlib.training.fit.fit`` looks at: its options, whether a method's parts fit, whether weights are finite."""
 
 import re
 
@@ -27,8 +27,6 @@ def check_options(o: dict) -> None:
             raise ConfigError(f"{name} must be a whole number of at least 1, not {value!r}")
     if o["ema"] is not None and not 0 < o["ema"] < 1:
         raise ConfigError(f"ema must lie between 0 and 1 (0.999, say), not {o['ema']!r}")
-    if o["clip"] is not None and not o["clip"] > 0:
-        raise ConfigError(f"clip must be above 0, not {o['clip']!r}")
 
 
 def for_device(o: dict, device: torch.device, world: int, method: Method) -> dict:
@@ -62,3 +60,11 @@ def check_method(method: Method) -> None:
             if strangers := set(spec.nets) - set(stage.nets):
                 raise ConfigError(f"method {method.name!r}, stage {stage.name!r}: optimiser {name!r} would move "
                                   f"{', '.join(sorted(strangers))}, which the stage does not train")
+
+
+def spoilt_network(networks: dict[str, nn.Module]) -> str | None:
+    """Name of the first network with a weight or buffer that is not finite; the device is waited for once."""
+    held = {n: [v for v in net.state_dict().values() if v.is_floating_point()] for n, net in networks.items()}
+    norms = {n: torch.stack(torch._foreach_norm(v)).sum().float() for n, v in held.items() if v}
+    finite = torch.stack(list(norms.values())).isfinite().tolist()
+    return None if all(finite) else list(norms)[finite.index(False)]

@@ -5,6 +5,7 @@
     result = fit(method, {"image": images}, "runs/03_dcgan", seed=0)      # images: float32 (N, C, H, W) in [-1, 1]
     result.log["G"]                                  # the generator's loss, one mean over every ``log_every`` steps
     fakes = method.synthesize(64, torch_generator(0, "samples"))          # the method holds the trained weights
+    method = load("runs/03_dcgan")                   # covlib.training.trained: later, elsewhere, nothing given by hand
 
 What ``fit`` leaves in ``out``: ``log.csv``, ``checkpoints/<net>.safetensors`` (final weights), the last ``keep`` full
 states in ``checkpoints/*.pt``, and ``samples/*.png`` when asked for. Killed at any moment and called again with the
@@ -17,7 +18,6 @@ right for any number of networks and optimisers that use one another.
 """
 
 import time
-import warnings
 from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
@@ -28,11 +28,11 @@ import torch
 from torch import Tensor, nn
 
 from covlib.errors import ConfigError, TrainingError
-from covlib.nets import innermost
+from covlib.nets import evaluating, innermost
 from covlib.seeding import derive, torch_generator
 from covlib.training import batches
 from covlib.training.checkpoints import CheckpointStore, check_state, difference, jsonable, save_weights
-from covlib.training.checks import AUTO, PRECISIONS, check_method, check_options, for_device
+from covlib.training.checks import AUTO, PRECISIONS, check_method, check_options, for_device, spoilt_network
 from covlib.training.devices import (
     average_gradients,
     current_team,
@@ -44,10 +44,11 @@ from covlib.training.devices import (
 from covlib.training.graphs import RecordedStep, compile_passes, plain_passes
 from covlib.training.log import Progress, TrainLog, save_grid
 from covlib.training.method import Method, Stage, Step, seeded
+from covlib.training.trained import described
 
 __all__ = ["FitResult", "fit", "resolve_device"]
 
-ADVICE = "try a lower learning rate, or clip=1.0"
+ADVICE = "try a lower learning rate"
 
 
 @dataclass
@@ -59,7 +60,7 @@ class FitResult:
             not have it. Each row is the mean over ``log_every`` steps.
         steps: steps of the whole schedule. seconds: training time, those before a resume included.
         resumed_from: the step a former run had reached (``steps`` if it had finished); None for a fresh start.
-        out: the folder. samples: the sample grids in it, in order of their step. notes: what a reader should know.
+        out: the folder. samples: the sample grids in it, in order of their step.
     """
 
     log: dict[str, list]
@@ -68,22 +69,19 @@ class FitResult:
     resumed_from: int | None
     out: Path
     samples: list[Path] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
 
 
 def fit(method: Method, data, out, *, seed: int = 0, device="auto", devices: int | None = None,
         nodes: int | None = None, precision: str = "auto", compile: bool | str = False,
-        channels_last: bool | str = "auto", graph: bool | str = "auto", clip: float | None = None,
-        ema: float | None = None, checkpoint_every: int | None = None, keep: int = 2, sample_every: int | None = None,
-        log_every: int = 10, resume: bool = True, progress: bool = True,
-        log_tensorboard: bool = False, identity: dict | None = None) -> FitResult:
+        channels_last: bool | str = "auto", graph: bool | str = "auto", ema: float | None = None,
+        checkpoint_every: int | None = None, keep: int = 2, sample_every: int | None = None, log_every: int = 10,
+        resume: bool = True, progress: bool = True, identity: dict | None = None) -> FitResult:
     """Train ``method`` on ``data`` through all its stages and leave the trained weights in ``method.networks``.
 
     Args:
         method: networks, stages, optimisers and step; see covlib.training.method.
-        data: dict of tensors of equal length (moved to the device once); ``batches.Unpaired(a=..., b=...)`` for
-            domains without pairs; or an object with ``__len__`` and ``__getitem__(list of numbers) -> dict of tensors``
-            (read ahead by a thread), for what does not fit into memory.
+        data: dict of tensors of equal length (moved to the device once), or ``batches.Unpaired(a=..., b=...)`` for
+            domains without pairs.
         out: folder of the run.
         device, devices, nodes: see ``resolve_device``; more than one device starts (or joins, under torchrun) one
             process each. A stage's batch is shared out among them. None: one, or as the ``devices.team`` around
@@ -95,7 +93,6 @@ def fit(method: Method, data, out, *, seed: int = 0, device="auto", devices: int
             there are InstanceNorms that are not compiled, which PyTorch computes in the other layout.
         graph: record a step as a CUDA graph and play that (``graphs``); "auto": on one GPU, where the method
             allows it, unless ``compile`` names a mode.
-        clip: largest norm of an optimiser's gradient, None for no limit.
         ema: decay of the running average of the weights of ``method.generators``. At the end of a stage the averages
             replace the weights: sample grids, synthesis and the files saved use them.
         checkpoint_every: steps between full states; by default every five minutes. One is kept at every stage's end.
@@ -113,9 +110,8 @@ def fit(method: Method, data, out, *, seed: int = 0, device="auto", devices: int
             states written before.
         DataError: data that cannot be trained on.
     """
-    options = dict(precision=precision, compile=compile, channels_last=channels_last, graph=graph, clip=clip, ema=ema,
-                   keep=keep, checkpoint_every=checkpoint_every, sample_every=sample_every, log_every=log_every,
-                   resume=resume)
+    options = dict(precision=precision, compile=compile, channels_last=channels_last, graph=graph, ema=ema, keep=keep,
+                   checkpoint_every=checkpoint_every, sample_every=sample_every, log_every=log_every, resume=resume)
     device = resolve_device(device)
     check_options(options)
     check_method(method)
@@ -126,13 +122,13 @@ def fit(method: Method, data, out, *, seed: int = 0, device="auto", devices: int
         if stage.batch_size % fabric.world_size:
             raise ConfigError(f"stage {stage.name!r}: a batch of {stage.batch_size} cannot be shared out among "
                               f"{fabric.world_size} processes evenly; choose another batch_size or number of devices")
-    who = {"method": method.name, "seed": seed, "stages": [asdict(s) for s in method.stages], "clip": clip, "ema": ema,
+    who = {"method": method.name, "seed": seed, "stages": [asdict(s) for s in method.stages], "ema": ema,
            "precision": PRECISIONS[0] if precision == AUTO else precision,  # a run may go on, or be judged, elsewhere
            "training data": batches.fingerprint(data), **(identity or {})}
     with seeded(seed, "fit"):  # what a step draws from the global generators leaves the caller's as they were
         first = fabric.global_rank == 0
         total = sum(stage.steps for stage in method.stages)
-        with Progress(Path(out), total, bar=progress and first, tensorboard=log_tensorboard and first) as shown:
+        with Progress(total, bar=progress and first) as shown:
             return Trainer(method, data, Path(out), seed, fabric, jsonable(who), options, shown).run()
 
 
@@ -158,7 +154,6 @@ class Trainer:
         self.loss_names: dict[str, list[str]] = {}
         self.augmenter = torch.Generator(self.device)
         self.rates: dict[str, float] = {}  # learning rates as they stand
-        self.notes: list[str] = []
 
     # ------------------------------------------------------------------------------------------------ run
 
@@ -175,7 +170,7 @@ class Trainer:
                 old.unlink()
         self.progress.start(self.done)
         data = self.data
-        if isinstance(data, dict) and self.done < self.total:
+        if self.done < self.total:
             data = type(data)((k, batches.to_device(v, self.device)) for k, v in data.items())
         for number in range(stage, len(self.method.stages)):
             self.run_stage(number, data, index, moments)
@@ -191,14 +186,10 @@ class Trainer:
         step = Step(stage, self.method.networks, self.minimise, torch.Generator(self.device), self.rank, self.world)
         read = batches.make_batches(data, stage, self.seed, self.device, self.rank, self.world)
         learn = self.recorded(stage, step)
-        try:
-            for index in range(start, stage.steps):
-                self.train_step(stage, step, index, read, learn)
-                self.after_step(number, index + 1)
-            self.end_stage(number, read)
-        finally:
-            if hasattr(read, "close"):
-                read.close()
+        for index in range(start, stage.steps):
+            self.train_step(stage, step, index, read, learn)
+            self.after_step(number, index + 1)
+        self.end_stage(number, read)
 
     def elapsed(self) -> float:
         return self.seconds + time.monotonic() - self.started
@@ -273,7 +264,7 @@ class Trainer:
         for net in self.method.networks.values():
             plain_passes(net.to(self.device).eval())
         if self.rank == 0:
-            meta = {"method": self.method.name, "seed": self.seed, "steps": self.total}
+            meta = {"seed": self.seed, "steps": self.total, **described(self.method)}
             meta |= {k: v for k, v in self.identity.items() if k == "chapter"}
             for name, net in self.method.networks.items():
                 path = self.out / "checkpoints" / f"{name}.safetensors"
@@ -282,13 +273,7 @@ class Trainer:
             self.log.write()
         samples = sorted((self.out / "samples").glob("step-*.png"))
         seconds = self.seconds if resumed_from == self.total else self.elapsed()
-        return FitResult(self.log.columns(), self.total, seconds, resumed_from, self.out, samples, self.notes)
-
-    def note(self, text: str) -> None:
-        if text not in self.notes:
-            self.notes.append(text)
-            if self.rank == 0:
-                warnings.warn(text, stacklevel=3)
+        return FitResult(self.log.columns(), self.total, seconds, resumed_from, self.out, samples)
 
     # ------------------------------------------------------------------------------------------------ step
 
@@ -357,8 +342,6 @@ class Trainer:
                 return
             if self.world > 1:
                 average_gradients(parameters, self.world)
-            if self.options["clip"] is not None:
-                nn.utils.clip_grad_norm_(parameters, self.options["clip"])
             optimizer.step()
 
     @torch.no_grad()
@@ -384,7 +367,7 @@ class Trainer:
         if row:
             self.write_row(stage)
         if sample:
-            self.save_samples(stage)
+            self.save_samples()
         if row and o["checkpoint_every"] is None:
             keep = self.fabric.broadcast(time.monotonic() - self.last_saved > current_team().save_seconds)
         if keep and index < stage.steps:  # the last step's state is kept by end_stage
@@ -412,7 +395,7 @@ class Trainer:
     def write_row(self, stage: Stage) -> None:
         means = torch.tensor(self.window, dtype=torch.float64).mean(0).tolist()
         losses, self.window = dict(zip(self.loss_names[stage.name], means, strict=True)), []
-        self.progress.show(self.done, stage.name, losses)
+        self.progress.show(stage.name, losses)
         self.on_first(lambda: self.log.add(self.done, stage.name, losses))
         if self.rank != 0:
             self.log.rows.append([self.done, stage.name, losses])
@@ -428,22 +411,26 @@ class Trainer:
         if problem := self.fabric.broadcast(problem):
             raise TrainingError(problem)
 
+    def save_samples(self) -> None:
+        def write() -> None:
+            images = self.sample()
+            if images is not None:
+                save_grid(images, self.out / "samples" / f"step-{self.done:07d}.png")
+
+        self.on_first(write)
+
     @torch.no_grad()
-    def save_samples(self, stage: Stage) -> None:
-        if self.rank == 0:
-            networks = self.method.networks
-            live = {n: {k: v.clone() for k, v in networks[n].state_dict().items()} for n in self.ema}
-            for name, average in self.ema.items():
-                networks[name].load_state_dict(average.state_dict())
-            for net in networks.values():
-                net.eval()
-            with self.autocast():
-                images = self.method.sample_grid(torch_generator(self.seed, "samples", device=self.device))
-            for name, net in networks.items():
-                net.train(name in stage.nets)
-            for name, state in live.items():
-                networks[name].load_state_dict(state)
-        self.on_first(lambda: images is None or save_grid(images, self.out / "samples" / f"step-{self.done:07d}.png"))
+    def sample(self) -> Tensor | None:
+        """The method's sample grid, by the averaged weights where there are such."""
+        networks = self.method.networks
+        live = {n: {k: v.clone() for k, v in networks[n].state_dict().items()} for n in self.ema}
+        for name, average in self.ema.items():
+            networks[name].load_state_dict(average.state_dict())
+        with evaluating(networks), self.autocast():
+            images = self.method.sample_grid(torch_generator(self.seed, "samples", device=self.device))
+        for name, state in live.items():
+            networks[name].load_state_dict(state)
+        return images
 
     # ------------------------------------------------------------------------------------------------ states
 
@@ -473,18 +460,13 @@ class Trainer:
         """What the methods of ranks 1, 2, ... keep beside their networks (image pools differ), for rank 0 to write."""
         if self.world == 1 or not own:
             return []
-        found = [None] * self.world if self.rank == 0 else None
-        torch.distributed.gather_object({k: v.cpu() for k, v in own.items()}, found)
-        return found[1:] if found else []
+        found: list[dict] = [{}] * self.world if self.rank == 0 else []
+        torch.distributed.gather_object({k: v.cpu() for k, v in own.items()}, found or None)
+        return found[1:]
 
     def check_weights(self, stage: Stage, index: int) -> None:
         """The step whose loss was still finite may have spoilt the weights: such a state is never kept."""
-        nets = {n: [v for v in net.state_dict().values() if v.is_floating_point()] for n, net in
-                self.method.networks.items()}
-        nets = {n: torch.stack(torch._foreach_norm(v)).sum().float() for n, v in nets.items() if v}
-        finite = torch.stack(list(nets.values())).isfinite().tolist()
-        if not all(finite):
-            name = list(nets)[finite.index(False)]
+        if name := spoilt_network(self.method.networks):
             raise TrainingError(f"training diverged: losses were finite up to step {index} of stage {stage.name!r}, "
                                 f"the weights of network {name!r} are not; {self.last_good()}; {ADVICE}")
 

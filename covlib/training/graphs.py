@@ -36,7 +36,7 @@ class RecordedStep:
             if self.left > 0 or not self.ready():
                 self.left -= 1
                 return self.plainly(batch)
-            self.record(batch)
+            self.graph = self.record(batch)
         for name, value in batch.items():
             self.batch[name].copy_(value, non_blocking=True)
         self.graph.replay()
@@ -51,7 +51,7 @@ class RecordedStep:
         here.wait_stream(self.stream)
         return losses
 
-    def record(self, batch: dict[str, Tensor]) -> None:
+    def record(self, batch: dict[str, Tensor]) -> torch.cuda.CUDAGraph:
         """Write down what a step does; nothing is computed yet.
 
         Raises:
@@ -62,13 +62,13 @@ class RecordedStep:
         for generator in self.generators:
             graph.register_generator_state(generator)
         try:
-            # "thread_local": the thread that reads batches ahead may go on.
+            # "thread_local": other threads of the caller's may go on.
             with torch.cuda.graph(graph, stream=self.stream, capture_error_mode="thread_local"):
                 self.losses = self.work(self.batch)
         except RuntimeError as error:
             raise TrainingError(f"graph: a step could not be recorded ({str(error).splitlines()[0][:160]}); use "
                                 "graph=False") from error
-        self.graph = graph
+        return graph
 
 
 # ---- torch.compile ---------------------------------------------------------------------------------------------------

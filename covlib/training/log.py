@@ -1,12 +1,14 @@
-"""What a training run tells while it runs: rows in log.csv, a bar on the terminal, curves in TensorBoard."""
+"""What a training run tells while it runs: rows in log.csv, a bar on the terminal, pictures of samples."""
 
 import math
 import sys
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
+from covlib.atomic import write_atomically
 from covlib.errors import TrainingError
-from covlib.training.checkpoints import write_atomically
 
 
 class TrainLog:
@@ -53,12 +55,11 @@ class TrainLog:
 
 
 class Progress:
-    """The bar on stderr (only if that is a terminal) and, if wanted, TensorBoard's file in ``out/tensorboard``."""
+    """The bar on stderr (only if that is a terminal)."""
 
-    def __init__(self, out: Path, total: int, bar: bool, tensorboard: bool):
-        self.out, self.total, self.bar, self.tensorboard = out, total, bar, tensorboard
+    def __init__(self, total: int, bar: bool):
+        self.total, self.bar = total, bar
         self.tqdm: Any = None
-        self.writer: Any = None
 
     def start(self, done: int) -> None:
         """Show that ``done`` steps lie behind us."""
@@ -66,44 +67,29 @@ class Progress:
             from tqdm import tqdm
 
             self.tqdm = tqdm(total=self.total, initial=done, file=sys.stderr, unit="step", dynamic_ncols=True)
-        if self.tensorboard:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self.writer = SummaryWriter(str(self.out / "tensorboard"), purge_step=done)
 
     def stepped(self) -> None:
         if self.tqdm is not None:
             self.tqdm.update()
 
-    def show(self, step: int, stage: str, losses: dict[str, float]) -> None:
+    def show(self, stage: str, losses: dict[str, float]) -> None:
         if self.tqdm is not None:
             self.tqdm.set_description(stage, refresh=False)
             self.tqdm.set_postfix({name: f"{value:.3g}" for name, value in losses.items()})
-        if self.writer is not None:
-            for name, value in losses.items():
-                self.writer.add_scalar(f"{stage}/{name}", value, step)
 
     def __enter__(self):
         return self
 
     def __exit__(self, *exception):
-        for held in (self.tqdm, self.writer):
-            if held is not None:
-                held.close()
+        if self.tqdm is not None:
+            self.tqdm.close()
 
 
-def save_grid(images, path: Path, gap: int = 2) -> None:
-    """Write images (N, C, H, W) in [-1, 1], a tensor with one or three channels, as one PNG, near square."""
-    import numpy as np
-    from PIL import Image
+def save_grid(images: Tensor, path: Path, gap: int = 2) -> None:
+    """Write images (N, C, H, W) in [-1, 1], with one or three channels, as one PNG, near square."""
+    from torchvision.transforms.functional import to_pil_image
+    from torchvision.utils import make_grid
 
-    pixels = ((images.detach().float().cpu().numpy() + 1) * 127.5).clip(0, 255).round().astype(np.uint8)
-    n, channels, height, width = pixels.shape
-    columns = max(1, round(n**0.5))
-    rows = -(-n // columns)
-    sheet = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap, channels), 255, np.uint8)
-    for i, image in enumerate(pixels):
-        y, x = (k * (size + gap) + gap for k, size in zip(divmod(i, columns), (height, width)))
-        sheet[y : y + height, x : x + width] = image.transpose(1, 2, 0)
-    picture = Image.fromarray(sheet[..., 0] if channels == 1 else sheet)
-    write_atomically(path, lambda file: picture.save(file, format="PNG"))
+    grid = make_grid(images.detach().float().cpu(), max(1, round(len(images) ** 0.5)), gap, pad_value=1.0)
+    pixels = ((grid[: images.shape[1]] + 1) * 127.5).clamp(0, 255).round().byte()
+    write_atomically(path, lambda file: to_pil_image(pixels).save(file, format="PNG"))

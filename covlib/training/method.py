@@ -18,7 +18,7 @@ A method is a class with the paper's mathematics and nothing about devices, file
             G, D = self.networks["G"], self.networks["D"]
             real, fake = batch["image"], G(step.randn(len(batch["image"]), 8))
             d_loss = F.softplus(-D(real)).mean() + F.softplus(D(fake.detach())).mean()
-            step.minimise("D", d_loss)          # backward, clip, optimiser step: reaches D and nothing else
+            step.minimise("D", d_loss)          # backward, optimiser step: reaches D and nothing else
             g_loss = F.softplus(-D(fake)).mean()
             step.minimise("G", g_loss)          # passes through D, but makes no gradients for D's weights
             return {"D": d_loss, "G": g_loss}   # never .item(): fit reads them once every log_every steps
@@ -31,6 +31,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -38,8 +39,7 @@ from torch import Tensor, nn
 from covlib.errors import ConfigError
 from covlib.seeding import derive
 
-DECAYS = ("constant", "linear", "step")
-OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+DECAYS = ("constant", "linear")
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Stage:
         batch_size: samples in one step, over all devices together.
         nets: names of the networks trained in this stage; all others are frozen.
         lr_decay: "constant"; "linear" (constant for ``constant_steps``, then in a straight line towards zero, which
-            would be reached at step ``steps``); "step" (times ``gamma`` at each of ``milestones``).
+            would be reached at step ``steps``).
     """
 
     name: str
@@ -61,8 +61,6 @@ class Stage:
     nets: tuple[str, ...]
     lr_decay: str = "constant"
     constant_steps: int = 0
-    milestones: tuple[int, ...] = ()
-    gamma: float = 0.1
 
     def __post_init__(self):
         if self.steps < 1 or self.batch_size < 1:
@@ -83,33 +81,25 @@ class Stage:
         if self.lr_decay == "linear":
             decaying = self.steps - self.constant_steps
             return 1.0 - max(0, index - self.constant_steps) / max(1, decaying)
-        if self.lr_decay == "step":
-            return self.gamma ** sum(index >= milestone for milestone in self.milestones)
         return 1.0
 
 
 @dataclass(frozen=True)
 class OptimizerSpec:
-    """One optimiser of a stage: whose weights it moves, and how.
+    """One optimiser of a stage, Adam: whose weights it moves, and how.
 
     Attributes:
         nets: names of the networks it moves, all of them among the stage's ``nets``.
-        lr: learning rate before the stage's decay. betas, eps, weight_decay: as in torch.optim.Adam.
-        kind: "adam" or "adamw".
+        lr: learning rate before the stage's decay. betas: as in torch.optim.Adam.
     """
 
     nets: tuple[str, ...]
     lr: float = 2e-4
     betas: tuple[float, float] = (0.5, 0.999)
-    kind: str = "adam"
-    eps: float = 1e-8
-    weight_decay: float = 0.0
 
     def __post_init__(self):
         if not self.nets or isinstance(self.nets, str):
             raise ConfigError(f"OptimizerSpec: nets must be a tuple of network names, not {self.nets!r}")
-        if self.kind not in OPTIMIZERS:
-            raise ConfigError(f"OptimizerSpec: kind {self.kind!r} is not one of {', '.join(OPTIMIZERS)}")
         if not self.lr > 0:
             raise ConfigError(f"OptimizerSpec: lr must be above 0, not {self.lr}")
 
@@ -120,8 +110,7 @@ class OptimizerSpec:
         """
         fused = all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in parameters)
         lr = torch.tensor(self.lr, device=parameters[0].device) if recordable else self.lr
-        return OPTIMIZERS[self.kind](parameters, lr=lr, betas=self.betas, eps=self.eps, weight_decay=self.weight_decay,
-                                     fused=fused, capturable=recordable)
+        return torch.optim.Adam(parameters, lr=lr, betas=self.betas, fused=fused, capturable=recordable)
 
 
 class Step:
@@ -195,13 +184,15 @@ class Method(ABC):
 
     Attributes:
         name: short name, kept in checkpoints. networks: name -> module. stages: run one after the other.
-        generators: names of the networks whose running average ``fit(ema=…)`` keeps.
+        generators: names of the networks whose running average ``fit(ema=…)`` keeps; what synthesis needs.
+        config: the settings it was made with; the methods of ``covlib.training.trained.METHODS`` have them.
     """
 
     name: str
     networks: dict[str, nn.Module]
     stages: list[Stage]
     generators: tuple[str, ...] = ()
+    config: Any
 
     @abstractmethod
     def optimizers(self, stage: Stage) -> dict[str, OptimizerSpec]:
@@ -224,6 +215,17 @@ class Method(ABC):
         A resumed run calls it again for the stages it has left behind, so that the same networks exist, and then loads
         their weights: let it depend on nothing but ``stage`` and ``self``.
         """
+
+    def grow(self) -> Self:
+        """All networks of all stages made, for weights to be loaded into; returns the method."""
+        for stage in self.stages:
+            self.begin_stage(stage)
+        return self
+
+    @classmethod
+    def empty(cls, config) -> Self:
+        """A method with these settings, grown, that has seen no data: what ``covlib.training.trained.load`` fills."""
+        return cls(config, 1).grow()  # type: ignore[call-arg]  # of one image: it only says how long to train
 
     def inputs(self, batch: dict[str, Tensor], step: Step) -> dict[str, Tensor]:
         """What ``training_step`` is given: the augmented batch, unless a method chooses by ``step.index``, say."""

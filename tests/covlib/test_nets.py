@@ -11,7 +11,9 @@ from covlib.nets import (
     InstanceNorm3d,
     PatchGAN,
     ResidualBlock,
+    batched,
     count_parameters,
+    evaluating,
     gathered_statistics,
     init_normal,
     layer_shapes,
@@ -166,3 +168,29 @@ def test_gathered_statistics_are_those_of_pytorchs_update_bn():
     assert net[1].momentum == 0.1 and not any(m.training for m in net.modules()) and spare.training
     assert (spare.running_mean == 7).all(), "a BatchNorm that no batch passed keeps its statistics"
     assert all(torch.equal(before[name], p) for name, p in net.named_parameters())
+
+
+# ---- eval mode -------------------------------------------------------------------------------------------------------
+
+
+def test_modes_come_back_after_an_error_too():
+    nets = {"G": nn.Sequential(nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1)).train()}
+    with pytest.raises(RuntimeError, match="stop"), evaluating(nets):
+        assert not nets["G"][1].training
+        raise RuntimeError("stop")
+    assert nets["G"][1].training
+
+
+def test_batches_pass_in_eval_mode_without_gradients_and_in_order():
+    net, x, y = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2)).train(), torch.rand(5, 3), torch.arange(5)
+    sizes = []
+
+    def work(some, numbers):
+        assert not net[1].training and len(some) == len(numbers)
+        sizes.append(len(some))
+        return net(some) + numbers[:, None]
+
+    made = torch.cat(batched(work, {"net": net}, 2, x, y))
+    assert sizes == [2, 2, 1] and not made.requires_grad and net[1].training
+    assert net[1].num_batches_tracked == 0
+    torch.testing.assert_close(made, net.eval()(x).detach() + y[:, None])

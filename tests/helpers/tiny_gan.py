@@ -41,7 +41,7 @@ class TinyGAN(Method):
 
     def optimizers(self, stage):
         maker = "G" if stage.name == "first" else "R"
-        return {"D": OptimizerSpec(("D",), self.lr), maker: OptimizerSpec((maker,), self.lr, kind="adamw")}
+        return {"D": OptimizerSpec(("D",), self.lr), maker: OptimizerSpec((maker,), self.lr)}
 
     def augment(self, batch, generator):
         if not self.noise:
@@ -83,22 +83,7 @@ def images(n=21):
     return torch.rand(n, 1, 8, 8, generator=torch.Generator().manual_seed(5)) * 2 - 1
 
 
-class Stream:
-    """The same images as a data set that is read batch by batch."""
-
-    fingerprint = "tiny stream"
-
-    def __init__(self, n=21):
-        self.images = images(n)
-
-    def __len__(self):
-        return len(self.images)
-
-    def __getitem__(self, numbers):
-        return {"image": self.images[numbers]}
-
-
-OPTIONS = dict(seed=3, device="cpu", clip=1.0, ema=0.9, checkpoint_every=2, log_every=3, sample_every=4)
+OPTIONS = dict(seed=3, device="cpu", ema=0.9, checkpoint_every=2, log_every=3, sample_every=4)
 
 
 LONG = (20, 20)  # steps of the run that is killed
@@ -124,7 +109,7 @@ def main():
     grads = {f"{n}.{k}": p.grad.tolist() for n, net in method.networks.items() for k, p in net.named_parameters()}
     rank = torch.distributed.get_rank()
     (args.out / f"grads{rank}.json").write_text(json.dumps(grads))
-    fit(TinyGAN(steps=(4, 3), noise=False), Stream(), args.out / "more", devices=args.devices, **OPTIONS)
+    fit(TinyGAN(steps=(4, 3), noise=False), {"image": images()}, args.out / "more", devices=args.devices, **OPTIONS)
 
 
 if __name__ == "__main__":

@@ -5,29 +5,27 @@ FIFOs, encrypted or sparse members, two members of one name, and bombs (by ratio
 Nothing in an archive is executed, and file modes stored in it are ignored.
 """
 
-import bz2
 import errno
-import gzip
 import lzma
-import os
 import shutil
 import stat
 import struct
 import tarfile
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import Any
 
+from covlib.atomic import atomic_folder
 from covlib.errors import DataError
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 CHUNK = 1 << 20
-LARGEST_READ = 64 << 20  # a tar header that asks for more than this in one piece is an attack on memory
+LARGEST_HEADER = 64 << 20  # tarfile reads long names and PAX records whole: more is an attack on memory
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -53,11 +51,14 @@ class Limits:
 
 @dataclass(frozen=True)
 class Member:
-    """One file of an archive: its cleaned path inside the target folder, size in bytes, and how to open it."""
+    """One entry of an archive as it says of itself; ``fault``: why its kind is refused, "" where it is not; ``open``
+    gives a binary file."""
 
-    path: PurePosixPath
+    name: str
     size: int
-    open: Callable[[], BinaryIO]
+    is_folder: bool
+    fault: str
+    open: Callable[[], Any]
 
 
 def is_archive(path: str | Path) -> bool:
@@ -76,25 +77,13 @@ def unpack(archive: str | Path, folder: str | Path, *, strip: int = 0, limits: L
             left in ``folder`` then.
     """
     archive, folder = Path(archive), Path(folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise DataError(f"{folder}: is not an empty folder; give a new one to unpack {archive.name} into")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with _readable(archive), _reader(archive, strip) as read_members:
-        total = _check(archive, read_members(), limits)
-        free = shutil.disk_usage(folder.parent).free
-        if total > free:
-            raise DataError(f"{folder}: disk full: {archive.name} needs {total} bytes, {free} are free")
-        work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        try:
-            for member in read_members():
-                if not _is_junk(member.path):
-                    _write(archive, member, work / member.path)
-            os.chmod(work, 0o755)  # mkdtemp's 0700 is for us while we write
-            if folder.exists():
-                folder.rmdir()  # it was empty; fails if somebody filled it meanwhile
-            os.replace(work, folder)
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
+    with atomic_folder(folder) as work, _one_line(archive), _members(archive) as members:
+        files = _checked(archive, members, strip, limits)
+        needed, free = sum(member.size for member in files.values()), shutil.disk_usage(work).free
+        if needed > free:
+            raise DataError(f"{folder}: disk full: {archive.name} needs {needed} bytes, {free} are free")
+        for path, member in files.items():
+            _write(archive, member, work / path)
     return folder
 
 
@@ -116,171 +105,124 @@ def safe_path(name: str, strip: int = 0) -> PurePosixPath | None:
     return PurePosixPath(*parts) if parts else None
 
 
+def _checked(archive: Path, members: Iterator[Member], strip: int, limits: Limits) -> dict[PurePosixPath, Member]:
+    """The files by their path in the folder; every member is looked at before anything is written."""
+    files: dict[PurePosixPath, Member] = {}
+    packed, total = max(archive.stat().st_size, 1), 0
+    for number, member in enumerate(members, 1):
+        if member.fault:
+            raise _refused(archive, member.name, member.fault)
+        if number > limits.files:
+            raise _refused(archive, member.name, f"is one of more than {limits.files} files")
+        try:
+            path = safe_path(member.name, strip)
+        except ValueError as error:
+            raise _refused(archive, member.name, str(error)) from error
+        if path is None or member.is_folder:
+            continue
+        refuse = partial(_refused, archive, str(path))
+        if path in files:
+            raise refuse("is there twice")
+        files[path] = member
+        total += member.size
+        if total > limits.total:
+            raise refuse(f"brings the unpacked size above {limits.total} bytes (a bomb?)")
+        if total > limits.ratio_from and total > limits.ratio * packed:
+            raise refuse(f"brings the unpacked size above {limits.ratio:g} times the packed one (a bomb?)")
+    for parent in (parent for path in files for parent in path.parents if parent in files):
+        raise _refused(archive, str(parent), "is both a file and a folder")
+    files = {path: member for path, member in files.items() if not _is_junk(path)}
+    if not files:
+        raise RefusedError(f"{archive.name}: holds no files")
+    return files
+
+
+def _refused(archive: Path, name: str, why: str) -> RefusedError:
+    return RefusedError(f"{archive.name}: refused, nothing was unpacked: member {ascii(name)} {why}")
+
+
 def _is_junk(path: PurePosixPath) -> bool:
     """Files that operating systems leave in archives."""
     return path.parts[0] == "__MACOSX" or path.name.startswith("._") or path.name in (".DS_Store", "Thumbs.db")
 
 
-def _check(archive: Path, members: Iterator[Member], limits: Limits) -> int:
-    """Look at every member before anything is written; returns the unpacked size in bytes."""
-    packed, total, seen = max(archive.stat().st_size, 1), 0, set()
-    for number, member in enumerate(members, 1):
-        if number > limits.files:
-            raise _refuse(archive, str(member.path), f"is one of more than {limits.files} files")
-        if member.path in seen:
-            raise _refuse(archive, str(member.path), "is there twice")
-        seen.add(member.path)
-        total += member.size
-        if total > limits.total:
-            raise _refuse(archive, str(member.path), f"brings the unpacked size above {limits.total} bytes (a bomb?)")
-        if total > limits.ratio_from and total > limits.ratio * packed:
-            raise _refuse(archive, str(member.path),
-                          f"brings the unpacked size above {limits.ratio:g} times the packed one (a bomb?)")
-    if all(_is_junk(path) for path in seen):
-        raise RefusedError(f"{archive.name}: holds no files")
-    for path in seen:
-        for parent in path.parents:
-            if parent in seen:
-                raise _refuse(archive, str(parent), "is both a file and a folder")
-    return total
-
-
 def _write(archive: Path, member: Member, target: Path) -> None:
-    """Copy one member; never more bytes than its header announced."""
+    """Copy one member; zipfile and tarfile never give more bytes than its header announced."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        left = member.size
-        with member.open() as source, open(target, "xb") as sink:
-            while chunk := source.read(min(CHUNK, left + 1)):
-                left -= len(chunk)
-                if left < 0:
-                    raise _refuse(archive, str(member.path), "is longer than its header says (a bomb?)")
-                sink.write(chunk)
-        if left:
-            raise RefusedError(f"{archive.name}: is truncated: {str(member.path)!r} lacks {left} bytes; get it again")
+        with member.open() as source, open(target, "xb") as sink:  # "x": two names may be one on this file system
+            shutil.copyfileobj(source, sink, CHUNK)
     except OSError as error:
         if error.errno in FULL:
             raise DataError(f"{target}: disk full while unpacking {archive.name}; free {member.size} bytes") from error
-        if isinstance(error, (FileExistsError, NotADirectoryError)):
-            raise _refuse(archive, str(member.path), "meets another member's name on this file system") from error
-        if error.errno == errno.ENAMETOOLONG:
-            raise _refuse(archive, str(member.path), "has too long a name for this file system") from error
         raise
 
 
-def _refuse(archive: Path, name: str, why: str) -> RefusedError:
-    return RefusedError(f"{archive.name}: refused, nothing was unpacked: member {ascii(name)} {why}")
-
-
 @contextmanager
-def _readable(archive: Path):
+def _one_line(archive: Path) -> Iterator[None]:
     """Turn what missing and damaged archives raise into one line."""
     try:
         yield
-    except OSError as error:  # gzip's own error is one, without a number
-        if error.errno is None:
-            raise RefusedError(f"{archive.name}: cannot be read as an archive: {_line(error)}; get it again") from error
-        raise DataError(f"{error.filename or archive}: {error.strerror}") from error
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, struct.error, ValueError,
-            OverflowError, RuntimeError) as error:
-        raise RefusedError(f"{archive.name}: cannot be read as an archive: {_line(error)}; get it again") from error
+    except (OSError, zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, struct.error,
+            ValueError, OverflowError, RuntimeError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # without a number it is gzip's own
+            raise DataError(f"{archive.name}: cannot be unpacked: {error.filename}: {error.strerror}") from error
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise RefusedError(f"{archive.name}: cannot be read as an archive: {said}; get it again") from error
 
 
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+# ---- zip and tar -----------------------------------------------------------------------------------------------------
 
 
 @contextmanager
-def _reader(archive: Path, strip: int):
-    """A function that yields the archive's files in order, each checked for name and kind; may be called twice."""
-    with open(archive, "rb") as head:
-        magic = head.read(6)
+def _members(archive: Path) -> Iterator[Iterator[Member]]:
+    """The archive's entries in order; they can be opened as long as the block lasts."""
     if zipfile.is_zipfile(archive):
-        with zipfile.ZipFile(archive) as opened:
-            yield lambda: _zip_members(archive, opened, strip)
-    else:
-        with _tar_stream(archive, magic) as stream:
-            yield lambda: _tar_members(archive, stream, strip)
-
-
-def _zip_members(archive: Path, opened: zipfile.ZipFile, strip: int) -> Iterator[Member]:
-    for info in opened.infolist():
-        kind = stat.S_IFMT(info.external_attr >> 16)
-        if kind == stat.S_IFLNK:
-            raise _refuse(archive, info.filename, "is a link")
-        if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-            raise _refuse(archive, info.filename, "is a device file, FIFO or socket")
-        if info.flag_bits & 1:
-            raise _refuse(archive, info.filename, "is encrypted")
-        path = _member_path(archive, info.orig_filename, strip)
-        if path is None or info.is_dir():
-            continue
-        yield Member(path, info.file_size, lambda info=info: opened.open(info))
-
-
-def _tar_members(archive: Path, stream: "_Guard", strip: int) -> Iterator[Member]:
-    stream.seek(0)
+        with zipfile.ZipFile(archive) as packed:
+            yield (Member(info.orig_filename, info.file_size, info.is_dir(), _zip_fault(info),
+                          partial(packed.open, info)) for info in packed.infolist())
+        return
     try:
-        opened = tarfile.open(fileobj=stream, mode="r:")
+        opened = tarfile.open(archive, tarinfo=_Header)
     except tarfile.ReadError as error:
         raise RefusedError(f"{archive.name}: is neither a zip nor a tar archive, or cut off; get it again") from error
     with opened:
-        for info in opened:
-            if info.issym() or info.islnk():
-                raise _refuse(archive, info.name, f"is a link to {ascii(info.linkname)}")
-            if info.issparse():
-                raise _refuse(archive, info.name, "is a sparse file")
-            if not (info.isreg() or info.isdir()):
-                raise _refuse(archive, info.name, "is a device file, FIFO or of an unknown kind")
-            path = _member_path(archive, info.name, strip)
-            if path is None or info.isdir():
-                continue
-            yield Member(path, info.size, lambda info=info: opened.extractfile(info))
-    stream.drain()
+        yield _tar_members(opened)
 
 
-def _member_path(archive: Path, name: str, strip: int) -> PurePosixPath | None:
-    try:
-        return safe_path(name, strip)
-    except ValueError as error:
-        raise _refuse(archive, name, str(error)) from error
+def _zip_fault(info: zipfile.ZipInfo) -> str:
+    kind = stat.S_IFMT(info.external_attr >> 16)
+    if kind == stat.S_IFLNK:
+        return "is a link"
+    if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+        return "is a device file, FIFO or socket"
+    return "is encrypted" if info.flag_bits & 1 else ""
 
 
-class _Guard:
-    """A decompressed stream for tarfile that never hands out a huge piece (tarfile reads long headers whole)."""
-
-    def __init__(self, archive: Path, raw: BinaryIO):
-        self.archive, self.raw = archive, raw
-
-    def read(self, size: int = -1) -> bytes:
-        if size < 0 or size > LARGEST_READ:
-            raise _refuse(self.archive, "(a header)", f"asks for {size} bytes in one piece (a bomb?)")
-        return self.raw.read(size)
-
-    def drain(self) -> None:
-        """Read what follows the last member: only at its very end does a compressed stream check its checksum."""
-        left = LARGEST_READ
-        while chunk := self.raw.read(CHUNK):
-            left -= len(chunk)
-            if left < 0:
-                raise _refuse(self.archive, "(end)", f"is followed by more than {LARGEST_READ} bytes (a bomb?)")
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        return self.raw.seek(offset, whence)
-
-    def tell(self) -> int:
-        return self.raw.tell()
+def _tar_members(opened: tarfile.TarFile) -> Iterator[Member]:
+    for info in opened:
+        yield Member(info.name, info.size, info.isdir(), _tar_fault(info), partial(opened.extractfile, info))
+    stream, left = opened.fileobj, LARGEST_HEADER
+    while chunk := stream.read(CHUNK):  # only at its very end does a compressed stream check its checksum
+        left -= len(chunk)
+        if left < 0:
+            raise ValueError(f"more than {LARGEST_HEADER} bytes follow the last member (a bomb?)")
 
 
-@contextmanager
-def _tar_stream(archive: Path, magic: bytes):
-    if magic.startswith(b"\x1f\x8b"):
-        opened = gzip.open(archive, "rb")
-    elif magic.startswith(b"BZh"):
-        opened = bz2.open(archive, "rb")
-    elif magic.startswith(b"\xfd7zXZ"):
-        opened = lzma.open(archive, "rb")
-    else:
-        opened = open(archive, "rb")
-    with opened:
-        yield _Guard(archive, opened)
+def _tar_fault(info: tarfile.TarInfo) -> str:
+    if info.issym() or info.islnk():
+        return f"is a link to {ascii(info.linkname)}"
+    if info.issparse():
+        return "is a sparse file"
+    return "" if info.isreg() or info.isdir() else "is a device file, FIFO or of an unknown kind"
+
+
+class _Header(tarfile.TarInfo):
+    """A tar header that is refused before tarfile reads what it announces, where that would fill the memory."""
+
+    @classmethod
+    def frombuf(cls, buf, encoding, errors):
+        header = super().frombuf(buf, encoding, errors)
+        if not header.isreg() and header.size > LARGEST_HEADER:
+            raise ValueError(f"a header wants {header.size} bytes in one piece (a bomb?)")
+        return header

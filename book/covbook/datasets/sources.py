@@ -67,18 +67,10 @@ class Source:
     size_note: str = ""
 
     @property
-    def urls(self) -> tuple[str, ...]:
-        return tuple(file.url for file in self.files)
-
-    @property
     def size(self) -> int | None:
         """Bytes to download, None unless every file's size is known."""
         sizes = [file.size for file in self.files if file.size is not None]
         return sum(sizes) if sizes and len(sizes) == len(self.files) else None
-
-    @property
-    def kaggle(self) -> tuple[str, ...]:
-        return self.steps if self.access == "kaggle" else ()
 
 
 class ManualStepsNeeded(DataError):
@@ -325,11 +317,11 @@ def unpack_user_archive(path: str | Path) -> Path:
     return folder
 
 
-def list_rows(path: str | Path | None = None) -> list[dict]:
+def list_rows() -> list[dict]:
     """One row per set for ``covlib data list``: name, title, size (text), licence, chapters (text), here (bool)."""
     return [{"name": source.name, "title": source.title, "size": size_text(source), "licence": source.licence["name"],
              "chapters": ", ".join(source.chapters), "access": source.access, "here": is_here(source.name)}
-            for source in registry(path).values()]
+            for source in registry().values()]
 
 
 def describe(name: str) -> str:
@@ -349,11 +341,11 @@ def describe(name: str) -> str:
     return "\n".join(lines)
 
 
-def markdown_table(path: str | Path | None = None) -> str:
+def markdown_table() -> str:
     """The data sets and their licences as a Markdown table, for the book's page on data sets."""
     head = ["Data set", "What it holds", "Masks and labels", "Size", "Licence", "Used in", "How to get it"]
     rows = []
-    for source in registry(path).values():
+    for source in registry().values():
         licence = source.licence
         named = f"[{licence['name']}]({licence['url']})" if licence.get("url") else licence["name"]
         how = f"`covlib data get {source.name}`" + ("" if source.access == "download" else " prints the steps")

@@ -31,7 +31,7 @@ _KINDS: dict[str, Any] = {"profile": str, "data": str, "seed": int, "device": st
 # Where a chapter's settings are; what is not named here has none, or checks them in its first cell.
 CONFIGS = {"03_dcgan": "covlib.papers.dcgan.method:Config",
            "04_global_local": "covlib.papers.global_local.method:Config",
-           "05_cosingan": "covbook.chapters.cosingan.experiment:Config",
+           "05_cosingan": "covbook.chapters.cosingan.roles:Config",
            "06_cyclegan": "covlib.papers.cyclegan.config:Config", "07_cgan3d": "covlib.papers.cgan3d.method:Config",
            "08_side_by_side": "covbook.chapters.side_by_side.settings:Config"}
 _WORDS = {str: "a text", int: "a whole number", bool: "true or false", dict: "a dict of field: value",

@@ -11,11 +11,10 @@ from covbook.datasets.sources import located
 from covlib.data.resize import resize_image
 from covlib.data.splits import find_duplicates
 from covlib.errors import DataError
-from covlib.files.images import read_image, read_mask
+from covlib.files.images import read_grey, read_mask
 from covlib.files.index import Found, Item
 from covlib.files.layouts import find
-from covlib.files.scans import is_dicom, read_dicom_image
-from covlib.files.slices import read_item, read_planes
+from covlib.files.slices import read_cases
 
 SMALL = 64  # pixels a side of what is kept of each image for the search for duplicates
 SHOWN = 20  # problems printed
@@ -76,7 +75,7 @@ def _check_images(found: Found, report: Report) -> None:
     thumbs, good, sizes, masks = [], [], Counter(), Counter()
     for item in found.items:
         try:
-            image = read_dicom_image(item.path) if is_dicom(item.path) else read_image(item.path)
+            image = read_grey(item.path)
             if np.ptp(image) == 0:
                 raise DataError(f"{item.path}: every pixel is {image.flat[0]:.3g}; an image is wanted")
             masks.update(_check_masks(item, image.shape))
@@ -98,17 +97,13 @@ def _check_masks(item: Item, shape) -> Iterator[str]:
     for kind, path in (("lung masks", item.lung), ("lesion masks", item.infection)):
         if path is None:
             continue
-        mask = read_mask(path)
-        if mask.shape != shape:
-            raise DataError(f"{path}: mask is {mask.shape[0]}x{mask.shape[1]}, its image {shape[0]}x{shape[1]}; "
-                            "they must be of one size")
+        mask = read_mask(path, shape=shape)
         other = path.parent.parent / "infection_mask" / path.name
         if path.parent.name == "class_mask" and other.is_file():
-            differ = int(((mask > 0) != (read_mask(other) > 0)).sum()) if read_mask(other).shape == shape else -1
+            differ = int(((mask > 0) != (read_mask(other, shape=shape) > 0)).sum())
             if differ:
-                raise DataError(f"{other}: marks other pixels than class_mask does "
-                                f"({'other size' if differ < 0 else differ}); "
-                                "infection is class 1 or 2")
+                raise DataError(f"{other}: marks other pixels than class_mask does ({differ}); infection is class 1 "
+                                "or 2")
         yield kind
 
 
@@ -127,17 +122,15 @@ def _note_duplicates(thumbs: np.ndarray, items: list[Item], report: Report) -> N
         if same:
             i, j = same[0]
             report.notes.append(f"{len(same)} {kind} duplicate pair(s) among different patients, such as "
-                                f"{items[i].name} "
-                                f"and {items[j].name}")
+                                f"{items[i].name} and {items[j].name}")
 
 
 def _check_volumes(found: Found, report: Report) -> None:
     low, high, slices, masks = [], [], 0, Counter()
     shapes, steps = Counter(), []
-    for _, group in groupby(found.items, key=lambda i: (i.path, i.plane is not None)):
-        group = list(group)
+    for path, group in groupby(found.items, key=lambda i: i.path):
         try:
-            cases = [read_item(group[0])] if group[0].plane is None else read_planes(group)
+            cases = read_cases(list(group))
         except DataError as error:
             report.problems.append(str(error))
             continue
@@ -152,7 +145,7 @@ def _check_volumes(found: Found, report: Report) -> None:
             if case.lung is not None and case.infection is not None and case.infection.any():
                 outside = float(((case.infection > 0) & (case.lung == 0)).sum() / (case.infection > 0).sum())
                 if outside > 0.5:
-                    report.problems.append(f"{group[0].path}: {outside:.0%} of the lesion mask lies outside the "
+                    report.problems.append(f"{path}: {outside:.0%} of the lesion mask lies outside the "
                                            "lung mask")
     report.counts |= {"cases": len(found.items), "slices": slices, **{k: n for k, n in masks.items() if n}}
     if shapes:

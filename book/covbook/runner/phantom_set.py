@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 
 import covlib
+from covlib.atomic import atomic_folder
 from covlib.data.case import LABELS, Case, SliceSet
-from covlib.errors import ConfigError, DataError
+from covlib.errors import ConfigError
 
 KINDS = ("cases", "slices", "xrays")
 WINDOW = (-600, 1500)  # level and width in HU of the slices' 8-bit grey, the lung window the chapters use
@@ -37,18 +38,10 @@ def write_phantom(folder: str | Path, n: int, *, seed: int = 0, shape: tuple[int
         ConfigError: an unknown kind or label, an impossible n or shape.
         DataError: the folder holds something, or cannot be written (permission, full disk).
     """
-    from covlib.atomic import atomic_folder
-
     _check(n, shape, label, kind)
     folder = Path(folder).expanduser()
-    try:
-        occupied = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
-    except PermissionError as error:
-        raise DataError(f"{folder}: cannot be read ({error.strerror}); give a folder of your own") from error
-    if occupied:
-        raise DataError(f"{folder}: is there already and not empty; give a new folder for the virtual patients")
     write = {"cases": _write_cases, "slices": _write_slices, "xrays": _write_xrays}[kind]
-    with atomic_folder(folder, replaceable="metadata.csv") as partial:
+    with atomic_folder(folder) as partial:
         total = n * PER_PATIENT if kind == "slices" else n
         rows = list(_with_bar(write(partial, n, seed, shape, label), total, progress))
         with open(partial / "metadata.csv", "w", newline="") as file:

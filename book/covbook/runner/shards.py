@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from covlib.atomic import write_atomically
 from covlib.errors import DataError, TrainingError
 from covlib.seeding import torch_generator
-from covlib.training.checkpoints import write_atomically
 
 
 def batches(n: int, size: int) -> list[range]:

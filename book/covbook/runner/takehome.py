@@ -22,7 +22,6 @@ from pathlib import Path
 
 import numpy as np
 
-import covlib
 from covbook.runner import takehome_files, takehome_sheet
 from covlib.atomic import atomic_folder
 from covlib.data.hu import unwindow
@@ -80,8 +79,6 @@ def export_run(run, to, *, form: str = "png", licence: str = "", fractions=FRACT
     run, to = Path(run), Path(to)
     if form not in FORMATS:
         raise ConfigError(f"--format: {form!r} is not one of {', '.join(FORMATS)}")
-    if to.is_dir() and any(to.iterdir()):
-        raise DataError(f"{to}: is not empty; nothing is overwritten, give a new folder")
     if (run / "synthetic").resolve() in to.resolve().parents:
         raise DataError(f"{to}: lies in the run's own folder synthetic, which is exported; give a folder outside of it")
     document, pictures = read_run(run), pictures_of(run)
@@ -92,13 +89,13 @@ def export_run(run, to, *, form: str = "png", licence: str = "", fractions=FRACT
              "counts": {part: parts.count(part) for part in PARTS}, "patients": len({p.patient for p in pictures}),
              "masks": sorted({m for p in pictures for m in p.masks}), "sheets": sheets_of(run),
              "hu": all(p.hu_window for p in pictures), "labels": takehome_files.label_names(pictures)}
-    with atomic_folder(to, replaceable=SHEET) as partial:
+    with atomic_folder(to) as partial:
         writer = takehome_files.WRITERS[form](partial, facts)
-        rows = [row for picture, part in zip(pictures, parts)
-                for row in _write(writer, picture, part, read_pixels(picture), document)]
-        rows += writer.volumes(sorted((run / "volumes").glob("*.nii*")) if (run / "volumes").is_dir() else [], document)
+        rows = [row for picture, part in zip(pictures, parts) for row in _write(writer, picture, part)]
+        rows += writer.volumes(sorted((run / "volumes").glob("*.nii*")))
         _tables(partial, rows)
-        (partial / "dataset.json").write_text(_json(writer.dataset(rows)), encoding="utf-8")
+        listed = json.dumps(writer.dataset(rows), indent=1, ensure_ascii=False)
+        (partial / "dataset.json").write_text(listed + "\n", encoding="utf-8")
         writer.finish(rows)
         takehome_sheet.write(partial, facts)
         _sums(partial)
@@ -176,7 +173,7 @@ def _plain(name: str) -> str:
 
 def read_pixels(picture: Picture) -> Pixels:
     """The image with its masks; DataError names the file that is damaged or does not fit."""
-    if picture.sum and hashlib.sha256(picture.image.read_bytes()).hexdigest() != picture.sum:
+    if picture.sum and _sum(picture.image) != picture.sum:
         raise DataError(f"{picture.image}: is not the file that was made (its SHA-256 differs from provenance.csv); "
                         "run the chapter again")
     if picture.image.is_dir():
@@ -188,20 +185,16 @@ def read_pixels(picture: Picture) -> Pixels:
         grey = np.clip((hu - (level - width / 2)) / width, 0, 1).astype(np.float32)
     else:
         grey, hu = read_image(picture.image), None
-        masks = {kind: read_mask(path) for kind, path in picture.masks.items()}
+        masks = {kind: read_mask(path, shape=grey.shape) for kind, path in picture.masks.items()}
         if picture.hu_window:
             hu = np.rint(unwindow(grey.astype(np.float64) * 2 - 1, *picture.hu_window)).astype(np.int16)
-    for kind, mask in masks.items():
-        if mask.shape != grey.shape:
-            raise DataError(f"{picture.masks.get(kind, picture.image)}: mask has shape {mask.shape}, its image "
-                            f"{grey.shape}; they must match")
     return Pixels(grey, hu, masks, takehome_files.label_map(masks))
 
 
 def deal(pictures: list[Picture], fractions, seed: int) -> tuple[list[str], str]:
     """Which part each picture is in, and how that was decided, in words."""
     labels = [p.label for p in pictures]
-    people = {label: {p.patient for p in pictures if p.label == label} for label in set(labels)}
+    people = {label: {p.patient for p in pictures if p.label == label} for label in sorted(set(labels))}
     fewest = min(map(len, people.values()))
     used = int((np.asarray(fractions, float) > 0).sum())
     if fewest < used:
@@ -218,24 +211,21 @@ def deal(pictures: list[Picture], fractions, seed: int) -> tuple[list[str], str]
 # ---- writing ---------------------------------------------------------------------------------------------------------
 
 
-def _write(writer, picture: Picture, part: str, pixels: Pixels, document: dict) -> list[dict]:
-    """Write one picture with its masks; a provenance row for each file, without checksum."""
-    shared = {"split": part, "label": picture.label, "patient": picture.patient, "synthetic": "yes",
-              "source_image": picture.source, "chapter": document["chapter"], "profile": document["profile"],
-              "seed": document["seed"], "made_by": f"covlib {covlib.__version__}"}
-    rows = [{**shared, "file": writer.image(picture, part, pixels), "role": "image", "run_file": picture.image.name}]
+def _write(writer, picture: Picture, part: str) -> list[dict]:
+    """Write one picture with its masks; a provenance row for each file."""
+    pixels = read_pixels(picture)
+    files = [("image", picture.image.name, writer.values(pixels))]
     if pixels.map is not None:
-        rows.append({**shared, "file": writer.label(picture, part, pixels), "role": "label map", "run_file": ""})
-    for kind, mask in pixels.masks.items():
-        source = picture.masks.get(kind, picture.image)
-        rows.append({**shared, "file": writer.mask(picture, kind, mask), "role": f"{kind} mask",
-                     "run_file": source.name})
-    return rows
+        files.append(("label map", "", pixels.map))
+    files += [(f"{kind} mask", picture.masks.get(kind, picture.image).name, mask)
+              for kind, mask in pixels.masks.items()]
+    return [writer.row(writer.add(picture, part, role, array), role, source, split=part, label=picture.label,
+                       patient=picture.patient, source_image=picture.source) for role, source, array in files]
 
 
 def _tables(folder: Path, rows: list[dict]) -> None:
     for row in rows:
-        row["sha256"] = hashlib.sha256((folder / row["file"]).read_bytes()).hexdigest()
+        row["sha256"] = _sum(folder / row["file"])
     images = [row for row in rows if row["role"] in ("image", "volume")]
     for name, columns, listed in (("provenance.csv", COLUMNS, rows),
                                   ("metadata.csv", ("file", "patient", "label", "split"), images)):
@@ -245,15 +235,15 @@ def _tables(folder: Path, rows: list[dict]) -> None:
             table.writerows(listed)
 
 
+def _sum(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 def _sums(folder: Path) -> None:
     """``SHA256SUMS`` of everything, for ``sha256sum -c``."""
     files = sorted(p for p in folder.rglob("*") if p.is_file())
-    lines = [f"{hashlib.sha256(p.read_bytes()).hexdigest()}  {p.relative_to(folder).as_posix()}\n" for p in files]
+    lines = [f"{_sum(p)}  {p.relative_to(folder).as_posix()}\n" for p in files]
     (folder / "SHA256SUMS").write_text("".join(lines), encoding="utf-8")
-
-
-def _json(document: dict) -> str:
-    return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
 
 
 # ---- reading it again ------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import covlib
 from covlib.data.label_maps import label_map as _both
 from covlib.errors import DataError
 from covlib.files.marks import NOTICE, WORD, mark_nifti, png_text
+from covlib.files.scans import affine_of
 
 LISTS = {"train": "training", "val": "validation", "test": "test"}
 SC_STORAGE = "1.2.840.10008.5.1.4.1.1.7"  # Secondary Capture Image Storage
@@ -42,13 +43,29 @@ class Writer:
         run = facts["run"]
         self.made_by = f"covlib {covlib.__version__}, chapter {run['chapter']}"
 
+    def add(self, picture, part: str, role: str, array: np.ndarray) -> str:
+        """Write one file of a picture; its path in the set.
+
+        Args:
+            role: "image", "label map", "lung mask" or "infection mask".
+        """
+        name = self.place(picture, part, role)
+        self.save(self.path(name), array, picture, role)
+        return name
+
+    def row(self, file: str, role: str, run_file: str, **where) -> dict:
+        """A line of provenance.csv, without the checksum. ``where``: split, label, patient, source_image."""
+        run = self.facts["run"]
+        return {"file": file, "role": role, "synthetic": "yes", "run_file": run_file, "chapter": run["chapter"],
+                "profile": run["profile"], "seed": run["seed"], "made_by": f"covlib {covlib.__version__}", **where}
+
     def path(self, name: str) -> Path:
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
-    def volumes(self, files: list[Path], document: dict) -> list[dict]:
-        """Volumes are taken along in NIfTI only."""
+    def volumes(self, files: list[Path]) -> list[dict]:
+        """Volumes are taken along in NIfTI only; their lines of provenance.csv."""
         return []
 
     def finish(self, rows: list[dict]) -> None:
@@ -88,27 +105,28 @@ def _case(file: str) -> str:
     return name.removesuffix("_0000") if "images" in file.split("/")[0] else name
 
 
+def _masks(role: str) -> str:
+    return f"masks/{role.removesuffix(' mask')}"
+
+
+def _grey(pixels) -> np.ndarray:
+    """8 bits of [0, 1]."""
+    return np.rint(pixels.grey * 255).astype(np.uint8)
+
+
 class Png(Writer):
     """8-bit grey; each part is an ImageFolder."""
 
     ending = ".png"
 
-    def image(self, picture, part: str, pixels) -> str:
-        name = f"{part}/{picture.label or 'images'}/{picture.name}{self.ending}"
-        self.save(self.path(name), np.rint(pixels.grey * 255).astype(np.uint8), picture)
-        return name
+    def place(self, picture, part: str, role: str) -> str:
+        folder = {"image": f"{part}/{picture.label or 'images'}", "label map": "labels"}.get(role) or _masks(role)
+        return f"{folder}/{picture.name}{self.ending}"
 
-    def label(self, picture, part: str, pixels) -> str:
-        name = f"labels/{picture.name}{self.ending}"
-        self.save(self.path(name), pixels.map, picture)
-        return name
+    def values(self, pixels) -> np.ndarray:
+        return _grey(pixels)
 
-    def mask(self, picture, kind: str, mask: np.ndarray) -> str:
-        name = f"masks/{kind}/{picture.name}{self.ending}"
-        self.save(self.path(name), mask, picture)
-        return name
-
-    def save(self, path: Path, array: np.ndarray, picture) -> None:
+    def save(self, path: Path, array: np.ndarray, picture, role: str) -> None:
         from PIL import Image
 
         text = png_text(Software=self.made_by, SourcePatient=_code(picture.patient))
@@ -118,34 +136,27 @@ class Png(Writer):
 class Nifti(Writer):
     """nnU-Net v2's folders; int16 HU where the run knows HU, else 8-bit grey; one slice deep, 1 mm pixels (nominal)."""
 
-    def image(self, picture, part: str, pixels) -> str:
-        name = f"images{_tr(part)}/{picture.name}_0000.nii.gz"
-        array = np.rint(pixels.grey * 255).astype(np.uint8) if pixels.hu is None else pixels.hu
-        self.save(self.path(name), array)
-        return name
+    def place(self, picture, part: str, role: str) -> str:
+        if role == "image":
+            return f"images{_tr(part)}/{picture.name}_0000.nii.gz"
+        return f"{f'labels{_tr(part)}' if role == 'label map' else _masks(role)}/{picture.name}.nii.gz"
 
-    def label(self, picture, part: str, pixels) -> str:
-        name = f"labels{_tr(part)}/{picture.name}.nii.gz"
-        self.save(self.path(name), pixels.map)
-        return name
+    def values(self, pixels) -> np.ndarray:
+        return _grey(pixels) if pixels.hu is None else pixels.hu
 
-    def mask(self, picture, kind: str, mask: np.ndarray) -> str:
-        name = f"masks/{kind}/{picture.name}.nii.gz"
-        self.save(self.path(name), mask)
-        return name
-
-    def save(self, path: Path, array: np.ndarray) -> None:
+    def save(self, path: Path, array: np.ndarray, picture, role: str) -> None:
         import nibabel
 
-        image = nibabel.Nifti1Image(np.ascontiguousarray(array.T[:, :, None]), np.diag([-1.0, -1.0, 1.0, 1.0]))
+        affine = affine_of(spacing=(1.0, 1.0, 1.0), origin=(0.0, 0.0, 0.0))
+        image = nibabel.Nifti1Image(np.ascontiguousarray(array.T[:, :, None]), affine)
         image.header.set_xyzt_units("mm")
         mark_nifti(image, self.made_by)
         nibabel.save(image, path)
 
-    def volumes(self, files: list[Path], document: dict) -> list[dict]:
+    def volumes(self, files: list[Path]) -> list[dict]:
         import nibabel
 
-        rows = []
+        run, rows = self.facts["run"], []
         for file in files:
             try:
                 image = nibabel.load(file)
@@ -155,10 +166,8 @@ class Nifti(Writer):
             mark_nifti(image, self.made_by)
             name = f"volumes/{file.name}"
             nibabel.save(image, self.path(name))
-            rows.append({"file": name, "role": "volume", "synthetic": "yes", "split": "train", "label": "",
-                         "patient": f"{document['chapter']}_seed{document['seed']}", "source_image": "",
-                         "run_file": file.name, "chapter": document["chapter"], "profile": document["profile"],
-                         "seed": document["seed"], "made_by": self.made_by})
+            rows.append(self.row(name, "volume", file.name, split="train", label="", source_image="",
+                                 patient=f"{run['chapter']}_seed{run['seed']}"))
         return rows
 
     def dataset(self, rows: list[dict]) -> dict:
@@ -186,34 +195,26 @@ class DicomSC(Png):
 
     ending = ".dcm"
 
-    def image(self, picture, part: str, pixels) -> str:
-        name = f"{part}/{picture.label or 'images'}/{picture.name}{self.ending}"
-        if pixels.hu is None:
-            self.save(self.path(name), np.rint(pixels.grey * 255).astype(np.uint8), picture)
-        else:
-            self.save(self.path(name), (pixels.hu.astype(np.int32) + ZERO_HU).astype(np.uint16), picture)
-        return name
+    def values(self, pixels) -> np.ndarray:
+        return _grey(pixels) if pixels.hu is None else (pixels.hu.astype(np.int32) + ZERO_HU).astype(np.uint16)
 
-    def save(self, path: Path, array: np.ndarray, picture) -> None:
+    def save(self, path: Path, array: np.ndarray, picture, role: str) -> None:
         from pydicom.dataset import Dataset, FileMetaDataset
         from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
-        place = path.relative_to(self.folder)
-        kind = {"labels": "label map"}.get(place.parts[0]) or (
-            f"{place.parts[1]} mask" if place.parts[0] == "masks" else "image")
         run, who = self.facts["run"], _code(picture.patient)
         uid = lambda *words: generate_uid(entropy_srcs=[run["chapter"], str(run["seed"]), str(run["git_commit"]),
                                                         run["data"]["fingerprint"], *words])
         data = Dataset()
         data.file_meta = FileMetaDataset()
         data.file_meta.MediaStorageSOPClassUID = SC_STORAGE
-        data.file_meta.MediaStorageSOPInstanceUID = uid(kind, picture.name)
+        data.file_meta.MediaStorageSOPInstanceUID = uid(role, picture.name)
         data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
         data.SpecificCharacterSet = "ISO_IR 192"
         data.SOPClassUID, data.SOPInstanceUID = SC_STORAGE, data.file_meta.MediaStorageSOPInstanceUID
         data.PatientName, data.PatientID = f"{WORD}^{who}", f"{WORD}-{who}"
         data.PatientBirthDate = data.PatientSex = ""
-        data.StudyInstanceUID, data.SeriesInstanceUID = uid("study", who), uid("series", who, kind)
+        data.StudyInstanceUID, data.SeriesInstanceUID = uid("study", who), uid("series", who, role)
         data.StudyDate = data.StudyTime = data.AccessionNumber = data.ReferringPhysicianName = ""
         data.StudyID, data.SeriesNumber, data.InstanceNumber = "", "1", "1"
         data.Laterality = ""
@@ -223,7 +224,7 @@ class DicomSC(Png):
         data.SyntheticData, data.BurnedInAnnotation = "YES", "NO"
         data.PatientIdentityRemoved, data.DeidentificationMethod = "YES", "synthetic image: shows no patient"
         data.DerivationDescription = f"{NOTICE} {self.made_by}"
-        data.SeriesDescription = f"{WORD} {kind} {picture.label}".strip()[:64]
+        data.SeriesDescription = f"{WORD} {role} {picture.label}".strip()[:64]
         data.ImageComments = NOTICE
         data.Manufacturer, data.SoftwareVersions = "covlib (software)", covlib.__version__
         bits = 16 if array.dtype == np.uint16 else 8

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import covlib
-from covlib.files.export import CAUTION, SHEET, _json
+from covlib.files.export import CAUTION, write_sheet
 
 OWN = "CC BY 4.0 (https://creativecommons.org/licenses/by/4.0/)"
 HEADINGS = ("Motivation", "Composition", "Collection process", "Preprocessing, cleaning, labelling", "Uses",
@@ -31,7 +31,6 @@ def write(folder: Path, facts: dict) -> None:
     text = [f"# Datasheet: {facts['run']['chapter']}, synthetic images", "", f"**{CAUTION}**", ""]
     for heading, lines in sections.items():
         text += [f"## {heading}", "", *(f"* {line}" for line in lines), ""]
-    (folder / "DATASHEET.md").write_text("\n".join(text), encoding="utf-8")
     (folder / "LICENCE.txt").write_text(f"{facts['licence']}\n\n{CAUTION}\n", encoding="utf-8")
     first = facts["sheets"][0]
     sheet = {"method": first["method"], "seed": first["seed"], "checkpoint": first["checkpoint"],
@@ -40,7 +39,7 @@ def write(folder: Path, facts: dict) -> None:
              "labels": facts["labels"], "hu_window": first.get("hu_window"), "split": facts["split"],
              "counts": facts["counts"], "run": facts["run"], "sections": sections,
              "field_of_view": first.get("field_of_view", "whole")}
-    (folder / SHEET).write_text(_json(folder, sheet), encoding="utf-8")
+    write_sheet(folder, sheet, "\n".join(text))
 
 
 def _motivation(facts) -> list[str]:

@@ -46,16 +46,6 @@ def poisson_noise(hu, generator: np.random.Generator, *, photons: float, path_mm
     return counts_to_hu(counts, photons, path_mm).astype(np.float32)
 
 
-def noise_moments(hu, photons: float, path_mm: float) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of ``poisson_noise`` in HU, to first order in 1 / count.
-
-    With g = 1000 / (mu_water path) and n expected photons: mean HU + g / (2 n), standard deviation g / sqrt(n).
-    """
-    n = expected_counts(hu, photons, path_mm)
-    g = 1000 / (MU_WATER * path_mm)
-    return np.asarray(hu, np.float64) + g / (2 * n), g / np.sqrt(n)
-
-
 def pixelate(volume, how: str = "nearest"):
     """Half the resolution along the last three axes, then each voxel enlarged to 2x2x2; array or tensor, same shape.
 
@@ -103,7 +93,7 @@ def to_int16(hu: np.ndarray, case: str = "volume") -> tuple[np.ndarray, list[str
     return np.clip(np.rint(hu), *INT16).astype(np.int16), notes
 
 
-def checked(case: Case) -> Case:
+def check_case(case: Case) -> Case:
     """The case with int16 HU (Z, Y, X), its notes in ``meta["notes"]``.
 
     Raises:
@@ -127,7 +117,7 @@ def degrade(case: Case, task: str, *, photons: float, path_mm: float, how: str =
 
     int16 HU on the grid of the case; the same ``seed`` gives the same noise for a case of that name.
     """
-    case = checked(case)
+    case = check_case(case)
     if task == "denoise":
         noise = rng(seed, "poisson", case.name)
         hu = np.stack([poisson_noise(p, noise, photons=photons, path_mm=path_mm) for p in case.hu])
@@ -137,16 +127,3 @@ def degrade(case: Case, task: str, *, photons: float, path_mm: float, how: str =
         return with_hu(case, case.hu)
     hu, notes = to_int16(hu, case.name)
     return with_hu(case, hu, notes)
-
-
-def enlarge(case: Case) -> Case:
-    """Twice the voxels along each axis, by nearest neighbour: how a coarse volume becomes a condition to depixelate.
-
-    The grid covers the same millimetres as nearest sub-sampling left them: voxel k of the coarse grid is where voxel 2k
-    of the fine one is (see ``pixelate``), so spacing halves and the origin stays.
-    """
-    case = checked(case)
-    double = lambda a: None if a is None else a.repeat(2, 0).repeat(2, 1).repeat(2, 2)
-    spacing = tuple(s / 2 for s in case.spacing)
-    return Case(case.name, double(case.hu), spacing, double(case.lung), double(case.infection), case.label,
-                case.patient, case.origin, dict(case.meta))

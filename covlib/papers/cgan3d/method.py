@@ -13,6 +13,7 @@ leaves open is marked "ours" there and discussed in chapter 07.
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,18 +25,19 @@ from covlib.data.blocks import apply_blocks, divide
 from covlib.data.case import Case
 from covlib.data.equalise import Equaliser, fit_equaliser
 from covlib.errors import ConfigError, DataError
-from covlib.nets import init_normal
-from covlib.papers.cgan3d.conditions import checked, degrade, pixelate, with_hu
+from covlib.nets import batched, init_normal
+from covlib.papers.cgan3d.conditions import check_case, degrade, pixelate, with_hu
+from covlib.papers.cgan3d.losses import discriminator_loss, generator_loss
 from covlib.papers.cgan3d.nets import PatchDiscriminator3d, UNet3d
 from covlib.papers.cgan3d.restoration import NonLocalMeans
 from covlib.parallel import spread
 from covlib.seeding import rng, torch_generator
-from covlib.training.checkpoints import load_weights, save_weights
-from covlib.training.fit import FitResult, fit, resolve_device
+from covlib.training.fit import FitResult, fit
 from covlib.training.method import Method, OptimizerSpec, Stage, Step, seeded
+from covlib.training.trained import fit_or_load
 
-__all__ = ["CGAN3D", "Config", "TASKS", "answer_of", "augment_blocks", "condition_of", "noise_effect", "restore",
-           "restore_volume", "train", "training_blocks"]
+__all__ = ["CGAN3D", "Config", "TASKS", "answer_of", "augment_blocks", "condition_of", "restore", "restore_volume",
+           "train", "training_blocks"]
 
 TASKS = ("autoencode", "denoise", "depixelate")
 MANY_VOXELS = 10_000_000  # some 20 s of non-local means
@@ -199,35 +201,19 @@ class CGAN3D(Method):
         step.minimise("G", adversarial + c.l1 * voxels)
         return {"D": d_loss, "G": adversarial, "L1": voxels}
 
-    @torch.no_grad()
     def synthesize(self, condition: Tensor, generator: torch.Generator, batch: int = BATCH) -> Tensor:
         """Blocks (N, 1, S, S, S) in [-1, 1] from conditions of that shape; noise is drawn from ``generator``.
 
         A network that starts at a classical method's answer takes it from the condition's second channel.
         """
         G = self.networks["G"]
-        device, training = next(G.parameters()).device, G.training
-        G.eval()
-        made = []
-        for part in condition.to(device).split(batch):
+
+        def work(part: Tensor) -> Tensor:
             shape = (len(part), self.config.noise, *part.shape[2:])
-            z = torch.rand(shape, generator=generator, device=generator.device).to(device) * 2 - 1
-            made.append(G(part[:, :1], z, part[:, 1:] if self.config.started else None).float().clamp(-1, 1))
-        G.train(training)
-        return torch.cat(made)
+            z = torch.rand(shape, generator=generator, device=generator.device).to(part.device) * 2 - 1
+            return G(part[:, :1], z, part[:, 1:] if self.config.started else None).float().clamp(-1, 1)
 
-
-def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
-    """What D minimises: -ln D(X|Y) - ln(1 - D(G(Z|Y)|Y)), eq. (2) with its sign turned, of logits.
-
-    The paper prints "min min" for both players; D has to maximise, as in its reference 5.
-    """
-    return F.softplus(-real.float()).mean() + F.softplus(fake.float()).mean()
-
-
-def generator_loss(fake: Tensor, saturating: bool) -> Tensor:
-    """What G minimises, of logits: ln(1 - D), eq. (2) as printed, or -ln D, which does not vanish when D is sure."""
-    return -F.softplus(fake.float()).mean() if saturating else F.softplus(-fake.float()).mean()
+        return torch.cat(batched(work, {"G": G}, batch, condition))
 
 
 def augment_blocks(batch: dict[str, Tensor], generator: torch.Generator, block: int) -> dict[str, Tensor]:
@@ -283,15 +269,14 @@ def training_blocks(cases: list[Case], config: Config, seed: int = 0) -> dict[st
     if not cases:
         raise DataError("training_blocks: no case; at least one scan is wanted")
     m, found = config.margin, {"target": [], "condition": []} | ({"answer": []} if config.started else {})
-    cases = [checked(case) for case in cases]
+    cases = [check_case(case) for case in cases]
     conditions = [condition_of(config, case, seed) for case in cases]
-    answers = _answers(config, [given.hu for given in conditions]) if config.started else conditions
+    answers = _answers(config, [given.hu for given in conditions]) if config.started else [None] * len(cases)
     for case, given, answer in zip(cases, conditions, answers):
         equaliser = fit_equaliser(given.hu, floor=config.floor)
         chosen = None
-        volumes = {"target": case.hu, "condition": given.hu}
-        if config.started:
-            volumes["answer"] = answer
+        volumes: dict[str, Any] = {"target": case.hu, "condition": given.hu}
+        volumes |= {"answer": answer} if config.started else {}
         for name, hu in volumes.items():
             ends = [(m, m + -n % config.block) for n in hu.shape]
             padded = np.pad(equaliser.forward(hu), ends, mode="edge")
@@ -314,24 +299,19 @@ def train(config: Config, cases: list[Case], out, *, seed: int = 0, device="auto
     Returns:
         The method, and what ``fit`` returned (None with a checkpoint).
     """
-    expect = {"chapter": "07_cgan3d", "task": config.task, "widths": list(config.widths), "norm": config.norm,
-              "residual": config.residual, "means": config.means, "classical": config.classical,
-              "folded": config.folded}
-    if checkpoint is not None:
-        method = CGAN3D(config, 1, seed)
-        load_weights(checkpoint, method.networks, expect={k: str(v) for k, v in expect.items()})
-        for net in method.networks.values():
-            net.to(resolve_device(device)).eval()
-        return method, None
-    data = training_blocks(cases, config, seed)
-    method = CGAN3D(config, len(data["target"]), seed)
-    steps = method.stages[0].steps
-    result = fit(method, data, Path(out), seed=seed, device=device, resume=resume,
-                 **{"channels_last": True, "log_every": max(1, steps // 100),
-                    "identity": {"chapter": "07_cgan3d", **config.as_dict()}, **options})
-    file = Path(out) / "checkpoints" / f"cgan3d-{config.task}.safetensors"
-    save_weights(file, method.networks, {**expect, "seed": seed})
-    return method, result
+    data = training_blocks(cases, config, seed) if checkpoint is None else {}
+    method = CGAN3D(config, len(data["target"]) if data else 1, seed)
+
+    def fitted() -> FitResult:
+        return fit(method, data, Path(out), seed=seed, device=device, resume=resume,
+                   **{"channels_last": True, "log_every": max(1, method.stages[0].steps // 100),
+                      "identity": {"chapter": "07_cgan3d", **config.as_dict()}, **options})
+
+    notes = {"chapter": "07_cgan3d", "task": config.task, "widths": list(config.widths), "norm": config.norm,
+             "residual": config.residual, "means": config.means, "classical": config.classical,
+             "folded": config.folded, "seed": seed}
+    return method, fit_or_load({"": method}, fitted, Path(out) / "checkpoints" / f"cgan3d-{config.task}.safetensors",
+                               notes, checkpoint=checkpoint, device=device)
 
 
 # ---- whole volumes ---------------------------------------------------------------------------------------------------
@@ -377,19 +357,9 @@ def restore(method: CGAN3D, case: Case, equaliser: Equaliser | None = None, *, o
     Raises:
         DataError: a case that is not a 3-D volume of finite numbers.
     """
-    case = checked(case)
+    case = check_case(case)
     side = method.config.block
     notes = [f"{n} {what} repeated to fill a block of {side}" for n, what in
              zip([-min(0, s - side) for s in case.hu.shape], ("slices", "rows", "columns")) if n]
     made = restore_volume(method, case.hu, equaliser, overlap=overlap, batch=batch, weights=weights, seed=seed)
     return with_hu(case, made, notes)
-
-
-def noise_effect(method: CGAN3D, condition: Tensor, draws: int = 8, seed: int = 0) -> float:
-    """Standard deviation of the generator's blocks over ``draws`` of the noise, mean over voxels, on [-1, 1].
-
-    Near 0 the noise is not used, as Isola et al. (section 2) found for the paper's kind of network.
-    """
-    device = next(method.networks["G"].parameters()).device
-    made = [method.synthesize(condition, torch_generator(seed, "noise effect", k, device=device)) for k in range(draws)]
-    return float(torch.stack(made).std(0).mean())

@@ -29,8 +29,9 @@ from covlib.data.equalise import Equaliser, fit_equaliser
 from covlib.errors import ConfigError, DataError
 from covlib.files.marks import WORD
 from covlib.files.nifti_map import nifti_map
-from covlib.nets import init_normal
-from covlib.papers.cgan3d.method import CGAN3D, Config, discriminator_loss, generator_loss, restore_volume
+from covlib.nets import batched, init_normal
+from covlib.papers.cgan3d.losses import discriminator_loss, generator_loss
+from covlib.papers.cgan3d.method import CGAN3D, Config, restore_volume
 from covlib.papers.cgan3d.nets import fold
 from covlib.seeding import derive, torch_generator
 from covlib.training.checkpoints import check_state, read_weights, save_weights
@@ -119,20 +120,14 @@ class CoarseGAN(Method):
         d_loss = discriminator_loss(d_real, d_fake)
         step.minimise("D", d_loss)
         with step.frozen("D"):
-            g_loss = generator_loss(D(fake), saturating=False)
+            g_loss = generator_loss(D(fake))
         step.minimise("G", g_loss)
         return {"D": d_loss, "G": g_loss}
 
-    @torch.no_grad()
     def synthesize(self, condition: int, generator: torch.Generator, batch: int = 32) -> Tensor:
         """``condition`` volumes (N, 1, *coarse) in [-1, 1], with BatchNorm's running statistics."""
-        G = self.networks["G"]
-        device, training = next(G.parameters()).device, G.training
         z = torch.randn(condition, self.config.coarse_latent, generator=generator, device=generator.device)
-        G.eval()
-        made = torch.cat([G(part.to(device)) for part in z.split(batch)])
-        G.train(training)
-        return made
+        return torch.cat(batched(self.networks["G"], {"G": self.networks["G"]}, batch, z))
 
 
 # ---- training --------------------------------------------------------------------------------------------------------
@@ -159,7 +154,8 @@ def coarse_set(cases: Iterable[Case], coarse) -> CoarseSet:
         names.append(case.name)
     if not hu:
         raise DataError("coarse_set: no case; at least one scan is wanted")
-    return CoarseSet(np.stack(hu), names, tuple(float(v) for v in np.mean(extents, 0)))
+    z, y, x = np.mean(extents, 0).tolist()
+    return CoarseSet(np.stack(hu), names, (z, y, x))
 
 
 def train_coarse(config: Config, volumes: CoarseSet, out, *, seed: int = 0, device="auto",
@@ -241,9 +237,10 @@ class NoiseModel:
     equaliser: Equaliser
     extent_mm: tuple[float, float, float]
 
-    def spacing(self, size) -> tuple[float, ...]:
+    def spacing(self, size) -> tuple[float, float, float]:
         """mm between voxels of a volume of ``size`` (Z, Y, X)."""
-        return tuple(e / n for e, n in zip(self.extent_mm, size))
+        z, y, x = (e / n for e, n in zip(self.extent_mm, size))
+        return z, y, x
 
     def coarse_volumes(self, n: int, seed: int = 0) -> np.ndarray:
         """``n`` coarse volumes in HU, int16 (n, *coarse)."""
@@ -285,10 +282,10 @@ class NoiseModel:
     def stream(self, n: int, size, *, seed: int = 0, overlap: int | None = None) -> Iterator[Case]:
         """As ``volumes``, one after another."""
         spacing = self.spacing(size)
-        origin = tuple(sign * s * (m - 1) / 2 for sign, s, m in zip((-1, 1, 1), spacing, size))
+        z, y, x = (s * (m - 1) / 2 for s, m in zip(spacing, size))
         for k, low in enumerate(self.coarse_volumes(n, seed)):
             hu = self.grow(low, np.empty(size, np.int16), seed=derive(seed, "volume", k), overlap=overlap)
-            yield Case(f"noise_{seed}_{k:03d}", hu, spacing, origin=origin)
+            yield Case(f"noise_{seed}_{k:03d}", hu, spacing, origin=(-z, y, x))
 
     def write(self, path, size, *, seed: int = 0, overlap: int | None = None, report=None) -> Path:
         """One volume of ``size`` (Z, Y, X) written to a NIfTI file, int16 HU, by way of memory maps.

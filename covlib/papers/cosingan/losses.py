@@ -13,25 +13,26 @@ the paper is silent:
   encoder stages count alike.
 """
 
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from covlib.errors import DataError
-from covlib.losses import FeatureLoss, log_loss, ms_ssim
+from covlib.losses import FeatureLoss, bce, ms_ssim
 
 TERMS = ("WPPL", "MS-SSIM", "MS-FVL", "MS-FUL")
 
 
-def adversarial_d(said_fake: Tensor, said_real: Tensor) -> Tensor:
+def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
     """Eq. 5 with pix2pix's log loss, from logits: half the sum of both sides, means over patches."""
-    return (log_loss(said_fake, False) + log_loss(said_real, True)) / 2
+    return (bce(fake, False) + bce(real, True)) / 2
 
 
-def adversarial_g(said_fake: Tensor) -> Tensor:
+def generator_loss(fake: Tensor) -> Tensor:
     """The first term of Eq. 4: -log D(G), the form that pix2pix trains with."""
-    return log_loss(said_fake, True)
+    return bce(fake, True)
 
 
 def wppl(fake: Tensor, real: Tensor, condition: Tensor, weights=(0.1, 0.5, 1.0)) -> Tensor:
@@ -43,14 +44,6 @@ def wppl(fake: Tensor, real: Tensor, condition: Tensor, weights=(0.1, 0.5, 1.0))
     background, lung, infection = weights
     weight = background + (lung - background) * (condition >= 1) + (infection - lung) * (condition >= 2)
     return (weight * (fake.float() - real).abs()).mean()
-
-
-
-
-
-
-
-
 
 
 class UNetLoss:
@@ -106,7 +99,8 @@ class MixedLoss:
             return wppl(fake, real, condition, self.categories)
         if name == "MS-SSIM":
             return 1 - ms_ssim(fake, real).mean()
-        return (self.vgg if name == "MS-FVL" else self.unet)(fake, real)
+        features: Any = self.vgg if name == "MS-FVL" else self.unet
+        return features(fake, real)
 
     def __call__(self, fake: Tensor, real: Tensor, condition: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """(weighted sum, {term: value, not weighted}).

@@ -20,9 +20,10 @@ What the paper leaves open is marked "ours" in these modules. An epoch is one st
 mini-batch is so many augmentations of it.
 """
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -30,14 +31,14 @@ from torch import Tensor, nn
 from covlib.config import Config as BaseConfig
 from covlib.errors import ConfigError, DataError
 from covlib.judges import segmenters
-from covlib.nets import evaluating, noise_from
+from covlib.nets import batched, noise_from
 from covlib.papers.cosingan.augment import augment, draw_grid, move_condition, move_image, strength
-from covlib.papers.cosingan.losses import MixedLoss, adversarial_d, adversarial_g
+from covlib.papers.cosingan.losses import MixedLoss, discriminator_loss, generator_loss
 from covlib.papers.cosingan.nets import (
     SCALES,
+    build_discriminator,
+    build_generator,
     depth,
-    discriminator,
-    generator,
     join,
     paint,
     resize_condition,
@@ -45,9 +46,9 @@ from covlib.papers.cosingan.nets import (
 )
 from covlib.papers.cosingan.slices import CATEGORIES, OneSlice, check_conditions
 from covlib.seeding import derive
-from covlib.training.checkpoints import load_weights, save_weights
 from covlib.training.fit import FitResult, fit, resolve_device
 from covlib.training.method import Method, OptimizerSpec, Stage, Step
+from covlib.training.trained import fit_or_load
 
 STAGES = {"first": "s", "second": "r"}  # G_is and G_ir in the paper
 AT_ONCE = 2**20  # pixels of the largest scale that pass through the frozen scales in one batch
@@ -172,7 +173,7 @@ class CoSinGAN(Method):
     in both stages (Eq. 5 has C_i).
 
     Args:
-        one: the slice to learn from, of the config's largest scale.
+        one: the slice to learn from, of the config's largest scale; None for a method that only synthesises.
         seed: of the initial weights and the augmentation.
         device: where to put what is computed once; ``fit`` moves the networks itself. unet: a
             ``covlib.judges.segmenters.UNet`` that has learnt to segment (three classes), shared with a rival, say.
@@ -183,8 +184,9 @@ class CoSinGAN(Method):
 
     name = "cosingan"
 
-    def __init__(self, config: Config, one: OneSlice, seed: int = 0, device="cpu", unet: nn.Module | None = None):
-        if one.size != config.size:
+    def __init__(self, config: Config, one: OneSlice | None, seed: int = 0, device="cpu",
+                 unet: nn.Module | None = None):
+        if one is not None and one.size != config.size:
             raise DataError(f"slice {one.name}: {one.size}x{one.size} pixels; the largest scale is {config.size}")
         self.config, self.one, self.seed = config, one, seed
         self.networks: dict[str, nn.Module] = {}
@@ -194,7 +196,7 @@ class CoSinGAN(Method):
         self.rec = MixedLoss(self.networks.get("U"), config.lambdas, tuple(config.category_weights), config.measure_all)
         self.notes = [self.rec.note] if self.rec.note else []
         self.stages = schedule(config, own_unet)
-        self.generators = tuple(name for size in config.scales for name in names(config, size))
+        self.generators = tuple(name for size in config.scales for name in generator_names(config, size))
         self.examples: Tensor | None = None
         self._scaled: dict = {}
         self._ahead: tuple = (None, None)
@@ -219,12 +221,12 @@ class CoSinGAN(Method):
         new, nets, place = stage.nets[0], self.networks, self.config.scales.index(size)
         below = self.config.scales[place - 1] if place else None
         reused = below is not None and depth(below) == depth(size)
-        nets[new] = generator(self.config, size)
+        nets[new] = build_generator(self.config, size)
         if stage.name.endswith("first"):
             if reused:
                 nets[new].load_state_dict(nets[f"G{below}s"].state_dict())
             else:
-                nets["D"] = discriminator(self.config, size)
+                nets["D"] = build_discriminator(self.config, size)
         else:
             nets[new].load_state_dict(nets[f"G{size}s"].state_dict())
         nets[new].to(self._place)
@@ -232,6 +234,8 @@ class CoSinGAN(Method):
 
     def scaled(self, size: int, device) -> tuple[Tensor, Tensor]:
         """The slice's image and condition (1, 1, size, size) on ``device``; computed once."""
+        if self.one is None:
+            raise ConfigError("cosingan: there is no slice to learn from; this method was made to synthesise")
         key = size, str(device)
         if key not in self._scaled:
             self._scaled[key] = (resize_image(self.one.image.to(device), size),
@@ -301,12 +305,12 @@ class CoSinGAN(Method):
         painted, fake = paint(condition), G(batch["input"])
         said = D(torch.cat([join(painted, fake.float()), join(painted, real)])).float()
         said_fake, said_real = said.split(len(real))
-        fooled, (rec, terms) = adversarial_g(said_fake), self.rec(fake, real, condition)
-        d_loss = adversarial_d(said_fake, said_real)
+        adversarial, (rec, terms) = generator_loss(said_fake), self.rec(fake, real, condition)
+        d_loss = discriminator_loss(said_real, said_fake)
         # G's turn first: it leaves D as it was when it looked, so that D learns from that same look.
-        step.minimise("G", fooled + rec, retain_graph=True)
+        step.minimise("G", adversarial + rec, retain_graph=True)
         step.minimise("D", d_loss)
-        return {"D": d_loss, "G": fooled, "rec": rec, **terms}
+        return {"D": d_loss, "G": adversarial, "rec": rec, **terms}
 
     def unet_samples(self, step: Step, n: int) -> dict[str, Tensor]:
         """The one slice strongly augmented, at one of the scales in turn."""
@@ -331,14 +335,17 @@ class CoSinGAN(Method):
         """Sizes of the scales that have a generator, smallest first."""
         return [size for size in self.config.scales if f"G{size}s" in self.networks]
 
-    def grow(self) -> "CoSinGAN":
+    @classmethod
+    def empty(cls, config: Config) -> Self:
+        return cls(config, None).grow()
+
+    def grow(self) -> Self:
         """Make all generators (not yet trained), for weights to be loaded into; D is not needed any more."""
         for size in self.config.scales:
-            for name in names(self.config, size):
-                self.networks[name] = generator(self.config, size).to(self._place)
+            for name in generator_names(self.config, size):
+                self.networks[name] = build_generator(self.config, size).to(self._place)
         return self
 
-    @torch.no_grad()
     def outputs(self, conditions, generator: torch.Generator, *, dropout: bool = False, randomise: bool = False,
                 batch: int = 16) -> list[dict]:
         """What every trained scale and stage makes of conditions (Figs. 7 and 8), smallest scale first.
@@ -351,11 +358,8 @@ class CoSinGAN(Method):
         conditions, sizes = check_conditions(conditions, self.config.size), self.trained()
         if not sizes:
             raise ConfigError("cosingan: no scale is trained yet; train it, or load a checkpoint")
-        device = next(self.networks[f"G{sizes[0]}s"].parameters()).device
-        parts = []
-        with evaluating(self.networks):
-            for part in conditions.split(batch):
-                parts.append(self._pyramid(part.to(device), generator, dropout, randomise))
+        work = lambda part: self._pyramid(part, generator, dropout, randomise)
+        parts = batched(work, self.networks, batch, conditions)
         return [{key: size if key == "size" else torch.cat([p[k][key] for p in parts]) for key in parts[0][k]}
                 for k, size in enumerate(sizes)]
 
@@ -365,10 +369,10 @@ class CoSinGAN(Method):
         image, found = None, []
         for size in self.trained():
             values = draw_values(len(condition), self.config.noise, chance) if randomise else None
-            nets = [self.networks[n] for n in names(self.config, size) if n in self.networks]
+            nets = [self.networks[n] for n in generator_names(self.config, size) if n in self.networks]
             seeds = torch.randint(2**62, (len(condition),), generator=chance, device=chance.device).tolist()
-            drawn = [torch.Generator().manual_seed(s) for s in seeds] if dropout else None
-            with noise_from(drawn, nn.ModuleList(nets)):
+            drawn = [torch.Generator().manual_seed(s) for s in seeds]
+            with noise_from(drawn, nn.ModuleList(nets)) if dropout else nullcontext():
                 made = self.scale(size, condition, image, values)
             image = made[-1]
             found.append({"size": size, **dict(zip(STAGES, (m.float() for m in made)))})
@@ -400,7 +404,7 @@ class CoSinGAN(Method):
         return self.synthesize(self.examples, generator)
 
 
-def names(config: Config, size: int) -> list[str]:
+def generator_names(config: Config, size: int) -> list[str]:
     """The generators of a scale, in the order in which they run."""
     return [f"G{size}{letter}" for stage, letter in STAGES.items() if stage == "first" or config.epochs_second]
 
@@ -415,7 +419,7 @@ def schedule(config: Config, unet: bool = True) -> list[Stage]:
     if unet and c.unet_steps:
         stages.append(Stage("unet", c.unet_steps, c.unet_batch, ("U",), "linear", constant_steps=c.unet_steps // 2))
     for size in c.scales:
-        for name, part, steps in zip(names(c, size), STAGES, (c.epochs_first, c.epochs_second)):
+        for name, part, steps in zip(generator_names(c, size), STAGES, (c.epochs_first, c.epochs_second)):
             stages.append(Stage(f"{size} {part}", steps, c.batch(size), (name, "D"), "linear",
                                 constant_steps=steps // 2))
     return stages
@@ -437,19 +441,14 @@ def train(config: Config, one: OneSlice, out, *, seed: int = 0, device="auto", r
     """
     device = resolve_device(device)
     method = CoSinGAN(config, one, seed, device, unet)
-    expect = {"chapter": "05_cosingan", "scales": " ".join(map(str, config.scales))}
-    if checkpoint is not None:
-        method.grow()
-        kept = {name: net for name, net in method.networks.items() if name != "D" and (name != "U" or unet is None)}
-        load_weights(checkpoint, kept, expect=expect)
-        for net in method.networks.values():
-            net.to(device).eval()
-        return method, None
-    method.examples = one.condition
-    steps = sum(stage.steps for stage in method.stages)
-    settings = {"log_every": max(1, steps // 200), **options}
-    result = fit(method, one.training_data(), Path(out) / "training", seed=seed, device=device, resume=resume,
-                 identity={"chapter": "05_cosingan", **config.as_dict()}, **settings)
-    kept = {name: net for name, net in method.networks.items() if name != "D"}
-    save_weights(Path(out) / "checkpoints" / "cosingan.safetensors", kept, {**expect, "seed": seed})
-    return method, result
+
+    def fitted() -> FitResult:
+        method.examples = one.condition
+        settings = {"log_every": max(1, sum(stage.steps for stage in method.stages) // 200), **options}
+        return fit(method, one.training_data(), Path(out) / "training", seed=seed, device=device, resume=resume,
+                   identity={"chapter": "05_cosingan", **config.as_dict()}, **settings)
+
+    notes = {"chapter": "05_cosingan", "scales": " ".join(map(str, config.scales)), "seed": seed}
+    return method, fit_or_load({"": method}, fitted, Path(out) / "checkpoints" / "cosingan.safetensors", notes,
+                               checkpoint=checkpoint, device=device, left_out=("D",),
+                               unread=() if unet is None else ("U",))

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from covlib.errors import ConfigError
-from covlib.nets import Generator, PatchGAN, init_normal, layer_shapes
+from covlib.nets import PatchGAN, UNetGenerator, init_normal, layer_shapes
 
 SCALES = (32, 48, 64, 96, 128, 192, 256, 384, 512)
 PLANES = 2  # condition and image
@@ -44,12 +44,12 @@ def convolutions(size: int) -> int:
     return depth(size) + 2
 
 
-def generator(config, size: int) -> nn.Module:
+def build_generator(config, size: int) -> nn.Module:
     """(N, 2, size, size), condition and image, to images (N, 1, size, size) in [-1, 1]; started from N(0, 0.02)."""
-    return init_normal(Generator(PLANES, 1, config.width, depth(size), config.dropout, config.norm))
+    return init_normal(UNetGenerator(PLANES, 1, config.width, depth(size), config.dropout, config.norm))
 
 
-def discriminator(config, size: int) -> PatchGAN:
+def build_discriminator(config, size: int) -> PatchGAN:
     """(N, 2, size, size), condition and image, to logits (N, 1, h, w); started from N(0, 0.02)."""
     return init_normal(PatchGAN(PLANES, config.d_width, depth(size), config.norm, PADDING_D))
 
@@ -69,7 +69,7 @@ def paint(condition: Tensor, values: Tensor | None = None) -> Tensor:
 
 def join(painted: Tensor | None, image: Tensor | None) -> Tensor:
     """What a network reads, (N, 2, H, W): condition first; zeros where one of the two is not known."""
-    known = painted if image is None else image
+    known: Tensor = painted if image is None else image
     blank = torch.zeros_like(known)
     return torch.cat([blank if painted is None else painted, blank if image is None else image.to(known.dtype)], 1)
 
@@ -96,7 +96,7 @@ def parameter_table(config) -> list[dict]:
     rows = []
     for size in config.scales:
         with torch.device("meta"):
-            G, D = generator(config, size), discriminator(config, size)
+            G, D = build_generator(config, size), build_discriminator(config, size)
         count = lambda net: sum(p.numel() for p in net.parameters())
         answer = layer_shapes(D, (1, PLANES, size, size))[-1]["shape"]
         rows.append({"size": size, "downsamplings": len(G.down), "convolutions": len(D.layers),

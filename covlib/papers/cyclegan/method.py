@@ -10,55 +10,26 @@ import math
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from covlib.config import convert, field_types
 from covlib.data import augment
 from covlib.data.case import SliceSet
 from covlib.errors import ConfigError, DataError
-from covlib.nets import PatchGAN, init_normal
+from covlib.nets import PatchGAN, batched, init_normal
 from covlib.papers.cyclegan.config import CHAPTER, SHAPE_FIELDS, TARGET, Config, training_fields
+from covlib.papers.cyclegan.losses import cycle_loss, discriminator_loss, generator_loss, identity_loss
 from covlib.papers.cyclegan.nets import ImagePool, build_generator
 from covlib.parallel import spread
 from covlib.seeding import derive, rng
 from covlib.training.batches import Unpaired
-from covlib.training.checkpoints import load_weights, read_weights, save_weights
+from covlib.training.checkpoints import load_weights, read_weights
 from covlib.training.fit import FitResult, fit, resolve_device
 from covlib.training.method import Method, OptimizerSpec, Stage, Step, seeded
+from covlib.training.trained import fit_or_load
 
 NETS = ("G_A", "G_B", "D_A", "D_B")
 WORTH_A_PROCESS = 50  # steps; a process takes seconds to start
-
-
-# ---- losses ----------------------------------------------------------------------------------------------------------
-
-
-def real_or_fake(logits: Tensor, real: bool, kind: str = "least_squares") -> Tensor:
-    """What a discriminator pays for logits (N, 1, h, w) of real or of translated images.
-
-    "least_squares": mean of (logit - 1)^2 or logit^2 (Zhu et al., section 4). Otherwise the negative of the
-    expectations in Eqs. 2 and 3: -log D for real ones, -log(1 - D) for translated ones, D the sigmoid of the logit.
-    """
-    logits = logits.float()
-    target = torch.full_like(logits, float(real))
-    return F.mse_loss(logits, target) if kind == "least_squares" else F.binary_cross_entropy_with_logits(logits, target)
-
-
-def deceive(logits: Tensor, kind: str = "least_squares") -> Tensor:
-    """What a generator pays for the discriminator's logits of its translations.
-
-    "least_squares": mean of (logit - 1)^2. "log": -log D, which has the same optimum as Eqs. 2 and 3 and does not fade
-    while D is sure. "log_saturating": log(1 - D), Eqs. 2 and 3 to the letter.
-    """
-    if kind == "log_saturating":
-        return -real_or_fake(logits, False, kind)
-    return real_or_fake(logits, True, kind)
-
-
-def cycle_loss(back: Tensor, image: Tensor) -> Tensor:
-    """One of the two terms of Eq. 4: mean absolute difference of an image and its reconstruction (N, C, H, W)."""
-    return F.l1_loss(back.float(), image.float())
 
 
 # ---- method ----------------------------------------------------------------------------------------------------------
@@ -108,8 +79,8 @@ class CycleGAN(Method):
         step.minimise("G", total)
         D_A, D_B = self.networks["D_A"], self.networks["D_B"]
         draws = step.rand(1, 2, len(a) + c.pool_size)[0]  # each process has pools, and draws, of its own
-        d_a = self.discriminator_loss(D_A, a, self.pools["a"].exchange(fake_a, draws[0]))
-        d_b = self.discriminator_loss(D_B, b, self.pools["b"].exchange(fake_b, draws[1]))
+        d_a = self.discriminator_term(D_A, a, self.pools["a"].exchange(fake_a, draws[0]))
+        d_b = self.discriminator_term(D_B, b, self.pools["b"].exchange(fake_b, draws[1]))
         step.minimise("D", d_a + d_b)
         return {**terms, "D_A": d_a, "D_B": d_b}
 
@@ -124,21 +95,20 @@ class CycleGAN(Method):
         if self.config.identity:
             fake_b, same_b = G_A(torch.cat([a, b])).split(n)
             fake_a, same_a = G_B(torch.cat([b, a])).split(n)
-            identity = cycle_loss(same_a, a) + cycle_loss(same_b, b)
+            identity = identity_loss(same_a, a) + identity_loss(same_b, b)
         else:
             fake_b, fake_a = G_A(a), G_B(b)
             identity = fake_b.float().new_zeros(())
         back_a, back_b = G_B(fake_b), G_A(fake_a)
         with step.frozen("D_A", "D_B"):
-            fooled_b, fooled_a = deceive(D_B(fake_b), kind), deceive(D_A(fake_a), kind)
-        return {"G_A": fooled_b, "G_B": fooled_a, "cycle_A": cycle_loss(back_a, a), "cycle_B": cycle_loss(back_b, b),
+            g_a, g_b = generator_loss(D_B(fake_b), kind), generator_loss(D_A(fake_a), kind)
+        return {"G_A": g_a, "G_B": g_b, "cycle_A": cycle_loss(back_a, a), "cycle_B": cycle_loss(back_b, b),
                 "identity": identity}, fake_a, fake_b
 
-    def discriminator_loss(self, D, real: Tensor, fake: Tensor) -> Tensor:
-        """Half the sum over real and translated images, as in CycleGAN; both pass in one batch."""
+    def discriminator_term(self, D, real: Tensor, fake: Tensor) -> Tensor:
+        """A discriminator's loss; real and translated images pass in one batch."""
         of_real, of_fake = D(torch.cat([real.to(fake.dtype), fake])).split(len(real))
-        kind = self.config.gan_loss
-        return 0.5 * (real_or_fake(of_real, True, kind) + real_or_fake(of_fake, False, kind))
+        return discriminator_loss(of_real, of_fake, self.config.gan_loss)
 
     def state(self) -> dict[str, Tensor]:
         return {f"pool_{k}_{name}": v for k, pool in self.pools.items() for name, v in pool.state().items()}
@@ -151,23 +121,20 @@ class CycleGAN(Method):
         """Images of class B from images of class A, (N, 1 or 3, S, S) in [-1, 1]. There is no chance in it."""
         return self.translate(condition, "G_A", batch=batch)
 
-    @torch.no_grad()
     def translate(self, images: Tensor, *nets: str, batch: int = 32) -> Tensor:
         """``images`` (N, 1 or 3, S, S) through the generators ``nets`` one after the other, in eval mode.
 
         The result lies where the images were, float32, with as many channels; one channel is the mean of three.
         """
-        chain = [self.networks[n] for n in nets]
-        device, modes = next(chain[0].parameters()).device, [net.training for net in chain]
-        made = []
-        for part in check_images(images, self.config).split(batch):
-            x = part.to(device).expand(-1, self.config.channels, -1, -1)
-            for net in chain:
-                x = net.eval()(x)
-            made.append((x.mean(1, keepdim=True) if images.shape[1] == 1 else x).float().to(images.device))
-        for net, mode in zip(chain, modes):
-            net.train(mode)
-        return torch.cat(made)
+        chain = {name: self.networks[name] for name in nets}
+
+        def work(part: Tensor) -> Tensor:
+            x = part.expand(-1, self.config.channels, -1, -1)
+            for net in chain.values():
+                x = net(x)
+            return (x.mean(1, keepdim=True) if images.shape[1] == 1 else x).float().to(images.device)
+
+        return torch.cat(batched(work, chain, batch, check_images(images, self.config)))
 
     def round_trip(self, images: Tensor, batch: int = 32) -> dict[str, Tensor]:
         """{"source", "translation", "reconstruction", "difference"}, each (N, C, S, S); difference = translation -
@@ -249,23 +216,20 @@ def train_all(config: Config, images: dict[str, Tensor], out, *, seed: int = 0, 
     """
     data = {source: domains(images, source, config, seed) for source in config.sources}
     methods = {s: CycleGAN(config, len(d["a"]), derive(seed, s)) for s, d in data.items()}
-    nets = {f"{s}.{n}": net for s, m in methods.items() for n, net in m.networks.items()}
-    meta = {"chapter": CHAPTER, **{k: str(getattr(config, k)) for k in SHAPE_FIELDS}}
-    if checkpoint is not None:
-        trained = {name: net for name, net in nets.items() if name.rpartition(".")[2] in CycleGAN.generators}
-        load_weights(checkpoint, trained, expect=meta)
-        for net in nets.values():
-            net.to(resolve_device(device))
-        return methods, {}
     options = {"device": device, "resume": resume, **options}
-    jobs = lambda: [(methods[s], data[s], Path(out) / "training" / s, s, seed, options) for s in methods]
-    long = max(method.stages[0].steps for method in methods.values()) >= WORTH_A_PROCESS
-    if long and resolve_device(device).type == "cpu" and not options.get("progress", True):
-        spread(_train, jobs())  # each model on a core of its own; what they left is taken up below, at once
-        options["resume"] = True
-    results = {job[3]: _train(*job) for job in jobs()}
-    save_weights(Path(out) / "checkpoints" / "cyclegan.safetensors", nets, {**meta, "seed": str(seed)})
-    return methods, results
+
+    def fitted() -> dict[str, FitResult]:
+        jobs = lambda: [(methods[s], data[s], Path(out) / "training" / s, s, seed, options) for s in methods]
+        long = max(method.stages[0].steps for method in methods.values()) >= WORTH_A_PROCESS
+        if long and resolve_device(device).type == "cpu" and not options.get("progress", True):
+            spread(_train, jobs())  # each model on a core of its own; what they left is taken up below, at once
+            options["resume"] = True
+        return {job[3]: _train(*job) for job in jobs()}
+
+    notes = {"chapter": CHAPTER, "seed": seed, **{k: getattr(config, k) for k in SHAPE_FIELDS}}
+    results = fit_or_load(methods, fitted, Path(out) / "checkpoints" / "cyclegan.safetensors", notes,
+                          checkpoint=checkpoint, device=device, unread=("D_A", "D_B"))
+    return methods, results or {}
 
 
 def _train(method: CycleGAN, data: Unpaired, out: Path, source: str, seed: int, options: dict) -> FitResult:

@@ -4,6 +4,8 @@ The paper calls its generator "a fully convolutional network" and says no more (
 that of the cited CycleGAN (Zhu et al. 2017, appendix 7.2), ``UNetGenerator`` follows the authors' public notebook.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -103,7 +105,8 @@ class ImagePool:
     """
 
     def __init__(self, size: int):
-        self.size, self.filled, self.images = size, 0, None
+        self.size, self.filled = size, 0
+        self.images: Any = None  # a tensor from the first batch on
 
     @property
     def full(self) -> bool:

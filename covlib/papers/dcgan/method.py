@@ -11,18 +11,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from covlib.config import Config as BaseConfig
 from covlib.data import augment
 from covlib.data.case import SliceSet
-from covlib.nets import init_normal
+from covlib.nets import batched, init_normal
+from covlib.papers.dcgan.losses import discriminator_loss, generator_loss
 from covlib.papers.dcgan.nets import Discriminator, Generator, ups
 from covlib.seeding import derive
-from covlib.training.checkpoints import load_weights, save_weights
-from covlib.training.fit import FitResult, fit, resolve_device
+from covlib.training.fit import FitResult, fit
 from covlib.training.method import Method, OptimizerSpec, Stage, Step, seeded
+from covlib.training.trained import fit_or_load
 
 
 @dataclass(frozen=True)
@@ -71,17 +71,6 @@ class Config(BaseConfig):
                     "patients": 400, "judge_epochs": 20, "arms_epochs": 20},
             "paper": {},
         }
-
-
-
-
-
-
-
-
-def adversarial_loss(logits: Tensor, real: bool) -> Tensor:
-    """Binary cross-entropy of ``sigmoid(logits)`` against all-real or all-fake labels (Section III)."""
-    return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, float(real)))
 
 
 def normalise_brightness(images: Tensor, low: float = 0.01, high: float = 0.99) -> Tensor:
@@ -142,10 +131,10 @@ class DCGAN(Method):
         fake = G(step.randn(len(real), self.config.latent))
         # Real and fake go through D apart: in one batch its BatchNorm would mix their statistics.
         d_real, d_fake = D(real), D(fake.detach())
-        d_loss = adversarial_loss(d_real, True) + adversarial_loss(d_fake, False)
+        d_loss = discriminator_loss(d_real, d_fake)
         step.minimise("D", d_loss)
         with step.frozen("D"):
-            g_loss = adversarial_loss(D(fake), True)  # "maximizes the probability of the discriminator mistaking"
+            g_loss = generator_loss(D(fake))
         step.minimise("G", g_loss)
         return {"D": d_loss, "G": g_loss, "D(real)": d_real.sigmoid().mean(), "D(fake)": d_fake.sigmoid().mean()}
 
@@ -153,20 +142,13 @@ class DCGAN(Method):
         z = torch.randn(condition, self.config.latent, generator=generator, device=generator.device)
         return self.from_noise(z, batch)
 
-    @torch.no_grad()
     def from_noise(self, z: Tensor, batch: int = 100) -> Tensor:
         """Grey images (N, 1, S, S) from noise z (N, latent), with BatchNorm's running statistics."""
         G = self.networks["G"]
-        device, training = next(G.parameters()).device, G.training
-        G.eval()
-        images = torch.cat([G(part.to(device)).mean(1, keepdim=True) for part in z.split(batch)])
-        G.train(training)
-        return images
+        return torch.cat(batched(lambda part: G(part).mean(1, keepdim=True), {"G": G}, batch, z))
 
     def sample_grid(self, generator: torch.Generator) -> Tensor:
         return self.synthesize(16, generator)
-
-
 
 
 def prepare(slices: SliceSet) -> Tensor:
@@ -187,29 +169,15 @@ def train_all(config: Config, images: dict[str, Tensor], out, *, seed: int = 0, 
         class name -> method with trained networks; class name -> what ``fit`` returned (empty with a checkpoint).
     """
     methods = {name: DCGAN(config, len(x), derive(seed, name)) for name, x in images.items()}
-    nets = {f"{name}.{net}": module for name, m in methods.items() for net, module in m.networks.items()}
-    expect = {"chapter": "03_dcgan", "image_size": config.image_size, "width": config.width}
-    results = {}
-    if checkpoint is not None:
-        trained = {name: net for name, net in nets.items() if name.rpartition(".")[2] in DCGAN.generators}
-        load_weights(checkpoint, trained, expect={k: str(v) for k, v in expect.items()})
-        place = resolve_device(device)
-        for module in nets.values():
-            module.to(place)
-        return methods, results
-    for name, method in methods.items():
-        steps = method.stages[0].steps
-        results[name] = fit(
-            method, {"image": images[name]}, Path(out) / "training" / name, seed=derive(seed, name), device=device,
-            resume=resume, log_every=max(1, steps // 100), sample_every=max(1, steps // 4),
-            identity={"chapter": "03_dcgan", "class": name, **config.as_dict()})
-    save_weights(Path(out) / "checkpoints" / "dcgan.safetensors", nets, {**expect, "seed": seed})
-    return methods, results
+    notes = {"chapter": "03_dcgan", "image_size": config.image_size, "width": config.width, "seed": seed}
 
+    def fitted(name: str) -> FitResult:
+        steps = methods[name].stages[0].steps
+        return fit(methods[name], {"image": images[name]}, Path(out) / "training" / name, seed=derive(seed, name),
+                   device=device, resume=resume, log_every=max(1, steps // 100), sample_every=max(1, steps // 4),
+                   identity={"chapter": "03_dcgan", "class": name, **config.as_dict()})
 
-
-
-
-
-
-
+    results = fit_or_load(methods, lambda: {name: fitted(name) for name in methods},
+                          Path(out) / "checkpoints" / "dcgan.safetensors", notes, checkpoint=checkpoint, device=device,
+                          unread=("D",))
+    return methods, results or {}

@@ -19,16 +19,16 @@ from torch import Tensor
 from covlib.config import Config as BaseConfig
 from covlib.data.label_maps import LABELS, augment_pair, halve, one_hot
 from covlib.errors import ConfigError, DataError
-from covlib.nets import gathered_statistics, layer_shapes
-from covlib.papers.global_local.nets import Parts, builders, desum, enlarge_to, input_shapes, start
-from covlib.training.checkpoints import load_weights, save_weights
+from covlib.nets import batched, gathered_statistics, layer_shapes
+from covlib.papers.global_local.losses import dfm_loss, discriminator_loss, feature_difference, generator_loss
+from covlib.papers.global_local.nets import Parts, builders, desum, enlarge_to, initialise, input_shapes
 from covlib.training.fit import FitResult, fit, resolve_device
 from covlib.training.method import Method, OptimizerSpec, Stage, Step, seeded
+from covlib.training.trained import fit_or_load
 
 STAGES = ("coarse", "global", "local", "joint")
 LEVEL = {"local": 0, "global": 1, "coarse": 2}  # how often the map is halved for what a stage trains on its own
 ALONE = {"local": "G2", "global": "G1", "coarse": "G0"}
-MATCHED = 3  # layers of a discriminator that Eq. 4 sums over
 GRAIN = 16  # G1 halves the half-resolution map three times
 
 
@@ -120,43 +120,6 @@ class Config(BaseConfig):
         }
 
 
-# ---- what is minimised -----------------------------------------------------------------------------------------------
-
-
-def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
-    """-Eq. 3 from logits of any shape: -log D(m, x) - log(1 - D(m, G(m))), each the mean over patches and images."""
-    return F.softplus(-real.float()).mean() + F.softplus(fake.float()).mean()
-
-
-def generator_loss(fake: Tensor) -> Tensor:
-    """-log D(m, G(m)), the mean over patches and images.
-
-    Eq. 3 has the generator minimise log(1 - D), which has no slope where D is sure; ours is the form that pix2pix, the
-    paper's model here, trains with.
-    """
-    return F.softplus(-fake.float()).mean()
-
-
-def feature_difference(real: list[Tensor], fake: list[Tensor]) -> Tensor:
-    """The inner sums of Eq. 4 without their weight: float32 (N,), sum over three layers i of L1 distance / N_i.
-
-    Args:
-        real, fake: what the layers of one discriminator put out, (N, ...) each, decisions last (they are not compared).
-            Real ones are a target: no gradient passes into them.
-    """
-    pairs = list(zip(real[:-1], fake[:-1], strict=True))[:MATCHED]
-    return torch.stack([(f.float() - r.detach().float()).abs().flatten(1).mean(1) for r, f in pairs]).sum(0)
-
-
-def dfm_loss(weights: Tensor, differences: Tensor) -> Tensor:
-    """Eq. 4: the mean over images of the weighted ``feature_difference`` of the discriminators.
-
-    Args:
-        weights, differences: (N, K), columns D1, D2 (and D3). The paper's weights are 1 - beta for D1 and beta for D2.
-    """
-    return (weights * differences).sum(1).mean()
-
-
 # ---- the method ------------------------------------------------------------------------------------------------------
 
 
@@ -194,7 +157,7 @@ class GlobalLocal(Method):
         self.config, self.networks = config, {}
         for name, make in builders(config).items():
             with seeded(seed, self.name, name):  # each its own numbers: ablations share what they have in common
-                self.networks[name] = start(make())
+                self.networks[name] = initialise(make())
             if isinstance(self.networks[name], Parts):
                 self.networks[name].checkpoint_parts = config.checkpoint_blocks
         self.stages = schedule(config, n_images)
@@ -232,27 +195,28 @@ class GlobalLocal(Method):
 
     def losses(self, images: Tensor, maps: Tensor, stage: str) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Generator's loss, discriminators' loss, and the named values of the log, of one batch in one stage."""
-        conditions, reals = pyramid(maps, images)
+        (conditions, reals), alpha = pyramid(maps, images), None
         if stage == "joint":
             made = self.generate(conditions)
+            alpha = made.alpha
             judges = [f"D{k + 1}" for k in range(self.config.discriminators)]
             pairs = list(zip(conditions, reals, shrunk(made.image)))[: len(judges)]
         else:
-            level, made = LEVEL[stage], None
+            level = LEVEL[stage]
             judges = [f"D{min(level + 1, self.config.discriminators)}"]
             pairs = [(conditions[level], reals[level], self.networks[ALONE[stage]](conditions[level]))]
         seen_real = [self.networks[d].features(torch.cat([m, x], 1)) for d, (m, x, _) in zip(judges, pairs)]
         seen_fake = [self.networks[d].features(torch.cat([m, y], 1)) for d, (m, _, y) in zip(judges, pairs)]
         d_loss = sum(discriminator_loss(r[-1], f[-1]) for r, f in zip(seen_real, seen_fake))
-        fooled = sum(generator_loss(f[-1]) for f in seen_fake)
+        adversarial = sum(generator_loss(f[-1]) for f in seen_fake)
         differences = torch.stack([feature_difference(r, f) for r, f in zip(seen_real, seen_fake)], 1)
         weights = self.loss_weights(seen_real) if stage == "joint" else torch.ones_like(differences)
         matching = dfm_loss(weights, differences)
-        g_loss = fooled + self.config.lambda_fm * matching
-        shown = {"D": d_loss, "G": g_loss, "adversarial": fooled, "matching": matching}
+        g_loss = adversarial + self.config.lambda_fm * matching
+        shown = {"D": d_loss, "G": g_loss, "adversarial": adversarial, "matching": matching}
         shown |= {f"matching {d}": column.mean() for d, column in zip(judges, differences.unbind(1))}
-        if stage == "joint" and made.alpha is not None:
-            shown["alpha"] = made.alpha.mean()
+        if alpha is not None:
+            shown["alpha"] = alpha.mean()
         if stage == "joint" and "DFM" in self.networks:
             shown["beta"] = weights[:, 1].mean()
         return g_loss, d_loss, shown
@@ -327,19 +291,7 @@ class GlobalLocal(Method):
                 return self.generate(conditions).image
             return self.networks[ALONE[part]](conditions[LEVEL[part]])
 
-        return torch.cat(self.batched(work, batch, check_maps(condition, self.config)))
-
-    @torch.no_grad()
-    def batched(self, work, batch: int, *tensors: Tensor) -> list:
-        """``work`` on batches of the tensors, networks on their device and in eval mode, afterwards as before."""
-        training = {name: net.training for name, net in self.networks.items()}
-        device = next(self.networks["G2"].parameters()).device
-        for net in self.networks.values():
-            net.eval()
-        results = [work(*(part.to(device) for part in parts)) for parts in zip(*(t.split(batch) for t in tensors))]
-        for name, net in self.networks.items():
-            net.train(training[name])
-        return results
+        return torch.cat(batched(work, self.networks, batch, check_maps(condition, self.config)))
 
     def sample_grid(self, generator: torch.Generator) -> Tensor | None:
         return None if self.examples is None else self.synthesize(self.examples, generator, part=self.part)
@@ -405,7 +357,7 @@ def listen(method: GlobalLocal, maps: Tensor, batch: int = 8) -> dict[str, Tenso
         near, far = weight * made.local.abs().mean(1), (1 - weight) * made.global_.abs().mean(1)
         return made.image.cpu(), alpha.cpu(), (far / (near + far).clamp_min(1e-12)).cpu()
 
-    images, alphas, shares = zip(*method.batched(work, batch, check_maps(maps, method.config)))
+    images, alphas, shares = zip(*batched(work, method.networks, batch, check_maps(maps, method.config)))
     return {"image": torch.cat(images), "alpha": torch.cat(alphas), "share": torch.cat(shares)}
 
 
@@ -426,7 +378,7 @@ def betas(method: GlobalLocal, images: Tensor, maps: Tensor, batch: int = 8) -> 
                 for k in range(c.discriminators)]
         return method.loss_weights(seen)[:, 1].cpu()
 
-    return torch.cat(method.batched(work, batch, images, check_maps(maps, c)))
+    return torch.cat(batched(work, method.networks, batch, images, check_maps(maps, c)))
 
 
 # ---- training and its checks -----------------------------------------------------------------------------------------
@@ -475,22 +427,22 @@ def train(config: Config, data: dict[str, Tensor], out, *, seed: int = 0, device
     """
     check_training(data, config)
     method = GlobalLocal(config, config.copies * len(data["map"]), seed)
+
+    def fitted() -> FitResult:
+        method.examples = data["map"][:16]
+        steps = sum(stage.steps for stage in method.stages)
+        settings = {"channels_last": resolve_device(device).type == "cpu" or "auto", "log_every": max(1, steps // 200),
+                    **options}
+        result = fit(method, data, Path(out) / "training", seed=seed, device=device, resume=resume,
+                     identity={"chapter": "04_global_local", **config.as_dict()}, **settings)
+        as_loaded(method)
+        return result
+
     # What else differs shows in the names and shapes of the weights.
-    expect = {"chapter": "04_global_local"} | {k: getattr(config, k) for k in ("image_size", "desum", "dfm")}
-    if checkpoint is not None:
-        load_weights(checkpoint, method.networks, expect={k: str(v) for k, v in expect.items()})
-        for net in method.networks.values():
-            net.to(resolve_device(device)).eval()
-        return method, None
-    method.examples = data["map"][:16]
-    steps = sum(stage.steps for stage in method.stages)
-    settings = {"channels_last": resolve_device(device).type == "cpu" or "auto", "log_every": max(1, steps // 200),
-                **options}
-    result = fit(method, data, Path(out) / "training", seed=seed, device=device, resume=resume,
-                 identity={"chapter": "04_global_local", **config.as_dict()}, **settings)
-    as_loaded(method)
-    save_weights(Path(out) / "checkpoints" / "global_local.safetensors", method.networks, {**expect, "seed": seed})
-    return method, result
+    shapes = {k: getattr(config, k) for k in ("image_size", "desum", "dfm")}
+    notes = {"chapter": "04_global_local", "seed": seed, **shapes}
+    return method, fit_or_load({"": method}, fitted, Path(out) / "checkpoints" / "global_local.safetensors", notes,
+                               checkpoint=checkpoint, device=device)
 
 
 def as_loaded(method: Method) -> None:

@@ -6,6 +6,8 @@ leaves a checkerboard), zero padding (the border of a slice is background anyway
 D1 and D2 (Fig. 5) are ``covlib.nets.PatchGAN``.
 """
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -145,7 +147,7 @@ def patch_layers(size: int, wanted: int = 3) -> int:
     return max((n for n in range(1, wanted + 1) if size >> n >= 3), default=0)
 
 
-def start(net: nn.Module) -> nn.Module:
+def initialise(net: nn.Module) -> nn.Module:
     """Initial weights (ours): N(0, 0.02) as in pix2pix; He's where no norm follows to mend the scale."""
     bare = not any(isinstance(part, nn.modules.batchnorm._NormBase) for part in net.modules())
     if not bare:
@@ -170,7 +172,7 @@ def builders(config) -> dict:
     made["DESUM"] = made["DESUM0"] = lambda: WeightNet(2 * c.width)
     for k in range(3):
         layers = patch_layers(judged_size(c, k), c.d_layers)
-        made[f"D{k + 1}"] = lambda layers=layers: PatchGAN(c.labels + 1, c.d_width, layers, c.d_norm)
+        made[f"D{k + 1}"] = partial(PatchGAN, c.labels + 1, c.d_width, layers, c.d_norm)
     made["DFM"] = lambda: WeightNet(c.d_width * 2 ** (c.dfm_layer - 1), d)
     no_alpha = g < 2 or c.desum in ("none", "half")
     left_out = {"G1": g < 2, "G0": g < 3, "DESUM": no_alpha, "DESUM0": no_alpha or g < 3, "D2": d < 2, "D3": d < 3,

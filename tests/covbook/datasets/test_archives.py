@@ -185,7 +185,7 @@ def test_target_must_be_new_or_empty(tmp_path):
     archive = make_zip(tmp_path / "x.zip", {"a.txt": b"a"})
     (tmp_path / "empty").mkdir()
     assert (archives.unpack(archive, tmp_path / "empty") / "a.txt").read_bytes() == b"a"
-    with pytest.raises(DataError, match="not an empty folder"):
+    with pytest.raises(DataError, match="is not empty"):
         archives.unpack(archive, tmp_path / "empty")
 
 

@@ -197,7 +197,7 @@ def test_every_source_is_whole():
         assert (source.access == "download") == bool(source.files) == (not source.steps)
         text = sources.describe(name)
         assert source.title in text and source.licence["name"] in text and source.citation["text"] in text
-        assert all(url in text for url in source.urls)
+        assert all(file.url in text for file in source.files)
 
 
 def test_rows_and_table_show_every_source(cache):
@@ -304,7 +304,7 @@ def test_a_cut_connection_is_resumed_in_the_next_call(server, tmp_path, cache):
 def test_a_killed_download_is_resumed(server, tmp_path, cache):
     server.delay = 0.05
     registry = serve(server, tmp_path)
-    code = f"from covlib.files import sources; sources.get('test-set', path={str(registry)!r})"
+    code = f"from covbook.datasets import sources; sources.get('test-set', path={str(registry)!r})"
     child = subprocess.Popen([sys.executable, "-c", code], cwd=project.ROOT, stderr=subprocess.DEVNULL)
     part = cache / ".test-set.partial" / "big.bin.part"
     deadline = time.monotonic() + 60
@@ -498,7 +498,7 @@ def test_a_set_larger_than_the_disk_is_not_begun(server, tmp_path):
 
 FULL_DISK = """
 import resource, sys
-from covlib.data import sources
+from covbook.datasets import sources
 from covlib.errors import DataError
 sources.registry(sys.argv[1])
 resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))  # writing more fails, as it does on a full disk

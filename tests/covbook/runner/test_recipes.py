@@ -120,17 +120,15 @@ def test_chapter_04_takes_up_what_was_trained(tmp_path):
     (trained,) = recipes.train("04", methods=["pix2pix"], profile="smoke", device="cpu", out=tmp_path,
                                say=lambda text: None)
     config = Config.for_profile("smoke")
-    found = experiment.train_all(["pix2pix"], config, experiment.prepare(config), tmp_path, profile="smoke",
-                                 device="cpu")
-    assert found["pix2pix"][1].resumed_from == trained.steps
+    _, results = experiment.train(config, experiment.prepare(config), tmp_path, names=["pix2pix"], profile="smoke",
+                                  device="cpu")
+    assert results["pix2pix"].resumed_from == trained.steps
 
 
 def test_every_recipe_names_what_the_library_has():
-    import importlib
-
     for chapter, recipe in recipes.RECIPES.items():
-        module, _, cls = recipe.config.partition(":")
-        assert getattr(importlib.import_module(module), cls).for_profile("smoke")
+        assert recipes._named(recipe.config).for_profile("smoke")
+        assert callable(recipes._named(recipe.prepare)) and callable(recipes._named(recipe.train))
         assert recipes.find(chapter[:2]) == recipes.find(chapter[3:]) == (chapter, recipe)
 
 

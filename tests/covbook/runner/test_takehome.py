@@ -301,7 +301,7 @@ def test_several_sets_and_an_altered_file(tmp_path):
 
 KILLED = """
 import os, signal, sys
-from covlib.data import takehome, takehome_files
+from covbook.runner import takehome, takehome_files
 written, save = [], takehome_files.Png.save
 def dying(self, *a):
     save(self, *a)

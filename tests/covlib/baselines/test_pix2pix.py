@@ -9,7 +9,15 @@ from torch import nn
 from covlib.baselines.pix2pix import Config, Pix2Pix, batch_statistics, check_levels
 from covlib.data.label_maps import one_hot
 from covlib.errors import ConfigError
-from covlib.nets import Generator, NoiseDropout, PatchGAN, count_parameters, layer_shapes, noise_from, receptive_field
+from covlib.nets import (
+    NoiseDropout,
+    PatchGAN,
+    UNetGenerator,
+    count_parameters,
+    layer_shapes,
+    noise_from,
+    receptive_field,
+)
 from covlib.seeding import torch_generator
 from covlib.training.fit import fit
 
@@ -22,7 +30,7 @@ def small(**changes):
 
 def on_meta(*args, **kwargs):
     with torch.device("meta"):
-        return Generator(*args, **kwargs)
+        return UNetGenerator(*args, **kwargs)
 
 
 # ---- full size -------------------------------------------------------------------------------------------------------

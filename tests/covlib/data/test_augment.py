@@ -7,8 +7,7 @@ from torchvision.transforms import functional as tvf
 
 from covlib.data import augment
 
-ALL = (augment.random_resized_crop, augment.horizontal_flip, augment.brightness, augment.rotation,
-       augment.gaussian_noise, augment.elastic)
+ALL = (augment.random_resized_crop, augment.horizontal_flip, augment.brightness, augment.rotation, augment.elastic)
 
 
 def batch(n=4, channels=1, height=24, width=20, seed=0):
@@ -43,7 +42,6 @@ def test_shapes_ranges_and_repeatability(change):
     (augment.horizontal_flip, {"p": 0}),
     (augment.brightness, {"strength": 0}),
     (augment.rotation, {"degrees": 0}),
-    (augment.gaussian_noise, {"std": 0}),
     (augment.elastic, {"strength": 0})])
 def test_nothing_asked_for_is_nothing_done(change, settings):
     images, masks = batch()
@@ -128,12 +126,6 @@ def test_brightness_is_torchvision_s():
     moved = augment.brightness(images, seeded(5), strength=0.5)
     factor = torch.rand(1, generator=seeded(5)).item() + 0.5
     assert torch.allclose((moved + 1) / 2, tvf.adjust_brightness((images + 1) / 2, factor), atol=1e-6)
-
-
-def test_noise_has_the_spread_asked_for():
-    images = torch.zeros(400, 1, 16, 16)
-    spread = augment.gaussian_noise(images, seeded(), std=0.2).flatten(1).std(1)
-    assert spread.max() < 0.24 and spread.min() < 0.02 and abs(spread.mean() - 0.1) < 0.01
 
 
 def test_elastic_moves_by_about_its_strength():

@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from scan_files import refused
 
-from covlib.data.case import SliceSet
-from covlib.files.export import export_set, export_slices, read_datasheet
+from covlib.files.export import export_set, read_datasheet
 from covlib.files.layouts import detect, load_slices
 from covlib.files.marks import is_synthetic
 
@@ -80,15 +79,6 @@ def test_the_datasheet(tmp_path):
     assert not (tmp_path / "b").exists() and read_datasheet(tmp_path) is None
     (tmp_path / "a" / "datasheet.json").write_text("{")
     refused(lambda: load_slices(tmp_path / "a", size=8), "datasheet.json")
-
-
-def test_a_slice_set_goes_out_and_in(tmp_path):
-    images, lung, infection = pictures()
-    names = ["x/0", "x/1", "y/0", "y/1"]
-    made = SliceSet(images, list("aabb"), names, np.array([0, 0, 1, 1]), ("normal", "covid"), lung, infection, WINDOW)
-    read = load_slices(export_slices(tmp_path / "s", made, datasheet=SHEET), size=16, need=("labels", "lung"))
-    assert read.names == ["x-0", "x-1", "y-0", "y-1"] and read.patients == made.patients
-    assert np.array_equal(read.lung, lung) and np.array_equal(read.labels, made.labels)
 
 
 @pytest.mark.parametrize(("settings", "words"), [

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from covlib.errors import DataError
-from covlib.files.nifti_map import affine_of, nifti_map
-from covlib.files.scans import read_case, write_case
+from covlib.files.nifti_map import nifti_map
+from covlib.files.scans import affine_of, read_case, write_case
 from covlib.seeding import rng
 
 

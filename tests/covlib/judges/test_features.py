@@ -1,4 +1,4 @@
-"""Feature extractors: the same numbers as torch-fidelity, named fallbacks, a cache that can be trusted."""
+"""Feature extractors: the same numbers as torch-fidelity, and named fallbacks."""
 
 import hashlib
 
@@ -104,9 +104,6 @@ def test_a_judges_embedding_is_an_extractor():
     found = features.from_classifier(model)
     np.testing.assert_allclose(found(images(), batch=5), classifiers.embed(model, images()), rtol=1e-4, atol=1e-6)
     assert found.dim == 512 and "random initialisation" in found.note
-    before = found.identity
-    model.head.weight.data += 1
-    assert features.from_classifier(model).identity != before
 
 
 def test_random_conv_is_fixed_and_orders_damage():
@@ -116,7 +113,7 @@ def test_random_conv_is_fixed_and_orders_damage():
     clean = extractor(x)
     assert clean.shape == (60, 224) and "random weights" in extractor.note
     np.testing.assert_allclose(clean, features.get_extractor("random-conv")(x, batch=7), rtol=1e-4, atol=1e-5)
-    # A sum of weights, as made from NumPy's PCG64: it must not change, or cached and recorded distances would.
+    # A sum of weights, as made from NumPy's PCG64: it must not change, or recorded distances would.
     weights = pretrained.RandomConv().parameters()
     assert sum(float(p.double().sum()) for p in weights) == pytest.approx(18.98399, abs=1e-3)
     blurred = [fid(clean, extractor(gaussian_filter(x, (0, 0, s, s)))) for s in (0.4, 0.8, 1.6)]
@@ -129,23 +126,6 @@ def test_colour_and_constant_images():
     extractor = features.get_extractor("random-conv")
     np.testing.assert_allclose(extractor(np.repeat(images(), 3, 1)), extractor(images()), atol=1e-5)
     assert np.isfinite(extractor(np.zeros((2, 1, 32, 32), np.float32))).all()
-
-
-def test_cache_keeps_features_by_images_and_extractor(tmp_path):
-    x, extractor = images(), features.get_extractor("random-conv")
-    first = extractor(x, cache=tmp_path / "features")
-    (kept,) = (tmp_path / "features").iterdir()
-    marked = first + 1
-    np.save(kept, marked)
-    np.testing.assert_array_equal(extractor(x, cache=tmp_path / "features"), marked)  # read, not computed
-    changed = x.copy()
-    changed[0, 0, 0, 0] += 0.01
-    extractor(changed, cache=tmp_path / "features")
-    features.from_classifier(classifiers.build("resnet18"))(x, cache=tmp_path / "features")
-    assert len(list((tmp_path / "features").iterdir())) == 3
-    for damaged in (b"", b"\x93NUMPY", kept.read_bytes()[:200]):
-        kept.write_bytes(damaged)
-        np.testing.assert_array_equal(extractor(x, cache=tmp_path / "features"), first)
 
 
 @pytest.mark.parametrize("bad", [

@@ -8,8 +8,6 @@ from torch.nn import functional as F
 from covlib.data.label_maps import augment_pair
 from covlib.errors import ConfigError, DataError, TrainingError
 from covlib.judges import segmenters as s
-from covlib.metrics import overlap
-from covlib.metrics.intervals import student_t
 from covlib.nets import count_parameters, layer_shapes
 
 
@@ -216,31 +214,6 @@ def test_scores_pool_all_pixels():
     assert s.scores(pred, true, {"lung": (1, 2, 3)})["lung"]["dice"] == 1
 
 
-def test_folds_are_scored_apart():
-    generator = np.random.default_rng(0)
-    true, pred = (generator.integers(0, 4, (23, 8, 8)) for _ in range(2))
-    found = s.fold_scores(pred, true, folds=5, seed=3)
-    interval = found["infection"]["dice"]
-    assert interval.n == 5 and interval.low < interval.value < interval.high
-    assert s.fold_scores(pred, true, folds=5, seed=4)["infection"]["dice"] != interval
-    single = s.fold_scores(pred, true, folds=23)["ggo"]["sensitivity"]  # a fold a slice, whatever the seed
-    assert single.value == pytest.approx(overlap.sensitivity(pred, true, label=2, per_image=True).mean())
-    patients = ["a"] * 10 + ["b"] * 8 + ["c"] * 5
-    by_patient = s.fold_scores(pred, true, patients=patients)["consolidation"]["specificity"]
-    parts = (slice(0, 10), slice(10, 18), slice(18, 23))
-    expected = student_t([overlap.specificity(pred[p], true[p], label=3) for p in parts])
-    assert (by_patient.value, by_patient.low, by_patient.n) == pytest.approx((expected.value, expected.low, 3))
-
-
-def test_folds_without_a_lesion_are_left_out():
-    true = np.zeros((4, 4, 4), int)
-    true[0, 0, 0] = 2
-    found = s.fold_scores(true, true, folds=4)
-    assert (found["ggo"]["sensitivity"].n, found["ggo"]["sensitivity"].value) == (1, 1.0)
-    assert found["ggo"]["specificity"].n == 4
-    assert found["consolidation"]["dice"].n == 0 and np.isnan(found["consolidation"]["dice"].value)
-
-
 # ---- bad input -------------------------------------------------------------------------------------------------------
 
 
@@ -278,8 +251,6 @@ def test_images_and_maps_that_do_not_fit_are_refused():
 def test_maps_that_cannot_be_compared_are_refused():
     maps = np.zeros((4, 8, 8), int)
     one_line(DataError, r"predicted \(3, 8, 8\), true \(4, 8, 8\)", s.scores, maps[:3], maps)
-    one_line(DataError, r"folds: 10 of 4 slice\(s\)", s.fold_scores, maps, maps)
-    one_line(DataError, "patients: 3 for 4 slices", s.fold_scores, maps, maps, patients=["a"] * 3)
 
 
 def test_statistics_can_be_those_of_augmented_images_and_the_rate_may_fall_in_a_line():

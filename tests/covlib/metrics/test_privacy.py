@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
-from covbook.chapters.side_by_side.tables import audit_table, record
+from covbook.chapters.side_by_side.tables import audit_table
 from covlib.errors import DataError
 from covlib.metrics.classification import auc
 from covlib.metrics.intervals import wilson
-from covlib.metrics.neighbours import feature_distances, nearest, pixel_distances
+from covlib.metrics.neighbours import FeatureSpace, PixelSpace, nearest
 from covlib.metrics.privacy import CLEAN, COPIES, FEW, TRACE, audit
 from covlib.phantom import phantom_slices
 from covlib.seeding import rng
@@ -32,6 +32,11 @@ def memoriser(train, n=None, noise=0.05, seed=0, share=1.0):
     fresh = people(n, seed=seed + 777)[0]
     made = np.where(r.random(n)[:, None, None, None] < share, made, fresh)
     return np.clip(made + noise * r.normal(size=made.shape), -1, 1).astype(np.float32)
+
+
+def between(space, a, b):
+    """Table of distances of unprepared images or features."""
+    return space.distance(space.prepare(a), space.prepare(b))
 
 
 def texture(images):
@@ -90,17 +95,17 @@ def test_numbers_against_plain_loops():
     made = people(11, seed=6)[0]
     found = audit(made, train, held, patients=who, held_out_patients=others)
     real, number = np.concatenate([train, held]), np.array(who + others)
-    table = pixel_distances(made, real)
+    table = between(PixelSpace(), made, real)
     near = table.argmin(1)
     assert found.closer_to_train.value == pytest.approx(np.mean(near < len(train)))
     trained_on = (np.arange(len(real)) < len(train)).astype(int)
     assert found.membership_auc.value == pytest.approx(auc(trained_on, -table.min(0)))
     assert np.array_equal(found.nearest, table[:, :18].argmin(1)) and np.allclose(found.distance, table[:, :18].min(1))
-    between = pixel_distances(real, real)
-    other = [min(between[i, j] for j in range(len(real)) if number[i] != number[j]) for i in range(len(real))]
+    strangers = between(PixelSpace(), real, real)
+    other = [min(strangers[i, j] for j in range(len(real)) if number[i] != number[j]) for i in range(len(real))]
     assert found.threshold == pytest.approx(np.quantile(other, 0.01), rel=1e-5)
     assert found.near_copies.value == pytest.approx(np.mean(table[:, :18].min(1) <= found.threshold))
-    assert np.allclose(found.reference, between[18:, :18].min(1)) and found.patients == (9, 6)
+    assert np.allclose(found.reference, strangers[18:, :18].min(1)) and found.patients == (9, 6)
     assert found.real_to_train.value == pytest.approx(np.median(found.reference))
 
 
@@ -116,20 +121,21 @@ def test_a_single_exact_copy_needs_no_statistics():
     made[7] = 0.8 * train[2][..., ::-1] + 0.1
     found = audit(made, train, held)
     assert found.exact_copies == 1 and found.verdict == COPIES and found.nearest[7] == 2
-    assert "1 exact" in str(audit_table([found]))
+    assert "1 exact" in str(audit_table({"": found}))
 
 
 def test_distances():
     a, b = people(5, seed=1, size=40)[0], people(7, seed=2, size=40)[0]
-    by_hand = pixel_distances(a, b, side=40, mirrored=False)
+    plain = PixelSpace(40, mirrored=False)
+    by_hand = between(plain, a, b)
     assert np.allclose(by_hand, cdist(a.reshape(5, -1), b.reshape(7, -1), "correlation"), atol=1e-4)
-    both = np.minimum(by_hand, pixel_distances(a[..., ::-1], b, side=40, mirrored=False))
-    assert np.allclose(pixel_distances(a, b, side=40), both, atol=1e-5)
-    assert np.allclose(pixel_distances(a, 0.5 * a[..., ::-1] + 0.1).diagonal(), 0, atol=1e-5)
+    both = np.minimum(by_hand, between(plain, a[..., ::-1], b))
+    assert np.allclose(between(PixelSpace(40), a, b), both, atol=1e-5)
+    assert np.allclose(between(PixelSpace(), a, 0.5 * a[..., ::-1] + 0.1).diagonal(), 0, atol=1e-5)
     r = rng(0, "features")
     x, y = r.normal(size=(4, 3)), r.normal(size=(50, 3)) * [1, 10, 0]
     by_hand = cdist(x[:, :2] / y.std(0)[:2], y[:, :2] / y.std(0)[:2]) / 2**0.5
-    assert np.allclose(feature_distances(x, y), by_hand, rtol=1e-5)
+    assert np.allclose(between(FeatureSpace(y), x, y), by_hand, rtol=1e-5)
     assert nearest(a[..., ::-1][[2]], a, mirrored=True)[0] == [2]
 
 
@@ -159,8 +165,8 @@ def test_intervals_of_shares_count_the_groups_of_synthetic_images():
     assert grouped.near_copies_held_out.high == pytest.approx(wilson(0, 10).high)
     assert (alone.verdict, alone.p, alone.membership_auc) == (grouped.verdict, grouped.p, grouped.membership_auc)
     assert grouped.nearest_train.n == 10 and grouped.nearest_train.value == alone.nearest_train.value
-    assert "40 synthetic images in 10 groups" in str(audit_table([grouped]))
-    assert "groups (" not in str(audit_table([alone]))
+    assert "40 synthetic images in 10 groups" in str(audit_table({"": grouped}))
+    assert "groups (" not in str(audit_table({"": alone}))
 
 
 @pytest.mark.parametrize("per_source", [1, 4])
@@ -174,18 +180,12 @@ def test_a_memoriser_is_caught_and_an_honest_generator_passes_where_images_hang_
     assert honest.verdict == CLEAN and honest.closer_to_train.low <= honest.closer_chance <= honest.closer_to_train.high
 
 
-def test_table_and_record():
+def test_a_table_of_audits():
     train, held = people(12, seed=1)[0], people(12, seed=2)[0]
     audits = {"copier": audit(memoriser(train), train, held), "honest": audit(people(40, seed=3)[0], train, held)}
     text = str(audit_table(audits))
     for words in (f"**{COPIES}**", CLEAN, "12 real ones of 12 patients", "36 synthetic images, 12", "or 40 synthetic"):
         assert words in text
-    assert str(audit_table([audits["honest"]])).startswith("| compared in ")
-    kept = {}
-    record(type("Run", (), {"metric": lambda self, name, value, **k: kept.update({name: (value, k)})})(), audits)
-    assert set(kept) == {f"privacy_{g}_{m}" for g in audits for m in (
-        "membership_auc", "closer_to_train", "near_copies", "near_copies_held_out", "exact_copies")}
-    assert "by chance" in kept["privacy_copier_closer_to_train"][1]["how"]
 
 
 @pytest.mark.parametrize(("change", "words"), [

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from covlib.atomic import beside
+from covlib.atomic import beside, write_atomically
 from covlib.errors import ConfigError, TrainingError
 from covlib.training.checkpoints import (
     CheckpointStore,
@@ -19,7 +19,6 @@ from covlib.training.checkpoints import (
     read_weights,
     save_weights,
     sha256,
-    write_atomically,
 )
 
 
@@ -146,7 +145,7 @@ def test_states_of_another_format_are_passed_over(tmp_path, monkeypatch):
     monkeypatch.setattr("covlib.training.checkpoints.FORMAT", 99)
     store.save({"done": 1}, "new")
     monkeypatch.undo()
-    with pytest.warns(UserWarning, match="it has format 99, this version reads 1"):
+    with pytest.warns(UserWarning, match="it has format 99, this version reads 2"):
         assert store.newest()[1]["done"] == 0
 
 
@@ -164,7 +163,7 @@ def test_nothing_half_written_is_seen(tmp_path):
     target.write_text("old")
     script = (
         "import os, sys, signal, pathlib\n"
-        "from covlib.training.checkpoints import write_atomically\n"
+        "from covlib.atomic import write_atomically\n"
         "def write(file):\n"
         "    file.write(b'new' * 10000); file.flush(); os.kill(os.getpid(), signal.SIGKILL)\n"
         "write_atomically(pathlib.Path(sys.argv[1]), write)\n"

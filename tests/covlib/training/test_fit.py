@@ -75,12 +75,12 @@ def command(*args):
 def test_fit_equals_a_plain_pytorch_loop(tmp_path):
     steps, batch = 9, 8
     fitted = TinyGAN(steps=(steps,), noise=False)
-    result = fit(fitted, DATA, tmp_path, clip=0.5, **PLAIN)
+    result = fit(fitted, DATA, tmp_path, **PLAIN)
 
     plain = TinyGAN(steps=(steps,), noise=False)
     G, D = plain.networks["G"], plain.networks["D"]
     adam_d = torch.optim.Adam(D.parameters(), 2e-3, betas=(0.5, 0.999), foreach=False)
-    adam_g = torch.optim.AdamW(G.parameters(), 2e-3, betas=(0.5, 0.999), weight_decay=0.0, foreach=False)
+    adam_g = torch.optim.Adam(G.parameters(), 2e-3, betas=(0.5, 0.999), foreach=False)
     epochs = [SampleOrder(21, 3, "first").epoch(k) for k in range(4)]
     order, losses = torch.cat(epochs), []
     for i in range(steps):
@@ -92,12 +92,10 @@ def test_fit_equals_a_plain_pytorch_loop(tmp_path):
         d_loss = F.softplus(-D(real)).mean() + F.softplus(D(fake.detach())).mean()
         adam_d.zero_grad()
         d_loss.backward()
-        nn.utils.clip_grad_norm_(D.parameters(), 0.5)
         adam_d.step()
         g_loss = F.softplus(-D(fake)).mean()
         adam_g.zero_grad()
         g_loss.backward()
-        nn.utils.clip_grad_norm_(G.parameters(), 0.5)
         adam_g.step()
         losses.append([d_loss.item(), g_loss.item()])
 
@@ -199,8 +197,8 @@ def test_a_step_does_not_wait_for_the_device(tmp_path):
     reads = []
     for steps in (3, 33):
         with Recorder() as recorder:
-            fit(TinyGAN(steps=(steps,)), DATA, tmp_path / str(steps), seed=0, device="cpu", log_every=100, clip=1.0,
-                ema=0.9, resume=False)
+            fit(TinyGAN(steps=(steps,)), DATA, tmp_path / str(steps), seed=0, device="cpu", log_every=100, ema=0.9,
+                resume=False)
         reads.append(recorder.reads)
     assert reads[0] == reads[1]
 
@@ -214,8 +212,8 @@ def test_a_step_does_not_wait_for_the_gpu(tmp_path, precision):
         try:
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")
-                fit(TinyGAN(steps=(steps,)), DATA, tmp_path / str(steps), device="cuda", log_every=100, clip=1.0,
-                    ema=0.9, precision=precision, channels_last=True)
+                fit(TinyGAN(steps=(steps,)), DATA, tmp_path / str(steps), device="cuda", log_every=100, ema=0.9,
+                    precision=precision, channels_last=True)
         finally:
             torch.cuda.set_sync_debug_mode("default")
         waits.append(sum("synchronizing" in str(w.message) for w in caught))
@@ -312,7 +310,7 @@ def test_running_average_of_the_generator(tmp_path):
     torch.testing.assert_close(method.networks["G"][0].weight.double(), average, rtol=1e-5, atol=1e-7)
 
 
-def test_unpaired_domains_and_streams(tmp_path):
+def test_unpaired_domains(tmp_path):
     seen = []
 
     class Pairs(TinyGAN):
@@ -326,11 +324,6 @@ def test_unpaired_domains_and_streams(tmp_path):
     flat_a, flat_b = ([x for batch in seen for x in batch[k]] for k in "ab")
     assert sorted(flat_a[:5]) == list(range(5)) and sorted(flat_a[5:10]) == list(range(5))
     assert sorted(flat_b[:12]) == list(range(12)) and flat_b[:12] != flat_b[12:]
-
-    resident, streamed = TinyGAN(), TinyGAN()
-    fit(resident, DATA, tmp_path / "r", **PLAIN)
-    fit(streamed, tiny.Stream(), tmp_path / "s", **PLAIN)
-    assert_same(weights(resident), weights(streamed))
 
 
 def test_bf16_channels_last_and_callers_randomness(tmp_path):
@@ -385,9 +378,9 @@ def test_sample_grids_hold_the_images_in_order(tmp_path, shape):
     pictures = torch.rand(shape) * 2.4 - 1.2
     save_grid(pictures, tmp_path / "grid.png", gap=1)
     grid = np.asarray(Image.open(tmp_path / "grid.png")).reshape(*Image.open(tmp_path / "grid.png").size[::-1], -1)
-    columns = round(shape[0] ** 0.5)
+    columns, gap = round(shape[0] ** 0.5), int(shape[0] > 1)  # one picture stands without a frame
     for i, picture in enumerate(pictures):
-        y, x = 1 + i // columns * (shape[2] + 1), 1 + i % columns * (shape[3] + 1)
+        y, x = gap + i // columns * (shape[2] + 1), gap + i % columns * (shape[3] + 1)
         got = torch.from_numpy(grid[y : y + shape[2], x : x + shape[3]].copy()).permute(2, 0, 1)
         torch.testing.assert_close(got / 127.5 - 1, picture.clamp(-1, 1), atol=1 / 255 + 1e-6, rtol=0)
 
@@ -400,17 +393,6 @@ def test_a_finished_run_is_loaded_not_repeated(reference):
     assert again.seconds == pytest.approx(result.seconds, abs=1)
     assert_same(weights(method), final)
     assert not method.networks["G"].training
-
-
-def test_tensorboard(tmp_path):
-    pytest.importorskip("tensorboard")
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    result = fit(TinyGAN(steps=(6,)), DATA, tmp_path, log_tensorboard=True, **PLAIN)
-    events = EventAccumulator(str(tmp_path / "tensorboard"))
-    events.Reload()
-    assert [e.step for e in events.Scalars("first/G")] == [3, 6]
-    assert [e.value for e in events.Scalars("first/G")] == pytest.approx(result.log["G"])
 
 
 # -------------------------------------------------------------------------------------------- kill, resume, share
@@ -482,7 +464,7 @@ def test_two_processes_give_the_gradients_of_one(tmp_path):
             got = torch.tensor(both[0][f"{name}.{key}"])
             torch.testing.assert_close(got, p.grad, rtol=1e-5, atol=1e-7)
     more = TinyGAN(steps=(4, 3), noise=False)
-    result = fit(more, tiny.Stream(), tmp_path / "more alone", **OPTIONS)
+    result = fit(more, DATA, tmp_path / "more alone", **OPTIONS)
     for name, net in more.networks.items():
         got, _ = read_weights(tmp_path / "more" / "checkpoints" / f"{name}.safetensors")
         for key, value in net.state_dict().items():
@@ -588,11 +570,11 @@ def test_out_that_is_a_file(tmp_path):
 
 
 @pytest.mark.parametrize("change, field", [
-    ({"seed": 4}, "seed"), ({"clip": 2.0}, "clip"), ({"identity": {"chapter": "05_cosingan"}}, "chapter"),
+    ({"seed": 4}, "seed"), ({"ema": 0.9}, "ema"), ({"identity": {"chapter": "05_cosingan"}}, "chapter"),
     ({"identity": {"chapter": "03_dcgan", "config": {"width": 8, "lr": 1}}}, r"config\.lr"),
 ])
 def test_another_run_in_out_is_refused_by_field(tmp_path, change, field):
-    ours = {"clip": 1.0, **PLAIN, "identity": {"chapter": "03_dcgan", "config": {"width": 8, "lr": 2}}}
+    ours = {"ema": 0.5, **PLAIN, "identity": {"chapter": "03_dcgan", "config": {"width": 8, "lr": 2}}}
     fit(TinyGAN(steps=(2,)), DATA, tmp_path, **ours)
     with pytest.raises(ConfigError, match=rf"holds another run: its {field} is .*choose another out, or resume=False"):
         fit(TinyGAN(steps=(2,)), DATA, tmp_path, **(ours | change))
@@ -644,7 +626,7 @@ def test_cuda_where_there_is_none(tmp_path):
 
 @pytest.mark.parametrize("options, text", [
     ({"precision": "16"}, "precision '16' is not one of auto, 32, bf16-mixed"), ({"keep": 0}, "keep must be"),
-    ({"log_every": 2.5}, "log_every must be"), ({"ema": 1.0}, "ema must lie between"), ({"clip": 0}, "clip must be"),
+    ({"log_every": 2.5}, "log_every must be"), ({"ema": 1.0}, "ema must lie between"),
     ({"devices": 0}, "devices and nodes must be"),
 ])
 def test_wrong_options(tmp_path, options, text):

@@ -17,15 +17,13 @@ def test_learning_rates():
     # "linearly decayed by 0.05 % each epoch after 2000 epochs" of 4000, as one paper has it
     other = Stage("s", 4000, 4, ("G",), "linear", constant_steps=2000)
     assert other.lr_factor(3000) == pytest.approx(1 - 0.0005 * 1000)
-    stepped = Stage("s", 9, 1, ("G",), "step", milestones=(3, 6), gamma=0.5)
-    assert [stepped.lr_factor(i) for i in (0, 2, 3, 5, 6, 8)] == [1, 1, 0.5, 0.5, 0.25, 0.25]
     assert {Stage("s", 5, 1, ("G",)).lr_factor(i) for i in range(5)} == {1.0}
 
 
 @pytest.mark.parametrize("change, text", [
     ({"steps": 0}, "steps and batch_size must be at least 1"), ({"batch_size": 0}, "must be at least 1"),
     ({"nets": ()}, "nets must be a tuple"), ({"nets": "GD"}, "nets must be a tuple"),
-    ({"lr_decay": "cosine"}, "'cosine' is not one of constant, linear, step"),
+    ({"lr_decay": "cosine"}, "'cosine' is not one of constant, linear"),
     ({"constant_steps": 6}, r"constant_steps must lie in 0\.\.5"),
 ])
 def test_wrong_stages(change, text):
@@ -34,8 +32,7 @@ def test_wrong_stages(change, text):
 
 
 @pytest.mark.parametrize("change, text", [
-    ({"nets": "G"}, "nets must be a tuple"), ({"kind": "sgd"}, "'sgd' is not one of adam, adamw"),
-    ({"lr": 0}, "lr must be above 0"),
+    ({"nets": "G"}, "nets must be a tuple"), ({"lr": 0}, "lr must be above 0"),
 ])
 def test_wrong_optimizers(change, text):
     with pytest.raises(ConfigError, match=text):
@@ -52,9 +49,9 @@ def test_fused_adam_is_adam_and_repeats_bit_for_bit():
             optimizer.step()
         return p.detach()
 
-    spec = OptimizerSpec(("G",), 1e-3, (0.5, 0.9), "adamw", eps=1e-7, weight_decay=0.1)
+    spec = OptimizerSpec(("G",), 1e-3, (0.5, 0.9))
     assert spec.build([nn.Parameter(torch.zeros(1))]).defaults["fused"]
-    plain = train(lambda p: torch.optim.AdamW(p, 1e-3, (0.5, 0.9), 1e-7, weight_decay=0.1, foreach=False))
+    plain = train(lambda p: torch.optim.Adam(p, 1e-3, (0.5, 0.9), foreach=False))
     torch.testing.assert_close(train(spec.build), plain, rtol=1e-5, atol=1e-7)
     assert torch.equal(train(spec.build), train(spec.build))
 
@@ -122,35 +119,6 @@ def test_batches_are_full_and_shared_out(n, world):
         assert torch.equal(x, order.take(index * 8, 8)) and torch.equal(y, 10 * x)
 
 
-class Stream:
-    def __init__(self, fail_at=None):
-        self.fail_at, self.asked = fail_at, []
-
-    def __len__(self):
-        return 6
-
-    def __getitem__(self, numbers):
-        self.asked.append(numbers)
-        if len(self.asked) == self.fail_at:
-            raise OSError("cannot read block 4")
-        return {"x": torch.tensor(numbers)}
-
-
-def test_streams_are_read_ahead_in_order_and_their_errors_arrive():
-    stage, order = Stage("s", 4, 4, ("G",)), SampleOrder(6, 0, "s")
-    stream = Stream()
-    read = make_batches(stream, stage, 0, CPU)
-    got = [read(index)["x"] for index in range(4)]
-    read.close()
-    assert torch.equal(torch.cat(got), order.take(0, 16))
-    assert stream.asked == [order.take(4 * k, 4).tolist() for k in range(4)]  # none twice, none beyond the stage
-    read = make_batches(Stream(fail_at=2), stage, 0, CPU)
-    read(0)
-    with pytest.raises(OSError, match="cannot read block 4"):
-        read(1)
-    read.close()
-
-
 def test_fingerprints_follow_the_contents():
     a = {"x": torch.arange(6.0).view(2, 3), "y": torch.zeros(2, dtype=torch.uint8)}
     same = fingerprint({"y": a["y"].clone(), "x": a["x"].t().contiguous().t()})
@@ -158,5 +126,4 @@ def test_fingerprints_follow_the_contents():
     others = [{**a, "x": a["x"] + 1e-6}, {**a, "x": a["x"].view(3, 2)}, {**a, "y": a["y"].bool()}, {"x": a["x"]}]
     assert len({fingerprint(o) for o in others} | {same}) == 5
     assert fingerprint(Unpaired(a=a["x"])) == fingerprint(Unpaired(a=a["x"].clone()))
-    assert fingerprint(Stream()) == fingerprint(Stream())
     assert fingerprint({"x": torch.zeros(3, 2, dtype=torch.bfloat16)})

@@ -10,6 +10,7 @@ from covlib.data.label_maps import CONSOLIDATION, GGO, LUNG, Paired
 from covlib.errors import ConfigError
 from covlib.metrics import generative
 from covlib.metrics.intervals import Interval
+from covlib.nets import batched
 from covlib.papers.global_local.method import GlobalLocal, check_maps, pyramid
 from covlib.papers.global_local.nets import desum, enlarge_to
 
@@ -50,7 +51,7 @@ def with_alpha(method: GlobalLocal, maps: Tensor, alpha: float, batch: int = 8) 
         weight = torch.full((len(part),), float(alpha), device=local.device)
         return method.networks["G2"].render(desum(weight, local, far)).cpu()
 
-    made = torch.cat(method.batched(work, batch, check_maps(maps, method.config)))
+    made = torch.cat(batched(work, method.networks, batch, check_maps(maps, method.config)))
     return label_maps.lung_only(made.float(), torch.as_tensor(maps).cpu())
 
 
@@ -88,7 +89,7 @@ def quality_table(quality: dict[str, dict], names: dict[str, str]) -> Table:
                       "complete and lung-only images alike. RMSE as a share of the grey scale.")
 
 
-def record_segmentation(run, arms: dict[str, dict[str, float]], n: int) -> None:
+def keep_segmentation(run, arms: dict[str, dict[str, float]], n: int) -> None:
     """Keep the scores of U-Nets as measurements "<arm>_<score>", those that the paper states with its claim."""
     claims = {"replace_0_infection_dice": "real_dice", "replace_50_infection_dice": "replaced_dice"}
     for arm, scores in arms.items():

@@ -18,10 +18,10 @@ from covlib.papers.cosingan.nets import (
     PADDING_D,
     PLANES,
     SCALES,
+    build_discriminator,
+    build_generator,
     convolutions,
     depth,
-    discriminator,
-    generator,
     join,
     paint,
     parameter_table,
@@ -89,20 +89,21 @@ def test_networks_at_full_size():
     with torch.device("meta"):
         for size in (32, 384, 512):
             x = torch.empty(2, PLANES, size, size)
-            G, sides, y = generator(c, size), [], x
+            G, sides, y = build_generator(c, size), [], x
             for layer in G.down:
                 y = layer(y)
                 sides.append(y.shape[-1])
             assert sides == [size // 2**k for k in range(1, depth(size) + 1)] and sides[-1] in (2, 3)
             assert G(x).shape == (2, 1, size, size)
-            assert sum(isinstance(m, torch.nn.Conv2d) for m in discriminator(c, size).modules()) == convolutions(size)
+            layers = build_discriminator(c, size).modules()
+            assert sum(isinstance(m, torch.nn.Conv2d) for m in layers) == convolutions(size)
     # pix2pix's unet_256 has 54.41 million with three channels in and out and a BatchNorm's weights; kernels of ours:
     widths = [64, 128, 256, 512, 512, 512, 512, 512]
     kernels = 16 * (2 * 64 + sum(a * b for a, b in zip(widths, widths[1:])) + 64 * 2)
     kernels += 16 * (512 * 512 + sum(2 * b * a for a, b in zip(widths[:-2], widths[1:-1])))
     assert rows[-1]["generator"] == kernels + 64 + 512 + 1  # biases: first, innermost, image
     with torch.device("meta"):
-        answer = discriminator(c, 512)(torch.empty(1, PLANES, 512, 512))
+        answer = build_discriminator(c, 512)(torch.empty(1, PLANES, 512, 512))
     assert tuple(answer.shape[2:]) == rows[-1]["patches"]
 
 

@@ -12,17 +12,15 @@ from benchmarks.plain import cyclegan as plain
 from covlib.data.case import SliceSet
 from covlib.errors import ConfigError, DataError
 from covlib.nets import PatchGAN, count_parameters, init_normal, receptive_field
+from covlib.papers.cyclegan.losses import cycle_loss, discriminator_loss, generator_loss, identity_loss
 from covlib.papers.cyclegan.method import (
     NETS,
     Config,
     CycleGAN,
     by_class,
     check_images,
-    cycle_loss,
-    deceive,
     domains,
     load_trained,
-    real_or_fake,
     train_all,
     undersample,
 )
@@ -100,26 +98,29 @@ def test_settings_that_do_not_fit_are_refused(changes, words):
 # ---- losses and pool -------------------------------------------------------------------------------------------------
 
 
-@given(st.lists(st.floats(-20, 20), min_size=1, max_size=6), st.booleans())
+@given(*[st.lists(st.floats(-20, 20), min_size=1, max_size=6)] * 2)
 @settings(max_examples=30)
-def test_losses_are_the_papers_formulas(logits, real):
-    x = torch.tensor(logits, dtype=torch.float32)
-    v = x.double().numpy()
-    p = 1 / (1 + np.exp(-v))
+def test_losses_are_the_papers_formulas(real, fake):
+    r, f = (torch.tensor(logits, dtype=torch.float32) for logits in (real, fake))
+    u, v = r.double().numpy(), f.double().numpy()
+    log_d = lambda x: -np.log(1 + np.exp(-x))
     close = dict(rel=1e-4, abs=1e-6)
-    assert real_or_fake(x, real).item() == pytest.approx(((v - real) ** 2).mean(), **close)
-    # Eqs. 2 and 3: D maximises log D(b) + log(1 - D(G(a))); 1 - p written so that float64 can hold it
-    not_p = 1 / (1 + np.exp(v))
-    assert real_or_fake(x, real, "log").item() == pytest.approx(-np.log(p if real else not_p).mean(), **close)
-    assert deceive(x).item() == pytest.approx(((v - 1) ** 2).mean(), **close)
-    assert deceive(x, "log").item() == pytest.approx(-np.log(p).mean(), **close)
-    assert deceive(x, "log_saturating").item() == pytest.approx(np.log(not_p).mean(), **close)
+    squares = ((u - 1) ** 2).mean() + (v**2).mean()
+    assert discriminator_loss(r, f).item() == pytest.approx(squares / 2, **close)
+    # Eqs. 2 and 3: D maximises log D(b) + log(1 - D(G(a))); 1 - D written so that float64 can hold it
+    wanted = log_d(u).mean() + log_d(-v).mean()
+    for kind in ("log", "log_saturating"):
+        assert discriminator_loss(r, f, kind).item() == pytest.approx(-wanted / 2, **close)
+    assert generator_loss(f).item() == pytest.approx(((v - 1) ** 2).mean(), **close)
+    assert generator_loss(f, "log").item() == pytest.approx(-log_d(v).mean(), **close)
+    assert generator_loss(f, "log_saturating").item() == pytest.approx(log_d(-v).mean(), **close)
 
 
-def test_cycle_loss_is_a_mean_absolute_difference():
+@pytest.mark.parametrize("loss", [cycle_loss, identity_loss])
+def test_images_are_compared_by_their_mean_absolute_difference(loss):
     a, b = pictures(3, 1), pictures(3, 2)
-    assert cycle_loss(a, b).item() == pytest.approx(np.abs(a.double().numpy() - b.double().numpy()).mean(), rel=1e-6)
-    assert cycle_loss(a, a).item() == 0
+    assert loss(a, b).item() == pytest.approx(np.abs(a.double().numpy() - b.double().numpy()).mean(), rel=1e-6)
+    assert loss(a, a).item() == 0
 
 
 def reference_pool(size, batches, draws):

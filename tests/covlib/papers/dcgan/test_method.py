@@ -12,7 +12,8 @@ from covbook.chapters.dcgan import compare_arms, nearest_training
 from covlib.data.splits import Split
 from covlib.errors import ConfigError
 from covlib.nets import init_normal
-from covlib.papers.dcgan.method import DCGAN, Config, adversarial_loss, normalise_brightness, train_all
+from covlib.papers.dcgan.losses import discriminator_loss, generator_loss
+from covlib.papers.dcgan.method import DCGAN, Config, normalise_brightness, train_all
 from covlib.papers.dcgan.nets import Discriminator, Generator, parameter_table, ups
 from covlib.seeding import torch_generator
 from covlib.training.checkpoints import save_weights
@@ -77,13 +78,14 @@ def test_ups():
     assert [ups(s) for s in (14, 28, 56, 112, 224)] == [1, 2, 3, 4, 5]
 
 
-@given(st.lists(st.floats(-30, 30), min_size=1, max_size=8), st.booleans())
+@given(*[st.lists(st.floats(-30, 30), min_size=1, max_size=8)] * 2)
 @settings(max_examples=30)
-def test_adversarial_loss_is_the_papers_binary_cross_entropy(logits, real):
-    p = 1 / (1 + np.exp(-np.array(logits, dtype=np.float64)))
-    formula = -np.log(p if real else 1 / (1 + np.exp(np.array(logits, dtype=np.float64)))).mean()
-    assert math.isclose(adversarial_loss(torch.tensor(logits, dtype=torch.float64), real).item(), formula, rel_tol=1e-9,
-                        abs_tol=1e-12)
+def test_losses_are_the_papers_binary_cross_entropy(real, fake):
+    log_d = lambda logits: np.log(1 / (1 + np.exp(-np.array(logits, dtype=np.float64))))
+    of_real, of_fake, of_not_fake = -log_d(real).mean(), -log_d(fake).mean(), -log_d([-f for f in fake]).mean()
+    r, f = (torch.tensor(x, dtype=torch.float64) for x in (real, fake))
+    assert math.isclose(discriminator_loss(r, f).item(), of_real + of_not_fake, rel_tol=1e-9, abs_tol=1e-12)
+    assert math.isclose(generator_loss(f).item(), of_fake, rel_tol=1e-9, abs_tol=1e-12)
 
 
 def test_brightness_normalisation_matches_numpy_percentiles_and_ignores_scale_and_offset():

@@ -16,9 +16,9 @@ from covlib.papers.global_local.nets import (
     builders,
     desum,
     enlarge_to,
+    initialise,
     input_shapes,
     patch_layers,
-    start,
 )
 from covlib.seeding import torch_generator
 
@@ -107,7 +107,7 @@ def test_every_network_takes_what_it_is_said_to_take(changes):
 def test_generators_keep_sizes_and_ranges():
     maps = torch.rand(2, 4, 32, 32, generator=torch_generator(0, "maps"))
     for net, half in ((GlobalGenerator(4, 2), 2), (GlobalGenerator(4, 1, downs=2), 2), (LocalGenerator(4, 2), 1)):
-        image = start(net)(maps)
+        image = initialise(net)(maps)
         assert image.shape == (2, 1, 32, 32) and image.abs().max() <= 1
         assert net.features(maps).shape == (2, 8, 32 // half, 32 // half)
         torch.testing.assert_close(net.features(maps).min(), torch.tensor(0.0))  # behind a ReLU, as both terms of Eq. 1
@@ -133,7 +133,7 @@ def test_enlarging_keeps_the_mean_and_adds_no_checkerboard():
 @pytest.mark.parametrize("terms", [2, 3])
 def test_weights_are_positive_sum_to_one_at_most_and_start_even(terms):
     feature = torch.rand(5, 8, 16, 16, generator=torch_generator(0, "w"))
-    net = start(WeightNet(8, terms))
+    net = initialise(WeightNet(8, terms))
     weights = net(feature)
     assert weights.shape == (5, terms - 1)
     torch.testing.assert_close(weights, torch.full_like(weights, 1 / terms), atol=0.05, rtol=0)
@@ -145,7 +145,7 @@ def test_weights_are_positive_sum_to_one_at_most_and_start_even(terms):
 
 def test_weights_of_a_softmax_over_two_terms_are_the_sigmoid():
     feature = torch.rand(3, 4, 8, 8, generator=torch_generator(1, "w"))
-    net = start(WeightNet(4))
+    net = initialise(WeightNet(4))
     logits = net.weigh(net.look(feature).mean((2, 3)))
     torch.testing.assert_close(net(feature), torch.cat([logits, torch.zeros_like(logits)], 1).softmax(1)[:, :1])
 
@@ -154,7 +154,7 @@ def test_weights_of_a_softmax_over_two_terms_are_the_sigmoid():
 def test_checkpointing_gives_the_same_gradients_and_computes_blocks_twice(kind):
     maps = torch.rand(2, 4, 32, 32, generator=torch_generator(0, "maps"))
     torch.manual_seed(0)
-    net = start(kind(4, 2))
+    net = initialise(kind(4, 2))
     calls, grads = [], []
     net.blocks[0].register_forward_pre_hook(lambda *_: calls.append(1))  # recomputing may stop before the end
     for saving in (False, True):

@@ -1,0 +1,144 @@
+"""Trained methods on disk: their weights with their settings, so that nothing has to be given by hand to use them.
+
+    method = load("runs/04_global_local/checkpoints/global_local.safetensors")     # in any process, on any machine
+    images = method.synthesize(maps, torch_generator(0, "samples"))
+
+What ``fit`` leaves, and what a paper's own ``train`` leaves, name their method and its settings in the file's header. A
+header is data: the class comes from the table METHODS, and nothing that a file says is imported or executed.
+"""
+
+import json
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from covlib.errors import ConfigError
+from covlib.training.checkpoints import check_state, load_weights, read_weights, save_weights
+from covlib.training.devices import resolve_device
+from covlib.training.method import Method
+
+METHODS = {
+    "dcgan": "covlib.papers.dcgan.method:DCGAN",
+    "global_local": "covlib.papers.global_local.method:GlobalLocal",
+    "cosingan": "covlib.papers.cosingan.method:CoSinGAN",
+    "cyclegan": "covlib.papers.cyclegan.method:CycleGAN",
+    "cgan3d": "covlib.papers.cgan3d.method:CGAN3D",
+    "cgan3d_coarse": "covlib.papers.cgan3d.noise:CoarseGAN",
+    "pix2pix": "covlib.baselines.pix2pix:Pix2Pix",
+    "pix2pixhd": "covlib.baselines.pix2pixhd:Pix2PixHD",
+    "spade": "covlib.baselines.spade:SPADE",
+    "sean": "covlib.baselines.sean:SEAN",
+    "diffusion": "covlib.baselines.diffusion:Diffusion",
+}  # name -> module and class; beside each class the module has its Config
+
+
+def described(method: Method) -> dict[str, str]:
+    """What the header of a method's weights says of it: its name and, of those in METHODS, its settings as JSON.
+
+    A chapter's settings may have fields beyond the method's (judges, say); they are left out.
+    """
+    module, name = type(method).__module__, type(method).__qualname__
+    if METHODS.get(method.name) != f"{module}:{name}":
+        return {"method": method.name}
+    own = {field.name for field in fields(sys.modules[module].Config)}
+    settings = {key: value for key, value in method.config.as_dict().items() if key in own}
+    return {"method": method.name, "config": json.dumps(settings)}
+
+
+def load(path, part: str = "", device="auto") -> Method:
+    """A trained method, its networks on ``device`` and in eval mode, ready for ``synthesize``.
+
+    Its schedule is that of one image: to train on, make the method anew and call ``fit`` on the folder of the run.
+
+    Args:
+        path: a file of weights that ``fit`` or a paper's ``train`` left, or the folder of the run (or its
+            ``checkpoints``) where all files are of one method.
+        part: which of several methods in the file (the class of chapter 03's, the source class of chapter 06's).
+
+    Raises:
+        ConfigError: no such file, one that does not name its method and settings, settings or weights that do not fit
+            this version, no such part, or several parts and none named.
+    """
+    tensors, header = _read(Path(path))
+    method = _made(header, f"checkpoint {path}")
+    parts = sorted({key.partition(".")[0] for key in tensors} - method.networks.keys())
+    if not part and len(parts) == 1:
+        part = parts[0]
+    if part not in (parts or [""]):
+        raise ConfigError(f"checkpoint {path}: part {part!r} is not one of {', '.join(parts) or '(none)'}")
+    for name, net in method.networks.items():
+        prefix = f"{part}.{name}." if part else f"{name}."
+        state = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+        if state or name in method.generators:  # discriminators, which only training needs, may be left out
+            check_state(net, state, f"checkpoint {path}: network {prefix[:-1]!r}")
+            net.load_state_dict(state)
+        net.to(resolve_device(device)).eval()
+    return method
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """All tensors of a file or a folder of files, and their header."""
+    folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
+    files = sorted(folder.glob("*.safetensors")) if folder.is_dir() else [path]
+    if not files:
+        raise ConfigError(f"checkpoint {path}: the folder holds no safetensors file")
+    tensors: dict[str, Tensor] = {}
+    headers = []
+    for file in files:
+        found, header = read_weights(file)
+        tensors |= found
+        headers.append(header)
+    if len({(header.get("method"), header.get("config")) for header in headers}) > 1:
+        raise ConfigError(f"checkpoint {path}: its {len(files)} files are not of one method; give one of them")
+    return tensors, headers[0]
+
+
+def _made(header: dict[str, str], where: str) -> Method:
+    """The method that a header names, with all its networks, untrained."""
+    name = header.get("method")
+    if name not in METHODS or "config" not in header:
+        raise ConfigError(f"{where}: its header does not state a method of {', '.join(METHODS)} with its settings; "
+                          "make the method with the settings it was trained with, and use "
+                          "covlib.training.checkpoints.load_weights")
+    module, _, cls = METHODS[name].partition(":")
+    home = import_module(module)
+    try:
+        return getattr(home, cls).empty(home.Config.for_profile("paper", json.loads(header["config"])))
+    except (ConfigError, ValueError) as error:
+        raise ConfigError(f"{where}: its settings do not fit this version of {name}: {error}") from error
+
+
+def fit_or_load(methods: Mapping[str, Method], train: Callable[[], Any], file, notes: dict[str, Any], *,
+                checkpoint=None, device="auto", left_out: tuple[str, ...] = (), unread: tuple[str, ...] = ()) -> Any:
+    """Train methods of one kind and keep their weights in ``file``; or take them from a checkpoint.
+
+    Args:
+        methods: name of the part -> method; {"": method} where there is but one. train: trains them all, with ``fit``.
+        file: where the weights go. notes: for its header; a checkpoint's must say the same, but for "seed".
+        checkpoint: a file of an earlier call, or a folder with one file a network; nothing is trained then.
+        left_out: networks that the file does without. unread: networks in it that a checkpoint need not hold: they stay
+            as they begin.
+
+    Returns:
+        What ``train`` returned; None with a checkpoint.
+
+    Raises:
+        ConfigError: a checkpoint that does not fit.
+    """
+    named = lambda without: {f"{part}.{name}".lstrip("."): net for part, method in methods.items()
+                             for name, net in method.networks.items() if name not in without}
+    if checkpoint is None:
+        result = train()
+        save_weights(file, named(left_out), {**notes, **described(next(iter(methods.values())))})
+        return result
+    for method in methods.values():
+        method.grow()
+    load_weights(checkpoint, named((*left_out, *unread)), {k: str(v) for k, v in notes.items() if k != "seed"})
+    for net in named(()).values():
+        net.to(resolve_device(device)).eval()
+    return None
