@@ -287,7 +287,7 @@ def test_intervals_end_where_the_value_cannot_go(tmp_path):
     assert table.rows[0][3].startswith("6 % [0, 17]")  # scipy: mean 5.67, -6.1 to 17.4
     assert table.rows[0][2].startswith("2 % [0, 7]")
     claim = {**CLAIM, "scale": 1.0, "range": [0, None]}
-    cell = lambda claim: report._recorded(claim, None, runs, "")
+    cell = lambda claim: report._recorded(claim, None, runs)
     assert cell(claim).startswith("0.06 [0.00, 0.17]")
     assert cell({**claim, "range": [None, 0.1]}).startswith(("0.06 [−0.06, 0.10]", "0.057 [−0.061, 0.100]"))
     del claim["range"]
