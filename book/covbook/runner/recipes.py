@@ -8,7 +8,6 @@ The training is the chapter's own, called with the same data, settings and seeds
 what the chapter would have left there. Any number of processes shares the work, and any other number may go on with it.
 """
 
-import difflib
 import importlib
 import time
 from collections.abc import Callable, Iterable
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from covbook.chapters.global_local import METHODS
-from covlib.errors import ConfigError
+from covlib.errors import ConfigError, did_you_mean
 
 
 @dataclass(frozen=True)
@@ -61,17 +60,15 @@ class Trained:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What is trained of a chapter.
+    """What is trained of a chapter, by functions of ``covbook.chapters``, each as "module:function".
 
     Attributes:
-        config: "module:class" of the settings.
-        prepare: "module:function": (config, data, seed) -> the patients in their roles.
-        train: "module:function": (config, roles, out, seed=, device=, resume=, ...) -> trained methods.
+        prepare: (config, data, seed) -> the patients in their roles.
+        train: (config, roles, out, seed=, device=, resume=, ...) -> trained methods.
         listed: (job, roles, the chapter's ``train``, a method's name) -> [Trained].
         methods: what can be trained apart.
     """
 
-    config: str
     prepare: str
     train: str
     listed: Callable[[Job, Any, Callable, str], list[Trained]]
@@ -114,19 +111,13 @@ def _cgan3d(job: Job, roles, train: Callable, name: str) -> list[Trained]:
             for task, method in trained.everything.items()]
 
 
-CHAPTERS = "covbook.chapters"
 RECIPES = {
-    "03_dcgan": Recipe("covlib.papers.dcgan.method:Config", f"{CHAPTERS}.dcgan:prepare", f"{CHAPTERS}.dcgan:train",
-                       _dcgan, ("dcgan",)),
-    "04_global_local": Recipe("covlib.papers.global_local.method:Config",
-                              f"{CHAPTERS}.global_local.experiment:prepare",
-                              f"{CHAPTERS}.global_local.experiment:train", _global_local, METHODS),
-    "05_cosingan": Recipe(f"{CHAPTERS}.cosingan.roles:Config", f"{CHAPTERS}.cosingan.roles:prepare",
-                          f"{CHAPTERS}.cosingan.training:train", _cosingan, ("cosingan",)),
-    "06_cyclegan": Recipe("covlib.papers.cyclegan.config:Config", f"{CHAPTERS}.cyclegan.experiment:prepare",
-                          f"{CHAPTERS}.cyclegan.experiment:train", _cyclegan, ("cyclegan",)),
-    "07_cgan3d": Recipe("covlib.papers.cgan3d.method:Config", f"{CHAPTERS}.cgan3d.experiment:prepare",
-                        f"{CHAPTERS}.cgan3d.experiment:train", _cgan3d, ("cgan3d",)),
+    "03_dcgan": Recipe("dcgan:prepare", "dcgan:train", _dcgan, ("dcgan",)),
+    "04_global_local": Recipe("global_local.experiment:prepare", "global_local.experiment:train", _global_local,
+                              METHODS),
+    "05_cosingan": Recipe("cosingan.roles:prepare", "cosingan.training:train", _cosingan, ("cosingan",)),
+    "06_cyclegan": Recipe("cyclegan.experiment:prepare", "cyclegan.experiment:train", _cyclegan, ("cyclegan",)),
+    "07_cgan3d": Recipe("cgan3d.experiment:prepare", "cgan3d.experiment:train", _cgan3d, ("cgan3d",)),
 }
 
 
@@ -144,8 +135,7 @@ def find(chapter: str) -> tuple[str, Recipe]:
     for name, recipe in RECIPES.items():
         if chapter in (name, name.split("_")[0], name.split("_", 1)[1]):
             return name, recipe
-    close = difflib.get_close_matches(str(chapter), list(RECIPES), n=1)
-    hint = f" (did you mean {close[0]!r}?)" if close else ""
+    hint = did_you_mean(str(chapter), RECIPES)
     raise ConfigError(f"train: nothing is trained for {chapter!r}{hint}; chapters with a recipe are "
                       f"{', '.join(RECIPES)}")
 
@@ -187,7 +177,7 @@ def train(chapter: str, *, profile: str = "cpu", data: str = "phantom", seed: in
     names = chosen(name, recipe, methods)
     if images < 0 or not save_minutes >= 0:
         raise ConfigError(f"synthesize {images}, save-minutes {save_minutes:g}: numbers of at least 0 are wanted")
-    config = _named(recipe.config).for_profile(profile, overrides)
+    config = _named(chapters.CONFIGS[name]).for_profile(profile, overrides)
     out = Path(f"runs/{name}" if out is None else out)
     chapters.check_settings(chapters.find(name), {"profile": profile, "data": data, "device": device, "out": str(out),
                                                   "checkpoint": None, "overrides": {}})
@@ -201,10 +191,11 @@ def train(chapter: str, *, profile: str = "cpu", data: str = "phantom", seed: in
              f"{'es' if fabric.world_size > 1 else ''} on {fabric.device.type}; into {out}")
         seed_everything(seed)
         job = Job(config, profile, data, seed, fabric.device, out, resume)
-        roles, done = _named(recipe.prepare)(config, data, seed), []
+        roles, done = _named(f"covbook.chapters.{recipe.prepare}")(config, data, seed), []
+        train_chapter = _named(f"covbook.chapters.{recipe.train}")
         for method in names:
             began = time.monotonic()
-            trained = recipe.listed(job, roles, _named(recipe.train), method)
+            trained = recipe.listed(job, roles, train_chapter, method)
             tell(f"{method}: " + ", ".join(f"{t.name} {t.steps} steps" for t in trained)
                  + f", {time.monotonic() - began:.1f} s")
             done += trained

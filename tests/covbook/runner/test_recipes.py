@@ -15,6 +15,7 @@ import torch
 from covbook.cli import main
 from covbook.project import ROOT
 from covbook.runner import recipes
+from covbook.runner.chapters import CONFIGS
 from covlib.errors import ConfigError
 from covlib.training.checkpoints import read_weights
 
@@ -127,8 +128,8 @@ def test_chapter_04_takes_up_what_was_trained(tmp_path):
 
 def test_every_recipe_names_what_the_library_has():
     for chapter, recipe in recipes.RECIPES.items():
-        assert recipes._named(recipe.config).for_profile("smoke")
-        assert callable(recipes._named(recipe.prepare)) and callable(recipes._named(recipe.train))
+        assert recipes._named(CONFIGS[chapter]).for_profile("smoke")
+        assert all(callable(recipes._named(f"covbook.chapters.{place}")) for place in (recipe.prepare, recipe.train))
         assert recipes.find(chapter[:2]) == recipes.find(chapter[3:]) == (chapter, recipe)
 
 
