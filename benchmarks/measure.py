@@ -181,13 +181,13 @@ def _call(module: str, function: str) -> list[dict]:
 
 def machine() -> dict:
     """The machine the numbers are from, and the versions that matter."""
-    from covbook import runs
+    from covbook import provenance
 
     torch = sys.modules.get("torch")  # not imported for its name alone
     gpu = torch.cuda.get_device_name() if torch and torch.cuda.is_available() else None
     return {"processor": _processor(), "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity")
             else os.cpu_count(), "threads": torch.get_num_threads() if torch else None, "gpu": gpu,
-            "system": platform.system(), "versions": runs.versions(), "git_commit": runs.git_commit(),
+            "system": platform.system(), "versions": provenance.versions(), "git_commit": provenance.git_commit(),
             "measured": datetime.now(UTC).isoformat(timespec="minutes")}
 
 

@@ -253,7 +253,7 @@ READERS = {
     "registry": (REGISTRY, "yaml", _registry),
     "reported": (REPORTED, "yaml", _judge),
     "metrics": (METRICS, "json", lambda path: report.compare(REPORTED, report.load_metrics(path))),
-    "study": (STUDY, "json", lambda path: studies._read(path, "collected")),
+    "study": (STUDY, "json", lambda path: studies.read_document(path, "collected")),
     "notebook": (NOTEBOOK, "json", read_notebook),
 }
 

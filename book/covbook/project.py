@@ -1,17 +1,19 @@
-"""Where the project's own files lie, which commit and versions run, and the check of a document against a schema."""
+"""Where the project's own files lie, and documents: read, checked against a schema, written, named."""
 
+import hashlib
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import covlib
+from covlib import atomic
 from covlib.errors import CovlibError, DataError
 
 ROOT = Path(covlib.__file__).resolve().parents[1]
 DATA = ROOT / "data"
 REPORTED, RESULTS, SCHEMA = DATA / "reported", DATA / "results", DATA / "schema"
 WEIGHTS = DATA / "weights"
-
 
 
 def validate(document, schema: str, where: str, error: type[CovlibError]) -> None:
@@ -64,9 +66,44 @@ def read_yaml(path: Path, own: bool = False):
         raise DataError(f"{path}: not valid YAML: {' '.join(str(problem).split())[:200]}") from None
 
 
+def read_json(path: Path, advice: str = "") -> Any:
+    """The document in a JSON file; FileNotFoundError is left to the caller.
+
+    Args:
+        advice: what to do about a file that holds none, ready to follow the message.
+
+    Raises:
+        DataError: one line with the file and why it cannot be read.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise
+    except OSError as problem:
+        raise DataError(f"{path}: cannot be read ({problem.strerror or problem})") from None
+    except (ValueError, RecursionError) as problem:
+        raise DataError(f"{path}: not valid JSON: {problem}{advice}") from None
 
 
+def write_json(path: Path, document: dict) -> Path:
+    """Write a document so that ``path`` is either the old file or the whole new one, and return it.
+
+    Raises:
+        TrainingError: the disk is full or the folder cannot be written.
+    """
+    return atomic.write_atomically(path, json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def recorded_name(what: str, document: dict, *more: str) -> str:
+    """The name under which a document's numbers are kept: "<what>-<data>-<profile>", then ``more``.
+
+    Changed settings add a hash of them, so that such numbers do not replace the plain ones.
+    """
+    changed = json.dumps(document["overrides"], sort_keys=True) if document["overrides"] else ""
+    return "-".join([what, slug(document["data"]["name"]), document["profile"], *more,
+                     *([hashlib.sha256(changed.encode()).hexdigest()[:6]] if changed else [])])
 
 
+def slug(name: str) -> str:
+    """A name as a part of a file's name: small letters, digits and _."""
+    return "".join(c if c.isalnum() else "_" for c in name.lower())

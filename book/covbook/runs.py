@@ -6,30 +6,27 @@ run is repeated on the same CPU.
 """
 
 import hashlib
-import importlib.metadata
 import io
-import json
 import logging
 import math
 import os
-import platform
 import re
-import subprocess
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import covlib
-from covbook import project, runs
-from covbook.project import ROOT
+from covbook import project, provenance
 from covbook.tables import Box, Table
 from covbook.text import MEANING, duration, show_setting, show_value
 from covlib import atomic
 from covlib.config import PROFILES, Config, check_profile
-from covlib.errors import ConfigError
+from covlib.errors import ConfigError, did_you_mean
+
+if TYPE_CHECKING:
+    from covbook.weights import Recorded
 
 MAX_WIDTH = 1200  # pixels, of any figure in the book
 HARDWARE = {"smoke": "2 CPU cores", "cpu": "2 CPU cores", "gpu": "one data-centre GPU", "paper": "one data-centre GPU"}
@@ -60,27 +57,16 @@ def start(chapter: str, *, profile: str = "cpu", data: str = "phantom", seed: in
     """
     if not isinstance(chapter, str) or not re.fullmatch(r"[0-9]{2}_[a-z0-9_]+", chapter):
         raise ConfigError(f"chapter: must look like 03_dcgan, got {chapter!r}")
-    check_profile(profile)
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise ConfigError(f"seed: must be a whole number of at least 0, got {seed!r}")
-    if not isinstance(resume, bool):
-        raise ConfigError(f"resume: must be True or False, got {resume!r}")
-    overrides = {} if overrides is None else overrides
+    overrides, out = {} if overrides is None else overrides, f"runs/{chapter}" if out is None else out
+    recorded = check_run(chapter, {"profile": profile, "data": data, "seed": seed, "device": device, "out": out,
+                                   "checkpoint": checkpoint, "resume": resume, "overrides": overrides},
+                         config_cls or Config)
+    if recorded:
+        checkpoint, overrides = recorded.checkpoint, {**recorded.result["overrides"], **overrides}
     config = (config_cls or Config).for_profile(profile, overrides)
     kind, name = name_data(data)
-    recorded = None
-    if checkpoint == "recorded":
-        from covbook import weights
-
-        recorded = weights.find(chapter, profile=profile, data=name, seed=seed, overrides=overrides,
-                                config_cls=config_cls)
-        checkpoint, overrides = recorded.checkpoint, {**recorded.result["overrides"], **overrides}
-        config = (config_cls or Config).for_profile(profile, overrides)
-    if checkpoint is not None and not (isinstance(checkpoint, (str, Path)) and Path(checkpoint).exists()):
-        raise ConfigError(f"checkpoint: {str(checkpoint)!r} does not exist; "
-                          f"give the weights of an earlier run of {chapter}")
     device = _resolve_device(device)
-    folder = _make_out(f"runs/{chapter}" if out is None else out)
+    folder = _make_out(Path(out).expanduser())
 
     from covlib.seeding import seed_everything
 
@@ -93,6 +79,47 @@ def start(chapter: str, *, profile: str = "cpu", data: str = "phantom", seed: in
     if recorded:
         run.note(f"Weights of the recorded run {recorded.name} ({recorded.what}): nothing was trained for this run.")
     return run
+
+
+def check_run(chapter: str, settings: dict[str, Any], config_cls: type[Config] | None = None) -> "Recorded | None":
+    """Check everything about a run that can be known before it starts; nothing is written.
+
+    Args:
+        settings: values of the parameters of ``start``; those left out are its defaults, apart from "out".
+        config_cls: the chapter's Config, which checks the overrides; None leaves them to the chapter.
+
+    Returns:
+        The recorded weights that the run is to use, if it asks for them.
+
+    Raises:
+        ConfigError, DataError: one line naming the first parameter, file or setting that does not fit.
+    """
+    profile, data, seed = check_profile(settings["profile"]), settings["data"], settings.get("seed", 0)
+    device, checkpoint = settings["device"], settings.get("checkpoint")
+    overrides, resume = settings.get("overrides", {}), settings.get("resume", True)
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise ConfigError(f"seed: must be a whole number of at least 0, got {seed!r}")
+    if not isinstance(resume, bool):
+        raise ConfigError(f"resume: must be True or False, got {resume!r}")
+    if config_cls is not None:
+        config_cls.for_profile(profile, overrides)
+    _, name = name_data(data)
+    recorded = None
+    if checkpoint == "recorded":
+        from covbook import weights
+
+        recorded = weights.find(chapter, profile=profile, data=name, seed=seed, overrides=overrides,
+                                config_cls=config_cls)
+    elif checkpoint is not None:
+        if not isinstance(checkpoint, (str, Path)) or not Path(checkpoint).exists():
+            raise ConfigError(f"checkpoint: {str(checkpoint)!r} does not exist; give the weights of an earlier run of "
+                              f"{chapter}, or recorded")
+        if not os.access(checkpoint, os.R_OK):
+            raise ConfigError(f"checkpoint: {checkpoint} cannot be read; check its permissions")
+    if device not in ("auto", "cpu"):  # these two fit everywhere, and PyTorch need not be imported to know it
+        _resolve_device(device)
+    _check_writable(settings["out"])
+    return recorded
 
 
 class _Warnings(logging.Handler):
@@ -327,11 +354,11 @@ class Run:
             "device": self.device.type, "config": self.config.as_dict() if self.config else None,
             "overrides": {k: list(v) if isinstance(v, tuple) else v for k, v in sorted(self.overrides.items())},
             "data": dict(self._data), "weights": dict(sorted(self.weights.items())),
-            "versions": runs.versions(), "git_commit": runs.git_commit(),
+            "versions": provenance.versions(), "git_commit": provenance.git_commit(),
             "metrics": [dict(m) for m in self.metrics], "notes": list(self.notes), "figures": sorted(self.figures),
             "times": {"started": self._started, "wall_seconds": round(time.perf_counter() - self._clock, 3),
                       "stage_seconds": {k: round(v, 3) for k, v in self.stage_seconds.items()},
-                      "threads": self._threads, **_machine(self.device)},
+                      "threads": self._threads, **provenance.machine(self.device)},
             "paths": {"out": str(self.out.resolve()), "data": self.data,
                       "checkpoint": None if self.checkpoint is None else str(self.checkpoint)}}
 
@@ -343,8 +370,7 @@ class Run:
         """
         document = self.document()
         project.validate(document, "metrics", "metrics.json", ConfigError)
-        text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-        atomic.write_atomically(self.out / "metrics.json", text)
+        project.write_json(self.out / "metrics.json", document)
         return self.summary()
 
     def _repr_html_(self) -> str:
@@ -363,12 +389,6 @@ class Run:
                 ["checkpoint", "none: trained here" if self.checkpoint is None else self.checkpoint.name],
                 ["changed settings", changed or "none"]]
         return Table(["parameter", "this run"], rows, note=MEANING[self.profile])
-
-
-
-
-
-
 
 
 def _number(name: str, value) -> float | int:
@@ -398,19 +418,19 @@ def name_data(data) -> tuple[str, str]:
         raise ConfigError(f'data: must be "phantom", a registered source or a folder, got {data!r}')
     if str(data) == "phantom":
         return "phantom", "phantom"
+    path = Path(data).expanduser()
+    if path.exists():  # a reader's own folder comes before a source of that name, as in ``sources.located``
+        if not os.access(path, os.R_OK | (os.X_OK if path.is_dir() else 0)):
+            raise ConfigError(f"data: {str(data)!r} cannot be read; check its permissions")
+        return "folder", path.resolve().name
     from covbook.datasets import sources
 
     names = list(sources.registry())
-    if str(data) in names:
-        sources.local(str(data))
-        return "source", str(data)
-    path = Path(data).expanduser()
-    if not path.exists():
-        raise ConfigError(f'data: {str(data)!r} does not exist; give "phantom", a folder or file, '
-                          f"or a registered source ({', '.join(names)})")
-    if not os.access(path, os.R_OK | (os.X_OK if path.is_dir() else 0)):
-        raise ConfigError(f"data: {str(data)!r} cannot be read; check its permissions")
-    return "folder", path.resolve().name
+    if str(data) not in names:
+        raise ConfigError(f"data: {str(data)!r} does not exist{did_you_mean(data, ['phantom', *names])}; give "
+                          f'"phantom", a folder or file, or a registered source ({", ".join(names)})')
+    sources.local(str(data))
+    return "source", str(data)
 
 
 def _resolve_device(device):
@@ -419,67 +439,27 @@ def _resolve_device(device):
     return resolve_device(device)
 
 
-def _make_out(out) -> Path:
+def _check_writable(out) -> None:
+    """ConfigError unless the folder ``out`` is there and writable or can be made; nothing is made."""
     if not isinstance(out, (str, Path)) or not str(out):
         raise ConfigError(f"out: must be a folder, got {out!r}")
-    path = Path(out).expanduser()
+    folder = Path(out).expanduser()
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"out: {out} is a file; give a folder")
+    parent = folder
+    while not parent.exists():
+        parent = parent.parent if parent != parent.parent else Path(".")
+    if not os.access(parent, os.W_OK | os.X_OK) or not parent.is_dir():
+        raise ConfigError(f"out: cannot write to {out}; {parent} is not a folder that can be written to")
+
+
+def _make_out(path: Path) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
         probe = path / f".writable-{os.getpid()}"
         probe.write_bytes(b"covlib")
         probe.unlink()
     except OSError as problem:
-        raise ConfigError(f"out: {str(out)!r} cannot be written ({problem.strerror}); "
+        raise ConfigError(f"out: {str(path)!r} cannot be written ({problem.strerror}); "
                           "give a folder with write permission and free space") from problem
     return path
-
-
-def _machine(device) -> dict[str, Any]:
-    """What depends on the machine: its name for the device, and peak memory in MB (10^6 bytes)."""
-    import platform
-    import resource
-    import sys
-
-    import torch
-
-    scale = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux KiB
-    found = {"device_name": platform.processor() or platform.machine(),
-             "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale / 1e6, 1),
-             "peak_device_memory_mb": None}
-    if device.type == "cuda":
-        found["device_name"] = torch.cuda.get_device_name(device)
-        found["peak_device_memory_mb"] = round(torch.cuda.max_memory_allocated(device) / 1e6, 1)
-    return found
-
-
-PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "scikit-image", "umap-learn", "monai",
-            "torchmetrics", "lightning-fabric", "matplotlib")
-
-
-def git_commit() -> str | None:
-    """The commit of this project, with "+changes" when tracked files differ from it; None outside its own git tree.
-
-    An installed copy inside somebody else's repository counts as outside.
-    """
-    def git(*words: str) -> str:
-        return subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, timeout=20,
-                              check=True).stdout.strip()
-
-    try:
-        if Path(git("rev-parse", "--show-toplevel")).resolve() != ROOT:
-            return None
-        changed = git("status", "--porcelain", "--untracked-files=no")
-        return git("rev-parse", "--verify", "HEAD") + ("+changes" if changed else "")
-    except (OSError, subprocess.SubprocessError):
-        return None
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python, covlib and the libraries that results depend on, read without importing them."""
-    found = {"python": platform.python_version(), "covlib": covlib.__version__}
-    for name in PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found

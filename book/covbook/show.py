@@ -47,10 +47,10 @@ class Source:
 
 
 def source(thing: Any, *, doc: bool = True, unfolded: bool = True) -> Source:
-    """The source of a function, class or method of covlib, to end a cell with.
+    """The source of a function, class, method or module of covlib, to end a cell with.
 
     Args:
-        thing: a function, a class or a method defined in covlib.
+        thing: a function, a class, a method or a module of covlib.
         doc: False leaves out the docstring, for code whose text the chapter has just told.
         unfolded: whether the block starts open.
 
@@ -64,16 +64,18 @@ def source(thing: Any, *, doc: bool = True, unfolded: bool = True) -> Source:
         if path.parts[0] not in ("covlib", "covbook") and path.parts[:2] != ("book", "covbook"):  # .venv may be there
             raise ValueError
     except (TypeError, OSError, ValueError):
-        raise ConfigError(f"source: {thing!r} is no function, class or method of covlib") from None
+        raise ConfigError(f"source: {thing!r} is no function, class, method or module of covlib") from None
     if not doc:
         code = _without_docstring(code)
-    return Source(f"{thing.__module__}.{thing.__qualname__}", path.as_posix(), code.rstrip() + "\n", unfolded)
+    name = thing.__name__ if inspect.ismodule(thing) else f"{thing.__module__}.{thing.__qualname__}"
+    return Source(name, path.as_posix(), code.rstrip() + "\n", unfolded)
 
 
 def _without_docstring(code: str) -> str:
     import ast
 
-    body = getattr(ast.parse(code).body[0], "body")  # noqa: B009  (of a function or class)
+    tree = ast.parse(code)
+    body = getattr(tree.body[0], "body", tree.body)  # of a function or class, else of the module
     first = body[0]
     constant = first.value if isinstance(first, ast.Expr) else None
     if not (isinstance(constant, ast.Constant) and isinstance(constant.value, str)):

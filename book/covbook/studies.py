@@ -4,15 +4,14 @@ An arm is one cell of work: one row of a paper's table, say, with one seed. At f
 arms run apart, in any order, in several processes at once, and a killed one is simply run again:
 
 * An arm with one seed leaves ``DIR/<arm>-seed<k>.json``, whole or not at all. What is there is not run again.
-* While it runs, ``DIR/<arm>-seed<k>.lock`` keeps others off it; one left behind is taken over (``covbook.locks``).
+* While it runs, ``DIR/work/<arm>-seed<k>.lock`` keeps others off it (``covbook.locks``).
 * What the arm itself keeps (weights, checkpoints) lies in ``DIR/work/<arm>-seed<k>``, which it finds again.
 
-A paper registers its studies in a function ``studies() -> list[Study]`` of ``covlib/papers/<name>_study.py``.
+A paper registers its studies in a function ``studies() -> list[Study]`` of ``covbook/chapters/<name>/study.py``.
 """
 
-import importlib
-import json
 import math
+import pkgutil
 import re
 import statistics
 from collections.abc import Callable, Iterable
@@ -71,81 +70,31 @@ class Study:
         """The settings' class."""
         if not isinstance(self.config, str):
             return self.config
-        module, name = self.config.split(":")
-        return getattr(importlib.import_module(module), name)
+        return pkgutil.resolve_name(self.config)
 
 
-# ---- finding ---------------------------------------------------------------------------------------------------------
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-# ---- running ---------------------------------------------------------------------------------------------------------
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-# ---- collecting ------------------------------------------------------------------------------------------------------
-
-
-
-
+# ---- reading ---------------------------------------------------------------------------------------------------------
 
 
 def load(study: str | None = None, folder: Path | None = None) -> list[dict]:
     """Collected results (of one study), sorted by file name; each has its file's name under "file"."""
     folder = FOLDER if folder is None else Path(folder)
-    found = [{**_read(path, "collected"), "file": path.name} for path in sorted(folder.glob("*.json"))]
+    found = [{**read_document(path, "collected"), "file": path.name} for path in sorted(folder.glob("*.json"))]
     return [document for document in found if study in (None, document["study"])]
 
 
-def _read(path: Path, kind: str) -> dict:
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as problem:
-        raise DataError(f"{path}: cannot be read as JSON ({problem}); remove it and run its arm again") from None
-    _check_document(document, kind, str(path))
+def read_document(path: Path, kind: str) -> dict:
+    """The document of an arm or of a collected study (``kind``), checked; DataError naming file and field otherwise."""
+    document = project.read_json(path, "; remove it and run its arm again")
+    check_document(document, kind, str(path))
     return document
 
 
-def _check_document(document: dict, kind: str, where: str) -> None:
+def check_document(document: dict, kind: str, where: str) -> None:
+    """DataError, naming the file ``where``, unless a document is an "arm" or "collected", as ``kind`` says."""
     project.validate(document, "study", where, DataError)
     if ("arm" in document) != (kind == "arm"):
         raise DataError(f"{where}: is {'an arm' if 'arm' in document else 'a collection'}, not {kind}")
-
-
-
-
-
-
-def _text(document: dict) -> str:
-    return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-
-
 
 
 # ---- showing ---------------------------------------------------------------------------------------------------------

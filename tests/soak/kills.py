@@ -31,7 +31,7 @@ import tiny_study
 import torch
 import yaml
 
-from covbook.chapters.cyclegan import translate
+from covbook.chapters.cyclegan import experiment, translate
 from covbook.datasets import download, sources
 from covbook.runner.studies import sweep
 from covlib.files import export
@@ -104,7 +104,7 @@ CONFIG = cyclegan.Config.for_profile("paper", {"image_size": 32, "width": 4, "d_
 
 def synthesise(folder: Path) -> None:
     method = cyclegan.CycleGAN(CONFIG, 4, seed=3)
-    slices = translate.load_images(CONFIG, "phantom", seed=0)
+    slices = experiment.load_images(CONFIG, "phantom", seed=0)
     translate.translate_set(method, translate.sources_from(slices, "normal"), folder / "set", model="m", batch=2,
                                progress=False)
 

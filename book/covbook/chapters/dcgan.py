@@ -1,4 +1,4 @@
-"""What chapter 03 measures: sets judged by a classifier, arms of training, nearest training images."""
+"""Chapter 03 above its networks: the patients' roles, both trainings, sets judged by a classifier, arms of training."""
 
 from functools import partial
 
@@ -15,7 +15,7 @@ from covlib.metrics.neighbours import nearest
 from covlib.papers import dcgan
 from covlib.papers.dcgan.method import DCGAN, Config, crop_and_flip
 from covlib.seeding import derive, torch_generator
-from covlib.training.fit import resolve_device
+from covlib.training.fit import FitResult, resolve_device
 
 JUDGE_BATCH = 16  # ours
 
@@ -35,9 +35,20 @@ def prepare(config: Config, data="phantom", seed: int = 0) -> tuple[SliceSet, Sp
 
 
 def training_images(slices: SliceSet, split: Split) -> dict[str, Tensor]:
-    """Class -> its training images (N, 1, S, S), as ``dcgan.train_all`` takes them."""
+    """Class -> its training images (N, 1, S, S)."""
     images, labels = dcgan.prepare(slices), slices.labels
     return {name: images[split.train[labels[split.train] == k]] for k, name in enumerate(slices.classes)}
+
+
+def train(config: Config, roles: tuple[SliceSet, Split], out, *, seed: int = 0, device="auto", resume: bool = True,
+          checkpoint=None) -> tuple[dict[str, DCGAN], dict[str, FitResult]]:
+    """One DCGAN a class, on the training patients of ``roles`` (what ``prepare`` gave), in folders of ``out``.
+
+    Returns:
+        class -> method, class -> what ``fit`` returned, as ``covlib.papers.dcgan.method.train_all``.
+    """
+    return dcgan.train_all(config, training_images(*roles), out, seed=seed, device=device, resume=resume,
+                           checkpoint=checkpoint)
 
 
 def judged_sets(method: DCGAN, judge: classifiers.Classifier, config: Config, *, seed: int = 0,

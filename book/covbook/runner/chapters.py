@@ -7,16 +7,18 @@ misspelt parameter and goes on with the default; here everything is checked befo
 import ast
 import json
 import os
+import pkgutil
 import re
 import shutil
-import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from covbook import runs
 from covbook.project import ROOT
-from covlib.errors import ConfigError, DataError, did_you_mean
+from covbook.runner.progress import CellProgress
+from covlib.errors import ConfigError, did_you_mean
 
 OUTPUT_TAG = "nbval-check-output"
 RECORDED_TAG = "recorded-parameters"
@@ -29,7 +31,7 @@ _KINDS: dict[str, Any] = {"profile": str, "data": str, "seed": int, "device": st
 # Where a chapter's settings are; what is not named here has none, or checks them in its first cell.
 CONFIGS = {"03_dcgan": "covlib.papers.dcgan.method:Config",
            "04_global_local": "covlib.papers.global_local.method:Config",
-           "05_cosingan": "covbook.chapters.cosingan.experiment:Config",
+           "05_cosingan": "covbook.chapters.cosingan.roles:Config",
            "06_cyclegan": "covlib.papers.cyclegan.config:Config", "07_cgan3d": "covlib.papers.cgan3d.method:Config",
            "08_side_by_side": "covbook.chapters.side_by_side.settings:Config"}
 _WORDS = {str: "a text", int: "a whole number", bool: "true or false", dict: "a dict of field: value",
@@ -175,89 +177,23 @@ def check_parameters(given: dict[str, Any], known: dict[str, Any]) -> dict[str, 
         kind = _KINDS.get(name, object if default is None else type(default))
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is int):
             raise ConfigError(f"parameter {name}: must be {_WORDS.get(kind, kind)}, got {value!r}")
-    if given.get("seed", 0) < 0:
-        raise ConfigError(f"parameter seed: must be 0 or more, got {given['seed']}")
     return given
 
 
 def check_settings(chapter: Chapter, settings: dict[str, Any]) -> None:
-    """Check everything about a run that can be known before it starts; nothing is written.
+    """``runs.check_run`` with the chapter's settings; a chapter without any checks its overrides in its first cell.
 
     Args:
-        chapter: the chapter.
         settings: all parameters' values.
 
     Raises:
         ConfigError, DataError: one line naming the parameter, the file or the setting.
     """
-    from covlib.config import check_profile
-
-    check_profile(settings["profile"])
-    if settings["device"] not in ("auto", "cpu"):
-        from covlib.training.fit import resolve_device
-
-        resolve_device(settings["device"])
-    _check_data(settings["data"])
-    checkpoint = settings["checkpoint"]
-    if checkpoint == "recorded":
-        from covbook import weights
-
-        weights.find(chapter.name, profile=settings["profile"], data=settings["data"], seed=settings["seed"],
-                     overrides=settings["overrides"], config_cls=_config_of(chapter) if settings["overrides"] else None)
-    elif checkpoint is not None:
-        if not Path(checkpoint).exists():
-            raise ConfigError(f"checkpoint: {checkpoint} does not exist; give weights of an earlier run, or recorded")
-        if not os.access(checkpoint, os.R_OK):
-            raise ConfigError(f"checkpoint: {checkpoint} cannot be read; check its permissions")
-    _check_overrides(chapter, settings["profile"], settings["overrides"])
-    check_writable(Path(settings["out"]))
+    place = CONFIGS.get(chapter.name) if settings.get("overrides") else None
+    runs.check_run(chapter.name, settings, pkgutil.resolve_name(place) if place else None)
 
 
-def _check_data(data: str) -> None:
-    if data == "phantom":
-        return
-    path = Path(data).expanduser()
-    if path.exists():
-        if path.is_dir() and not os.access(path, os.R_OK | os.X_OK) or not os.access(path, os.R_OK):
-            raise DataError(f"data: {data} cannot be read; check its permissions")
-        return
-    from covbook.datasets import sources
-
-    names = list(sources.registry())
-    if data in names:
-        sources.local(data)
-        return
-    raise DataError(f"data: {data!r} is no folder and no registered source{did_you_mean(data, ['phantom', *names])}; "
-                    f"valid are phantom, a folder, or one of {', '.join(names)}")
-
-
-def _check_overrides(chapter: Chapter, profile: str, overrides: dict[str, Any]) -> None:
-    """Overrides of a paper's Config; chapters with settings of their own check them in their first cell."""
-    config = _config_of(chapter) if overrides else None
-    if config is not None:
-        config.for_profile(profile, overrides)
-
-
-def _config_of(chapter: Chapter):
-    """The Config of a chapter; None for one without settings."""
-    import importlib
-
-    module, _, name = CONFIGS.get(chapter.name, "").partition(":")
-    return getattr(importlib.import_module(module), name) if module else None
-
-
-def check_writable(out: Path) -> None:
-    """ConfigError unless the folder ``out`` is there and writable or can be made; nothing is made."""
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"out: {out} is a file; give a folder")
-    parent = out
-    while not parent.exists():
-        parent = parent.parent if parent != parent.parent else Path(".")
-    if not os.access(parent, os.W_OK | os.X_OK) or not parent.is_dir():
-        raise ConfigError(f"out: cannot write to {out}; {parent} is not a folder that can be written to")
-
-
-def run(chapter: Chapter, settings: dict[str, Any], progress=None) -> Path:
+def run(chapter: Chapter, settings: dict[str, Any], show: bool = False) -> Path:
     """Execute a chapter; the executed notebook is ``settings["out"]``/NAME.ipynb.
 
     While it runs the notebook is a hidden file there; it gets its name at the end, also where a cell failed. A chapter
@@ -266,7 +202,7 @@ def run(chapter: Chapter, settings: dict[str, Any], progress=None) -> Path:
     Args:
         chapter: the chapter.
         settings: values of all parameters, checked before (``check_settings``).
-        progress: called with (event, number, of, heading, seconds) as code cells "start" and "end".
+        show: whether to print a line for each cell as it goes.
 
     Raises:
         CellFailed: a cell raised an error, or the kernel died.
@@ -281,28 +217,32 @@ def run(chapter: Chapter, settings: dict[str, Any], progress=None) -> Path:
     made = not out.exists()
     final, running = out / f"{chapter.name}.ipynb", out / f".{chapter.name}.running.ipynb"
     notebook = _without_recorded(nbformat.read(chapter.path, as_version=4))
-    watch = _Watch(notebook, progress)
+    progress = CellProgress(notebook, out, show)
     try:
         out.mkdir(parents=True, exist_ok=True)
         with environment():
             papermill.execute_notebook(
                 notebook, str(running).replace("{", "{{").replace("}", "}}"),  # papermill fills in {names} in paths
                 parameters=settings, kernel_name="python3", progress_bar=False,
-                on_cell_execute=watch.start, on_cell_executed=watch.end,
+                on_cell_execute=progress.start, on_cell_executed=progress.end,
                 # Not ERROR: a kernel is interrupted when it is shut down, and one that is still tidying up logs that.
                 extra_arguments=["--IPKernelApp.log_level=CRITICAL"])
         _settle(running, final)
     except PapermillExecutionError as failed:
         kept = _keep_or_drop(failed.ename, out, made, running, final)
         trace = strip_color("\n".join(failed.traceback))
-        raise CellFailed(chapter.name, watch.number, failed.ename, failed.evalue, trace, kept) from None
+        raise CellFailed(chapter.name, progress.number, failed.ename, failed.evalue, trace, kept) from None
     except DeadKernelError:
         _settle(running, final)
         text = "the kernel died; the usual cause is too little memory"
-        raise CellFailed(chapter.name, watch.number, "DeadKernelError", text, text, final) from None
+        raise CellFailed(chapter.name, progress.number, "DeadKernelError", text, text, final) from None
+    except BrokenPipeError:  # nobody reads what is shown any more
+        raise
     except OSError as problem:
         running.unlink(missing_ok=True)
         raise ConfigError(f"out: cannot write to {problem.filename or out}: {problem.strerror or problem}") from None
+    finally:
+        progress.stop()
     return final
 
 
@@ -355,33 +295,6 @@ def _plain_cell(cell):
         cell.pop("execution_count", None)
     cell.metadata = {k: v for k, v in cell.metadata.items() if k not in ("papermill", "execution")}
     return cell
-
-
-class _Watch:
-    """Counts code cells and tells ``progress`` about them, with the heading under which each stands."""
-
-    def __init__(self, notebook, progress):
-        self.progress, self.number, self.began, self.heading = progress, 0, 0.0, ""
-        self.headings, heading = {}, "set-up"
-        for cell in notebook.cells:
-            if cell.cell_type == "markdown":
-                lines = [line for line in cell.source.splitlines() if re.match(r"#{1,4} ", line)]
-                heading = lines[-1].lstrip("# ") if lines else heading
-            self.headings[cell.get("id")] = heading
-        code = [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
-        self.total = len(code) + 1  # and the cell with the parameters that papermill adds
-
-    def start(self, cell, cell_index):
-        self.number, self.began = self.number + 1, time.monotonic()
-        self.heading = self.headings.get(cell.get("id"), self.heading or "set-up")
-        self._tell("start", 0.0)
-
-    def end(self, cell, cell_index, execute_reply):
-        self._tell("end", time.monotonic() - self.began)
-
-    def _tell(self, event, seconds):
-        if self.progress:
-            self.progress(event, self.number, self.total, self.heading, seconds)
 
 
 @contextmanager

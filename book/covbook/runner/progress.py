@@ -1,61 +1,63 @@
-"""What the command line shows while a chapter runs: one line per cell, and the training log's last row in between."""
+"""What the command line shows while a chapter runs: a line for each cell, the training log's last row in between."""
 
 import csv
-import shutil
-import sys
+import re
 import threading
 import time
 from pathlib import Path
 
+EVERY = 60.0  # seconds between two rows of a training log
+
 
 class CellProgress:
-    """Prints ``[ 7/23] Training ... 12.3 s`` as cells start and end; call it with what ``chapters.run`` reports.
+    """Prints ``[ 7/23] Training     12.3 s`` as code cells start and end, with the heading under which each stands.
 
-    Long cells show the last row of a ``log.csv`` under ``out`` as it grows: in place on a terminal, every minute in a
-    log file.
+    During a long cell the last row of a ``log.csv`` under ``out`` is shown every minute.
+
+    Attributes:
+        number: of the code cell that runs, or ran last, from 1; papermill's own cell with the parameters counts.
+        shown: False only counts.
     """
 
-    def __init__(self, out: Path, stream=None):
-        self.out, self.stream = Path(out), stream or sys.stdout
-        self.live = self.stream.isatty()
-        self.every = 2.0 if self.live else 60.0
-        self.columns = shutil.get_terminal_size().columns if self.live else 120
-        self._stop, self._began = threading.Event(), time.time()
-        self._thread: threading.Thread | None = None
+    def __init__(self, notebook, out: Path, shown: bool):
+        self.out, self.shown, self.number, self.heading = out, shown, 0, "set-up"
+        self.headings, heading = {}, "set-up"
+        for cell in notebook.cells:
+            if cell.cell_type == "markdown":
+                lines = [line for line in cell.source.splitlines() if re.match(r"#{1,4} ", line)]
+                heading = lines[-1].lstrip("# ") if lines else heading
+            self.headings[cell.get("id")] = heading
+        self.total = 1 + sum(cell.cell_type == "code" and bool(cell.source.strip()) for cell in notebook.cells)
+        self._began, self._stop, self._thread = time.time(), threading.Event(), threading.Thread()
 
-    def __call__(self, event: str, number: int, total: int, heading: str, seconds: float) -> None:
-        width = max(20, min(70, self.columns - 24))
-        head = f"  [{number:>{len(str(total))}}/{total}] {heading[:width]:<{width}}"
-        if event == "start":
-            self._write(head)
-            self._stop.clear()
-            self._thread = threading.Thread(target=self._follow, args=(head,), daemon=True)
+    def start(self, cell, cell_index):
+        """papermill's hook."""
+        self.number += 1
+        self.heading = self.headings.get(cell.get("id"), self.heading)
+        if self.shown:
+            print(f"  [{self.number:>{len(str(self.total))}}/{self.total}] {self.heading[:70]:<70}", end="", flush=True)
+            self._stop = threading.Event()
+            self._thread = threading.Thread(target=self._follow, args=(time.monotonic(), self._stop), daemon=True)
             self._thread.start()
-            return
-        self._stop.set()
-        if self._thread is not None:
+        self._cell_began = time.monotonic()
+
+    def end(self, cell, cell_index, execute_reply):
+        """papermill's hook."""
+        if self.shown:
+            self._stop.set()
             self._thread.join()
-        self._write(f"\r{head} {seconds:7.1f} s\x1b[K\n" if self.live else f" {seconds:7.1f} s\n")
+            print(f" {time.monotonic() - self._cell_began:7.1f} s", flush=True)
 
     def stop(self) -> None:
         """End the line of a cell that will not end."""
-        self._stop.set()
-        self._write("\n")
+        if self.shown and not self._stop.is_set():
+            self._stop.set()
+            print(flush=True)
 
-    def _follow(self, head: str) -> None:
-        began = time.monotonic()
-        while not self._stop.wait(self.every):
-            row = last_row(self.out, self._began)
-            seconds = time.monotonic() - began
-            if self.live:
-                room = max(0, self.columns - len(head) - 13)
-                self._write(f"\r{head} {seconds:7.0f} s  {row[:room]}\x1b[K")
-            elif row:
-                self._write(f"\n          after {seconds:.0f} s: {row}")
-
-    def _write(self, text: str) -> None:
-        self.stream.write(text)
-        self.stream.flush()
+    def _follow(self, began: float, stop: threading.Event) -> None:
+        while not stop.wait(EVERY):
+            if row := last_row(self.out, self._began):
+                print(f"\n          after {time.monotonic() - began:.0f} s: {row}", end="", flush=True)
 
 
 def last_row(out: Path, since: float) -> str:

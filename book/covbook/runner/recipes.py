@@ -8,15 +8,15 @@ The training is the chapter's own, called with the same data, settings and seeds
 what the chapter would have left there. Any number of processes shares the work, and any other number may go on with it.
 """
 
-import difflib
-import importlib
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
-from covlib.errors import ConfigError
+from covbook.chapters.global_local import METHODS
+from covlib.errors import ConfigError, did_you_mean
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,11 @@ class Job:
     device: Any
     out: Path
     resume: bool
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What every chapter's ``train`` takes."""
+        return {"seed": self.seed, "device": self.device, "resume": self.resume}
 
 
 @dataclass
@@ -55,122 +60,64 @@ class Trained:
 
 @dataclass(frozen=True)
 class Recipe:
-    """``config``: "module:class" of the settings; ``methods``: name -> (job, what the methods share) -> [Trained];
-    ``load``: job -> what the methods share."""
+    """What is trained of a chapter, by functions of ``covbook.chapters``, each as "module:function".
 
-    config: str
-    load: Callable[[Job], Any]
-    methods: dict[str, Callable[[Job, Any], list[Trained]]] = field(default_factory=dict)
+    Attributes:
+        prepare: (config, data, seed) -> the patients in their roles.
+        train: (config, roles, out, seed=, device=, resume=, ...) -> trained methods.
+        listed: (job, roles, the chapter's ``train``, a method's name) -> [Trained].
+        methods: what can be trained apart.
+    """
 
-
-# ---- chapter 03 ------------------------------------------------------------------------------------------------------
-
-
-def _dcgan_images(job: Job) -> dict:
-    from covbook.chapters import dcgan
-
-    return dcgan.training_images(*dcgan.prepare(job.config, job.data, job.seed))
+    prepare: str
+    train: str
+    listed: Callable[[Job, Any, Callable, str], list[Trained]]
+    methods: tuple[str, ...]
 
 
-def _dcgan(job: Job, images: dict) -> list[Trained]:
-    from covlib.papers.dcgan import method as dcgan
-
-    methods, results = dcgan.train_all(job.config, images, job.out, seed=job.seed, device=job.device,
-                                       resume=job.resume)
-    return [Trained(name, method, results[name].steps, label=name) for name, method in methods.items()]
+def _dcgan(job: Job, roles, train: Callable, name: str) -> list[Trained]:
+    methods, results = train(job.config, roles, job.out, **job.options)
+    return [Trained(label, method, results[label].steps, label=label) for label, method in methods.items()]
 
 
-# ---- chapter 04 ------------------------------------------------------------------------------------------------------
+def _global_local(job: Job, roles, train: Callable, name: str) -> list[Trained]:
+    methods, results = train(job.config, roles, job.out, names=[name], profile=job.profile, **job.options)
+    test = roles.test
+    return [Trained(name, methods[name], results[name].steps, test.maps, test.patients, test.maps, group=name)]
 
 
-def _slices_with_maps(job: Job):
-    from covbook.chapters.global_local import experiment
-
-    return experiment.prepare(job.config, job.data, job.seed)
-
-
-def _from_maps(name: str) -> Callable[[Job, Any], list[Trained]]:
-    def train(job: Job, roles) -> list[Trained]:
-        from covbook.chapters.global_local import experiment
-
-        out = job.out if name == "global_local" else job.out / "rivals" / name
-        method, result = experiment.train_method(name, experiment.method_config(name, job.config, job.profile),
-                                                 roles.train.training_data(), out, job.seed, job.device, job.resume,
-                                                 copies=job.config.copies)
-        test = roles.test
-        return [Trained(name, method, result.steps, test.maps, test.patients, test.maps, group=name)]
-
-    return train
+def _cosingan(job: Job, roles, train: Callable, name: str) -> list[Trained]:
+    methods, results = train(job.config, roles, job.out, **job.options)
+    return [Trained(f"modality_{m}", method, results[m].steps, roles.conditions, roles.train.patients,
+                    roles.conditions[:, 0], group=f"modality_{m}") for m, method in methods.items()]
 
 
-# ---- chapter 05 ------------------------------------------------------------------------------------------------------
+def _cyclegan(job: Job, roles, train: Callable, name: str) -> list[Trained]:
+    from covbook.chapters.cyclegan.experiment import known
+    from covlib.papers.cyclegan.config import TARGET
+    from covlib.papers.cyclegan.method import by_class
 
-
-def _single_slices(job: Job):
-    from covbook.chapters.cosingan import roles
-
-    return roles.prepare(job.config, job.data, job.seed)
-
-
-def _cosingan(job: Job, roles) -> list[Trained]:
-    from covbook.chapters.cosingan import show
-
-    both = show.train_both(job.config, roles, job.out, seed=job.seed, device=job.device, resume=job.resume)
-    return [Trained(f"modality_{m}", method, result.steps, roles.conditions, roles.train.patients,
-                    roles.conditions[:, 0], group=f"modality_{m}") for m, (method, result) in both.items()]
-
-
-# ---- chapter 06 ------------------------------------------------------------------------------------------------------
-
-
-def _xrays(job: Job):
-    from covbook.chapters.cyclegan import detect, translate
-
-    slices = translate.load_images(job.config, job.data, job.seed)
-    split = detect.make_split(slices, job.config, job.seed)
-    return slices.subset(sorted([*split.train, *split.val]))  # training patients, those of the validation part too
-
-
-def _cyclegan(job: Job, known) -> list[Trained]:
-    import numpy as np
-
-    from covlib.papers.cyclegan import method as cyclegan
-
-    images = cyclegan.by_class(known, job.config)
-    methods, results = cyclegan.train_all(job.config, images, job.out, seed=job.seed, device=job.device,
-                                          resume=job.resume)
-    of = lambda source: [known.patients[i] for i in np.flatnonzero(known.labels == known.classes.index(source))]
-    return [Trained(f"from_{source}", method, results[source].steps, images[source], of(source), label=cyclegan.TARGET)
+    methods, results = train(job.config, roles, job.out, progress=True, **job.options)
+    slices = known(*roles)
+    images = by_class(slices, job.config)
+    of = lambda source: [p for p, k in zip(slices.patients, slices.labels) if k == slices.classes.index(source)]
+    return [Trained(f"from_{source}", method, results[source].steps, images[source], of(source), label=TARGET)
             for source, method in methods.items()]
 
 
-# ---- chapter 07 ------------------------------------------------------------------------------------------------------
+def _cgan3d(job: Job, roles, train: Callable, name: str) -> list[Trained]:
+    trained, _ = train(job.config, roles, job.out, data=job.data, **job.options)
+    return [Trained(task, method, trained.results[task].steps, group="volume")
+            for task, method in trained.everything.items()]
 
 
-def _scans(job: Job):
-    from covbook.chapters.cgan3d import experiment
-
-    scans, split = experiment.load(job.config, job.data, job.seed)
-    return scans.at(split.train)
-
-
-def _cgan3d(job: Job, cases) -> list[Trained]:
-    from covbook.chapters.cgan3d import experiment
-
-    trained, _ = experiment.train_all(job.config, cases, job.out, data=job.data, seed=job.seed, device=job.device,
-                                        resume=job.resume)
-    methods = {**trained.methods, "coarse": trained.noise.coarse}
-    return [Trained(name, method, trained.results[name].steps, group="volume") for name, method in methods.items()]
-
-
-RIVALS_04 = ("sean", "spade", "pix2pixhd", "pix2pix")
 RECIPES = {
-    "03_dcgan": Recipe("covlib.papers.dcgan.method:Config", _dcgan_images, {"dcgan": _dcgan}),
-    "04_global_local": Recipe("covlib.papers.global_local.method:Config", _slices_with_maps,
-                              {name: _from_maps(name) for name in ("global_local", *RIVALS_04)}),
-    "05_cosingan": Recipe("covbook.chapters.cosingan.roles:Config", _single_slices, {"cosingan": _cosingan}),
-    "06_cyclegan": Recipe("covlib.papers.cyclegan.method:Config", _xrays, {"cyclegan": _cyclegan}),
-    "07_cgan3d": Recipe("covlib.papers.cgan3d.method:Config", _scans, {"cgan3d": _cgan3d}),
+    "03_dcgan": Recipe("dcgan:prepare", "dcgan:train", _dcgan, ("dcgan",)),
+    "04_global_local": Recipe("global_local.experiment:prepare", "global_local.experiment:train", _global_local,
+                              METHODS),
+    "05_cosingan": Recipe("cosingan.roles:prepare", "cosingan.training:train", _cosingan, ("cosingan",)),
+    "06_cyclegan": Recipe("cyclegan.experiment:prepare", "cyclegan.experiment:train", _cyclegan, ("cyclegan",)),
+    "07_cgan3d": Recipe("cgan3d.experiment:prepare", "cgan3d.experiment:train", _cgan3d, ("cgan3d",)),
 }
 
 
@@ -182,8 +129,7 @@ def find(chapter: str) -> tuple[str, Recipe]:
     for name, recipe in RECIPES.items():
         if chapter in (name, name.split("_")[0], name.split("_", 1)[1]):
             return name, recipe
-    close = difflib.get_close_matches(str(chapter), list(RECIPES), n=1)
-    hint = f" (did you mean {close[0]!r}?)" if close else ""
+    hint = did_you_mean(str(chapter), RECIPES)
     raise ConfigError(f"train: nothing is trained for {chapter!r}{hint}; chapters with a recipe are "
                       f"{', '.join(RECIPES)}")
 
@@ -225,8 +171,7 @@ def train(chapter: str, *, profile: str = "cpu", data: str = "phantom", seed: in
     names = chosen(name, recipe, methods)
     if images < 0 or not save_minutes >= 0:
         raise ConfigError(f"synthesize {images}, save-minutes {save_minutes:g}: numbers of at least 0 are wanted")
-    module, _, cls = recipe.config.partition(":")
-    config = getattr(importlib.import_module(module), cls).for_profile(profile, overrides)
+    config = resolve_name(chapters.CONFIGS[name]).for_profile(profile, overrides)
     out = Path(f"runs/{name}" if out is None else out)
     chapters.check_settings(chapters.find(name), {"profile": profile, "data": data, "device": device, "out": str(out),
                                                   "checkpoint": None, "overrides": {}})
@@ -240,10 +185,11 @@ def train(chapter: str, *, profile: str = "cpu", data: str = "phantom", seed: in
              f"{'es' if fabric.world_size > 1 else ''} on {fabric.device.type}; into {out}")
         seed_everything(seed)
         job = Job(config, profile, data, seed, fabric.device, out, resume)
-        shared, done = recipe.load(job), []
+        roles, done = resolve_name(f"covbook.chapters.{recipe.prepare}")(config, data, seed), []
+        train_chapter = resolve_name(f"covbook.chapters.{recipe.train}")
         for method in names:
             began = time.monotonic()
-            trained = recipe.methods[method](job, shared)
+            trained = recipe.listed(job, roles, train_chapter, method)
             tell(f"{method}: " + ", ".join(f"{t.name} {t.steps} steps" for t in trained)
                  + f", {time.monotonic() - began:.1f} s")
             done += trained

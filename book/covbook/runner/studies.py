@@ -1,4 +1,4 @@
-"""Running a study: its arms apart, each once, and the collection of what they measured."""
+"""Studies (``covlib sweep STUDY``): their arms are the jobs of a sweep, and what they measured is collected."""
 
 import hashlib
 import importlib
@@ -7,20 +7,24 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from covbook import runs
-from covbook.locks import lock
-from covbook.studies import FOLDER, Arm, Study, _check_document, _read, _text
-from covlib import atomic
+from covbook import project, provenance, studies
+from covbook.runner import jobs
+from covbook.runner.jobs import Job, JobFailed, Outcome
+from covbook.runs import name_data
+from covbook.studies import Arm, Study, check_document, read_document
 from covlib.config import check_profile
 from covlib.errors import ConfigError, TrainingError, did_you_mean
 
 MODULES = tuple(f"covbook.chapters.{name}.study" for name in ("cosingan", "cyclegan", "global_local", "side_by_side"))
 SAME = ("study", "chapter", "profile", "data", "config", "overrides")  # what all arms in one folder have in common
+
+
+# ---- what there is ---------------------------------------------------------------------------------------------------
 
 
 def known() -> dict[str, Study]:
@@ -62,35 +66,30 @@ def listing(profile: str = "cpu") -> list[list[str]]:
     return [[s.name, s.chapter, s.title, ", ".join(arm.name for arm in s.arms(profile))] for s in known().values()]
 
 
-@dataclass
-class Outcome:
-    """What a sweep did, by the names of its runs (here "<arm>-seed<k>"): done now, there already, left to another,
-    failed and why."""
-
-    done: list[str] = field(default_factory=list)
-    there: list[str] = field(default_factory=list)
-    elsewhere: list[str] = field(default_factory=list)
-    failed: dict[str, str] = field(default_factory=dict)
+# ---- running ---------------------------------------------------------------------------------------------------------
 
 
 def default_out(study: str, data: str, profile: str) -> Path:
     """Where a study's arms go unless told otherwise: ``runs/studies/<study>-<data>-<profile>``."""
-    return Path("runs") / "studies" / f"{study}-{_slug(Path(str(data)).name)}-{profile}"
+    return Path("runs") / "studies" / f"{study}-{project.slug(Path(str(data)).name)}-{profile}"
 
 
 def sweep(study: Study, *, profile: str = "cpu", data: str = "phantom", seeds: Iterable[int] = (0,),
           arms: Iterable[str] | None = None, out: str | Path | None = None, overrides: dict[str, Any] | None = None,
-          device: str = "auto", say: Callable[[str], None] = print) -> Outcome:
+          device: str = "auto", scheduler: str | None = None, workers: int | None = None, retries: int = 2,
+          say: Callable[[str], None] = print) -> Outcome:
     """Run every arm with every seed whose file is not in ``out`` yet, seed by seed.
 
     Arms that another process is running are left to it. An arm whose training diverges (TrainingError) is named in the
     outcome and the others go on; any other error stops the sweep, and what is done stays done.
 
+    Args:
+        scheduler, workers, retries: as ``jobs.run``; with neither of the first two the arms run in this process.
+
     Raises:
         ConfigError: an unknown arm, profile or override, a bad seed, or a folder that holds arms of another study, data
             set, profile or settings. DataError: data that cannot be used.
     """
-    from covbook.runs import name_data
     from covlib.training.devices import resolve_device
 
     seeds = list(seeds)
@@ -106,12 +105,11 @@ def sweep(study: Study, *, profile: str = "cpu", data: str = "phantom", seeds: I
     folder = Path(default_out(study.name, data, profile) if out is None else out).expanduser()
     for document in read_arms(folder):
         _check_same(folder, document, common)
-    place, outcome = resolve_device(device), Outcome()
-    jobs = [(arm, seed) for seed in dict.fromkeys(seeds) for arm in chosen]
-    for number, (arm, seed) in enumerate(jobs, start=1):
-        _one(study, arm, seed, common, folder, place, data, outcome, lambda text, k=number: say(
-            f"[{k}/{len(jobs)}] {text}"))
-    return outcome
+    resolve_device(device)
+    asked = [_job(study, arm, common, folder.resolve(), {"seed": seed, "data": data, "device": device})
+             for seed in dict.fromkeys(seeds) for arm in chosen]
+    return jobs.run(asked, dask=scheduler is not None or workers is not None, scheduler=scheduler, workers=workers,
+                    retries=retries, say=say)
 
 
 def _resolved(study: Study, profile: str, overrides: dict) -> dict | None:
@@ -121,51 +119,39 @@ def _resolved(study: Study, profile: str, overrides: dict) -> dict | None:
     return settings.for_profile(profile, overrides).as_dict() if settings else None
 
 
-def _one(study: Study, arm: Arm, seed: int, common: dict, folder: Path, device, data, outcome: Outcome, say) -> None:
-    """Run one arm with one seed, unless it is there or somebody else is at it."""
-    name = f"{arm.name}-seed{seed}"
+def _job(study: Study, arm: Arm, common: dict, folder: Path, settings: dict) -> Job:
+    name = f"{arm.name}-seed{settings['seed']}"
     file = folder / f"{name}.json"
-    if file.is_file():
-        outcome.there.append(name)
-        return say(f"{name}: already there")
-    with lock(folder / f"{name}.lock", say) as mine:
-        if not mine:
-            outcome.elsewhere.append(name)
-            return None
-        if file.is_file():  # finished by another process between the two looks
-            outcome.there.append(name)
-            return say(f"{name}: already there")
-        say(f"{name}: running")
-        try:
-            document = {**common, "arm": arm.name, "settings": arm.settings,
-                        **_measure(study, arm, seed, common, folder / "work" / name, device, data)}
-        except TrainingError as error:
-            outcome.failed[name] = str(error)
-            return say(f"{name}: failed: {error}")
-        _check_document(document, "arm", file.name)
-        atomic.write_atomically(file, _text(document))
-        outcome.done.append(name)
-        say(f"{name}: done in {document['times']['seconds']:.1f} s")
-    return None
+    return Job(name, file, {**settings, "out": str(folder / "work" / name)}, partial(_run, study, arm, common, file))
 
 
-def _measure(study: Study, arm: Arm, seed: int, common: dict, out: Path, device, data) -> dict:
+def _run(study: Study, arm: Arm, common: dict, file: Path, settings: dict) -> None:
+    """Measure one arm with one seed and write its file."""
+    try:
+        measured = _measure(study, arm, common, **settings)
+    except TrainingError as error:
+        raise JobFailed(str(error)) from error
+    document = {**common, "arm": arm.name, "settings": arm.settings, **measured}
+    check_document(document, "arm", file.name)
+    project.write_json(file, document)
+
+
+def _measure(study: Study, arm: Arm, common: dict, seed: int, data: str, device: str, out: str) -> dict:
     import torch
 
     from covlib.seeding import seed_everything
+    from covlib.training.devices import resolve_device
 
     options = {"overrides": dict(common["overrides"])} if "overrides" in inspect.signature(
         study.run_arm).parameters else {}
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as problem:
-        raise ConfigError(f"out: {out} cannot be written ({problem.strerror}); give another --out") from problem
+    place, own = resolve_device(device), Path(out)
+    own.mkdir(parents=True, exist_ok=True)
     started, begin = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
     seed_everything(seed)  # whatever ran before in this process, an arm draws the same
-    metrics = study.run_arm(arm, profile=common["profile"], data=data, seed=seed, device=device, out=out, **options)
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    return {"seed": seed, "device": device.type, "metrics": _numbers(arm, metrics), "versions": runs.versions(),
-            "git_commit": runs.git_commit(),
+    metrics = study.run_arm(arm, profile=common["profile"], data=data, seed=seed, device=place, out=own, **options)
+    name = torch.cuda.get_device_name(place) if place.type == "cuda" else place.type
+    return {"seed": seed, "device": place.type, "metrics": _numbers(arm, metrics), "versions": provenance.versions(),
+            "git_commit": provenance.git_commit(),
             "times": {"started": started, "seconds": round(time.perf_counter() - begin, 3), "device_name": name,
                       "threads": torch.get_num_threads()}}
 
@@ -202,7 +188,7 @@ def fingerprint(data) -> str:
 
 def read_arms(folder: Path) -> list[dict]:
     """The finished arms in a sweep's folder, checked against the schema, in the order of their files' names."""
-    return [_read(path, "arm") for path in sorted(folder.glob("*-seed*.json"))] if folder.is_dir() else []
+    return [read_document(path, "arm") for path in sorted(folder.glob("*-seed*.json"))] if folder.is_dir() else []
 
 
 def collect(study: Study, out: str | Path, folder: Path | None = None) -> Path:
@@ -231,11 +217,9 @@ def collect(study: Study, out: str | Path, folder: Path | None = None) -> Path:
                                                             "times")})
     whole = {"schema": 1, **{key: first[key] for key in SAME}, "title": study.title, "number": study.number,
              "arms": list(arms.values())}
-    name = f"{study.name}-{_slug(first['data']['name'])}-{first['profile']}"
-    if first["overrides"]:
-        name += "-" + hashlib.sha256(json.dumps(first["overrides"], sort_keys=True).encode()).hexdigest()[:6]
-    _check_document(whole, "collected", f"{name}.json")
-    return atomic.write_atomically((FOLDER if folder is None else Path(folder)) / f"{name}.json", _text(whole))
+    file = f"{project.recorded_name(study.name, whole)}.json"
+    check_document(whole, "collected", file)
+    return project.write_json((studies.FOLDER if folder is None else Path(folder)) / file, whole)
 
 
 def _check_same(folder: Path, document: dict, common: dict) -> None:
@@ -254,7 +238,3 @@ def _difference(there, wanted) -> str:
         name = ""
     short = lambda value: str(value)[:40]
     return f"{name}{short(there)} there, {short(wanted)} wanted"
-
-
-def _slug(name: str) -> str:
-    return "".join(c if c.isalnum() else "_" for c in name.lower())

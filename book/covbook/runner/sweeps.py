@@ -2,7 +2,6 @@
 
 Each run goes into a folder of its own, named by its settings, and is what ``covlib run`` would have left there. A run
 whose metrics.json is there is finished and not started again; one that was cut off goes on where its training stopped.
-When a worker dies its run is given to another. A run takes a whole GPU; on a CPU each worker runs one at a time.
 """
 
 import csv
@@ -10,31 +9,23 @@ import io
 import itertools
 import json
 import re
-import threading
-import time
 from collections.abc import Callable
-from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from covbook.runner.studies import Outcome
+from covbook import project
+from covbook.report import load_metrics
+from covbook.runner import chapters, jobs
+from covbook.runner.jobs import Job, JobFailed, Outcome
+from covbook.runs import name_data
 from covbook.tables import Table
+from covbook.text import show_value
 from covlib import atomic
 from covlib.errors import ConfigError, CovlibError
 
 STATE, TABLE = "sweep.json", "table.csv"
 COLUMNS = ("metric", "value", "low", "high", "runs", "how", "unit")
-TOPIC = "covlib-sweep"
-_one_at_a_time = threading.Lock()  # a chapter changes its process's environment: never two in one process
-
-
-@dataclass(frozen=True)
-class Job:
-    """One run: its folder's name and all parameters of the chapter, ``out`` included."""
-
-    name: str
-    settings: dict[str, Any]
 
 
 # ---- what is to be run -----------------------------------------------------------------------------------------------
@@ -46,12 +37,10 @@ def read_values(text: str, kind: type | None = None) -> list:
     Raises:
         ConfigError: an empty value between commas.
     """
-    from covbook.runner.chapters import parse_value
-
     parts = [text] if text.strip()[:1] in ("[", "{") else text.split(",")
     if any(not part.strip() for part in parts):
         raise ConfigError(f"sweep: {text!r} holds an empty value; give values with commas between, such as 0,1,2")
-    return [part.strip() if kind is str else parse_value(part.strip()) for part in parts]
+    return [part.strip() if kind is str else chapters.parse_value(part.strip()) for part in parts]
 
 
 def grid(chapter, parameters: dict[str, str], overrides: dict[str, str], *, profile: str, data: str, device: str,
@@ -64,8 +53,6 @@ def grid(chapter, parameters: dict[str, str], overrides: dict[str, str], *, prof
     Raises:
         ConfigError, DataError: an unknown name, a value that does not fit, one given twice.
     """
-    from covbook.runner import chapters
-
     known = chapters.parameters(chapters.read_notebook(chapter.path), chapter.name)
     for name in ("out", "overrides", "profile", "data", "device"):
         if name in parameters:
@@ -77,7 +64,7 @@ def grid(chapter, parameters: dict[str, str], overrides: dict[str, str], *, prof
     for name, values in lists.items():
         if len({json.dumps(v) for v in values}) < len(values):
             raise ConfigError(f"sweep: {name.removeprefix('set ')} is given the same value twice")
-    jobs = []
+    asked, work = [], partial(_run_chapter, str(chapter.path))
     for values in itertools.product(*lists.values()):
         point = dict(zip(lists, values, strict=True))
         name = "-".join(f"{key.removeprefix('set ')}={_slug(value)}" for key, value in point.items()) or "run"
@@ -86,10 +73,10 @@ def grid(chapter, parameters: dict[str, str], overrides: dict[str, str], *, prof
                     "overrides": {k.removeprefix("set "): v for k, v in point.items() if k.startswith("set ")}}
         chapters.check_parameters(settings, known)
         chapters.check_settings(chapter, settings)
-        jobs.append(Job(name, settings))
-    if len({job.name for job in jobs}) < len(jobs):
+        asked.append(Job(name, Path(settings["out"]) / "metrics.json", settings, work))
+    if len({job.name for job in asked}) < len(asked):
         raise ConfigError("sweep: two combinations have the same folder; give values that differ in letters and digits")
-    return jobs
+    return asked
 
 
 def _slug(value) -> str:
@@ -99,139 +86,29 @@ def _slug(value) -> str:
 # ---- running ---------------------------------------------------------------------------------------------------------
 
 
-def run(chapter, jobs: list[Job], out: Path, *, scheduler: str | None = None, workers: int | None = None,
+def run(chapter, asked: list[Job], out: Path, *, scheduler: str | None = None, workers: int | None = None,
         retries: int = 2, say: Callable[[str], None] = print) -> Outcome:
-    """Run the jobs that are not finished, and say how it goes.
+    """Run the jobs of ``grid`` that are not finished on Dask, and say how it goes.
 
     Args:
-        scheduler: address of a Dask scheduler whose workers have covlib and see ``out``; None: workers started here.
-        workers: how many are started here; by default one a GPU, or one a core.
-        retries: how often a run is given to another worker when its worker dies.
+        scheduler, workers, retries: as ``jobs.run``.
 
     Raises:
         ConfigError: ``out`` holds another sweep, or the scheduler cannot be reached.
     """
-    out = Path(out)
-    _keep_state(chapter, jobs, out)
-    outcome, waiting = Outcome(), []
-    for job in jobs:
-        if finished(job):
-            outcome.there.append(job.name)
-            say(f"{job.name}: already there")
-        else:
-            waiting.append(job)
-    if waiting:
-        gpus = _gpus(waiting[0].settings["device"]) if scheduler is None else 0
-        n = min(workers or gpus or _cores(), len(waiting), gpus or len(waiting))
-        with _client(scheduler, n, gpus, retries) as client:
-            _submit(client, chapter, waiting, retries, outcome, say, len(jobs))
-    return outcome
+    _keep_state(chapter, asked, Path(out))
+    for job in asked:
+        finished(job)
+    return jobs.run(asked, dask=True, scheduler=scheduler, workers=workers, retries=retries, say=say)
 
 
-def _submit(client, chapter, waiting: list[Job], retries: int, outcome: Outcome, say, total: int) -> None:
-    from distributed import as_completed
-
-    offers = [w.get("resources", {}) for w in client.scheduler_info(n_workers=-1)["workers"].values()]
-    on_gpu = waiting[0].settings["device"].startswith("cuda") or any("GPU" in offer for offer in offers)
-    client.subscribe_topic(TOPIC, lambda event: say(event[1]["text"]))
-    futures = {client.submit(_run_one, str(chapter.path), job.name, job.settings, key=f"{chapter.name}/{job.name}",
-                             pure=False, retries=0, resources={"GPU": 1} if on_gpu else None): job
-               for job in waiting}
-    say(f"{len(futures)} runs on {len(offers)} worker{'s' if len(offers) != 1 else ''}"
-        + (", one a GPU" if on_gpu else ""))
-    left = total - len(outcome.there)
-    for k, future in enumerate(as_completed(futures), start=1):
-        job = futures[future]
-        try:
-            kind, text = future.result()
-        except Exception as error:  # whatever became of the worker: it is this run's outcome, the others go on
-            kind = "failed"
-            text = f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
-            if type(error).__name__ == "KilledWorker":
-                text = f"its worker died {retries + 1} times; the usual cause is too little memory"
-        if kind == "failed":
-            outcome.failed[job.name] = text
-        else:
-            getattr(outcome, kind).append(job.name)
-        say(f"[{k}/{left}] {job.name}: {kind if kind != 'done' else 'done in'} {text}".rstrip())
-
-
-def _run_one(notebook: str, name: str, settings: dict[str, Any]) -> tuple[str, str]:
-    """On a worker: one run of a chapter. Gives what became of it and a word about it."""
-    from distributed import get_worker
-
-    from covbook.locks import lock
-    from covbook.runner import chapters
-
-    worker = get_worker()
-    tell = lambda text: worker.log_event(TOPIC, {"text": text})
-    out = Path(settings["out"])
-    job = Job(name, settings)
-    with _one_at_a_time, lock(out.with_name(out.name + ".lock"), tell) as mine:
-        if not mine:
-            return "elsewhere", "another process is at it"
-        if finished(job):
-            return "there", ""
-        tell(f"{name}: running on {worker.address}" + (" again" if out.exists() else ""))
-        began = time.monotonic()
-        try:
-            chapters.run(chapters.find(notebook), settings)
-        except chapters.CellFailed as failed:
-            return "failed", f"code cell {failed.cell}: {failed.error}: {failed.text}"
-        except CovlibError as error:
-            return "failed", str(error)
-        return "done", f"{time.monotonic() - began:.1f} s"
-
-
-@contextmanager
-def _client(scheduler: str | None, n: int, gpus: int, retries: int):
-    """A client of the scheduler at an address, or of one with ``n`` workers of one thread started here."""
-    import dask
-    from distributed import Client, Nanny, Scheduler, SpecCluster
-
-    if scheduler is not None:
-        try:
-            client = Client(scheduler, timeout="5s")
-        except (OSError, ValueError, TimeoutError) as error:
-            raise ConfigError(f"--scheduler: no Dask scheduler answers at {scheduler} "
-                              f"({str(error).splitlines()[0][:100]}); an address such as tcp://host:8786 is wanted"
-                              ) from None
-        with client:
-            if not client.scheduler_info()["workers"]:
-                raise ConfigError(f"--scheduler: {scheduler} has no workers; start some with dask worker {scheduler} "
-                                  "--nthreads 1, or dask-jobqueue")
-            yield client
-        return
-    settings = {"distributed.scheduler.allowed-failures": retries, "distributed.worker.memory.terminate": False,
-                "distributed.worker.memory.pause": False, "distributed.worker.memory.spill": False,
-                "distributed.worker.memory.target": False}
-    threads = str(max(1, _cores() // n))  # of each run's numerical libraries: no more in all than there are cores
-    env = {f"{library}_NUM_THREADS": threads for library in ("OMP", "MKL", "OPENBLAS", "NUMBA")}
-    options = lambda k: {"nthreads": 1, "dashboard": False, "silence_logs": 50, "resources": {"GPU": 1} if gpus else {},
-                         "env": env | ({"CUDA_VISIBLE_DEVICES": str(k % gpus)} if gpus else {})}
-    with dask.config.set(settings):
-        nannies = {k: {"cls": Nanny, "options": options(k)} for k in range(n)}
-        place = {"cls": Scheduler, "options": {"host": "127.0.0.1", "port": 0, "dashboard": False}}
-        with SpecCluster(workers=nannies, scheduler=place, silence_logs=50) as cluster, Client(cluster) as client:
-            client.wait_for_workers(n, timeout=120)
-            yield client
-
-
-def _gpus(device: str) -> int:
-    if device not in ("auto", "cuda"):
-        return 0
-    import torch
-
-    return torch.cuda.device_count()
-
-
-def _cores() -> int:
-    from covlib.parallel import cores
-
-    return cores()
-
-
-# ---- what is there ---------------------------------------------------------------------------------------------------
+def _run_chapter(notebook: str, settings: dict[str, Any]) -> None:
+    try:
+        chapters.run(chapters.find(notebook), settings)
+    except chapters.CellFailed as failed:
+        raise JobFailed(f"code cell {failed.cell}: {failed.error}: {failed.text}") from None
+    except CovlibError as error:
+        raise JobFailed(str(error)) from None
 
 
 def finished(job: Job) -> bool:
@@ -240,43 +117,35 @@ def finished(job: Job) -> bool:
     Raises:
         ConfigError: it is of another profile, data set or seed. DataError: it is damaged.
     """
-    from covbook.report import load_metrics
-    from covbook.runs import name_data
-
-    file = Path(job.settings["out"]) / "metrics.json"
-    if not file.is_file():
+    if not job.file.is_file():
         return False
-    document = load_metrics(file)
-    wanted = {"profile": job.settings["profile"], "seed": job.settings["seed"]}
-    there = {key: document[key] for key in wanted} | {"data": document["data"]["name"]}
-    wanted["data"] = name_data(job.settings["data"])[1]
-    for key, value in wanted.items():
-        if there[key] != value:
-            raise ConfigError(f"out: {file.parent} holds a run whose {key} is {there[key]!r}, not {value!r}; give "
-                              "another --out")
+    document = load_metrics(job.file)
+    there = {"profile": document["profile"], "seed": document["seed"], "data": document["data"]["name"]}
+    wanted = {key: job.settings[key] for key in there} | {"data": name_data(job.settings["data"])[1]}
+    _check_same(job.file.parent, "run", there, wanted)
     return True
 
 
-def _keep_state(chapter, jobs: list[Job], out: Path) -> None:
+def _keep_state(chapter, asked: list[Job], out: Path) -> None:
     """What the folder is about, so that two sweeps never mix in it."""
-    common = {"chapter": chapter.name, **{key: jobs[0].settings[key] for key in ("profile", "data")}}
+    common = {"chapter": chapter.name, **{key: asked[0].settings[key] for key in ("profile", "data")}}
     file = out / STATE
     if file.is_file():
-        try:
-            there = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as problem:
-            raise ConfigError(f"out: {file} cannot be read ({problem}); give another --out") from None
-        for key, value in common.items():
-            if there.get(key) != value:
-                raise ConfigError(f"out: {out} holds a sweep whose {key} is {there.get(key)!r}, not {value!r}; give "
-                                  "another --out")
-    atomic.write_atomically(file, json.dumps(common, indent=2) + "\n")
+        _check_same(out, "sweep", project.read_json(file, "; give another --out"), common)
+    project.write_json(file, common)
+
+
+def _check_same(folder: Path, what: str, there: dict, wanted: dict) -> None:
+    for key, value in wanted.items():
+        if there.get(key) != value:
+            raise ConfigError(f"out: {folder} holds a {what} whose {key} is {there.get(key)!r}, not {value!r}; give "
+                              "another --out")
 
 
 # ---- one table -------------------------------------------------------------------------------------------------------
 
 
-def collect(jobs: list[Job]) -> list[dict]:
+def collect(asked: list[Job]) -> list[dict]:
     """A row for every metric and every combination of settings other than the seed.
 
     Several seeds: mean over runs with Student's t interval. One: the run's own value and interval.
@@ -284,15 +153,14 @@ def collect(jobs: list[Job]) -> list[dict]:
     Returns:
         Rows with the settings' columns and those of ``COLUMNS``.
     """
-    from covbook.report import load_metrics
     from covlib.metrics.intervals import student_t
 
     groups: dict[str, list[dict]] = {}
-    for job in jobs:
+    for job in asked:
         if finished(job):
-            point = {key: job.settings["overrides"].get(key, job.settings.get(key)) for key in _varied(jobs)
+            point = {key: job.settings["overrides"].get(key, job.settings.get(key)) for key in _varied(asked)
                      if key != "seed"}
-            groups.setdefault(json.dumps(point), []).append(load_metrics(Path(job.settings["out"]) / "metrics.json"))
+            groups.setdefault(json.dumps(point), []).append(load_metrics(job.file))
     rows = []
     for point, documents in groups.items():
         for name in dict.fromkeys(m["name"] for d in documents for m in d["metrics"]):
@@ -310,19 +178,17 @@ def collect(jobs: list[Job]) -> list[dict]:
     return rows
 
 
-def _varied(jobs: list[Job]) -> list[str]:
+def _varied(asked: list[Job]) -> list[str]:
     """Names of parameters and settings that are not the same in all jobs, and all settings that were changed."""
-    overrides = list(jobs[0].settings["overrides"])
-    names = [name for name in jobs[0].settings if name not in ("out", "overrides")]
-    return [name for name in names if len({json.dumps(job.settings[name]) for job in jobs}) > 1] + overrides
+    overrides = list(asked[0].settings["overrides"])
+    names = [name for name in asked[0].settings if name not in ("out", "overrides")]
+    return [name for name in names if len({json.dumps(job.settings[name]) for job in asked}) > 1] + overrides
 
 
-def write_table(jobs: list[Job], out: Path) -> Table:
+def write_table(asked: list[Job], out: Path) -> Table:
     """``out``/table.csv, and the table to show: a row for each metric, a column for each combination."""
-    from covbook.text import show_value
-
-    rows = collect(jobs)
-    settings = [name for name in _varied(jobs) if name != "seed"]
+    rows = collect(asked)
+    settings = [name for name in _varied(asked) if name != "seed"]
     text = io.StringIO()
     writer = csv.DictWriter(text, [*settings, *COLUMNS], lineterminator="\n")
     writer.writeheader()

@@ -15,6 +15,7 @@ import torch
 from covbook.cli import main
 from covbook.project import ROOT
 from covbook.runner import recipes
+from covbook.runner.chapters import CONFIGS
 from covlib.errors import ConfigError
 from covlib.training.checkpoints import read_weights
 
@@ -120,17 +121,15 @@ def test_chapter_04_takes_up_what_was_trained(tmp_path):
     (trained,) = recipes.train("04", methods=["pix2pix"], profile="smoke", device="cpu", out=tmp_path,
                                say=lambda text: None)
     config = Config.for_profile("smoke")
-    found = experiment.train_all(["pix2pix"], config, experiment.prepare(config), tmp_path, profile="smoke",
-                                 device="cpu")
-    assert found["pix2pix"][1].resumed_from == trained.steps
+    _, results = experiment.train(config, experiment.prepare(config), tmp_path, names=["pix2pix"], profile="smoke",
+                                  device="cpu")
+    assert results["pix2pix"].resumed_from == trained.steps
 
 
 def test_every_recipe_names_what_the_library_has():
-    import importlib
-
     for chapter, recipe in recipes.RECIPES.items():
-        module, _, cls = recipe.config.partition(":")
-        assert getattr(importlib.import_module(module), cls).for_profile("smoke")
+        assert recipes.resolve_name(CONFIGS[chapter]).for_profile("smoke")
+        assert all(callable(recipes.resolve_name(f"covbook.chapters.{place}")) for place in (recipe.prepare, recipe.train))
         assert recipes.find(chapter[:2]) == recipes.find(chapter[3:]) == (chapter, recipe)
 
 
@@ -140,7 +139,7 @@ def test_every_recipe_names_what_the_library_has():
     (["04", "--methods", "pix2pix,stylegan"], "'stylegan' is not offered for 04_global_local; offered are global"),
     (["03", "--set", "widht=3"], "did you mean 'width'"),
     (["03", "--profile", "big"], "'big' is not a profile"),
-    (["03", "--data", "nowhere"], "'nowhere' is no folder and no registered source"),
+    (["03", "--data", "nowhere"], "data: 'nowhere' does not exist"),
     (["03", "--nodes", "2"], "nodes=2: set MASTER_ADDR, MASTER_PORT and NODE_RANK"),
     (["03", "--devices", "0", "--device", "cpu"], "devices and nodes must be at least 1, not 0 and 1"),
     (["03", "--synthesize", "-1"], "synthesize -1"),

@@ -27,7 +27,8 @@ resume = True
 overrides = {}"""
 START = """import os, time, dataclasses
 from pathlib import Path
-from covlib import config, runs
+from covbook import runs
+from covlib import config
 
 @dataclasses.dataclass(frozen=True)
 class Config(config.Config):
@@ -89,7 +90,7 @@ def test_values(text, kind, values):
     (["-p", "out", "a,b"], "-p out: give it as --out"), (["--set", "ratio"], "must look like FIELD=VALUE,VALUE"),
     (["--profile", "big"], "'big' is not a profile"), (["--arms", "a"], "--arms is for studies"),
     (["--set", "do=a?,a!"], "two combinations have the same folder"), (["--workers", "0"], "--workers at least 1"),
-    (["--data", "nowhere"], "'nowhere' is no folder and no registered source"),
+    (["--data", "nowhere"], "data: 'nowhere' does not exist; give"),
     (["--seeds", "1", "2", "-p", "seed", "3"], "-p seed: given twice"),
 ])
 def test_what_does_not_fit_is_one_line_and_nothing_is_written(chapter, words, text, capsys, tmp_path):
@@ -101,7 +102,7 @@ def test_what_does_not_fit_is_one_line_and_nothing_is_written(chapter, words, te
 
 def test_chapters_go_by_number_and_studies_by_name(capsys):
     assert main(["sweep", "global_local-table3", "-p", "seed", "0"]) == 2
-    assert "-p and --scheduler are for chapters" in capsys.readouterr().err
+    assert "-p is for chapters" in capsys.readouterr().err
     assert main(["sweep", "47", "-p", "seed", "0"]) == 2
     assert "chapter: there is no '47'" in capsys.readouterr().err
 
@@ -134,7 +135,7 @@ def test_a_worker_is_killed_a_cell_fails_and_the_rest_is_done_and_collected(chap
     assert sorted(outcome.done) == ["seed=0-do=go", "seed=0-do=wait", "seed=1-do=go"]
     assert outcome.failed == {"seed=0-do=fail": "code cell 4: ValueError: told to"}
     assert any(line.startswith("seed=0-do=wait: running on") and line.endswith("again") for line in said)
-    assert not list(Path("out").glob("*.lock")) and sum("done in" in line for line in said) == 3
+    assert not list(Path("out").rglob("*.lock")) and sum("done in" in line for line in said) == 3
 
     times = {path: path.stat().st_mtime_ns for path in Path("out").glob("*/metrics.json")}
     words = ["sweep", "91_swept.ipynb", "--profile", "smoke", "--device", "cpu", "--out", "out", "-p", "seed", "0,1",

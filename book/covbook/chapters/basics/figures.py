@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from covbook.chapters.basics.data import coronal_view
 from covbook.plots.pictures import overlay
 from covbook.plots.style import (
     BLUE,
@@ -96,8 +97,6 @@ def one_patient(case, xray, at: int, window=(-600, 1500)):
     """One patient four times: axial slice ``at``, the same with masks, coronal cut, frontal X-ray in [0, 1]."""
     level, width = window
     grey = lambda hu: np.clip((np.asarray(hu, float) - level) / (width / 2), -1, 1)
-    from covbook.chapters.basics.data import coronal_view
-
     coronal = coronal_view(case, window)
     body = np.flatnonzero((case.hu[at] > -300).mean(1) > 0.05)
     crop = slice(max(body[0] - 6, 0), body[-1] + 6) if len(body) else slice(None)

@@ -26,12 +26,13 @@ from covlib.errors import ConfigError, DataError
 from covlib.files import layouts
 from covlib.metrics import intervals
 from covlib.metrics.neighbours import nearest
-from covlib.papers.cgan3d import noise
-from covlib.papers.cgan3d.method import CGAN3D, TASKS, Config, condition_of, restore, train
+from covlib.papers.cgan3d import method, noise
+from covlib.papers.cgan3d.method import CGAN3D, TASKS, Config, condition_of, restore
 from covlib.papers.cgan3d.restoration import NonLocalMeans, trilinear, tune_non_local_means
 from covlib.parallel import spread
 from covlib.seeding import derive, rng
 from covlib.training.fit import FitResult, resolve_device
+from covlib.training.method import Method
 
 COARSE_FIRST = 10_000  # number of the first virtual patient of the coarse GAN: nobody of the scans
 JUDGES_FIRST = 20_000  # and of those that volumes from noise are judged against
@@ -75,7 +76,7 @@ class Scans:
         return [self.cases[i] for i in index]
 
 
-def load(config: Config, data="phantom", seed: int = 0) -> tuple[Scans, Split]:
+def prepare(config: Config, data="phantom", seed: int = 0) -> tuple[Scans, Split]:
     """Scans with lung masks, and a split by patient into train and test in the configured proportion.
 
     Virtual patients are made in ``config.shape``; real scans keep their own grid.
@@ -112,6 +113,11 @@ class Trained:
     noise: noise.NoiseModel
     results: dict[str, FitResult] = field(default_factory=dict)
 
+    @property
+    def everything(self) -> dict[str, Method]:
+        """The methods by task, and "coarse", the coarse GAN."""
+        return {**self.methods, "coarse": self.noise.coarse}
+
 
 def coarse_cases(config: Config, train_cases: list[Case], data="phantom", seed: int = 0):
     """Scans for the coarse GAN: ``coarse_patients`` further virtual patients, or the training scans of real data."""
@@ -122,9 +128,12 @@ def coarse_cases(config: Config, train_cases: list[Case], data="phantom", seed: 
             for k in range(config.coarse_patients))
 
 
-def train_all(config: Config, train_cases: list[Case], out, *, data="phantom", seed: int = 0, device="auto",
-              resume: bool = True, checkpoint=None) -> tuple[Trained, noise.CoarseSet]:
+def train(config: Config, roles: tuple[Scans, Split], out, *, data="phantom", seed: int = 0, device="auto",
+          resume: bool = True, checkpoint=None) -> tuple[Trained, noise.CoarseSet]:
     """The three tasks and the coarse GAN, in folders of ``out``; or all of them from a checkpoint of an earlier run.
+
+    Args:
+        roles: what ``prepare`` gave of ``data``; its training scans are learnt from.
 
     Returns:
         The trained networks, and the coarse volumes that the coarse GAN learns from (made anew with a checkpoint too).
@@ -132,11 +141,13 @@ def train_all(config: Config, train_cases: list[Case], out, *, data="phantom", s
     Raises:
         ConfigError: a checkpoint of another chapter, or whose networks differ from the configuration's.
     """
-    volumes = noise.coarse_set(coarse_cases(config, train_cases, data, seed), config.coarse)
+    scans, split = roles
+    cases = scans.at(split.train)
+    volumes = noise.coarse_set(coarse_cases(config, cases, data, seed), config.coarse)
     if checkpoint is not None:
         return _from_checkpoint(config, checkpoint, device), volumes
     out, given = Path(out), {"device": device, "resume": resume}
-    jobs = [(part, config, volumes if part == "coarse" else train_cases, out / "training" / part, derive(seed, part),
+    jobs = [(part, config, volumes if part == "coarse" else cases, out / "training" / part, derive(seed, part),
              given) for part in TRAINED]
     made = dict(zip(TRAINED, _each(_train, jobs, config, device), strict=True))
     coarse, equaliser, coarse_result = made.pop("coarse")
@@ -149,14 +160,15 @@ def train_all(config: Config, train_cases: list[Case], out, *, data="phantom", s
 def _train(part: str, config: Config, data, out: Path, seed: int, options: dict) -> tuple:
     if part == "coarse":
         return noise.train_coarse(config, data, out, seed=seed, **options)
-    return train(replace(config, task=part), data, out, seed=seed, **options)
+    return method.train(replace(config, task=part), data, out, seed=seed, **options)
 
 
 def _each(function, jobs: list[tuple], config: Config, device) -> list:
-    """``function(*job)`` of each job: of small networks on a CPU each on a core of its own, else one by one."""
+    """``function(*job)`` of each job: of small networks on a CPU each on a core of its own, else one by one; also in a
+    job of several processes (``covlib train``), which share each training."""
     steps = config.epochs * config.augmentations * config.train_patients * config.blocks_per_scan / config.batch_size
     small = steps >= WORTH_A_PROCESS and max(config.widths) <= SMALL
-    if small and resolve_device(device).type == "cpu":
+    if small and resolve_device(device).type == "cpu" and not torch.distributed.is_initialized():
         return spread(function, jobs)
     return [function(*job) for job in jobs]
 
@@ -349,19 +361,19 @@ def gain_rows(rows: list[dict], reported: dict, region: str = "pulmonary") -> li
     return out
 
 
-def record(run, rows: list[dict]) -> None:
+def keep(run, rows: list[dict]) -> None:
     """The measurements of Tables I and II and the gains, into ``run``."""
     how = "mean over slices of a scan, then over held-out scans; HU clipped, L = width; Student t over scans"
     for key in ("psnr", "ssim"):
-        _keep(run, f"table1_{key}", column(rows, MADE["autoencode"] + PLAIN, key), how + "; laid side by side",
+        _kept(run, f"table1_{key}", column(rows, MADE["autoencode"] + PLAIN, key), how + "; laid side by side",
               f"table1_{key}", "dB" if key == "psnr" else "")
         for name, what in TABLE2:
             slug = name or what.replace(" ", "_").replace("-", "_")
-            _keep(run, f"table2_{key}_{slug}", column(rows, what, key, "pulmonary"),
+            _kept(run, f"table2_{key}_{slug}", column(rows, what, key, "pulmonary"),
                   how + "; four blocks with most lung", f"table2_{key}_{slug}" if name else None,
                   "dB" if key == "psnr" else "")
             if key == "psnr":
-                _keep(run, f"whole_psnr_{slug}", column(rows, what, key), how, None, "dB")
+                _kept(run, f"whole_psnr_{slug}", column(rows, what, key), how, None, "dB")
     for region in ("whole", "pulmonary"):
         for task, given in INPUT.items():
             made = column(rows, MADE[task], "psnr", region)
@@ -369,11 +381,11 @@ def record(run, rows: list[dict]) -> None:
                 slug = other.replace(" ", "_").replace("-", "_")
                 theirs = column(rows, other, "psnr", region)
                 paired = made - theirs if len(made) == len(theirs) else np.array([])
-                _keep(run, f"gain_{MADE[task]}_over_{slug}_{region}", paired, f"PSNR less that of {other}, same scan; "
+                _kept(run, f"gain_{MADE[task]}_over_{slug}_{region}", paired, f"PSNR less that of {other}, same scan; "
                       "Student t over scans", None, "dB")
 
 
-def _keep(run, name: str, values: np.ndarray, how: str, claim: str | None, unit: str) -> None:
+def _kept(run, name: str, values: np.ndarray, how: str, claim: str | None, unit: str) -> None:
     if not len(values):
         run.metric(name, None, how="no held-out scan is large enough, or all are equal to their originals", unit=unit)
         return

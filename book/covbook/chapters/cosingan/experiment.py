@@ -6,7 +6,7 @@ the real training slices, what they find in the synthetic ones. Tables 2 and 3 (
 train on six sets, with equal numbers of updates, and test on the real slices of the other scans.
 
 ``roles`` makes the roles; here ``trained`` gives a generator, ``training_set`` one of the sets;
-``judge`` and ``dsc`` are Tables 1 and 4, ``classify`` Tables 2 and 3; ``run_arm`` is one arm of the studies that
+``judge`` and ``dsc`` are Tables 1 and 4, ``classify`` Tables 2 and 3; ``table_arm`` is one arm of the studies that
 ``covbook.chapters.cosingan.study`` registers.
 """
 
@@ -19,19 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from covbook.chapters.cosingan import MODELS, OURS, SETS
 from covbook.chapters.cosingan.rivals import rival_config, train_rival
-from covbook.chapters.cosingan.roles import (  # noqa: F401 (for callers)  # noqa: F401 (likewise)
-    JUDGES,
-    MODALITIES,
-    MODELS,
-    OURS,
-    SET_NAMES,
-    SETS,
-    Config,
-    Roles,
-    load,
-    prepare,
-)
+from covbook.chapters.cosingan.roles import MODALITIES, Config, Roles, prepare
 from covlib.data import label_maps
 from covlib.errors import ConfigError
 from covlib.judges import segmenters
@@ -43,6 +33,7 @@ from covlib.papers.cosingan.diversity import fuse
 from covlib.papers.cosingan.slices import INFECTION, LUNG, OneSlice, ternary
 from covlib.seeding import derive, torch_generator
 from covlib.training.checkpoints import load_weights, save_weights
+from covlib.training.fit import resolve_device
 
 REGIONS = {"lung": (LUNG,), "infection": (INFECTION,)}
 CLASSIFIERS = ("resnet18", "resnet50")
@@ -80,7 +71,7 @@ def trained(name: str, config, roles: Roles, modality: int, out, *, seed: int = 
     made = cosingan.CoSinGAN(own, one, seed, device).grow()
     load_weights(shared, made.networks, {"key": key})
     for net in made.networks.values():
-        net.to(_device(device)).eval()
+        net.to(resolve_device(device)).eval()
     return made
 
 
@@ -88,12 +79,6 @@ def _generator_only(config) -> dict:
     """The settings that a generator's weights depend on: not the judges'."""
     own = {f.name for f in dataclasses.fields(cosingan.Config)}
     return {key: value for key, value in config.as_dict().items() if key in own}
-
-
-def _device(device):
-    from covlib.training.fit import resolve_device
-
-    return resolve_device(device)
 
 
 def synthesize(method, maps: Tensor, seed: int = 0, **options) -> Tensor:
@@ -163,7 +148,7 @@ def judge(name: str, config, images: Tensor, masks: Tensor, *, seed: int = 0, de
     segmenters.train_segmenter(net, images, masks[:, 0], steps=c.enet_steps if enet else c.seg_unet_steps,
                                batch_size=c.enet_batch if enet else c.seg_unet_batch, lr=c.seg_rate,
                                schedule=c.seg_schedule, weights=c.seg_weights, augment=strong(c), settle_augmented=True,
-                               seed=derive(seed, name), device=_device(device))
+                               seed=derive(seed, name), device=resolve_device(device))
     return net
 
 
@@ -176,7 +161,7 @@ def judges_of_reality(config, roles: Roles, out, *, seed: int = 0, device="auto"
     for name in config.judges:
         shared = Path(out).parent / "judges" / f"{name}-seed{seed}-{key}.safetensors"
         if shared.is_file():
-            judges[name] = _new_judge(name, config, seed).to(_device(device)).eval()
+            judges[name] = _new_judge(name, config, seed).to(resolve_device(device)).eval()
             load_weights(shared, {name: judges[name]}, {"key": key})
         else:
             judges[name] = judge(name, config, roles.train.images, roles.conditions, seed=seed, device=device)
@@ -280,7 +265,7 @@ def classify(name: str, config, images: Tensor, masks: Tensor, roles: Roles, *, 
     classifiers.train_classifier(net, shrink(images), has_infection(masks), steps=config.cls_steps,
                                  batch_size=config.cls_batch, lr=config.cls_rate, optimizer="adam", weight_decay=0.0,
                                  schedule=config.cls_schedule, balance=False, one_class=True, augment=move,
-                                 settle_augmented=True, seed=derive(seed, name), device=_device(device))
+                                 settle_augmented=True, seed=derive(seed, name), device=resolve_device(device))
     called = classifiers.predict(net, shrink(roles.test.images)).argmax(1)
     return rates(has_infection(ternary(roles.test.maps)).numpy(), called, roles.test.patients)
 
@@ -300,8 +285,8 @@ def rates(truth: np.ndarray, called: np.ndarray, patients: list[str]) -> dict[st
 # ---- arms ------------------------------------------------------------------------------------------------------------
 
 
-def run_arm(table: int, name: str, *, profile: str, data, seed: int, device, out,
-            overrides: dict | None = None) -> dict[str, float]:
+def table_arm(table: int, name: str, *, profile: str, data, seed: int, device, out,
+              overrides: dict | None = None) -> dict[str, float]:
     """One arm of one table: everything from the data to the numbers; see ``study.arms`` for what there is."""
     config = Config.for_profile(profile, overrides)
     roles = prepare(config, data, seed)

@@ -139,8 +139,7 @@ def load(config, data="phantom", seed: int = 0) -> tuple[Paired, np.ndarray]:
         return _joined(*paired), modality
     larger = 2 if config.crop_to_lungs else 1
     slices = layouts.load_slices(located(data), size=larger * config.size, need=("lung", "infection"), seed=seed,
-                                 window=WINDOW,
-                                 per_patient=config.slices_per_patient)
+                                 window=WINDOW, per_patient=config.slices_per_patient)
     paired = _with_lung(crop_to_lungs(slices, config.size) if config.crop_to_lungs else slices)
     grey = {}
     for patient in dict.fromkeys(paired.patients):
@@ -186,10 +185,3 @@ def prepare(config, data="phantom", seed: int = 0, modality=None) -> Roles:
     code = hashlib.sha256(f"{paired.fingerprint} {config.size} {config.crop_to_lungs} "
                           f"{fingerprint(split, paired.names)}".encode()).hexdigest()
     return Roles(train, test, *by, singles, paired, split, code, list(paired.notes))
-
-
-MODELS = ("pix2pix", "enhanced", "cosingan")  # in the order of Table 1
-SETS = ("sin_ts", "o_sts", "rc_sts", "two_ts", "if_sts", "oc_ts")  # in the order of Tables 2 to 4
-OURS = ("painted_sts",)  # the masks without CoSinGAN
-SET_NAMES = {"sin_ts": "Sin-TS", "o_sts": "O-STS", "rc_sts": "RC-STS", "two_ts": "Two-TS", "if_sts": "IF-STS",
-             "oc_ts": "OC-TS", "painted_sts": "painted (ours)", "sin_relabelled": "Sin-TS, relabelled (ours)"}

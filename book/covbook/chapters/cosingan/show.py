@@ -1,11 +1,5 @@
-"""What chapter 05 does beside its method: trainings side by side, tables of one run, the paper's intervals, drawings.
+"""What chapter 05 shows beside its method: tables of one run, the paper's intervals, drawings, a data set."""
 
-The chapter trains two CoSinGANs, seven networks of one scale and six judges. None waits for another of its group, and
-each is too small to keep two cores busy; on a CPU a group is dealt out to the cores, one thread each
-(``covlib.parallel``). The numbers are those of one training after the other.
-"""
-
-import logging
 import math
 from pathlib import Path
 
@@ -14,128 +8,12 @@ import torch
 from torch import Tensor
 
 from covbook import report
-from covbook.chapters.cosingan.experiment import judge
-from covbook.chapters.cosingan.rivals import LOSSES, RIVALS, train_rival
 from covbook.tables import Table
 from covlib.errors import DataError
-from covlib.papers.cosingan import method as cosingan
 from covlib.papers.cosingan.slices import INFECTION, LUNG, PAINTED, check_conditions
-from covlib.parallel import spread
-from covlib.training.fit import resolve_device
 
 SCANS = 5  # behind the paper's intervals
 T_95 = 2.7764451  # Student's t, 4 degrees of freedom, two-sided 95 %
-WORTH_A_PROCESS = 100  # training steps of a group; a process takes seconds to start
-
-
-# ---- trainings -------------------------------------------------------------------------------------------------------
-
-
-def apart(steps: int, device) -> bool:
-    """Whether trainings of so many steps together are worth processes of their own: long ones, on a CPU."""
-    return resolve_device(device).type == "cpu" and steps >= WORTH_A_PROCESS
-
-
-def train_both(config, roles, out, *, seed: int = 0, device="auto", resume: bool = True, checkpoint=None) -> dict:
-    """A CoSinGAN on the single slice of each modality, side by side.
-
-    Args:
-        checkpoint: weights of modality 1's (``out/checkpoints/cosingan.safetensors`` of an earlier run); those of
-            modality 2 are looked for beside them, in ``modality_2/checkpoints``, and trained where they are not there.
-
-    Returns:
-        modality -> (CoSinGAN, FitResult, or None where weights were given).
-    """
-    out, second = Path(out), None
-    if checkpoint is not None:
-        second = Path(checkpoint).resolve().parents[1] / "modality_2" / "checkpoints" / "cosingan.safetensors"
-    given = {1: checkpoint, 2: second if second and second.is_file() else None}
-    jobs = {m: (config, roles.singles[m], place, seed, device, resume, given[m])
-            for m, place in ((1, out), (2, out / "modality_2"))}
-    if apart(config.updates, device) and not any(given.values()):
-        spread(_train, jobs.values())  # what they leave in their folders is taken up below, at once
-        jobs = {m: (*job[:5], True, None) for m, job in jobs.items()}
-    return {m: _train_here(*job) for m, job in jobs.items()}
-
-
-def _train_here(config, one, out, seed, device, resume, checkpoint):
-    return cosingan.train(config, one, out, seed=seed, device=device, resume=resume, checkpoint=checkpoint)
-
-
-def _train(*job) -> None:
-    _quiet()
-    _train_here(*job)
-
-
-def _quiet() -> None:
-    """What the library warns of is said once, by the process that deals out the work."""
-    logging.getLogger("covlib").addHandler(logging.NullHandler())
-
-
-def train_alone(config, one, out, *, unet, sets: dict, seed: int = 0, device="auto",
-                resume: bool = True) -> tuple[dict, dict, dict]:
-    """Every training that waits for no more than CoSinGAN's U-Net: the rivals of Table 1, one loss at a time (Figs. 6
-    and 7), and judges, in one group, so that no core waits for the longest.
-
-    Args:
-        unet: CoSinGAN's network "U", trained. sets: of the judges, as in ``train_judges``.
-
-    Returns:
-        ({rival of ``RIVALS``: (method, FitResult)}, {loss of ``LOSSES``, as shown: (method, FitResult)}, what
-        ``train_judges`` returns). The rivals have CoSinGAN's number of updates, the trainings with one loss
-        ``config.loss_epochs``; these log all four terms.
-    """
-    length, out = config.loss_epochs, Path(out)
-    short = {"updates": length, "measure_all": True, "log_every": max(1, length // 60)}
-    long = [(name, config, one, out / "rivals" / name, unet, seed, device, resume, {}) for name in reversed(RIVALS)]
-    brief = [(name, config, one, out / "losses" / name, unet, seed, device, resume, short) for name in LOSSES]
-    if apart(len(RIVALS) * config.updates + len(LOSSES) * length, device):  # the longest first
-        judging = [(_judge, job) for job in _judging(config, sets, seed, device)]
-        found = spread(_call, [*((_rival, job) for job in long), *judging, *((_rival, job) for job in brief)])
-        judges = dict(zip(sets, found[len(long) : len(long) + len(sets)], strict=True))
-        long, brief = ([(*job[:7], True, job[8]) for job in jobs] for jobs in (long, brief))
-    else:
-        judges = train_judges(config, sets, seed=seed, device=device)
-    return (dict(zip(RIVALS, [_rival_here(*job) for job in long][::-1], strict=True)),
-            dict(zip(LOSSES.values(), [_rival_here(*job) for job in brief], strict=True)), judges)
-
-
-def _call(function, job):
-    return function(*job)
-
-
-def _rival_here(name, config, one, out, unet, seed, device, resume, options):
-    return train_rival(name, config, one, out, unet=unet, seed=seed, device=device, resume=resume, **options)
-
-
-def _rival(*job) -> None:
-    _quiet()
-    _rival_here(*job)
-
-
-def train_judges(config, sets: dict, *, seed: int = 0, device="auto") -> dict:
-    """Judges trained side by side.
-
-    Args:
-        sets: name -> ("enet" or "unet", images, conditions), the one that takes longest first.
-
-    Returns:
-        name -> what ``experiment.judge`` returns for it.
-    """
-    jobs = _judging(config, sets, seed, device)
-    steps = sum(config.enet_steps if job[0] == "enet" else config.seg_unet_steps for job in jobs)
-    return dict(zip(sets, spread(_judge, jobs, None if apart(steps, device) else 1), strict=True))
-
-
-def _judging(config, sets: dict, seed: int, device) -> list[tuple]:
-    return [(name, config, images, masks, seed, device) for name, images, masks in sets.values()]
-
-
-def _judge(name, config, images, masks, seed, device):
-    return judge(name, config, images, masks, seed=seed, device=device)
-
-
-# ---- what a run shows ------------------------------------------------------------------------------------------------
 
 
 def spread_behind(low: float, high: float) -> tuple[float, float]:

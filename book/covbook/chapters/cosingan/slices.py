@@ -1,9 +1,6 @@
 """The paired slices that chapter 05 works on, from files."""
 
-from pathlib import Path
-
 import numpy as np
-import torch
 from torch import Tensor
 
 from covbook.datasets.sources import located
@@ -74,24 +71,3 @@ def load_one(config, data="phantom", seed: int = 0, *, index: int = 0, exclude=(
     if one.size != config.size:
         raise DataError(f"slice {one.name}: {one.size}x{one.size} pixels; the largest scale is {config.size}")
     return one
-
-
-def read_one(image, condition, size: int | None = None) -> OneSlice:
-    """One annotated slice from two files: a grey image, and a drawing of its condition of the same size.
-
-    Args:
-        image: PNG, JPEG or TIFF, display grey. condition: as ``read_condition``. size: pixels a side, None: as it is.
-
-    Raises:
-        DataError: files that cannot be read, or differ in size.
-    """
-    from covlib.data.resize import resize_image
-
-    grey, drawn = read_image(image), read_image(condition)
-    if grey.shape != drawn.shape:
-        raise DataError(f"{condition}: is {drawn.shape[0]}x{drawn.shape[1]}, its image {grey.shape[0]}x{grey.shape[1]};"
-                        " they must be of one size")
-    side = size or max(grey.shape)
-    picture = torch.from_numpy(resize_image(grey, side) * 2 - 1)[None, None].clamp(-1, 1)
-    name = Path(image).stem
-    return OneSlice(picture, read_condition(condition, side), name, name, Path(image).name)

@@ -3,7 +3,8 @@
 Nothing heavy is imported until an arm runs; what an arm is made of is in ``experiment``.
 """
 
-from covbook.chapters.cosingan.roles import MODELS, OURS, SETS
+from covbook.chapters import studies_of_tables
+from covbook.chapters.cosingan import MODELS, OURS, SETS
 from covlib.errors import ConfigError
 
 TITLES = {1: "Table 1: what judges find in synthetic slices of three models",
@@ -26,20 +27,12 @@ def arms(table: int) -> dict[str, dict]:
 
 def studies() -> list:
     """Tables 1 to 4 as ``covbook.studies.Study``: "cosingan-table1" to "cosingan-table4"."""
-    from covbook.studies import Arm, Study
+    return studies_of_tables("cosingan", "05_cosingan", TITLES, arms, table_arm,
+                             "covbook.chapters.cosingan.roles:Config")
 
-    def listed(table: int):
-        return lambda profile: [Arm(name, settings) for name, settings in arms(table).items()]
 
-    def runner(table: int):
-        def run(arm: Arm, *, profile, data, seed, device, out, overrides=None) -> dict[str, float]:
-            from covbook.chapters.cosingan.experiment import run_arm
+def table_arm(table: int, arm, **settings) -> dict[str, float]:
+    """One arm of one table: everything from the data to the numbers; see ``arms`` for what there is."""
+    from covbook.chapters.cosingan import experiment
 
-            return run_arm(table, arm.name, profile=profile, data=data, seed=seed, device=device, out=out,
-                           overrides=overrides)
-
-        return run
-
-    return [Study(f"cosingan-table{table}", "05_cosingan", title, listed(table), runner(table),
-                  "covbook.chapters.cosingan.roles:Config", f"table{table}_{{arm}}_{{metric}}")
-            for table, title in TITLES.items()]
+    return experiment.table_arm(table, arm.name, **settings)

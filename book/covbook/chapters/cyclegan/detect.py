@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from covbook.chapters.cyclegan.bagging import BaggedTrees
 from covlib.data.case import SliceSet
-from covlib.data.splits import Split, split_by_patient
+from covlib.data.splits import Split
 from covlib.errors import ConfigError, DataError, TrainingError
 from covlib.judges import classifiers
 from covlib.metrics import classification
@@ -64,23 +64,6 @@ class Task:
     def train_and_val(self) -> np.ndarray:
         """Rows of all training patients, those of the validation split too (what "test" stopping trains on)."""
         return np.sort(np.concatenate([self.split.train, self.split.val]))
-
-
-def make_split(slices: SliceSet, config: Config, seed: int = 0) -> Split:
-    """Train, validation and test by patient (Section 4.2: 80 to 20), the same for both tasks and the CycleGANs.
-
-    Raises:
-        DataError: a class has fewer patients than there are parts.
-    """
-    train, test = config.fractions
-    fractions = train * (1 - config.detect_val), train * config.detect_val, test
-    parts = sum(f > 0 for f in fractions)
-    for k, name in enumerate(slices.classes):
-        n = len({p for p, label in zip(slices.patients, slices.labels) if label == k})
-        if n < parts:
-            raise DataError(f"{slices.source}: class {name!r} has {n} patient(s); {parts} or more are needed, for "
-                            "training, validation and test")
-    return split_by_patient(slices.patients, slices.labels, fractions, seed)
 
 
 def make_tasks(slices: SliceSet, split: Split, methods: dict[str, CycleGAN], config: Config) -> dict[str, Task]:
@@ -244,8 +227,8 @@ def _loss(model: classifiers.Classifier, images: Tensor, labels: np.ndarray) -> 
     return float(-np.log(np.maximum(probs[np.arange(len(labels)), labels], 1e-12)).mean())
 
 
-def run_arm(task: Task, arm: str, model: str, config: Config, *, stopping: str = "validation", seed: int = 0,
-            device="auto") -> Result:
+def arm_result(task: Task, arm: str, model: str, config: Config, *, stopping: str = "validation", seed: int = 0,
+               device="auto") -> Result:
     """Train ``model`` ("densenet121+trees": trees on the features of a DenseNet-121 trained on the arm) and test it."""
     if stopping not in STOPPING:
         raise ConfigError(f"stopping {stopping!r} is not one of {', '.join(STOPPING)}")

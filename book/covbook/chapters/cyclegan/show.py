@@ -2,6 +2,8 @@
 
 import csv
 import shutil
+from functools import partial
+from operator import call
 
 import numpy as np
 import torch
@@ -56,14 +58,10 @@ def train_arms(tasks: dict, config, seed: int, device) -> dict[tuple[str, str, s
     """
     order = [("real", "test"), *((arm, "validation") for arm in ARMS)]
     wanted = [(source, arm, stopping) for source in tasks for arm, stopping in order]
-    jobs = [(tasks[source], arm, config.detect_models[0], config, stopping, seed, device)
-            for source, arm, stopping in wanted]
+    work = [partial(detect.arm_result, tasks[source], arm, config.detect_models[0], config, stopping=stopping,
+                    seed=seed, device=device) for source, arm, stopping in wanted]
     apart = resolve_device(device).type == "cpu" and config.detect_epochs >= 10  # a process takes seconds to start
-    return dict(zip(wanted, spread(_arm, jobs, None if apart else 1), strict=True))
-
-
-def _arm(task, arm: str, model: str, config, stopping: str, seed: int, device) -> detect.Result:
-    return detect.run_arm(task, arm, model, config, stopping=stopping, seed=seed, device=device)
+    return dict(zip(wanted, spread(call, [(each,) for each in work], None if apart else 1), strict=True))
 
 
 def metric_name(source: str, arm: str) -> str:
@@ -144,7 +142,7 @@ def attack_table(attacks: dict) -> Table:
                       "pixels, or of features.")
 
 
-def record(run, results: dict, seed: int | None = None) -> None:
+def keep(run, results: dict, seed: int | None = None) -> None:
     """Keep sensitivity, specificity and AUC of every arm among the run's measurements."""
     seed = run.seed if seed is None else seed
     for (source, arm, stopping), result in results.items():

@@ -24,7 +24,7 @@ def studies() -> list:
     """Both tables, for ``covlib sweep``."""
     from covbook.studies import Study
 
-    return [Study(name, CHAPTER, title, arms, run_arm(source), Config, number + "_{arm}_{metric}")
+    return [Study(name, CHAPTER, title, arms, runner(source), Config, number + "_{arm}_{metric}")
             for name, (source, number, title) in TABLES.items()]
 
 
@@ -42,7 +42,7 @@ def arm_name(model: str, training: str, stopping: str) -> str:
     return name + ("_validation" if stopping == "validation" else "")
 
 
-def run_arm(source: str):
+def runner(source: str):
     """The function that runs an arm of the table whose negative class is ``source``."""
 
     def run(arm, *, profile: str, data, seed: int, device, out, overrides=None) -> dict[str, float]:
@@ -52,8 +52,8 @@ def run_arm(source: str):
         if source not in config.sources:
             raise ConfigError(f"sources: {list(config.sources)} does not hold {source!r}, which this table is about")
         task = tasks(config, data, seed, device, Path(out).parent / "shared")[source]
-        result = detect.run_arm(task, arm.settings["training"], arm.settings["model"], config,
-                                stopping=arm.settings["stopping"], seed=seed, device=device)
+        result = detect.arm_result(task, arm.settings["training"], arm.settings["model"], config,
+                                   stopping=arm.settings["stopping"], seed=seed, device=device)
         return columns(result, seed)
 
     return run
@@ -82,14 +82,10 @@ def tasks(config: Config, data, seed: int, device, shared: Path) -> dict:
     An arm that finds another one training them waits for it, and takes over what a killed one left. The arms of one
     process, which come seed by seed, also share the images: the last ones asked for are kept.
     """
-    from covbook.chapters.cyclegan import detect
-    from covbook.chapters.cyclegan.translate import load_images
-    from covlib.papers.cyclegan.method import by_class, train_all
+    from covbook.chapters.cyclegan import detect, experiment
     from covlib.seeding import derive
 
-    slices = load_images(config, data, seed)
-    split = detect.make_split(slices, config, seed)
-    known = by_class(slices.subset(sorted([*split.train, *split.val])), config)
+    slices, split = roles = experiment.prepare(config, data, seed)
     who = derive(seed, CHAPTER, repr(training_fields(config)), repr(config.sources), slices.fingerprint,
                  repr(config.fractions), repr(config.detect_val))
     folder = shared / f"{who:016x}"
@@ -97,8 +93,8 @@ def tasks(config: Config, data, seed: int, device, shared: Path) -> dict:
     while not weights.is_file():
         with lock(shared / f"{who:016x}.lock") as mine:
             if mine:
-                train_all(config, known, folder, seed=seed, device=device, progress=False)
+                experiment.train(config, roles, folder, seed=seed, device=device)
                 continue
         time.sleep(5)
-    methods, _ = train_all(config, known, folder, seed=seed, device=device, checkpoint=weights)
+    methods, _ = experiment.train(config, roles, folder, seed=seed, device=device, checkpoint=weights)
     return detect.make_tasks(slices, split, methods, config)

@@ -1,4 +1,4 @@
-"""Chapter 06's data: the three classes, and a whole class translated into a data set that says where it is from.
+"""A whole class translated into a data set that says where it is from.
 
     covlib translate --checkpoint RUN --data FOLDER --class normal pneumonia --to DIR
 
@@ -37,67 +37,12 @@ from covlib.files.images import read_image
 from covlib.files.marks import png_text
 from covlib.papers.cyclegan.config import CHAPTER, TARGET, Config
 from covlib.papers.cyclegan.method import CycleGAN, load_trained
-from covlib.seeding import rng
 
 COLUMNS = ("file", "source", "source_patient", "source_class", "model", "seed", "sha256")
 TABLE, STATE = "provenance.csv", "translating.json"
 PRECISIONS = ("32", "bf16-mixed")
 LIMITS = ("Not for diagnosis. Made by a network that saw a few hundred images: it carries over the style of the "
           "COVID-19 class's sources together with its findings, and it keeps the anatomy of the source image.")
-NORMAL_SHARE = 0.6  # ours: of the virtual patients without COVID-19; the others have another pneumonia
-
-
-# ---- the three classes -----------------------------------------------------------------------------------------------
-
-
-def load_images(config: Config, data="phantom", seed: int = 0) -> SliceSet:
-    """X-rays of the config's source classes and COVID-19: ``patients`` images, at most ``covid_patients`` of them ill.
-
-    Args:
-        data: "phantom" for virtual patients, or anything ``load_slices`` reads that has classes.
-
-    Raises:
-        DataError: a class that is needed is missing; the names of those there are given.
-    """
-    if str(data) == "phantom":
-        return _virtual(config, seed)
-    slices = layouts.load_slices(located(data), size=config.image_size, need=("labels",), seed=seed)
-    wanted = (*config.sources, TARGET)
-    if missing := [name for name in wanted if name not in slices.classes]:
-        raise DataError(f"{data}: has no class {missing[0]!r}; there are {', '.join(slices.classes)} (name the folder "
-                        f"{missing[0]}, or change sources)")
-    rows = {name: np.flatnonzero(slices.labels == slices.classes.index(name)) for name in wanted}
-    ill = min(config.covid_patients, len(rows[TARGET]))
-    share = max(1, (config.patients - ill) // len(config.sources))
-    kept = [np.sort(rng(seed, "images", name).permutation(rows[name])[: ill if name == TARGET else share])
-            for name in wanted]
-    return _with_classes(slices.subset(np.concatenate(kept)), wanted)
-
-
-def _with_classes(slices: SliceSet, wanted: tuple[str, ...]) -> SliceSet:
-    """The same set with labels that count in ``wanted``."""
-    names = [slices.classes[k] for k in slices.labels]
-    slices.labels, slices.classes = np.array([wanted.index(n) for n in names], np.int64), tuple(wanted)
-    return slices
-
-
-def _virtual(config: Config, seed: int) -> SliceSet:
-    from covlib.phantom import phantom_xrays
-
-    well = max(len(config.sources), config.patients - config.covid_patients)
-    if config.sources == ("normal", "pneumonia"):
-        counts = [round(NORMAL_SHARE * well), well - round(NORMAL_SHARE * well)]
-    else:
-        counts = [well // len(config.sources)] * len(config.sources)
-    parts, first = [], 0
-    for name, n in zip((*config.sources, TARGET), [*counts, config.covid_patients]):
-        parts.append(phantom_xrays(n, size=config.image_size, seed=seed, labels=(name,), first=first))
-        first += n
-    labels = np.repeat(np.arange(len(parts)), [len(p) for p in parts])
-    images = np.concatenate([p.images for p in parts])
-    return SliceSet(images, [x for p in parts for x in p.patients], [x for p in parts for x in p.names], labels,
-                    (*config.sources, TARGET), source="phantom",
-                    fingerprint=hashlib.sha256(images.tobytes()).hexdigest())
 
 
 # ---- what is translated ----------------------------------------------------------------------------------------------
@@ -358,7 +303,3 @@ def _weights(checkpoint) -> Path:
         raise ConfigError(f"--checkpoint: {checkpoint} holds no checkpoints/cyclegan.safetensors, nor a file for each "
                           f"generator; give the out folder of a run of {CHAPTER}")
     return found[0]
-
-
-__all__ = ["COLUMNS", "SHEET", "Sources", "load_images", "sources_from", "sources_in", "translate_folder",
-           "translate_set"]

@@ -2,7 +2,7 @@
 
 Jiang et al. deal 446 slices into three parts (Table I). The first trains the image synthesis. The second tests it, and
 is at the same time what a segmentation network (U-Net) learns from: its real slices, and synthetic ones made from its
-maps. The third tests the U-Net. ``prepare`` makes the parts, ``train_all`` the methods, ``image_quality`` is Table II,
+maps. The third tests the U-Net. ``prepare`` makes the parts, ``train`` the methods, ``image_quality`` is Table II,
 ``segment`` one row of Tables III and IV; ``study`` makes tables of them.
 """
 
@@ -10,12 +10,15 @@ import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass, field
+from functools import partial
+from operator import call
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from covbook.chapters.global_local import METHODS
 from covbook.datasets.sources import located
 from covlib.baselines import pix2pix, pix2pixhd, sean, spade
 from covlib.data import label_maps
@@ -29,10 +32,8 @@ from covlib.papers.global_local import method as global_local
 from covlib.parallel import spread
 from covlib.seeding import derive, rng, torch_generator
 from covlib.training.checkpoints import load_weights, save_weights
-from covlib.training.fit import fit, resolve_device
+from covlib.training.fit import FitResult, fit, resolve_device
 
-METHODS = ("global_local", "sean", "spade", "pix2pixhd", "pix2pix")  # in the order of Table II
-RIVALS = METHODS[1:]
 FOCI = ("ggo", "consolidation", "infection")
 SCORES = ("dice", "sensitivity", "specificity")
 SPLITS, SEG_TESTS = ("patient", "slice"), ("held_out", "train")
@@ -181,30 +182,32 @@ def train_method(name: str, config, data: dict[str, Tensor], out, seed: int = 0,
 SLOWEST_FIRST = ("sean", "global_local", "spade", "pix2pixhd", "pix2pix")  # so that no core waits long at the end
 
 
-def train_all(names, config, roles: Roles, out, *, profile: str = "cpu", seed: int = 0, device="auto",
-              resume: bool = True, checkpoint=None) -> dict[str, tuple]:
+def train(config, roles: Roles, out, *, names=METHODS, profile: str = "cpu", seed: int = 0, device="auto",
+          resume: bool = True, checkpoint=None) -> tuple[dict, dict[str, FitResult]]:
     """Several methods trained on ``roles.train``, small ones on a CPU side by side (``one_thread_each``).
 
     Args:
-        names: some of METHODS. config: the chapter's. out: the run's folder; a rival keeps to ``out``/rivals/<name>.
+        config: the chapter's. names: some of METHODS. out: the run's folder; a rival keeps to ``out``/rivals/<name>.
         checkpoint: trained weights of "global_local", which then isn't trained.
 
     Returns:
-        name -> (method, FitResult), as ``train_method`` gives them; no FitResult with a checkpoint.
+        name -> method, name -> what ``fit`` returned (nothing for a method from a checkpoint).
     """
     device, out, data = resolve_device(device), Path(out), roles.train.training_data()
     jobs = {name: (name, method_config(name, config, profile), data,
                    out if name == "global_local" else out / "rivals" / name, seed, device) for name in names}
-    given = {}
+    methods, results = {}, {}
     if checkpoint is not None and "global_local" in jobs:
         _, own, _, folder, *_ = jobs.pop("global_local")
-        given["global_local"] = global_local.train(own, data, folder, device=device, checkpoint=checkpoint)
+        methods["global_local"], _ = global_local.train(own, data, folder, device=device, checkpoint=checkpoint)
     steps = config.epochs * config.copies * len(roles.train) // config.batch_size
     if one_thread_each(config, device):
         order = [jobs[name] for name in SLOWEST_FIRST if name in jobs]
         spread(_train, [(*job, resume, config.copies) for job in order], None if steps > SHORT else 1)
         resume = True  # take up what they left
-    return given | {name: train_method(*job, resume, copies=config.copies) for name, job in jobs.items()}
+    for name, job in jobs.items():
+        methods[name], results[name] = train_method(*job, resume, copies=config.copies)
+    return methods, results
 
 
 def _train(name: str, config, data, out, seed: int, device, resume: bool, copies: int) -> None:
@@ -216,8 +219,10 @@ SHORT = 100  # steps that are done before another process has started
 
 
 def one_thread_each(config, device) -> bool:
-    """Whether networks are trained in processes of one thread: then their weights are the same on one core and many."""
-    return device.type == "cpu" and config.image_size <= SMALL
+    """Whether networks are trained in processes of one thread: then their weights are the same on one core and many.
+
+    Not in a job of several processes (``covlib train``), which share each training."""
+    return device.type == "cpu" and config.image_size <= SMALL and not torch.distributed.is_initialized()
 
 
 def trained(name: str, config, roles: Roles, out, *, seed: int = 0, device="auto", copies: int = 1):
@@ -237,9 +242,7 @@ def trained(name: str, config, roles: Roles, out, *, seed: int = 0, device="auto
                                  copies=copies)
         save_weights(shared, method.networks, {"key": key})
         return method
-    method = _known(name)[1](config, copies * len(roles.train), seed)
-    for stage in method.stages:
-        method.begin_stage(stage)  # networks may grow there
+    method = _known(name)[1](config, copies * len(roles.train), seed).grow()
     load_weights(shared, method.networks, {"key": key})
     for net in method.networks.values():
         net.to(resolve_device(device)).eval()
@@ -428,16 +431,12 @@ def segment_all(config, sets: dict[str, tuple[Tensor, Tensor, Paired]], *, seed:
         name -> scores.
     """
     device = resolve_device(device)
-    jobs = [(config, *each, seed, device) for each in sets.values()]
+    work = [partial(segment, config, *each, seed=seed, device=device) for each in sets.values()]
     if one_thread_each(config, device):
-        found = spread(_segment, jobs, None if config.unet_steps > SHORT else 1)
+        found = spread(call, [(each,) for each in work], None if config.unet_steps > SHORT else 1)
     else:
-        found = [_segment(*job) for job in jobs]
+        found = [each() for each in work]
     return dict(zip(sets, found, strict=True))
-
-
-def _segment(config, images, maps, test, seed: int, device) -> dict[str, float]:
-    return segment(config, images, maps, test, seed=seed, device=device)
 
 
 def flat_scores(scores: dict) -> dict[str, float]:

@@ -89,7 +89,7 @@ def quality_table(quality: dict[str, dict], names: dict[str, str]) -> Table:
                       "complete and lung-only images alike. RMSE as a share of the grey scale.")
 
 
-def record_segmentation(run, arms: dict[str, dict[str, float]], n: int) -> None:
+def keep_segmentation(run, arms: dict[str, dict[str, float]], n: int) -> None:
     """Keep the scores of U-Nets as measurements "<arm>_<score>", those that the paper states with its claim."""
     claims = {"replace_0_infection_dice": "real_dice", "replace_50_infection_dice": "replaced_dice"}
     for arm, scores in arms.items():

@@ -6,7 +6,8 @@ Nothing heavy is imported until an arm runs; what an arm is made of is in ``expe
 from functools import lru_cache
 from types import SimpleNamespace
 
-from covbook.chapters.global_local.experiment import METHODS, RIVALS
+from covbook.chapters import studies_of_tables
+from covbook.chapters.global_local import METHODS, RIVALS
 from covlib.errors import ConfigError
 
 SHARES = (0, 10, 20, 30, 40, 50)  # per cent, Tables III and IV
@@ -40,21 +41,8 @@ def arms(table: int) -> dict[str, dict]:
 
 def studies() -> list:
     """Tables II to V as ``covbook.studies.Study``: "global_local-table2" to "global_local-table5"."""
-    from covbook.studies import Arm, Study
-
-    def listed(table: int):
-        return lambda profile: [Arm(name, settings) for name, settings in arms(table).items()]
-
-    def runner(table: int):
-        def run(arm: Arm, *, profile, data, seed, device, out, overrides=None) -> dict[str, float]:
-            return run_arm(table, arm.settings, profile=profile, data=data, seed=seed, device=device, out=out,
-                           overrides=overrides)
-
-        return run
-
-    return [Study(f"global_local-table{table}", "04_global_local", title, listed(table), runner(table),
-                  "covlib.papers.global_local.method:Config", f"table{table}_{{arm}}_{{metric}}")
-            for table, title in TITLES.items()]
+    return studies_of_tables("global_local", "04_global_local", TITLES, arms, table_arm,
+                             "covlib.papers.global_local.method:Config")
 
 
 READ = ("image_size", "patients", "slices_per_patient", "crop_to_lungs")  # fields that ``experiment.load`` reads
@@ -69,12 +57,13 @@ def _slices(image_size: int, patients: int, slices_per_patient: int, crop_to_lun
                                            slices_per_patient=slices_per_patient), data, seed)
 
 
-def run_arm(table: int, settings: dict, *, profile: str, data, seed: int, device, out,
-            overrides: dict | None = None) -> dict[str, float]:
+def table_arm(table: int, arm, *, profile: str, data, seed: int, device, out,
+              overrides: dict | None = None) -> dict[str, float]:
     """One arm of one table: everything from the data to the numbers; see ``arms`` for what there is."""
     from covbook.chapters.global_local import experiment
     from covlib.papers.global_local.method import Config
 
+    settings = arm.settings
     changes = settings if table == 5 else {}
     config = Config.for_profile(profile, {**(overrides or {}), **changes})
     roles = experiment.prepare(config, _slices(*(getattr(config, name) for name in READ), str(data), seed), seed)

@@ -1,52 +1,31 @@
 """Training and synthesis of every method on chapter 08's protocol."""
 
-import itertools
-import json
-import subprocess
-import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from covbook.chapters.side_by_side.budget import COSTS
+from covbook.chapters.global_local import experiment
+from covbook.chapters.side_by_side import volumes
+from covbook.chapters.side_by_side.budget import steps_for, with_steps
 from covbook.chapters.side_by_side.settings import CHAPTER, ENTRIES, Config
 from covbook.chapters.side_by_side.tasks import Part, Task
+from covlib.baselines import diffusion
 from covlib.data import label_maps
 from covlib.errors import ConfigError, TrainingError
+from covlib.papers.cosingan import method as cosingan
+from covlib.papers.cosingan.slices import choose, ternary
+from covlib.papers.cyclegan import method as cyclegan
+from covlib.papers.dcgan import method as dcgan
+from covlib.papers.global_local import method as global_local
 from covlib.seeding import derive, torch_generator
+from covlib.training.batches import Unpaired
 from covlib.training.checkpoints import load_weights, save_weights
 from covlib.training.fit import fit, resolve_device
-from covlib.training.method import Method, Stage
+from covlib.training.method import Method
 
-PER_STEP = "seconds_per_step"
 JITTER = 0.02  # noise of the planted memoriser, as a share of half the grey scale
-
-
-def steps_for(arm: str, config: Config, costs: dict[str, dict[str, float]]) -> int:
-    """How many steps the arm's budget buys, at least 1.
-
-    Raises:
-        ConfigError: no cost is known for it, and ``config.steps`` is 0.
-    """
-    if config.steps:
-        return config.steps
-    if arm not in costs:
-        raise ConfigError(f"steps: no cost of {arm} is recorded; covlib sweep {COSTS}, or set steps")
-    return max(1, int(config.seconds / costs[arm][PER_STEP]))
-
-
-def with_steps(stages: list[Stage], steps: int) -> list[Stage]:
-    """The same schedule with ``steps`` steps in all: each stage keeps its share, its decay begins at the same share.
-
-    Every stage keeps at least one step, so a schedule of more stages than ``steps`` has more steps in all.
-    """
-    total = sum(stage.steps for stage in stages)
-    ends = [round(steps * done / total) for done in itertools.accumulate(stage.steps for stage in stages)]
-    lengths = [max(1, b - a) for a, b in zip([0, *ends], ends)]
-    return [replace(stage, steps=n, constant_steps=min(n, round(n * stage.constant_steps / stage.steps)))
-            for stage, n in zip(stages, lengths)]
 
 
 @dataclass
@@ -70,8 +49,6 @@ def parts(arm: str, task: Task, profile: str, seed: int = 0, device="cpu") -> di
     """What is trained for an arm: key -> (method, its training data). Keys share the steps evenly."""
     name, train = ENTRIES[arm].name, task.train
     if name == "diffusion":
-        from covlib.baselines import diffusion
-
         config = replace(diffusion.Config.for_profile(profile), image_size=task.size,
                          condition="map" if task.kind == "mask" else "class")
         data = _painted_from(train) if task.kind == "mask" else {"image": train.images, "label": train.labels}
@@ -79,26 +56,16 @@ def parts(arm: str, task: Task, profile: str, seed: int = 0, device="cpu") -> di
     if name == "cosingan":
         return _cosingan(task, profile, seed, device)
     if task.kind == "mask":
-        from covbook.chapters.global_local import experiment
-        from covlib.papers.global_local import method as global_local
-
         base = replace(global_local.Config.for_profile(profile), image_size=task.size)
         config = experiment.method_config(name, base, profile)
         method = experiment.methods()[name][1](config, len(train), seed)
         return {"": (method, _painted_from(train))}
     if name == "dcgan":
-        from covlib.papers.dcgan import method as dcgan
-
         config = replace(dcgan.Config.for_profile(profile), image_size=task.size)
         rows = {c: train.subset(train.labels == k) for k, c in enumerate(task.classes)}
         return {c: (dcgan.DCGAN(config, len(x), derive(seed, c)), {"image": x.images}) for c, x in rows.items()}
     if name == "cgan3d":
-        from covbook.chapters.side_by_side import volumes
-
         return volumes.parts(task, profile, seed)
-    from covlib.papers.cyclegan import method as cyclegan
-    from covlib.training.batches import Unpaired
-
     config = replace(cyclegan.Config.for_profile(profile), image_size=task.size)
     a, b = (train.images[train.labels == k] for k in (0, 1))
     return {"": (cyclegan.CycleGAN(config, max(len(a), len(b)), seed), Unpaired(a=a, b=b))}
@@ -110,9 +77,6 @@ def _painted_from(train: Part) -> dict[str, Tensor]:
 
 def _cosingan(task: Task, profile: str, seed: int, device) -> dict[str, tuple[Method, dict]]:
     """CoSinGAN learns from one slice of the training patients, whatever their number."""
-    from covlib.papers.cosingan import method as cosingan
-    from covlib.papers.cosingan.slices import choose
-
     own = cosingan.Config.for_profile(profile)
     scales = (*(s for s in own.scales if s < task.size), task.size)
     t = task.train
@@ -175,10 +139,7 @@ def _networks(methods: dict[str, Method]) -> dict:
 
 def _loaded(arm: str, task: Task, built: dict, folder: Path, device) -> Trained:
     folder = folder / "checkpoints" if (folder / "checkpoints").is_dir() else folder
-    methods = {key: method for key, (method, _) in built.items()}
-    for method in methods.values():
-        for stage in method.stages:  # networks may grow there
-            method.begin_stage(stage)
+    methods = {key: method.grow() for key, (method, _) in built.items()}
     nets = _networks(methods)
     meta = load_weights(folder / f"{arm}.safetensors", nets, {"chapter": CHAPTER, "arm": arm})
     for key, method in methods.items():
@@ -208,16 +169,12 @@ def synthesize(trained: Trained, part: Part, seed: int = 0, **options) -> Tensor
     if task.kind == "mask":
         given = part.maps
         if name == "cosingan":
-            from covlib.papers.cosingan.slices import ternary
-
             given = ternary(part.maps)
         made = method.synthesize(given.to(device), draws, **options).cpu()
         return label_maps.lung_only(made.float().clamp(-1, 1), part.maps)
     if task.kind == "translate":
         return method.synthesize(part.images[part.labels == 0].to(device), draws, **options).float().cpu().clamp(-1, 1)
     if name == "cgan3d":
-        from covbook.chapters.side_by_side import volumes
-
         made, said = volumes.synthesize(trained.methods, task, part.labels, synthesis_seed(trained, seed))
         trained.notes = [f"{ENTRIES[trained.arm].title}: {said}"]
         return made
@@ -250,11 +207,3 @@ def _control(name: str, task: Task, part: Part, seed: int) -> Tensor:
         taken = torch.randint(len(pool), (int(rows.sum()),), generator=draws)
         made[rows] = pool[taken] + JITTER * torch.randn(len(taken), *pool.shape[1:], generator=draws)
     return made.clamp(-1, 1)
-
-
-def in_new_process(code: str) -> dict:
-    """What ``code`` prints as its last line, JSON, in a process of its own: memory is never given back to look at."""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    if done.returncode:
-        raise TrainingError(f"cost: the measuring process failed: {(done.stderr.strip().splitlines() or ['?'])[-1]}")
-    return json.loads(done.stdout.strip().splitlines()[-1])

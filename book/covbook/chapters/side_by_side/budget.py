@@ -1,23 +1,23 @@
-"""From a budget of seconds to trained methods and their synthetic images.
+"""From a budget of seconds to a number of steps.
 
 A second is not a number that repeats: the same training takes longer on another machine, or while something else
 runs. So seconds are turned into steps by a recorded table of costs (``covlib sweep side_by_side-cost --collect`` writes
 it to data/results/studies), and training takes that many steps, on whatever machine. What it took there is in the run's
-times. Where a profile's costs were never recorded they are measured before training, and kept in the run's folder.
+times. Where a profile's costs were never recorded they are measured before training (``cost.costs_for``).
 """
 
-import json
+import itertools
 import statistics
+from dataclasses import replace
 from pathlib import Path
 
 from covbook import studies
-from covbook.chapters.side_by_side.settings import ENTRIES, Config
-from covlib.atomic import write_atomically
+from covbook.chapters.side_by_side.settings import Config
+from covlib.errors import ConfigError
+from covlib.training.method import Stage
 
+PER_STEP = "seconds_per_step"
 COSTS = "side_by_side-cost"  # the study whose recorded results are the table of costs
-
-
-# ---- budget ----------------------------------------------------------------------------------------------------------
 
 
 def recorded_costs(profile: str, folder: Path | None = None) -> dict[str, dict[str, float]]:
@@ -30,59 +30,26 @@ def recorded_costs(profile: str, folder: Path | None = None) -> dict[str, dict[s
             for arm in found[0]["arms"]}
 
 
-def costs_for(arms, config: Config, profile: str, out, device="auto") -> tuple[dict[str, dict[str, float]], list[str]]:
-    """Recorded costs of the arms that are trained; those that were never recorded are measured now, once for ``out``.
+def steps_for(arm: str, config: Config, costs: dict[str, dict[str, float]]) -> int:
+    """How many steps the arm's budget buys, at least 1.
 
-    Returns:
-        arm -> costs, and a note where something was measured.
+    Raises:
+        ConfigError: no cost is known for it, and ``config.steps`` is 0.
     """
-    known, notes = recorded_costs(profile), []
-    kept = Path(out) / "costs.json"
-    here = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {}
-    trained = [arm for arm in arms if ENTRIES[arm].module]
-    missing = [arm for arm in trained if arm not in known]
-    for arm in [] if config.steps else missing:
-        if arm not in here:
-            from covbook.chapters.side_by_side.cost import measure
-
-            here[arm] = measure(arm, profile, device)
-            write_atomically(kept, json.dumps(here, indent=2))
-        notes.append(f"{arm}: no recorded cost at profile {profile}; measured here, so another machine takes another "
-                     "number of steps")
-    return {arm: {**here, **known}[arm] for arm in trained if arm in known or arm in here}, notes
+    if config.steps:
+        return config.steps
+    if arm not in costs:
+        raise ConfigError(f"steps: no cost of {arm} is recorded; covlib sweep {COSTS}, or set steps")
+    return max(1, int(config.seconds / costs[arm][PER_STEP]))
 
 
+def with_steps(stages: list[Stage], steps: int) -> list[Stage]:
+    """The same schedule with ``steps`` steps in all: each stage keeps its share, its decay begins at the same share.
 
-
-
-
-# ---- methods ---------------------------------------------------------------------------------------------------------
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-# ---- synthesis -------------------------------------------------------------------------------------------------------
-
-
-
-
-
-
-
-
+    Every stage keeps at least one step, so a schedule of more stages than ``steps`` has more steps in all.
+    """
+    total = sum(stage.steps for stage in stages)
+    ends = [round(steps * done / total) for done in itertools.accumulate(stage.steps for stage in stages)]
+    lengths = [max(1, b - a) for a, b in zip([0, *ends], ends)]
+    return [replace(stage, steps=n, constant_steps=min(n, round(n * stage.constant_steps / stage.steps)))
+            for stage, n in zip(stages, lengths)]

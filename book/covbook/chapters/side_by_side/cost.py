@@ -7,7 +7,9 @@ largest resident set less what it had before the method was built (on a GPU, the
 process of its own.
 """
 
+import json
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -17,18 +19,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from covbook.chapters.side_by_side.arms import (
-    PER_STEP,
-    Trained,
-    ema_of,
-    in_new_process,
-    layout,
-    parts,
-    synthesize,
-    with_steps,
-)
+from covbook.chapters.side_by_side.arms import Trained, ema_of, layout, parts, synthesize
+from covbook.chapters.side_by_side.budget import PER_STEP, recorded_costs, with_steps
 from covbook.chapters.side_by_side.settings import ENTRIES, TARGET, Config
 from covbook.chapters.side_by_side.tasks import Part, Task
+from covlib.atomic import write_atomically
 from covlib.data.case import Case, SliceSet
 from covlib.data.splits import Split
 from covlib.errors import TrainingError
@@ -38,6 +33,26 @@ from covlib.training.fit import fit, resolve_device
 IMAGES = 16
 STEPS = 24  # n
 REPEATS = 1  # of the pair of trainings; the study repeats the whole with several seeds
+
+
+def costs_for(arms, config: Config, profile: str, out, device="auto") -> tuple[dict[str, dict[str, float]], list[str]]:
+    """Recorded costs of the arms that are trained; those that were never recorded are measured now, once for ``out``.
+
+    Returns:
+        arm -> costs, and a note where something was measured.
+    """
+    known, notes = recorded_costs(profile), []
+    kept = Path(out) / "costs.json"
+    here = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {}
+    trained = [arm for arm in arms if ENTRIES[arm].module]
+    missing = [arm for arm in trained if arm not in known]
+    for arm in [] if config.steps else missing:
+        if arm not in here:
+            here[arm] = measure(arm, profile, device)
+            write_atomically(kept, json.dumps(here, indent=2))
+        notes.append(f"{arm}: no recorded cost at profile {profile}; measured here, so another machine takes another "
+                     "number of steps")
+    return {arm: {**here, **known}[arm] for arm in trained if arm in known or arm in here}, notes
 
 
 def measure(arm: str, profile: str, device="auto", steps: int = STEPS, repeats: int = REPEATS) -> dict[str, float]:
@@ -128,3 +143,9 @@ def _peak(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale / 1e6
 
 
+def in_new_process(code: str) -> dict:
+    """What ``code`` prints as its last line, JSON, in a process of its own: memory is never given back to look at."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    if done.returncode:
+        raise TrainingError(f"cost: the measuring process failed: {(done.stderr.strip().splitlines() or ['?'])[-1]}")
+    return json.loads(done.stdout.strip().splitlines()[-1])

@@ -328,7 +328,7 @@ def _cell(row: Row | None) -> str:
     return text if np.isnan(value.low) else f"{text} [{scale * value.low:.{digits}f}, {scale * value.high:.{digits}f}]"
 
 
-def record(run, rows: list[Row]) -> None:
+def keep(run, rows: list[Row]) -> None:
     """Keep the rows among a run's measurements: ``planted_{paper}_{kind}_{trained}_{tested}``."""
     for r in rows:
         tested = r.tested.replace(", ", "_").replace(" ", "_")

@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from covbook.chapters.cyclegan import detect
+from covbook.chapters.side_by_side import volumes
 from covbook.chapters.side_by_side.arms import Trained, synthesis_seed, synthesize
 from covbook.chapters.side_by_side.settings import ENTRIES, Config
 from covbook.chapters.side_by_side.tasks import Part, Task
@@ -22,6 +24,7 @@ from covlib.data import label_maps
 from covlib.judges import classifiers, segmenters
 from covlib.metrics import classification, generative, image, overlap, privacy
 from covlib.metrics.intervals import Interval, bootstrap, jackknife
+from covlib.papers import cyclegan
 from covlib.seeding import derive, rng
 
 NEIGHBOURS = 3  # of precision and recall
@@ -70,8 +73,6 @@ def owners_of(trained: Trained, part: Part, seed: int = 0) -> list[str]:
         wanted = 1 if ENTRIES[trained.arm].name == "real" else 0
         return [p for p, label in zip(part.patients, part.labels.tolist()) if label == wanted]
     if ENTRIES[trained.arm].volumes:
-        from covbook.chapters.side_by_side import volumes
-
         return volumes.owners(trained.methods, part.labels, synthesis_seed(trained, seed))
     if kind == "noise" and not (control and ENTRIES[trained.arm].name == "real"):
         return [f"synthetic {k}" for k in range(len(part))]
@@ -145,9 +146,6 @@ def build_judge(config: Config, seed: int = 0) -> classifiers.Classifier:
     """A classifier of two classes that is not yet trained: "small" (chapter 06's) or a network of torchvision."""
     if config.judge != "small":
         return classifiers.build(config.judge, seed=derive(seed, "judge"), small_stem=config.noise_size <= 96)
-    from covbook.chapters.cyclegan import detect
-    from covlib.papers import cyclegan
-
     return detect.build_detector("small", cyclegan.Config(), seed=derive(seed, "judge"))
 
 

@@ -1,6 +1,5 @@
 """What chapter 08 compares, and its settings; needs no PyTorch, so that arms can be listed at once."""
 
-import importlib.util
 from dataclasses import dataclass
 
 from covlib.config import Config as BaseConfig
@@ -55,8 +54,8 @@ _ALL = (
     Entry("translate-source", "source, untouched", about="the image to be translated, as it is"),
     Entry("translate-cyclegan", "CycleGAN", "covlib.papers.cyclegan.method"),
 )
-# A method joins by its line above (and its branch in ``training.parts``, where it is not built like the others).
-ENTRIES = {entry.arm: entry for entry in _ALL if not entry.module or importlib.util.find_spec(entry.module)}
+# A method joins by its line above, and its branch in ``arms.parts`` where it is not built like the others.
+ENTRIES = {entry.arm: entry for entry in _ALL}
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,14 @@ network that learns the source scores as well as one that learns the disease, on
   should not be told), of the class, and of the class once the lungs are hidden (``hide_lungs``): a disease of the lungs
   cannot be seen where there is no lung, so whatever is still told then is a shortcut (or the build of those who fall
   ill: age and sex are seen in bones and fat, and are no disease either).
-* ``source_audit`` asks all of them of one set; ``confounding`` counts which class comes from which source.
+* ``source_audit`` asks all of them of one set.
 * ``cam_mass``: how much of a trained network's Grad-CAM lies inside the lungs, beside what a blind map would have.
 * ``plant``: a corner mark or a brightness shift put into one class, to see whether the audits catch it
   (``covbook.chapters.side_by_side.planting`` shows what it does to each paper's headline number).
 """
 
 import copy
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -239,14 +240,8 @@ def source_audit(slices: SliceSet, sources=None, *, hiding: str = "frame", margi
     return found
 
 
-
-
-
-
-def record(run, probes: dict[str, Probe], prefix: str = "probe_") -> None:
+def keep(run, probes: dict[str, Probe], prefix: str = "probe_") -> None:
     """Keep the probes' AUCs among a run's measurements, as ``{prefix}{question}``."""
-    import re
-
     for name, p in probes.items():
         run.metric(prefix + re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_"), p.auc,
                    how=f"AUC of a {p.judge} judge on unseen patients, p = {p.p:.3g}; bootstrap over patients")
@@ -331,8 +326,6 @@ def _cam_layer(net, image, wanted: str | None) -> tuple[str, int]:
     fit = [name for name, s in sizes.items() if len(s) == 4 and min(s[2:]) >= min(CAM_SIDE, image.shape[-1])]
     layer = wanted or fit[-1]
     return layer, int(sizes[layer][-1])
-
-
 
 
 # ---- planting --------------------------------------------------------------------------------------------------------

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from covbook import plots, studies
-from covbook.chapters.side_by_side.arms import PER_STEP, Trained, steps_for, synthesize
+from covbook.chapters.side_by_side.arms import Trained, synthesize
+from covbook.chapters.side_by_side.budget import PER_STEP, steps_for
 from covbook.chapters.side_by_side.scores import NEIGHBOURS, Scores
 from covbook.chapters.side_by_side.settings import ENTRIES, TARGET, TASKS, Config
 from covbook.chapters.side_by_side.tasks import OTHERS, Part, Task
@@ -21,10 +22,12 @@ from covbook.tables import Table
 from covbook.text import show_value
 from covlib.atomic import write_atomically
 from covlib.data import label_maps
+from covlib.files import layouts
 from covlib.files.index import read_table
 from covlib.metrics import generative
-from covlib.metrics.intervals import Interval
-from covlib.seeding import derive
+from covlib.metrics.intervals import Interval, jackknife
+from covlib.nets import evaluating
+from covlib.seeding import derive, torch_generator
 
 # measure -> (heading, what is better, digits of the unit)
 MEASURES = {"fid": ("FID", "lower"), "kid": ("KID × 1000", "lower"), "precision": ("precision", "higher"),
@@ -119,7 +122,7 @@ def picture(scores: dict[str, Scores]):
     return figures.comparison(grouped, PICTURE, controls=controls)
 
 
-def record(run, scores: dict[str, Scores], trained: dict[str, Trained]) -> None:
+def keep(run, scores: dict[str, Scores], trained: dict[str, Trained]) -> None:
     """Keep everything among the run's measurements, as ``mask_spade_fid`` and so on."""
     for arm, found in scores.items():
         name = arm.replace("-", "_")
@@ -172,8 +175,6 @@ def sampling_study(trained: Trained, steps, extractor, *, images: int = 48, fold
         One dict a number of steps: "steps", "fid" (an Interval, to the test patients), "seconds" (of one image, here
         and now: it does not repeat), "images".
     """
-    from covlib.metrics.intervals import jackknife
-
     task, found = trained.task, []
     part = task.conditions.subset(torch.arange(min(images, len(task.conditions))))
     test = task.target("test")
@@ -189,9 +190,6 @@ def sampling_study(trained: Trained, steps, extractor, *, images: int = 48, fold
 
 def path(trained: Trained, index: int = 0, columns: int = 6, seed: int = 0) -> tuple[dict[str, Tensor], list[str]]:
     """The way of one image from noise: rows "image" and "expected image", and the times t of the columns."""
-    from covlib.nets import evaluating
-    from covlib.seeding import torch_generator
-
     method, part = next(iter(trained.methods.values())), trained.task.conditions.subset([index])
     device = next(method.networks["U"].parameters()).device
     side = method.config.image_size
@@ -253,8 +251,6 @@ SHORTCUT_SIDE = 64  # pixels
 def shortcut_set(config: Config, data="phantom", seed: int = 0):
     """Labelled whole slices or images for the shortcut audit, not cut to the lungs, with lung masks where there are
     any: a SliceSet of two classes, COVID-19 last; None where the data have one class only."""
-    from covlib.files import layouts
-
     settings = {"size": SHORTCUT_SIDE, "seed": seed, "n_patients": config.patients, "per_patient": 2}
     if str(data) == "phantom":
         return layouts.load_slices("phantom", need=("labels", "lung"), **settings)

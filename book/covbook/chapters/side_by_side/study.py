@@ -38,7 +38,7 @@ def run_arm(arm, *, profile: str, data, seed: int, device, out, overrides=None) 
         DataError: the data do not allow this arm's task.
     """
     from covbook.chapters.side_by_side import arms as training
-    from covbook.chapters.side_by_side import budget, scores, tasks
+    from covbook.chapters.side_by_side import cost, scores, tasks
     from covlib.judges.features import get_extractor
 
     config = Config.for_profile(profile, overrides)
@@ -46,7 +46,7 @@ def run_arm(arm, *, profile: str, data, seed: int, device, out, overrides=None) 
     if not tasks.possible([arm.name], found):
         raise DataError(f"arm {arm.name}: {'; '.join(notes)}")
     task = found[ENTRIES[arm.name].task]
-    costs, _ = budget.costs_for([arm.name], config, profile, out, device)
+    costs, _ = cost.costs_for([arm.name], config, profile, out, device)
     trained = training.train(arm.name, task, config, out, profile=profile, costs=costs, seed=seed, device=device)
     measured = scores.measure(trained, config, get_extractor(config.extractor, device=device), seed=seed, device=device)
     return {**measured.plain(), "steps": float(trained.steps), "parameters": float(trained.parameters)}

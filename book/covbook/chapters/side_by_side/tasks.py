@@ -7,13 +7,13 @@
 """
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from covbook.chapters.side_by_side.settings import ENTRIES, TARGET, TASKS, Config, tasks_of, title
+from covbook.chapters.side_by_side.volumes import Scans, scans_of
 from covbook.datasets.sources import located
 from covlib.data import label_maps
 from covlib.data.case import SliceSet
@@ -21,9 +21,7 @@ from covlib.data.crops import crop_to_lungs
 from covlib.data.splits import Split, split_by_patient
 from covlib.errors import DataError
 from covlib.files import layouts
-
-if TYPE_CHECKING:
-    from covbook.chapters.side_by_side.volumes import Scans
+from covlib.phantom import phantom_xrays
 
 PARTS = ("train", "conditions", "test")
 FEWEST = 6  # images of a part that measures can be taken of
@@ -79,7 +77,7 @@ class Task:
     classes: tuple[str, ...] = ()
     hu_window: tuple[float, float] | None = None
     notes: list[str] = field(default_factory=list)
-    scans: "Scans | None" = None
+    scans: Scans | None = None
 
     @property
     def size(self) -> int:
@@ -112,8 +110,6 @@ def prepare(config: Config, data="phantom", seed: int = 0, arms=None) -> tuple[d
     for arm in asked:
         task = tasks.get(ENTRIES[arm].task)
         if task and ENTRIES[arm].volumes:
-            from covbook.chapters.side_by_side.volumes import scans_of
-
             task.scans = scans_of(data, seed, config.slices_per_patient, task.classes)
             if task.scans is None:
                 notes.append(f"{title(arm)} ({TASKS[task.kind]}): left out, {task.slices.source} has single images, no "
@@ -155,8 +151,6 @@ def _virtual(config: Config, seed: int, wanted) -> dict[str, Task]:
         if "noise" in wanted:
             tasks["noise"] = _classed("noise", crop_to_lungs(slices, config.noise_size), split)
     if "translate" in wanted:
-        from covlib.phantom import phantom_xrays
-
         films = phantom_xrays(config.xray_patients, size=config.xray_size, seed=seed, labels=("normal", TARGET))
         tasks["translate"] = _classed("translate", films, split_by_patient(films.patients, films.labels,
                                                                            config.fractions, seed))

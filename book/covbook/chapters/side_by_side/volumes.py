@@ -29,6 +29,7 @@ from covlib.data.lungs import lung_mask
 from covlib.data.volumes import body_box, choose_levels, cut, resample
 from covlib.errors import DataError
 from covlib.files import layouts
+from covlib.files.export import read_datasheet
 from covlib.files.slices import read_item
 from covlib.papers.cgan3d.method import CGAN3D, training_blocks
 from covlib.papers.cgan3d.method import Config as Chapter07
@@ -99,8 +100,6 @@ def scans_of(data, seed: int, per_patient: int, classes) -> Scans | None:
     """The scans of a data set of two classes; None where it has single slices or images only."""
     if str(data) == "phantom":
         return Scans("phantom", seed, per_patient, tuple(classes), "lungs")
-    from covlib.files.export import read_datasheet
-
     found = layouts.find(located(data))
     items = [item for item in found.items if item.label in classes]
     if not found.volumes or not items or items[0].plane is not None or len(read_item(items[0]).hu) == 1:

@@ -24,14 +24,13 @@ def config():
 
 @pytest.fixture(scope="module")
 def scans(config):
-    return tasks.load(config, "phantom", 4)
+    return tasks.prepare(config, "phantom", 4)
 
 
 @pytest.fixture(scope="module")
 def trained(config, scans, tmp_path_factory):
     out = tmp_path_factory.mktemp("tasks")
-    found, split = scans
-    return out, *tasks.train_all(config, found.at(split.train), out, seed=4, device="cpu")
+    return out, *tasks.train(config, scans, out, seed=4, device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +47,8 @@ def test_scans_have_lungs_and_no_patient_is_on_both_sides(config, scans):
     assert not {found.patients[i] for i in split.train} & {found.patients[i] for i in split.test}
     assert all(case.lung.any() and case.hu.shape == config.shape for case in found.cases)
     assert found.classes == ("normal", "covid") and sorted(found.labels.tolist()) == [0, 0, 1, 1]
-    again, _ = tasks.load(config, "phantom", 4)
-    other, _ = tasks.load(config, "phantom", 5)
+    again, _ = tasks.prepare(config, "phantom", 4)
+    other, _ = tasks.prepare(config, "phantom", 5)
     assert found.fingerprint == again.fingerprint != other.fingerprint
 
 
@@ -57,7 +56,7 @@ def test_a_folder_of_scans_keeps_its_grids_and_gets_lungs(config, tmp_path, scan
     for k, case in enumerate(scans[0].cases):
         cut = case.hu[:, :, : 32 - 4 * k]
         write_case(Case(case.name, cut, case.spacing, origin=case.origin), tmp_path / case.name)
-    found, _ = tasks.load(config, tmp_path, 0)
+    found, _ = tasks.prepare(config, tmp_path, 0)
     assert sorted(case.hu.shape[2] for case in found.cases) == [20, 24, 28, 32]
     assert found.labels is None and "made by threshold" in found.notes[0]
 
@@ -65,8 +64,7 @@ def test_a_folder_of_scans_keeps_its_grids_and_gets_lungs(config, tmp_path, scan
 def test_one_file_holds_all_networks(config, scans, trained):
     out, first, coarse = trained
     found, split = scans
-    again, same = tasks.train_all(config, found.at(split.train), out / "elsewhere", seed=4, device="cpu",
-                                  checkpoint=out)
+    again, same = tasks.train(config, scans, out / "elsewhere", seed=4, device="cpu", checkpoint=out)
     assert again.results == {} and set(first.results) == {*TASKS, "coarse"} and np.array_equal(coarse.hu, same.hu)
     assert not (out / "elsewhere").exists()
     case = found.at(split.test)[0]
@@ -77,7 +75,7 @@ def test_one_file_holds_all_networks(config, scans, trained):
     a, b = (t.noise.volumes(1, (8, 16, 16))[0].hu.astype(int) for t in (first, again))
     assert np.abs(a - b).max() <= 2
     with pytest.raises(ConfigError, match="widths"):
-        tasks.train_all(replace(config, widths=(4, 8)), found.at(split.train), out, checkpoint=out)
+        tasks.train(replace(config, widths=(4, 8)), scans, out, checkpoint=out)
 
 
 def test_every_way_of_restoring_stands_beside_its_input(config, scans, judged):
@@ -108,7 +106,7 @@ def test_tables_and_measurements(config, judged, tmp_path):
     assert np.isclose(gains["cGAN, denoised"]["paper"], 19.05)
     assert np.isclose(gains["cGAN, depixelated"]["paper"], -2.24)
     run = runs.start("07_cgan3d", profile="smoke", out=str(tmp_path), device="cpu", config_cls=Config)
-    tasks.record(run, rows)
+    tasks.keep(run, rows)
     found = {m["name"]: m for m in run.metrics}
     gain = found["gain_denoised_over_noisy_whole"]
     mean = lambda what: tasks.column(rows, what).mean()

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from covbook import report
-from covbook.chapters.cosingan import experiment, rivals, study
-from covbook.chapters.cosingan import roles as chapters_cosingan_roles
+from covbook.chapters.cosingan import MODELS, OURS, SET_NAMES, SETS, experiment, rivals, study, training
 from covbook.chapters.cosingan import show as chapter
+from covbook.chapters.cosingan.roles import JUDGES, Config, load, prepare
 from covbook.runner import studies as runner_studies
 from covlib import parallel
 from covlib.data.label_maps import Paired
@@ -21,7 +21,7 @@ from covlib.metrics.intervals import student_t
 from covlib.papers.cosingan.slices import ternary
 from covlib.seeding import torch_generator
 
-CONFIG = dataclasses.replace(experiment.Config.for_profile("smoke"), scales=(32,), epochs_first=2, epochs_second=1,
+CONFIG = dataclasses.replace(Config.for_profile("smoke"), scales=(32,), epochs_first=2, epochs_second=1,
                              unet_steps=2)
 
 
@@ -49,7 +49,7 @@ def modality():
 
 @pytest.fixture(scope="module")
 def roles(paired, modality):
-    return experiment.prepare(CONFIG, paired, 0, modality=modality)
+    return prepare(CONFIG, paired, 0, modality=modality)
 
 
 class Bright:
@@ -74,13 +74,13 @@ def test_no_patient_is_on_both_sides_and_the_single_slices_are_training_slices(r
         assert roles.train_modality[place] == m and torch.equal(one.image[0], roles.train.images[place])
         assert bool((one.condition == 2).any()) and int(one.condition.max()) == 2
     assert set(roles.test_modality) == {1, 2}
-    again = experiment.prepare(CONFIG, paired, 0, modality=np.repeat([1, 2], 24))
+    again = prepare(CONFIG, paired, 0, modality=np.repeat([1, 2], 24))
     assert again.fingerprint == roles.fingerprint and again.train.names == roles.train.names
 
 
 def test_virtual_patients_of_both_modalities_are_different_people():
     config = dataclasses.replace(CONFIG, patients=8, slices_per_patient=2)
-    paired, modality = experiment.load(config, "phantom", 0)
+    paired, modality = load(config, "phantom", 0)
     first, second = (set(np.asarray(paired.patients)[modality == m]) for m in (1, 2))
     assert not first & second and len(first | second) == 8
     ill = (paired.maps >= 2).flatten(1).any(1).numpy()
@@ -99,7 +99,7 @@ def test_a_folder_s_modalities_go_by_the_brightness_of_healthy_lung(paired, tmp_
         for name, picture in (("image", grey), ("lung_mask", (maps > 0).astype(np.uint8)),
                               ("class_mask", np.maximum(maps, 1) - 1)):
             Image.fromarray(picture).save(tmp_path / name / f"{paired.patients[k]}.png")
-    found, modality = experiment.load(dataclasses.replace(CONFIG, crop_to_lungs=False), tmp_path)
+    found, modality = load(dataclasses.replace(CONFIG, crop_to_lungs=False), tmp_path)
     expected = {f"p{k}": 1 if k < 8 else 2 for k in range(16)}
     assert dict(zip(found.names, modality.tolist())) == expected
     assert any("brightness" in note for note in found.notes)
@@ -111,7 +111,7 @@ def test_a_folder_s_modalities_go_by_the_brightness_of_healthy_lung(paired, tmp_
 def test_training_sets_hold_what_their_names_say(roles):
     models, masks = {1: Bright(-0.5), 2: Bright(0.3)}, roles.conditions
     sets = {name: experiment.training_set(name, roles, {m: models[m] for m in experiment.needs(name)}, 1)
-            for name in (*chapters_cosingan_roles.SETS, *chapters_cosingan_roles.OURS)}
+            for name in (*SETS, *OURS)}
     assert [len(images) for images, _ in sets.values()] == [1, len(masks), len(masks), 2, len(masks), len(masks),
                                                             len(masks)]
     for name, (images, found) in sets.items():
@@ -148,7 +148,7 @@ def test_a_relabelled_crop_is_positive_only_where_infection_is_left(roles):
 
 
 def test_judges_are_trained_alike_whatever_the_set(roles):
-    for name in experiment.JUDGES:
+    for name in JUDGES:
         a = experiment.judge(name, CONFIG, roles.singles[1].image, roles.singles[1].condition, device="cpu")
         b = experiment.judge(name, CONFIG, roles.train.images, roles.conditions, device="cpu")
         fresh = segmenters.build(name, 3, width=CONFIG.enet_width if name == "enet" else CONFIG.seg_unet_width)
@@ -224,7 +224,7 @@ def test_judges_of_real_slices_are_trained_once(roles, tmp_path):
     files = sorted((tmp_path / "judges").iterdir())
     again = experiment.judges_of_reality(CONFIG, roles, tmp_path / "b", device="cpu")
     assert len(files) == 2 and sorted((tmp_path / "judges").iterdir()) == files
-    for name in experiment.JUDGES:
+    for name in JUDGES:
         marked = [segmenters.predict_maps(j[name], roles.test.images) for j in (first, again)]
         assert np.array_equal(*marked) and not again[name].training
     experiment.judges_of_reality(dataclasses.replace(CONFIG, seg_rate=1e-2), roles, tmp_path / "b", device="cpu")
@@ -268,22 +268,22 @@ def test_arms_are_the_rows_of_the_tables_and_their_ids_are_the_ledger_s():
                                                       (3, "sin_relabelled", "resnet18_accuracy"),
                                                       (4, "two_ts", "enet_overall_infection")])
 def test_arms_run_from_data_to_numbers(table, arm, metric, tmp_path):
-    found = experiment.run_arm(table, arm, profile="smoke", data="phantom", seed=0, device="cpu", out=tmp_path,
-                          overrides={"patients": 12, "slices_per_patient": 2, "cls_steps": 1, "cls_batch": 2})
+    found = experiment.table_arm(table, arm, profile="smoke", data="phantom", seed=0, device="cpu", out=tmp_path,
+                                 overrides={"patients": 12, "slices_per_patient": 2, "cls_steps": 1, "cls_batch": 2})
     assert metric in found and (math.isnan(found[metric]) or 0 <= found[metric] <= 1)
 
 
 def test_settings_are_checked():
     with pytest.raises(ConfigError, match="test_share: 1.0 is not a share"):
-        experiment.Config.for_profile("smoke", {"test_share": 1.0})
+        Config.for_profile("smoke", {"test_share": 1.0})
     with pytest.raises(ConfigError, match="cls_steps: must be at least 1"):
-        experiment.Config.for_profile("smoke", {"cls_steps": 0})
+        Config.for_profile("smoke", {"cls_steps": 0})
     for judges in ([], ["enet"], ["unet", "segnet"]):
         with pytest.raises(ConfigError, match="judges: .*; unet, or enet and unet, are wanted"):
-            experiment.Config.for_profile("smoke", {"judges": judges})
+            Config.for_profile("smoke", {"judges": judges})
     few = Paired(torch.zeros(2, 1, 32, 32), torch.ones(2, 32, 32, dtype=torch.uint8), ["a", "b"], ["a", "b"])
     with pytest.raises(DataError, match="no infected slice|patient"):
-        experiment.prepare(CONFIG, few, 0, modality=np.array([1, 2]))
+        prepare(CONFIG, few, 0, modality=np.array([1, 2]))
 
 
 # -- trainings side by side -------------------------------------------------------------------------------------------
@@ -291,15 +291,15 @@ def test_settings_are_checked():
 
 def everything(roles, out) -> dict[str, torch.Tensor]:
     """All the chapter's trainings, by the weights that they leave."""
-    both = chapter.train_both(CONFIG, roles, out, device="cpu")
-    real = {name: (name, roles.train.images, roles.conditions) for name in experiment.JUDGES}
-    rival, single, judges = chapter.train_alone(CONFIG, roles.singles[1], out, unet=both[1][0].networks["U"], sets=real,
-                                                device="cpu")
+    both, _ = training.train(CONFIG, roles, out, device="cpu")
+    real = {name: (name, roles.train.images, roles.conditions) for name in JUDGES}
+    rival, single, judges = training.train_alone(CONFIG, roles.singles[1], out, unet=both[1].networks["U"], sets=real,
+                                                 device="cpu")
     sets = {"sin_ts": ("unet", roles.singles[1].image, roles.singles[1].condition)}
-    methods = {f"modality {m}": method for m, (method, _) in both.items()}
+    methods = {f"modality {m}": method for m, method in both.items()}
     methods |= {name: method for group in (rival, single) for name, (method, _) in group.items()}
     nets = {f"{name}.{part}": net for name, method in methods.items() for part, net in method.networks.items()}
-    nets |= judges | chapter.train_judges(CONFIG, sets, device="cpu")
+    nets |= judges | training.train_judges(CONFIG, sets, device="cpu")
     logs = {name: result.log["rec"] for group in (rival, single) for name, (_, result) in group.items()}
     assert list(rival) == list(rivals.RIVALS) and list(single) == list(rivals.LOSSES.values())
     assert [len(logs[name]) for name in rival] == [CONFIG.updates] * 2 and len(logs["mixed"]) == CONFIG.loss_epochs
@@ -311,8 +311,8 @@ def test_two_processes_train_to_the_weights_of_one(roles, tmp_path, monkeypatch)
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     alone = everything(roles, tmp_path / "one")
-    monkeypatch.setattr(chapter, "WORTH_A_PROCESS", 1)
-    monkeypatch.setattr(chapter, "spread", lambda work, jobs, workers=None: parallel.spread(work, jobs, 2))
+    monkeypatch.setattr(training, "WORTH_A_PROCESS", 1)
+    monkeypatch.setattr(training, "spread", lambda work, jobs, workers=None: parallel.spread(work, jobs, 2))
     together = everything(roles, tmp_path / "two")
     torch.set_num_threads(before)
     assert alone.keys() == together.keys() and len({k.split(".")[0] for k in alone}) == 2 + 2 + 5 + 3
@@ -329,15 +329,15 @@ def test_tables_have_the_columns_that_were_judged():
 
 def test_the_real_training_set_is_out_of_the_contest_and_the_note_says_so():
     rows = {"oc_ts": {"overall_lung": 0.9}, "sin_ts": {"overall_lung": 0.7}, "if_sts": {"overall_lung": 0.8}}
-    table = chapter.sets_table(rows, {name: chapters_cosingan_roles.SET_NAMES[name] for name in rows})
+    table = chapter.sets_table(rows, {name: SET_NAMES[name] for name in rows})
     assert [row[1] for row in table.rows] == ["90.0", "70.0", "**80.0**"]
     assert "OC-TS" in table.note and "not part of the contest" in table.note
 
 
 def test_few_steps_and_gpus_are_not_worth_processes(monkeypatch):
-    assert chapter.apart(chapter.WORTH_A_PROCESS, "cpu") and not chapter.apart(chapter.WORTH_A_PROCESS - 1, "cpu")
-    monkeypatch.setattr(chapter, "resolve_device", torch.device)  # on machines without one too
-    assert not chapter.apart(10**6, "cuda")
+    assert training.apart(training.WORTH_A_PROCESS, "cpu") and not training.apart(training.WORTH_A_PROCESS - 1, "cpu")
+    monkeypatch.setattr(training, "resolve_device", torch.device)  # on machines without one too
+    assert not training.apart(10**6, "cuda")
 
 
 # -- the paper's tables -----------------------------------------------------------------------------------------------
@@ -349,9 +349,9 @@ def values() -> dict:
 
 def test_the_transcription_holds_table_1_and_its_means():
     v = values()
-    for model in chapters_cosingan_roles.MODELS:
+    for model in MODELS:
         for region in experiment.REGIONS:
-            each = [v[f"table1_{model}_m{m}_{j}_{region}"] for m in (1, 2) for j in experiment.JUDGES]
+            each = [v[f"table1_{model}_m{m}_{j}_{region}"] for m in (1, 2) for j in JUDGES]
             assert v[f"table1_{model}_overall_{region}"] == pytest.approx(np.mean(each), abs=0.051)
     assert v["table1_cosingan_m1_enet_lung"] < v["table1_pix2pix_m1_enet_lung"]
 
@@ -359,7 +359,7 @@ def test_the_transcription_holds_table_1_and_its_means():
 @pytest.mark.parametrize("table", [2, 3])
 def test_accuracies_follow_from_410_positive_slices_of_674(table):
     v = values()
-    for name in chapters_cosingan_roles.SETS:
+    for name in SETS:
         for net in experiment.CLASSIFIERS:
             s, c, a = (v[f"table{table}_{name}_{net}_{rate}"] for rate in experiment.RATES)
             assert a == pytest.approx((410 * s + 264 * c) / 674, abs=0.0015)
@@ -371,7 +371,7 @@ def test_the_paper_s_intervals_cannot_be_those_of_a_mean():
     v = values()
     impossible = 0
     for table in (2, 3):
-        for name in chapters_cosingan_roles.SETS:
+        for name in SETS:
             for net in experiment.CLASSIFIERS:
                 for rate in experiment.RATES:
                     low, high = (v[f"table{table}_{name}_{net}_{rate}_{end}"] for end in ("low", "high"))
@@ -388,7 +388,7 @@ def test_the_paper_s_intervals_cannot_be_those_of_a_mean():
 
 
 def test_config_fields_named_in_the_ledger_exist_and_agree():
-    settings = experiment.Config.for_profile("paper").as_dict()
+    settings = Config.for_profile("paper").as_dict()
     stated = {n["field"]: n["value"] for n in report.load_reported("cosingan")["numbers"] if "field" in n}
     assert stated.keys() <= settings.keys() and {name: settings[name] for name in stated} == stated
     assert len(stated) >= 20

@@ -11,19 +11,19 @@ from covbook.chapters.cyclegan.detect import (
     ARMS,
     Result,
     _batches,
+    arm_result,
     attack_both,
     auc_gain,
     build_detector,
-    make_split,
     make_tasks,
     real_against_added,
-    run_arm,
     score,
     score_at_specificity,
     threshold_for,
     train_detector,
     training_set,
 )
+from covbook.chapters.cyclegan.experiment import make_split
 from covbook.chapters.cyclegan.study import studies
 from covlib.data.case import SliceSet
 from covlib.errors import ConfigError, DataError
@@ -93,7 +93,7 @@ def test_arms_hold_what_their_columns_say_and_nothing_of_validation_patients(tas
 
 def test_a_detector_learns_a_bright_square_and_repeats(tasks):
     task, config = tasks["normal"], replace(CONFIG, detect_epochs=4, detect_lr=1.0, detect_batch=8)
-    results = [run_arm(task, "real", "resnet18", config, seed=1, device="cpu") for _ in range(2)]
+    results = [arm_result(task, "real", "resnet18", config, seed=1, device="cpu") for _ in range(2)]
     assert np.array_equal(results[0].probs, results[1].probs)
     assert classification.auc(results[0].labels, results[0].probs) > 0.9
     assert results[0].skew == pytest.approx((training_set(task, "real")[1] == 0).mean() / (
@@ -103,7 +103,7 @@ def test_a_detector_learns_a_bright_square_and_repeats(tasks):
 
 def test_the_small_detector_learns_too_and_repeats(tasks):
     task, config = tasks["normal"], replace(CONFIG, detect_epochs=6, detect_lr=1.0, detect_batch=8)
-    first, second = (run_arm(task, "real", "small", config, seed=1, device="cpu") for _ in range(2))
+    first, second = (arm_result(task, "real", "small", config, seed=1, device="cpu") for _ in range(2))
     assert np.array_equal(first.probs, second.probs) and classification.auc(first.labels, first.probs) > 0.9
     assert first.features(task.images[:3]).shape == (3, 64)
     weights = [build_detector("small", config, seed).head.weight for seed in (1, 1, 2)]
@@ -128,12 +128,12 @@ def test_batches_never_hold_a_single_image():
 
 
 def test_stopping_on_the_test_set_is_told_apart(tasks):
-    theirs = run_arm(tasks["pneumonia"], "synthetic", "resnet18", CONFIG, stopping="test", device="cpu")
+    theirs = arm_result(tasks["pneumonia"], "synthetic", "resnet18", CONFIG, stopping="test", device="cpu")
     assert theirs.stopping == "test" and len(theirs.val_probs) == 0
     with pytest.raises(DataError, match="validation"):
         score_at_specificity(theirs)
     with pytest.raises(ConfigError, match="test, validation"):
-        run_arm(tasks["pneumonia"], "real", "resnet18", CONFIG, stopping="early", device="cpu")
+        arm_result(tasks["pneumonia"], "real", "resnet18", CONFIG, stopping="early", device="cpu")
 
 
 def test_trees_learn_from_features_and_know_what_they_were_not_told(tasks):
@@ -149,7 +149,7 @@ def test_trees_learn_from_features_and_know_what_they_were_not_told(tasks):
     with pytest.raises(DataError, match="fit"):
         BaggedTrees(net).predict(x)
     config = replace(CONFIG, detect_epochs=1)
-    result = run_arm(tasks["normal"], "real", "resnet18+trees", config, device="cpu")
+    result = arm_result(tasks["normal"], "real", "resnet18+trees", config, device="cpu")
     assert len(result.val_probs) == len(tasks["normal"].split.val) and "bagged trees" in result.note
 
 

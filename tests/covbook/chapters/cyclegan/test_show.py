@@ -9,7 +9,8 @@ import torch
 from covbook import studies
 from covbook.chapters.cyclegan import detect
 from covbook.chapters.cyclegan import show as chapter
-from covbook.chapters.cyclegan.detect import Result, make_split
+from covbook.chapters.cyclegan.detect import Result
+from covbook.chapters.cyclegan.experiment import make_split
 from covbook.chapters.cyclegan.study import COLUMNS, TABLES, arm_name
 from covlib.data.case import SliceSet
 from covlib.metrics.intervals import Interval
@@ -60,7 +61,7 @@ def test_tables_hold_a_row_for_every_arm(results):
 def test_gains_and_scores_are_kept_once_under_the_names_of_the_claims(results):
     kept = {}
     run = SimpleNamespace(seed=0, metric=lambda name, value, **more: kept.setdefault(name, (value, more)))
-    chapter.record(run, results)
+    chapter.keep(run, results)
     found = chapter.gains(run, results)
     assert {"sensitivity_normal_own", "auc_pneumonia_both", "fn_normal_real_stopped_on_test"} <= set(kept)
     assert {"gain_normal", "gain_pneumonia", "gain_both", "gain_synthetic", "auc_gain_normal"} <= set(kept)

@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 
 from covbook import cli
+from covbook.chapters.cyclegan.experiment import load_images
 from covbook.chapters.cyclegan.translate import (
     COLUMNS,
-    load_images,
     sources_from,
     sources_in,
     translate_folder,

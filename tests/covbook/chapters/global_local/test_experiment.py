@@ -7,7 +7,7 @@ import pytest
 import torch
 from paired_slices import paired_slices
 
-from covbook.chapters.global_local import experiment
+from covbook.chapters.global_local import METHODS, experiment
 from covlib.data import label_maps
 from covlib.errors import ConfigError, DataError
 from covlib.judges.features import get_extractor
@@ -121,7 +121,7 @@ def test_features_of_the_same_images_are_made_once(paired):
 
 def test_all_methods_of_table_ii_are_built_for_the_chapter_s_data():
     known = experiment.methods()
-    assert tuple(known) == experiment.METHODS
+    assert tuple(known) == METHODS
     for name, (config_class, method_class) in known.items():
         config = experiment.method_config(name, CONFIG, "smoke")
         assert isinstance(config, config_class) and config.image_size == 32 and config.epochs == CONFIG.epochs
@@ -156,25 +156,27 @@ def test_methods_trained_side_by_side_are_those_trained_one_after_the_other(role
     found = []
     for count in (1, 2):
         in_processes(monkeypatch, count)
-        found.append(experiment.train_all(("global_local", "spade"), CONFIG, roles, tmp_path / str(count),
-                                          profile="smoke", seed=1, device="cpu"))
-    for name, (method, result) in found[0].items():
-        other, log = found[1][name]
+        found.append(experiment.train(CONFIG, roles, tmp_path / str(count), names=("global_local", "spade"),
+                                      profile="smoke", seed=1, device="cpu"))
+    (methods, results), (others, logs) = found
+    for name, method in methods.items():
+        other, result, log = others[name], results[name], logs[name]
         for net, weights in method.networks.items():
             for a, b in zip(weights.state_dict().values(), other.networks[net].state_dict().values(), strict=True):
                 assert torch.equal(a, b)
         assert result.steps == log.steps > 0 and str(result.log) == str(log.log)
-    made = experiment.synthesize(found[1]["spade"][0], roles.test.maps)
+    made = experiment.synthesize(others["spade"], roles.test.maps)
     assert float(made.std()) > 0.01 and (tmp_path / "2" / "rivals" / "spade" / "training" / "log.csv").is_file()
 
 
 def test_a_checkpoint_of_the_method_is_taken_and_only_the_rivals_are_trained(roles, tmp_path):
-    trained = experiment.train_all(("global_local",), CONFIG, roles, tmp_path / "a", profile="smoke", device="cpu")
+    trained, _ = experiment.train(CONFIG, roles, tmp_path / "a", names=("global_local",), profile="smoke",
+                                  device="cpu")
     file = tmp_path / "a" / "checkpoints" / "global_local.safetensors"
-    again = experiment.train_all(("global_local", "pix2pix"), CONFIG, roles, tmp_path / "b", profile="smoke",
-                                 device="cpu", checkpoint=file)
-    made = [experiment.synthesize(x["global_local"][0], roles.test.maps) for x in (trained, again)]
-    assert torch.equal(*made) and again["global_local"][1] is None and again["pix2pix"][1].steps > 0
+    again, results = experiment.train(CONFIG, roles, tmp_path / "b", names=("global_local", "pix2pix"),
+                                      profile="smoke", device="cpu", checkpoint=file)
+    made = [experiment.synthesize(x["global_local"], roles.test.maps) for x in (trained, again)]
+    assert torch.equal(*made) and list(results) == ["pix2pix"] and results["pix2pix"].steps > 0
     assert not (tmp_path / "b" / "training").exists()
 
 

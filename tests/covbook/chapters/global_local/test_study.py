@@ -10,7 +10,8 @@ import pytest
 from paired_slices import paired_slices
 
 from covbook import report
-from covbook.chapters.global_local import experiment, study
+from covbook.chapters.global_local import METHODS, RIVALS, experiment, study
+from covbook.studies import Arm
 from covlib.errors import ConfigError
 from covlib.papers.global_local.method import Config
 
@@ -51,10 +52,11 @@ def test_a_sweep_shows_the_paper_s_value_beside_ours(tmp_path):
     done = sweeping.sweep(table2, profile="smoke", arms=["painted", "real"], seeds=[0], out=tmp_path / "s",
                           device="cpu", overrides={"extractor": "random-conv"}, say=lambda text: None)
     assert done.done == ["painted-seed0", "real-seed0"]
-    shown = studies.table([studies._read(sweeping.collect(table2, tmp_path / "s", tmp_path), "collected")],
+    shown = studies.table([studies.read_document(sweeping.collect(table2, tmp_path / "s", tmp_path), "collected")],
                           {"complete_psnr": "PSNR", "lung_only_fid_others": "FID"})
     assert shown.columns[1] == "PSNR" and len(shown.rows) == 2
-    assert studies.table([studies._read(next(tmp_path.glob("*.json")), "collected")], {"complete_psnr": "PSNR"}).rows
+    collected = studies.read_document(next(tmp_path.glob("*.json")), "collected")
+    assert studies.table([collected], {"complete_psnr": "PSNR"}).rows
 
 
 def test_every_arm_of_the_paper_has_its_numbers_in_the_ledger():
@@ -72,8 +74,8 @@ def test_every_arm_of_the_paper_has_its_numbers_in_the_ledger():
 @pytest.mark.parametrize("table, arm", [(2, "painted"), (2, "real"), (3, "replace_50_painted"), (4, "add_40"),
                                         (5, "alpha_half")])
 def test_an_arm_runs_from_the_data_to_the_numbers(table, arm, tmp_path):
-    found = study.run_arm(table, study.arms(table)[arm], profile="smoke", data="phantom", seed=0, device="cpu",
-                          out=tmp_path / arm, overrides={"extractor": "random-conv"})
+    found = study.table_arm(table, Arm(arm, study.arms(table)[arm]), profile="smoke", data="phantom", seed=0,
+                            device="cpu", out=tmp_path / arm, overrides={"extractor": "random-conv"})
     assert all(np.isfinite(v) for v in found.values())
     wanted = {2: {"complete_fid_others"}, 3: {"infection_specificity"}, 4: {"ggo_specificity"},
               5: {"fid", "psnr", "dice"}}
@@ -85,8 +87,9 @@ def test_arms_of_one_seed_share_the_slices_and_those_of_another_do_not(paired, t
     asked = []
     monkeypatch.setattr(experiment, "load", lambda config, data, seed: asked.append((data, seed)) or paired)
     study._slices.cache_clear()
-    run = lambda arm, seed: study.run_arm(2, study.arms(2)[arm], profile="smoke", data="phantom", seed=seed,
-                                          device="cpu", out=tmp_path / arm, overrides={"extractor": "random-conv"})
+    run = lambda arm, seed: study.table_arm(2, Arm(arm, study.arms(2)[arm]), profile="smoke", data="phantom",
+                                            seed=seed, device="cpu", out=tmp_path / arm,
+                                            overrides={"extractor": "random-conv"})
     first = run("painted", 0)
     run("real", 0)
     assert asked == [("phantom", 0)] and run("painted", 0) == first
@@ -136,12 +139,12 @@ def test_the_counts_of_table_i(values):
 
 def test_two_grey_scales_in_table_ii(values):
     scale = lambda m, c: values[f"table2_{m}_{c}_rmse"] * 10 ** (values[f"table2_{m}_{c}_psnr"] / 20)
-    assert all(7.02 < scale(m, "lung_only") < 7.04 for m in experiment.METHODS)
-    assert all(1.79 < scale(m, "complete") < 1.81 for m in experiment.METHODS[:4])
+    assert all(7.02 < scale(m, "lung_only") < 7.04 for m in METHODS)
+    assert all(1.79 < scale(m, "complete") < 1.81 for m in METHODS[:4])
     assert 1.94 < scale("pix2pix", "complete") < 1.95
     lead = lambda m, c, k: values[f"table2_global_local_{c}_{k}"] - values[f"table2_{m}_{c}_{k}"]
     signs = {"fid": -1, "psnr": 1, "ssim": 1, "rmse": -1}
-    cells = itertools.product(experiment.RIVALS, ("complete", "lung_only"), signs)
+    cells = itertools.product(RIVALS, ("complete", "lung_only"), signs)
     won = [lead(m, c, k) * signs[k] > 0 for m, c, k in cells]
     assert (sum(won), len(won)) == (31, 32)
 
@@ -177,11 +180,11 @@ def test_the_rivals_rows_of_table_iii_describe_another_test_set(values):
     for focus in experiment.FOCI:  # one prevalence fits all own rows within rounding, and no rival's row
         low, high = (f(e) for f, e in zip((max, min), zip(*(implied(values, row, focus) for row in own))))
         assert low <= high
-        assert all(implied(values, f"table3_replace_50_{m}", focus)[1] < low for m in experiment.RIVALS)
+        assert all(implied(values, f"table3_replace_50_{m}", focus)[1] < low for m in RIVALS)
     sean = "table3_replace_50_sean"
     assert implied(values, sean, "infection")[1] < implied(values, sean, "ggo")[0]
     p, allowed = 0.0190, {}
-    for m in experiment.RIVALS:
+    for m in RIVALS:
         s, c = (values[f"table3_replace_50_{m}_infection_{k}"] / 100 for k in experiment.SCORES[1:])
         allowed[m] = round(200 * s * p / (s * p + p + (1 - c) * (1 - p)), 1)
     assert allowed == {"sean": 88.1, "spade": 86.7, "pix2pixhd": 85.9, "pix2pix": 82.7}
@@ -194,7 +197,7 @@ def test_other_contradictions_compute_as_stated(values):
     assert round(replaced(0, "ggo") - replaced(20, "ggo"), 2) == 3.33
     assert (values["table5_full_dice"], values["table5_full_dice_ci"]) == (
         replaced(50, "infection"), values["table3_replace_50_infection_dice_ci"])
-    assert values["table5_generators_1_dice"] < min(replaced(f"50_{m}", "infection") for m in experiment.RIVALS)
+    assert values["table5_generators_1_dice"] < min(replaced(f"50_{m}", "infection") for m in RIVALS)
     g1 = [values[f"g1_up_{k}"] for k in (1, 2, 3, 4)]
     assert all(shape[1:] != values["g2_block_shape"][1:] for shape in g1)
     assert [shape[0] == values["g2_block_shape"][0] for shape in g1].count(True) == 1

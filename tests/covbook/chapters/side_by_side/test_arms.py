@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from covbook import runs
-from covbook.chapters.side_by_side import arms, scores, show, tasks
-from covbook.chapters.side_by_side import budget as training
+from covbook.chapters.side_by_side import arms, budget, cost, scores, show, tasks
 from covbook.chapters.side_by_side.settings import ENTRIES, Config
 from covbook.runner import takehome
 from covlib.errors import ConfigError, DataError, TrainingError
@@ -48,48 +47,46 @@ stages = st.lists(st.tuples(st.integers(1, 500), st.floats(0, 1)), min_size=1, m
 @given(stages, st.integers(1, 3000))
 def test_a_schedule_keeps_its_shares(drawn, steps):
     whole = [Stage(f"s{k}", n, 4, ("G",), "linear", constant_steps=round(c * n)) for k, (n, c) in enumerate(drawn)]
-    made, total = arms.with_steps(whole, steps), sum(n for n, _ in drawn)
+    made, total = budget.with_steps(whole, steps), sum(n for n, _ in drawn)
     assert steps <= sum(s.steps for s in made) <= steps + len(made)
     for old, new in zip(whole, made):
         assert new.name == old.name and new.steps >= 1 and 0 <= new.constant_steps <= new.steps
         assert abs(new.steps - steps * old.steps / total) <= 1.01
         assert abs(new.constant_steps / new.steps - old.constant_steps / old.steps) <= 0.51 / new.steps + 1e-9
-    assert arms.with_steps(whole, total) == whole
+    assert budget.with_steps(whole, total) == whole
 
 
 def test_seconds_buy_steps(config):
     costs = {"mask-spade": {"seconds_per_step": 0.05}}
-    budget = Config.for_profile("smoke", {"steps": 0, "seconds": 10.0})
-    assert arms.steps_for("mask-spade", budget, costs) == 200
-    assert arms.steps_for("mask-spade", config, costs) == config.steps == 3
+    bought = Config.for_profile("smoke", {"steps": 0, "seconds": 10.0})
+    assert budget.steps_for("mask-spade", bought, costs) == 200
+    assert budget.steps_for("mask-spade", config, costs) == config.steps == 3
     with pytest.raises(ConfigError, match="no cost of mask-sean is recorded"):
-        arms.steps_for("mask-sean", budget, costs)
+        budget.steps_for("mask-sean", bought, costs)
 
 
 def test_methods_have_recorded_costs_at_cpu():
-    costs = training.recorded_costs("cpu")
+    costs = budget.recorded_costs("cpu")
     assert set(costs) == set(METHODS) and all(value > 0 for found in costs.values() for value in found.values())
     assert set(Config.for_profile("cpu").arms) <= set(costs) | set(CONTROLS)
-    assert training.recorded_costs("smoke") == {}
+    assert budget.recorded_costs("smoke") == {}
 
 
 def test_unrecorded_costs_are_measured_once(config, tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr("covbook.chapters.side_by_side.cost.measure",
                         lambda arm, *_: asked.append(arm) or {"seconds_per_step": 0.5})
-    budget = Config.for_profile("smoke", {"steps": 0})
+    bought = Config.for_profile("smoke", {"steps": 0})
     for _ in range(2):
-        costs, notes = training.costs_for(["mask-real", "noise-dcgan"], budget, "smoke", tmp_path, "cpu")
+        costs, notes = cost.costs_for(["mask-real", "noise-dcgan"], bought, "smoke", tmp_path, "cpu")
         assert costs == {"noise-dcgan": {"seconds_per_step": 0.5}} and "another machine" in notes[0]
     assert asked == ["noise-dcgan"]
-    assert training.costs_for(["noise-dcgan"], config, "smoke", tmp_path / "new", "cpu") == ({}, [])
+    assert cost.costs_for(["noise-dcgan"], config, "smoke", tmp_path / "new", "cpu") == ({}, [])
 
 
 @pytest.mark.parametrize("arm", ["noise-dcgan", "noise-cgan3d"])
 def test_cost_of_a_step(arm, monkeypatch):
     """The difference between n and 2n steps, over n: what every training pays once does not count."""
-    from covbook.chapters.side_by_side import cost
-
     timed, clock = cost._timed, []
 
     def by_the_clock(name, task, profile, device, steps):

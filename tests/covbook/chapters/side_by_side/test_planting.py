@@ -36,7 +36,7 @@ def test_every_paper_gives_its_rows(rows):
     text = str(planting.planting_table(rows))
     assert "Detection (ch. 06)" in text and "cannot be used" in text and "PSNR" in text
     kept = {}
-    planting.record(type("Run", (), {"metric": lambda self, name, value, **k: kept.update({name: value})})(), rows)
+    planting.keep(type("Run", (), {"metric": lambda self, name, value, **k: kept.update({name: value})})(), rows)
     assert len(kept) == len(rows) and "planted_dcgan_corner_marked_negatives_mark_added" in kept
 
 

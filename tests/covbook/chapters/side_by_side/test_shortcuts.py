@@ -129,10 +129,6 @@ def test_the_audit_of_a_stitched_set(slices):
     assert found["source, among normal"].verdict == NOT_TOLD
     text = str(tables.probe_table(found))
     assert "| class, lungs hidden |" in text and f"**{TOLD}**" in text and "48" in text
-    crossed = str(tables.confounding(stitched, sources))
-    assert "one class only" in crossed and "Cramer's V of source and class: 1.00" in crossed
-    mixed = str(tables.confounding(stitched, np.arange(48) // 24))
-    assert "V of source and class: 0.00" in mixed and "one class only" not in mixed
     with pytest.raises(DataError, match="no classes"):
         source_audit(SliceSet(slices.images, slices.patients, slices.names))
 
@@ -177,4 +173,3 @@ def test_cam_of_torchvision_networks(name, slices):
     found = cam_mass(model, slices.images[:4, :, :, :], slices.lung[:4])
     assert found.maps.shape == (4, 48, 48) and 0 <= found.inside.value <= 1 and int(found.layer.split()[-1]) >= 3
     assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
-    assert "inside the lungs" in str(tables.cam_table({name: found}))

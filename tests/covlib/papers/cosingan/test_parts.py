@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from covbook.chapters.cosingan.slices import load_one, read_condition, read_one
+from covbook.chapters.cosingan.slices import load_one, read_condition
 from covlib.data.label_maps import Paired
 from covlib.errors import ConfigError, DataError
 from covlib.judges import segmenters
@@ -273,16 +273,6 @@ def test_drawings_that_are_no_conditions_are_refused(tmp_path):
         read_condition(tmp_path / "text.png")
     with pytest.raises(DataError, match=r"gone\.png"):
         read_condition(tmp_path / "gone.png")
-
-
-def test_one_slice_from_two_files(tmp_path):
-    picture = tmp_path / "slice.png"
-    Image.fromarray(np.arange(1024, dtype=np.uint8).reshape(32, 32)).save(picture)
-    one = read_one(picture, drawing(tmp_path / "mask.png"))
-    assert one.size == 32 and one.name == "slice" and one.image.abs().max() <= 1
-    assert read_one(picture, tmp_path / "mask.png", 48).size == 48
-    with pytest.raises(DataError, match="one size"):
-        read_one(picture, drawing(tmp_path / "small.png", size=16))
 
 
 def test_conditions_may_be_given_without_channels():

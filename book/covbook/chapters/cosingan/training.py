@@ -1,0 +1,111 @@
+"""Chapter 05's trainings, side by side.
+
+The chapter trains two CoSinGANs, seven networks of one scale and six judges. None waits for another of its group, and
+each is too small to keep two cores busy; on a CPU a group is dealt out to the cores, one thread each
+(``covlib.parallel``). The numbers are those of one training after the other.
+"""
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from operator import call
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from covbook.chapters.cosingan.experiment import judge
+from covbook.chapters.cosingan.rivals import LOSSES, RIVALS, train_rival
+from covbook.chapters.cosingan.roles import Roles
+from covlib.papers.cosingan import method as cosingan
+from covlib.parallel import spread
+from covlib.training.fit import FitResult, resolve_device
+
+WORTH_A_PROCESS = 100  # training steps of a group; a process takes seconds to start
+
+
+def apart(steps: int, device) -> bool:
+    """Whether trainings of so many steps together are worth processes of their own: long ones, on a CPU, outside a job
+    of several processes (``covlib train``), which share each training."""
+    on_cpu = resolve_device(device).type == "cpu"
+    return on_cpu and steps >= WORTH_A_PROCESS and not torch.distributed.is_initialized()
+
+
+def train(config, roles: Roles, out, *, seed: int = 0, device="auto", resume: bool = True,
+          checkpoint=None) -> tuple[dict[int, cosingan.CoSinGAN], dict[int, FitResult]]:
+    """A CoSinGAN on the single slice of each modality, side by side.
+
+    Args:
+        checkpoint: weights of modality 1's (``out/checkpoints/cosingan.safetensors`` of an earlier run); those of
+            modality 2 are looked for beside them, in ``modality_2/checkpoints``, and trained where they are not there.
+
+    Returns:
+        modality -> method, modality -> what ``fit`` returned (nothing where weights were given).
+    """
+    out, second = Path(out), None
+    if checkpoint is not None:
+        second = Path(checkpoint).resolve().parents[1] / "modality_2" / "checkpoints" / "cosingan.safetensors"
+    given = {1: checkpoint, 2: second if second and second.is_file() else None}
+    trainings = {m: partial(cosingan.train, config, roles.singles[m], place, seed=seed, device=device,
+                            checkpoint=given[m]) for m, place in ((1, out), (2, out / "modality_2"))}
+    if apart(config.updates, device) and not any(given.values()):
+        spread(_leave, [(training, resume) for training in trainings.values()])
+        resume = True  # what they left in their folders is taken up, at once
+    made = {m: training(resume=resume) for m, training in trainings.items()}
+    return {m: method for m, (method, _) in made.items()}, {m: result for m, (_, result) in made.items() if result}
+
+
+def _leave(training: Callable, resume: bool) -> None:
+    """A training in a process of its own, for what it leaves in its folder. What the library warns of is said once, by
+    the process that deals out the work."""
+    logging.getLogger("covlib").addHandler(logging.NullHandler())
+    training(resume=resume)
+
+
+def train_alone(config, one, out, *, unet, sets: dict, seed: int = 0, device="auto",
+                resume: bool = True) -> tuple[dict, dict, dict]:
+    """Every training that waits for no more than CoSinGAN's U-Net: the rivals of Table 1, one loss at a time (Figs. 6
+    and 7), and judges, in one group, so that no core waits for the longest.
+
+    Args:
+        unet: CoSinGAN's network "U", trained. sets: of the judges, as in ``train_judges``.
+
+    Returns:
+        ({rival of ``RIVALS``: (method, FitResult)}, {loss of ``LOSSES``, as shown: (method, FitResult)}, what
+        ``train_judges`` returns). The rivals have CoSinGAN's number of updates, the trainings with one loss
+        ``config.loss_epochs``; these log all four terms.
+    """
+    length, out, how = config.loss_epochs, Path(out), {"unet": unet, "seed": seed, "device": device}
+    short = {"updates": length, "measure_all": True, "log_every": max(1, length // 60)}
+    rivals = {name: partial(train_rival, name, config, one, out / "rivals" / name, **how) for name in RIVALS}
+    losses = {shown: partial(train_rival, name, config, one, out / "losses" / name, **how, **short)
+              for name, shown in LOSSES.items()}
+    if apart(len(RIVALS) * config.updates + len(LOSSES) * length, device):
+        leaving = [[partial(_leave, training, resume) for training in group.values()] for group in (rivals, losses)]
+        judging = _judging(config, sets, seed, device)
+        found = spread(call, [(work,) for work in (*leaving[0][::-1], *judging, *leaving[1])])  # the longest first
+        judges = dict(zip(sets, found[len(rivals) : len(rivals) + len(sets)], strict=True))
+        resume = True
+    else:
+        judges = train_judges(config, sets, seed=seed, device=device)
+    made = [{name: training(resume=resume) for name, training in group.items()} for group in (rivals, losses)]
+    return *made, judges
+
+
+def train_judges(config, sets: dict, *, seed: int = 0, device="auto") -> dict[str, nn.Module]:
+    """Judges trained side by side.
+
+    Args:
+        sets: name -> ("enet" or "unet", images, conditions), the one that takes longest first.
+
+    Returns:
+        name -> what ``experiment.judge`` returns for it.
+    """
+    steps = sum(config.enet_steps if kind == "enet" else config.seg_unet_steps for kind, *_ in sets.values())
+    work = [(training,) for training in _judging(config, sets, seed, device)]
+    return dict(zip(sets, spread(call, work, None if apart(steps, device) else 1), strict=True))
+
+
+def _judging(config, sets: dict, seed: int, device) -> list[Callable]:
+    return [partial(judge, kind, config, images, masks, seed=seed, device=device)
+            for kind, images, masks in sets.values()]
