@@ -42,9 +42,6 @@ class Volume:
     description: str = ""
     tilt: float = 0.0
 
-    def __iter__(self):  # array, spacing, origin = read_nifti(path)
-        return iter((self.array, self.spacing, self.origin))
-
 
 def is_nifti(path: Path) -> bool:
     """By name: the format has no signature that survives compression."""
