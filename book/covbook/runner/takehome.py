@@ -219,8 +219,9 @@ def _write(writer, picture: Picture, part: str) -> list[dict]:
         files.append(("label map", "", pixels.map))
     files += [(f"{kind} mask", picture.masks.get(kind, picture.image).name, mask)
               for kind, mask in pixels.masks.items()]
-    return [writer.row(writer.add(picture, part, role, array), role, source, split=part, label=picture.label,
-                       patient=picture.patient, source_image=picture.source) for role, source, array in files]
+    return [writer.row(writer.add(picture, part, role, array), role, source, name=picture.name, split=part,
+                       label=picture.label, patient=picture.patient, source_image=picture.source)
+            for role, source, array in files]
 
 
 def _tables(folder: Path, rows: list[dict]) -> None:
