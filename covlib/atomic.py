@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from covlib.errors import DataError, TrainingError
+from covlib.errors import DataError, TrainingError, first_line
 
 
 def _sweep(target: Path) -> None:
@@ -120,9 +120,7 @@ def write_atomically(path: Path, content: bytes | str | Callable[[BinaryIO], Any
 def _reason(error: BaseException) -> str:
     while not isinstance(error, OSError) and (deeper := error.__cause__ or error.__context__):
         error = deeper
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    return error.strerror if isinstance(error, OSError) and error.strerror else first_line(error)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from covlib.data.case import SliceSet
-from covlib.data.resize import resize_image, resize_mask
+from covlib.data.resize import cut_out, resize_image, resize_mask
 from covlib.errors import ConfigError, DataError
 
 
@@ -61,21 +61,13 @@ def crop_to_lungs(slices: SliceSet, size: int, margin: float = 0.06) -> SliceSet
     for patient in dict.fromkeys(slices.patients):
         mine = np.flatnonzero(patients == patient)
         try:
-            box = lung_box(slices.lung[mine], margin)
+            top, left, side = lung_box(slices.lung[mine], margin)
         except DataError as error:
             raise DataError(f"{slices.source}: patient {patient}: {error}") from None
         for k in mine:
-            images[k, 0] = resize_image(_cut(slices.images[k, 0], box, -1.0), size, "stretch")
+            part = cut_out(slices.images[k, 0], top, left, side, side, outside=-1.0)
+            images[k, 0] = resize_image(part, size, "stretch")
             for name, mask in masks.items():
-                cut[name][k] = resize_mask(_cut(mask[k], box, 0), size, "stretch")
+                part = cut_out(mask[k], top, left, side, side, outside=0)
+                cut[name][k] = resize_mask(part, size, "stretch")
     return dataclasses.replace(slices, images=images, lung=cut["lung"], infection=cut.get("infection"))
-
-
-def _cut(picture: np.ndarray, box: tuple[int, int, int], outside) -> np.ndarray:
-    """The square (top, left, side) of a picture (H, W), filled with ``outside`` where it reaches beyond."""
-    top, left, side = box
-    out = np.full((side, side), outside, picture.dtype)
-    t, l = max(top, 0), max(left, 0)
-    part = picture[t : top + side, l : left + side]
-    out[t - top : t - top + part.shape[0], l - left : l - left + part.shape[1]] = part
-    return out

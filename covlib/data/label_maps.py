@@ -100,8 +100,6 @@ def _checked_mask(name: str, mask) -> np.ndarray:
     return mask.astype(np.uint8)
 
 
-
-
 def from_slices(slices: SliceSet) -> Paired:
     """Images and maps of a set of slices.
 

@@ -1,4 +1,4 @@
-"""Images and masks made square and brought to a size."""
+"""Images and masks cut, made square and brought to a size."""
 
 import numpy as np
 from PIL import Image
@@ -6,6 +6,15 @@ from PIL import Image
 from covlib.errors import DataError
 
 FITS = ("pad", "crop", "stretch")
+
+
+def cut_out(picture: np.ndarray, top: int, left: int, height: int, width: int, outside) -> np.ndarray:
+    """The rectangle (height, width) of a picture (H, W), filled with ``outside`` where it reaches beyond."""
+    out = np.full((height, width), outside, picture.dtype)
+    y0, y1 = max(top, 0), min(top + height, picture.shape[0])
+    x0, x1 = max(left, 0), min(left + width, picture.shape[1])
+    out[y0 - top : y1 - top, x0 - left : x1 - left] = picture[y0:y1, x0:x1]
+    return out
 
 
 def _box(shape: tuple[int, int], fit: str) -> tuple[int, int, int, int]:
@@ -20,14 +29,8 @@ def _box(shape: tuple[int, int], fit: str) -> tuple[int, int, int, int]:
 
 
 def _square(array: np.ndarray, fit: str) -> np.ndarray:
-    top, left, height, width = _box(array.shape, fit)
-    if (top, left, height, width) == (0, 0, *array.shape):
-        return array
-    if fit == "crop":
-        return array[top : top + height, left : left + width]
-    padded = np.zeros((height, width), array.dtype)
-    padded[-top : -top + array.shape[0], -left : -left + array.shape[1]] = array
-    return padded
+    box = _box(array.shape, fit)
+    return array if box == (0, 0, *array.shape) else cut_out(array, *box, outside=0)
 
 
 def resize_image(image: np.ndarray, size: int, fit: str = "pad") -> np.ndarray:

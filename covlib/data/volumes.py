@@ -1,12 +1,12 @@
 """Axial slices out of volumes, and volumes in another matrix."""
 
 import numpy as np
-from PIL import Image
 from scipy import ndimage
 
 from covlib.data.case import Case
 from covlib.data.hu import AIR
 from covlib.data.lungs import lung_mask
+from covlib.data.resize import cut_out, resize_image, resize_mask
 from covlib.errors import DataError
 
 BODY_MARGIN_MM = 5.0
@@ -68,13 +68,8 @@ def cut(plane: np.ndarray, spacing, box, size: int) -> np.ndarray:
     rows, columns = max(1, round(side / dy)), max(1, round(side / dx))
     top, left = round(middle_y / dy - rows / 2), round(middle_x / dx - columns / 2)
     labels = plane.dtype == np.uint8
-    square = np.full((rows, columns), 0 if labels else AIR, np.uint8 if labels else np.float32)
-    y0, y1, x0, x1 = max(top, 0), min(top + rows, height), max(left, 0), min(left + columns, width)
-    square[y0 - top : y1 - top, x0 - left : x1 - left] = plane[y0:y1, x0:x1]
-    if square.shape == (size, size):
-        return square
-    how = Image.Resampling.NEAREST if labels else Image.Resampling.BILINEAR
-    return np.asarray(Image.fromarray(square).resize((size, size), how))
+    square = cut_out(plane, top, left, rows, columns, outside=0 if labels else AIR)
+    return (resize_mask if labels else resize_image)(square, size, "stretch")
 
 
 # ---- another matrix --------------------------------------------------------------------------------------------------

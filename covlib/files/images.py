@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from covlib.errors import DataError
+from covlib.errors import DataError, first_line
 from covlib.files.scans import check_labels, is_dicom, read_dicom_image
 
 MAX_PIXELS = 100_000_000  # a film digitised at 10,000 x 10,000; more is taken for a decompression bomb
@@ -48,8 +48,7 @@ def _decode(path, content: bytes | None = None) -> Image.Image:
         raise DataError(f"{path}: is not a PNG, JPEG or TIFF image, whatever its name says (it starts with "
                         f"{content[:12]!r})") from None
     except Exception as error:  # Pillow's decoders raise many kinds
-        text = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DataError(f"{path}: truncated or damaged image ({text})") from error
+        raise DataError(f"{path}: truncated or damaged image ({first_line(error)})") from error
     return picture
 
 

@@ -105,7 +105,7 @@ def load_slices(data, *, size: int, need=(), window=(-600, 1500), seed: int = 0,
     _check_arguments(size, need, per_patient, n_patients)
     window = (float(window[0]), float(window[1]))
     if str(data) == "phantom":
-        return _phantom(size, need, window, seed, n_patients, per_patient, labels)
+        return _phantom(size, window, seed, n_patients, per_patient, labels)
     found = find(data)
     items = _chosen(found, need, seed, n_patients, classes)
     if found.volumes:
@@ -114,7 +114,7 @@ def load_slices(data, *, size: int, need=(), window=(-600, 1500), seed: int = 0,
         loaded = slices_of(items, size, need, window, per_patient or PER_PATIENT, found.root)
     else:
         loaded = _images(_thinned(items, per_patient, seed), size, need, fit)
-    return _as_set(found, loaded, need, window, data)
+    return _as_set(found, loaded, window, data)
 
 
 def _check_arguments(size, need, per_patient, n_patients) -> None:
@@ -126,14 +126,11 @@ def _check_arguments(size, need, per_patient, n_patients) -> None:
             raise ConfigError(f"{name}: {value!r}; a whole number from 1 is wanted")
 
 
-def _phantom(size, need, window, seed, n_patients, per_patient, labels) -> SliceSet:
+def _phantom(size, window, seed, n_patients, per_patient, labels) -> SliceSet:
     from covlib.phantom import phantom_slices
 
-    made = phantom_slices(n_patients or PHANTOM_PATIENTS, size=size, per_patient=per_patient or PER_PATIENT, seed=seed,
+    return phantom_slices(n_patients or PHANTOM_PATIENTS, size=size, per_patient=per_patient or PER_PATIENT, seed=seed,
                           labels=tuple(labels), window=window)
-    if not made.fingerprint:
-        made.fingerprint = digest(made.names, [made.images.tobytes()])
-    return made
 
 
 def _chosen(found: Found, need, seed: int, n_patients: int | None, classes) -> list[Item]:
@@ -219,7 +216,7 @@ def _images(items: list[Item], size: int, need, fit: str) -> Loaded:
                   digest([i.name for i in items], digests), notes)
 
 
-def _as_set(found: Found, loaded: Loaded, need, window, data) -> SliceSet:
+def _as_set(found: Found, loaded: Loaded, window, data) -> SliceSet:
     labels, names = None, found.classes() if all(i.label for i in loaded.items) else ()
     names = tuple(c for c in names if c in {i.label for i in loaded.items})
     if names:
@@ -232,9 +229,8 @@ def _as_set(found: Found, loaded: Loaded, need, window, data) -> SliceSet:
         notes.append(f"synthetic images: {sheet.get('method', 'see the datasheet')}")
     shown = sheet.get("hu_window") if sheet else None
     hu_window = window if found.volumes else tuple(shown) if shown else None
-    source = Path(data).name if Path(data).exists() else str(data)
     return SliceSet(loaded.images, [i.patient for i in loaded.items], loaded.names, labels, names, loaded.lung,
-                    loaded.infection, hu_window, source or found.root.name, loaded.fingerprint, notes)
+                    loaded.infection, hu_window, Path(data).name or found.root.name, loaded.fingerprint, notes)
 
 
 # ---- cases -----------------------------------------------------------------------------------------------------------

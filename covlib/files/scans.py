@@ -14,7 +14,7 @@ import numpy as np
 from covlib.atomic import atomic_folder
 from covlib.data.case import Case
 from covlib.data.hu import AIR, PADDING_BELOW
-from covlib.errors import DataError
+from covlib.errors import DataError, first_line
 
 MAX_VOXELS = 2**29  # 537 million: a 512 x 512 x 2048 scan; more is taken for a damaged header
 NIFTI_ENDINGS = (".nii", ".nii.gz")
@@ -41,9 +41,6 @@ class Volume:
     affine: np.ndarray
     description: str = ""
     tilt: float = 0.0
-
-    def __iter__(self):  # array, spacing, origin = read_nifti(path)
-        return iter((self.array, self.spacing, self.origin))
 
 
 def is_nifti(path: Path) -> bool:
@@ -79,13 +76,13 @@ def read_nifti(path) -> Volume:
     except PermissionError:
         raise DataError(f"{path}: no permission to read it") from None
     except Exception as error:  # nibabel raises a dozen kinds; all mean the same to the user
-        raise DataError(f"{path}: cannot be read as NIfTI ({_first_line(error)}); a .nii or .nii.gz file is "
+        raise DataError(f"{path}: cannot be read as NIfTI ({first_line(error)}); a .nii or .nii.gz file is "
                         "wanted") from error
     shape = _checked_shape(path, image)
     try:
         data = image.dataobj.get_unscaled() if _unscaled(image) else np.asarray(image.dataobj, np.float32)
     except (OSError, EOFError, ValueError, OverflowError, zlib.error) as error:  # the fourth: voxels begin at 2^63
-        raise DataError(f"{path}: truncated or damaged ({_first_line(error)}); get the file again") from error
+        raise DataError(f"{path}: truncated or damaged ({first_line(error)}); get the file again") from error
     data = np.asarray(data).reshape(shape)
     if data.dtype.kind not in "iufb":
         raise DataError(f"{path}: voxels are of type {data.dtype}; one number per voxel is wanted")
@@ -96,11 +93,6 @@ def read_nifti(path) -> Volume:
                             "number")
     text = image.header["descrip"].item().decode("latin-1") if "descrip" in image.header else ""
     return _orient(path, data, np.asarray(image.affine, np.float64), text)
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:160] if lines else type(error).__name__
 
 
 def _unscaled(image) -> bool:
@@ -350,7 +342,7 @@ def _dicom(path: Path):
             header.get(tag)  # values are decoded when they are first asked for
         return header
     except Exception as error:  # pydicom raises many kinds
-        raise DataError(f"{path}: cannot be read as DICOM ({_first_line(error)})") from error
+        raise DataError(f"{path}: cannot be read as DICOM ({first_line(error)})") from error
 
 
 def _numbers(header, tag: str, count: int, default: float | None = None) -> tuple[float, ...]:
@@ -421,7 +413,7 @@ def _rescaled(header) -> np.ndarray:
     try:
         stored = header.pixel_array
     except Exception as error:
-        raise DataError(f"{header.filename}: pixel data cannot be decoded ({_first_line(error)})") from error
+        raise DataError(f"{header.filename}: pixel data cannot be decoded ({first_line(error)})") from error
     (slope,), (intercept,) = _numbers(header, "RescaleSlope", 1, 1.0), _numbers(header, "RescaleIntercept", 1, 0.0)
     hu = stored.astype(np.float32) * np.float32(slope) + np.float32(intercept)
     if not np.isfinite(hu).all():

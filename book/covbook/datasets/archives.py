@@ -21,7 +21,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from covlib.atomic import atomic_folder
-from covlib.errors import DataError
+from covlib.errors import DataError, first_line
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 CHUNK = 1 << 20
@@ -167,8 +167,8 @@ def _one_line(archive: Path) -> Iterator[None]:
             ValueError, OverflowError, RuntimeError) as error:
         if isinstance(error, OSError) and error.errno is not None:  # without a number it is gzip's own
             raise DataError(f"{archive.name}: cannot be unpacked: {error.filename}: {error.strerror}") from error
-        said = " ".join(str(error).split()) or type(error).__name__
-        raise RefusedError(f"{archive.name}: cannot be read as an archive: {said}; get it again") from error
+        why = first_line(error)
+        raise RefusedError(f"{archive.name}: cannot be read as an archive: {why}; get it again") from error
 
 
 # ---- zip and tar -----------------------------------------------------------------------------------------------------

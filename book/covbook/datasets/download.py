@@ -14,7 +14,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from covbook.datasets.archives import FULL
-from covlib.errors import DataError
+from covlib.errors import DataError, first_line
 
 TIMEOUT = (15, 60)  # seconds to connect; without a byte arriving
 ATTEMPTS = 4
@@ -98,7 +98,7 @@ class Resuming:
                     raise DataError(f"{self.name}: {_reason(error, host)}{kept if have else ''}") from error
                 time.sleep(PAUSE * 2 ** (attempt - 1))
             except requests.RequestException as error:
-                raise DataError(f"{self.name}: {url}: {_first_line(error)}") from error
+                raise DataError(f"{self.name}: {url}: {first_line(error)}") from error
         if self.size is not None and self.part.stat().st_size != self.size:
             got = self.part.stat().st_size
             self._forget()
@@ -195,7 +195,3 @@ def _reason(error: Exception, host: str) -> str:
     if isinstance(error, _Busy):
         return f"{host} {error}"
     return f"no connection to {host}, or it was cut ({type(error).__name__}); check the network"
-
-
-def _first_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

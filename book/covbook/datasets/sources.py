@@ -100,19 +100,12 @@ def _registry(path: Path) -> dict[str, Source]:
         registry = project.read_yaml(path)
     except FileNotFoundError as error:
         raise DataError(f"{path}: the registry of data sets is missing; install covlib from its repository") from error
-    if not isinstance(registry, dict) or not isinstance(registry.get("sources"), dict):
-        raise DataError(f"{path}: is not a registry of data sets; a table 'sources' is wanted")
     project.validate(registry, "sources", str(path), DataError)
     sources = {}
     for name, entry in registry["sources"].items():
-        entry = dict(entry)
-        try:
-            entry["files"] = tuple(File(**file) for file in entry.get("files") or ())
-            for key in ("chapters", "steps", "notes"):
-                entry[key] = tuple(entry.get(key) or ())
-            sources[name] = Source(name=name, **entry)
-        except TypeError as error:
-            raise DataError(f"{path}: entry {name}: {error}") from error
+        lists = {key: tuple(entry.get(key, ())) for key in ("chapters", "steps", "notes")}
+        files = tuple(File(**file) for file in entry["files"])
+        sources[name] = Source(**{**entry, **lists, "name": name, "files": files})
     return sources
 
 

@@ -15,7 +15,6 @@ none, and come from one training: they all go to train.
 """
 
 import csv
-import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +30,7 @@ from covlib.files.export import REQUIRED, SHEET, read_datasheet
 from covlib.files.images import read_image, read_mask
 from covlib.files.index import read_table
 from covlib.files.scans import list_folder, read_case, stem
+from covlib.training.checkpoints import sha256
 
 FORMATS = ("png", "nifti", "dicom-sc")
 FRACTIONS = (0.7, 0.1, 0.2)  # train, val, test
@@ -173,7 +173,7 @@ def _plain(name: str) -> str:
 
 def read_pixels(picture: Picture) -> Pixels:
     """The image with its masks; DataError names the file that is damaged or does not fit."""
-    if picture.sum and _sum(picture.image) != picture.sum:
+    if picture.sum and sha256(picture.image) != picture.sum:
         raise DataError(f"{picture.image}: is not the file that was made (its SHA-256 differs from provenance.csv); "
                         "run the chapter again")
     if picture.image.is_dir():
@@ -219,13 +219,14 @@ def _write(writer, picture: Picture, part: str) -> list[dict]:
         files.append(("label map", "", pixels.map))
     files += [(f"{kind} mask", picture.masks.get(kind, picture.image).name, mask)
               for kind, mask in pixels.masks.items()]
-    return [writer.row(writer.add(picture, part, role, array), role, source, split=part, label=picture.label,
-                       patient=picture.patient, source_image=picture.source) for role, source, array in files]
+    return [writer.row(writer.add(picture, part, role, array), role, source, name=picture.name, split=part,
+                       label=picture.label, patient=picture.patient, source_image=picture.source)
+            for role, source, array in files]
 
 
 def _tables(folder: Path, rows: list[dict]) -> None:
     for row in rows:
-        row["sha256"] = _sum(folder / row["file"])
+        row["sha256"] = sha256(folder / row["file"])
     images = [row for row in rows if row["role"] in ("image", "volume")]
     for name, columns, listed in (("provenance.csv", COLUMNS, rows),
                                   ("metadata.csv", ("file", "patient", "label", "split"), images)):
@@ -235,14 +236,10 @@ def _tables(folder: Path, rows: list[dict]) -> None:
             table.writerows(listed)
 
 
-def _sum(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def _sums(folder: Path) -> None:
     """``SHA256SUMS`` of everything, for ``sha256sum -c``."""
     files = sorted(p for p in folder.rglob("*") if p.is_file())
-    lines = [f"{_sum(p)}  {p.relative_to(folder).as_posix()}\n" for p in files]
+    lines = [f"{sha256(p)}  {p.relative_to(folder).as_posix()}\n" for p in files]
     (folder / "SHA256SUMS").write_text("".join(lines), encoding="utf-8")
 
 

@@ -54,7 +54,11 @@ class Writer:
         return name
 
     def row(self, file: str, role: str, run_file: str, **where) -> dict:
-        """A line of provenance.csv, without the checksum. ``where``: split, label, patient, source_image."""
+        """A line of provenance.csv, without the checksum, and the picture's name.
+
+        Args:
+            where: name, split, label, patient, source_image.
+        """
         run = self.facts["run"]
         return {"file": file, "role": role, "synthetic": "yes", "run_file": run_file, "chapter": run["chapter"],
                 "profile": run["profile"], "seed": run["seed"], "made_by": f"covlib {covlib.__version__}", **where}
@@ -76,8 +80,7 @@ class Writer:
         run, classes = self.facts["run"], self.facts["classes"]
         by_name: dict[str, dict] = {}
         for row in rows:
-            key = _case(row["file"])
-            item = by_name.setdefault(key, {})
+            item = by_name.setdefault(row["name"], {})
             if row["role"] == "image":
                 item |= {"image": row["file"], "patient": row["patient"], "split": row["split"]}
                 if row["label"]:
@@ -95,14 +98,6 @@ class Writer:
                 "reference": self.made_by, "synthetic": True, "classes": classes,
                 "labels": self.facts["labels"] or {"background": 0}, "numTraining": len(lists["training"]),
                 "numTest": len(lists["test"]), **lists}
-
-
-def _case(file: str) -> str:
-    """The case's name in any of its files' paths."""
-    name = Path(file).name
-    for ending in (".nii.gz", ".png", ".dcm"):
-        name = name.removesuffix(ending)
-    return name.removesuffix("_0000") if "images" in file.split("/")[0] else name
 
 
 def _masks(role: str) -> str:
@@ -166,7 +161,7 @@ class Nifti(Writer):
             mark_nifti(image, self.made_by)
             name = f"volumes/{file.name}"
             nibabel.save(image, self.path(name))
-            rows.append(self.row(name, "volume", file.name, split="train", label="", source_image="",
+            rows.append(self.row(name, "volume", file.name, name=name, split="train", label="", source_image="",
                                  patient=f"{run['chapter']}_seed{run['seed']}"))
         return rows
 
@@ -180,7 +175,7 @@ class Nifti(Writer):
         """``splits_final.json``, for nnUNet_preprocessed/DatasetXXX_NAME: one fold, with our validation part."""
         import json
 
-        cases = {part: [_case(r["file"]) for r in rows if r["role"] == "image" and r["split"] == part]
+        cases = {part: [r["name"] for r in rows if r["role"] == "image" and r["split"] == part]
                  for part in ("train", "val")}
         if cases["val"]:
             (self.folder / "splits_final.json").write_text(json.dumps([cases], indent=1) + "\n", encoding="utf-8")

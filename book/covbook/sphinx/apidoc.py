@@ -73,9 +73,6 @@ def _read(name: str, path: Path) -> Module:
             text = ast.get_docstring(node)
             if text and not node.name.startswith("_"):
                 module.public[node.name] = text.split("\n\n")[0].replace("\n", " ")
-        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "_HOME":  # names loaded when used
-            home = ast.literal_eval(node.value)
-            module.imports |= {key: f"{name}.{value}.{key}" for key, value in home.items()}
     return module
 
 
