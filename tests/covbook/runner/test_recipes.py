@@ -139,7 +139,7 @@ def test_every_recipe_names_what_the_library_has():
     (["04", "--methods", "pix2pix,stylegan"], "'stylegan' is not offered for 04_global_local; offered are global"),
     (["03", "--set", "widht=3"], "did you mean 'width'"),
     (["03", "--profile", "big"], "'big' is not a profile"),
-    (["03", "--data", "nowhere"], "'nowhere' is no folder and no registered source"),
+    (["03", "--data", "nowhere"], "data: 'nowhere' does not exist"),
     (["03", "--nodes", "2"], "nodes=2: set MASTER_ADDR, MASTER_PORT and NODE_RANK"),
     (["03", "--devices", "0", "--device", "cpu"], "devices and nodes must be at least 1, not 0 and 1"),
     (["03", "--synthesize", "-1"], "synthesize -1"),
