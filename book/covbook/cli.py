@@ -274,8 +274,8 @@ def _results_show(given) -> None:
 
 
 def _results_record(given) -> None:
-    from covbook import project, report, weights
-    from covbook.runner import chapters
+    from covbook import project, report
+    from covbook.runner import chapters, weights
 
     out = Path(given.out)
     file = out / "metrics.json" if out.is_dir() else out

@@ -21,6 +21,7 @@ from covlib.errors import DataError
 VERDICTS = {"reproduced": "✔", "within interval": "≈", "differs": "✘", "data unavailable": "⊘", "not attempted": "○"}
 VOLATILE = ("times", "paths")
 UNMEASURED = "this run has no such measurement"
+LINK = "../data/results/"  # from a page of the book to a recorded run
 FOLDED_FROM = 6  # so many claims without a measurement are shown behind a click
 
 
@@ -97,14 +98,13 @@ def comparable(metrics: dict) -> dict:
     return {key: value for key, value in metrics.items() if key not in VOLATILE}
 
 
-def record(path, folder=None, note: str = "") -> Path:
+def record(path) -> Path:
     """Keep a finished run as ``data/results/<chapter>-<data>-<profile>-seed<k>.json``, without paths of its machine.
 
     A run with changed settings gets ``-<hash of them>`` at the end, so that it does not replace the plain one.
 
     Args:
         path: a metrics.json, or the out folder that holds it.
-        note: one more line for the record.
 
     Raises:
         DataError: the file is missing or does not fit the schema.
@@ -112,10 +112,8 @@ def record(path, folder=None, note: str = "") -> Path:
     path = Path(path)
     metrics = load_metrics(path / "metrics.json" if path.is_dir() else path)
     metrics["paths"] = {}
-    if note:
-        metrics["notes"] = [*metrics["notes"], note]
     name = project.recorded_name(metrics["chapter"], metrics, f"seed{metrics['seed']}")
-    return project.write_json((project.RESULTS if folder is None else Path(folder)) / f"{name}.json", metrics)
+    return project.write_json(project.RESULTS / f"{name}.json", metrics)
 
 
 # -- judging ----------------------------------------------------------------------------------------------------------
@@ -189,8 +187,7 @@ def compare(reported: dict, metrics: dict | None) -> list[dict]:
 # -- showing ----------------------------------------------------------------------------------------------------------
 
 
-def paper_beside_ours(chapter: str, run=None, results: list[dict] | None = None, reported: str | None = None,
-                      link: str = "../data/results/") -> Table:
+def paper_beside_ours(chapter: str, run=None, results: list[dict] | None = None) -> Table:
     """Every claim of the chapter's paper beside this run and the recorded runs, each with verdict and reason. Beside a
     run, many claims that no run has measured (a big table's entries, say) come last, behind a click.
 
@@ -198,17 +195,15 @@ def paper_beside_ours(chapter: str, run=None, results: list[dict] | None = None,
         chapter: "03_dcgan".
         run: a covbook.runs.Run, or a metrics.json document; None judges the most faithful of the recorded runs.
         results: recorded runs; by default those of the chapter in data/results.
-        reported: name of the file in data/reported; by default the chapter's name without its number.
-        link: what to put before a recorded run's file name to link to it.
     """
-    paper = load_reported(reported or chapter.split("_", 1)[1])
+    paper = load_reported(chapter.split("_", 1)[1])
     metrics = run.document() if hasattr(run, "document") else run
     results = telling(load_results(chapter) if results is None else results)
     judged = metrics if metrics is not None else max(results, key=_faithfulness, default=None)
     rows = []
     for row in compare(paper, judged):
         ours = "–" if metrics is None else _ours(row)
-        rows.append([row["claim"]["text"], _papers(row), ours, _recorded(row["claim"], row["number"], results, link),
+        rows.append([row["claim"]["text"], _papers(row), ours, _recorded(row["claim"], row["number"], results),
                      f"**{row['verdict']}**\n{row['verdict'].reason}"])
     empty = lambda row: row[2] == row[3] == "–" and row[4].endswith(UNMEASURED)
     folded = sum(map(empty, rows)) if metrics is not None else 0
@@ -235,15 +230,6 @@ def open_points(name: str, part: str = "contradictions") -> Table:
         return Table(["the paper does not say", "we chose"], [[i["text"], i["choice"]] for i in paper[part]])
     rows = [[i["text"], i["where"], i.get("computation", ""), i.get("choice", "")] for i in paper[part]]
     return Table(["what", "where", "computation", "we chose"], rows)
-
-
-def results_table(results: list[dict] | None = None, link: str = "../data/results/") -> Table:
-    """All recorded runs with versions and run times, for the status page and ``covlib results show``."""
-    rows = [[r["chapter"], r["profile"], r["data"]["name"], str(r["seed"]), r["times"].get("device_name", r["device"]),
-             f"{r['times']['wall_seconds'] / 60:.1f}", r["versions"].get("torch", "–"),
-             f"[{r['file']}]({link}{r['file']})"] for r in (load_results() if results is None else results)]
-    return Table(["chapter", "profile", "data", "seed", "device", "minutes", "torch", "file"], rows,
-                 right=("seed", "minutes"))
 
 
 def measurements_table(chapter: str, columns: dict[str, str], results: list[dict] | None = None, *,
@@ -338,7 +324,7 @@ def _briefly(metrics: dict) -> str:
     return ", ".join([where, metrics["profile"], *settings])
 
 
-def _recorded(claim: dict, number: dict | None, results: list[dict], link: str) -> str:
+def _recorded(claim: dict, number: dict | None, results: list[dict]) -> str:
     """Recorded values, one line per (data, profile, settings): the mean over seeds, each seed a link to its file. What
     follows from the layers alone is equal in all runs and said once. Student's interval over seeds knows no bounds: it
     is shown cut at the claim's "range"."""
@@ -351,7 +337,7 @@ def _recorded(claim: dict, number: dict | None, results: list[dict], link: str) 
     if claim["scope"] == "architecture" and len({m["value"] for _, _, m in found}) == 1 < len(found):
         _, run, metric = found[0]
         value = _scaled(metric["value"], metric["interval"], claim, number, metric["unit"])
-        return f"{value} ([all {len(found)} recorded runs]({link}{run['file']}))"
+        return f"{value} ([all {len(found)} recorded runs]({LINK}{run['file']}))"
     for (where, _), same in groupby(sorted(found, key=lambda f: (settings(f), f[1]["seed"])), key=settings):
         group = list(same)
         values = [m["value"] for _, _, m in group]
@@ -359,7 +345,7 @@ def _recorded(claim: dict, number: dict | None, results: list[dict], link: str) 
         if len(values) > 1:
             over = student_t(values)
             interval, value = (over.low, over.high) if over.high > over.low else None, over.value
-        seeds = ", ".join(f"[{r['seed']}]({link}{r['file']})" for _, r, _ in group)
+        seeds = ", ".join(f"[{r['seed']}]({LINK}{r['file']})" for _, r, _ in group)
         lines.append(f"{_scaled(value, interval, claim, number, group[0][2]['unit'])} "
                      f"({where}, seed{'s' if len(values) > 1 else ''} {seeds})")
     return "\n".join(lines) or "–"

@@ -10,8 +10,8 @@ arms run apart, in any order, in several processes at once, and a killed one is 
 A paper registers its studies in a function ``studies() -> list[Study]`` of ``covbook/chapters/<name>/study.py``.
 """
 
-import importlib
 import math
+import pkgutil
 import re
 import statistics
 from collections.abc import Callable, Iterable
@@ -70,8 +70,7 @@ class Study:
         """The settings' class."""
         if not isinstance(self.config, str):
             return self.config
-        module, name = self.config.split(":")
-        return getattr(importlib.import_module(module), name)
+        return pkgutil.resolve_name(self.config)
 
 
 # ---- reading ---------------------------------------------------------------------------------------------------------

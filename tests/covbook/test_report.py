@@ -201,22 +201,24 @@ def write(folder, name, run):
     return path
 
 
-def test_recording_strips_paths_and_names_the_file(tmp_path):
+def test_recording_strips_paths_and_names_the_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(project, "RESULTS", tmp_path / "results")
     source = write(tmp_path / "out", "metrics.json", run_with(seed=3))
-    kept = report.record(source.parent, folder=tmp_path / "results", note="two hours")
+    kept = report.record(source.parent)
     assert kept.name == "03_dcgan-covid_ct-paper-seed3.json"
     found = report.load_metrics(kept)
-    assert found["paths"] == {} and found["notes"] == ["two hours"] and "someone" not in kept.read_text()
-    assert report.comparable(found) == report.comparable(run_with(seed=3)) | {"notes": ["two hours"]}
+    assert found["paths"] == {} and "someone" not in kept.read_text()
+    assert report.comparable(found) == report.comparable(run_with(seed=3))
     other = write(tmp_path / "out", "b.json", run_with(overrides={"epochs": 5}))
-    changed = report.record(other, folder=tmp_path / "results")
+    changed = report.record(other)
     assert changed.name.startswith("03_dcgan-covid_ct-paper-seed0-") and len(changed.stem.split("-")[-1]) == 6
 
 
-def test_a_result_that_does_not_fit_the_schema_is_refused(tmp_path):
+def test_a_result_that_does_not_fit_the_schema_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(project, "RESULTS", tmp_path / "results")
     path = write(tmp_path / "out", "metrics.json", run_with(profile="fast"))
     with pytest.raises(DataError, match="field profile"):
-        report.record(path, folder=tmp_path / "results")
+        report.record(path)
     assert not (tmp_path / "results").exists()
 
 
@@ -285,7 +287,7 @@ def test_intervals_end_where_the_value_cannot_go(tmp_path):
     assert table.rows[0][3].startswith("6 % [0, 17]")  # scipy: mean 5.67, -6.1 to 17.4
     assert table.rows[0][2].startswith("2 % [0, 7]")
     claim = {**CLAIM, "scale": 1.0, "range": [0, None]}
-    cell = lambda claim: report._recorded(claim, None, runs, "")
+    cell = lambda claim: report._recorded(claim, None, runs)
     assert cell(claim).startswith("0.06 [0.00, 0.17]")
     assert cell({**claim, "range": [None, 0.1]}).startswith(("0.06 [−0.06, 0.10]", "0.057 [−0.061, 0.100]"))
     del claim["range"]

@@ -10,6 +10,7 @@ from torch import nn
 
 from covbook import project, report, runs, weights
 from covbook.runner import model_card
+from covbook.runner import weights as keeping
 from covlib import config
 from covlib.errors import ConfigError, DataError
 from covlib.training.checkpoints import digest, load_weights, read_weights, save_tensors, save_weights, sha256
@@ -53,7 +54,7 @@ def here(tmp_path, monkeypatch):
 
 
 def kept(out):
-    return weights.store(out, report.record(out))
+    return keeping.store(out, report.record(out))
 
 
 def ask(**changes):
@@ -76,7 +77,7 @@ def test_what_is_given_is_what_the_run_trained(here):
 
 
 def test_large_files_are_cut_by_network_and_still_load(here, monkeypatch):
-    monkeypatch.setattr(weights, "FILE_LIMIT", 1000)
+    monkeypatch.setattr(keeping, "FILE_LIMIT", 1000)
     folder = kept(finished(here / "run"))
     found = ask()
     assert found.checkpoint == folder / "checkpoints" and found.register["shipped"]
@@ -89,7 +90,7 @@ def test_large_files_are_cut_by_network_and_still_load(here, monkeypatch):
 
 
 def test_too_large_ones_are_registered_and_used_once_they_are_put_there(here, monkeypatch):
-    monkeypatch.setattr(weights, "RUN_LIMIT", 100)
+    monkeypatch.setattr(keeping, "RUN_LIMIT", 100)
     folder = kept(finished(here / "run", "04_global_local", trained=nets(0, ("G1",))))
     assert sorted(p.name for p in folder.iterdir()) == ["README.md", "weights.json"]
     assert "too large" in (folder / "README.md").read_text().lower()
@@ -208,9 +209,9 @@ def test_only_virtual_patients_are_kept(here):
 def test_cards_are_written_anew_where_they_differ(here):
     path = kept(finished(here / "run")) / "README.md"
     text = path.read_text()
-    assert weights.write_cards() == [] and "0.75 [0.50, 0.88]" in text and "made up for this test" in text
+    assert keeping.write_cards() == [] and "0.75 [0.50, 0.88]" in text and "made up for this test" in text
     path.write_text("typed by hand")
-    assert weights.write_cards() == [path] and path.read_text() == text
+    assert keeping.write_cards() == [path] and path.read_text() == text
 
 
 def test_digest_names_a_file_or_all_of_a_folder(tmp_path):
@@ -235,8 +236,8 @@ def test_cyclegan_starts_from_generators_in_files_of_their_own(here, monkeypatch
     given = {f"{s}.{n}": net for s, m in methods.items() for n, net in m.networks.items()}
     meta = {"chapter": "06_cyclegan", **{k: getattr(settings, k) for k in cyclegan.SHAPE_FIELDS}}
     save_weights(here / "run" / "checkpoints" / "cyclegan.safetensors", given, meta)
-    monkeypatch.setattr(weights, "FILE_LIMIT", 100_000)
-    part = weights._files(here / "run", here / "kept", weights.LAYOUTS["06_cyclegan"])
+    monkeypatch.setattr(keeping, "FILE_LIMIT", 100_000)
+    part = keeping._files(here / "run", here / "kept", keeping.LAYOUTS["06_cyclegan"])
     assert part["checkpoint"] == "checkpoints" and not any("D_" in file["path"] for file in part["files"])
     assert sorted(part["left_out"]) == sorted(name for name in given if ".D_" in name)
     loaded, results = cyclegan.train_all(settings, images, here / "none", seed=9, device="cpu",
@@ -267,7 +268,7 @@ def test_committed_files_and_cards(entry):
     assert entry.result["data"]["kind"] == "phantom"
     if entry.register["shipped"]:
         weights.check(entry)
-        assert max(file["bytes"] for file in entry.register["files"]) <= weights.FILE_LIMIT
+        assert max(file["bytes"] for file in entry.register["files"]) <= keeping.FILE_LIMIT
     assert (entry.folder / "README.md").read_text(encoding="utf-8") == model_card.card(entry)
 
 

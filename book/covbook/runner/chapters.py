@@ -5,9 +5,9 @@ misspelt parameter and goes on with the default; here everything is checked befo
 """
 
 import ast
-import importlib
 import json
 import os
+import pkgutil
 import re
 import shutil
 from contextlib import contextmanager
@@ -189,9 +189,8 @@ def check_settings(chapter: Chapter, settings: dict[str, Any]) -> None:
     Raises:
         ConfigError, DataError: one line naming the parameter, the file or the setting.
     """
-    module, _, name = CONFIGS.get(chapter.name, "").partition(":")
-    checked = module and settings.get("overrides")
-    runs.check_run(chapter.name, settings, getattr(importlib.import_module(module), name) if checked else None)
+    place = CONFIGS.get(chapter.name) if settings.get("overrides") else None
+    runs.check_run(chapter.name, settings, pkgutil.resolve_name(place) if place else None)
 
 
 def run(chapter: Chapter, settings: dict[str, Any], show: bool = False) -> Path:

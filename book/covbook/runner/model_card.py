@@ -19,10 +19,10 @@ and may repeat images that they were trained on."""
 
 def card(entry: "Recorded") -> str:
     """The model card of ``entry`` as Markdown, with the header that model hubs read."""
-    from covbook.runner.chapters import find
+    from covbook.runner import chapters
 
     result = entry.result
-    title = find(result["chapter"]).title
+    title = chapters.find(result["chapter"]).title
     head = "\n".join(["---", "license: cc-by-4.0", "library_name: pytorch", "tags:", "- synthetic-data",
                       "- chest-imaging", f"- {result['chapter']}", "---"])
     parts = [

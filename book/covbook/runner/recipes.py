@@ -8,11 +8,11 @@ The training is the chapter's own, called with the same data, settings and seeds
 what the chapter would have left there. Any number of processes shares the work, and any other number may go on with it.
 """
 
-import importlib
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 from covbook.chapters.global_local import METHODS
@@ -121,12 +121,6 @@ RECIPES = {
 }
 
 
-def _named(place: str) -> Any:
-    """What "module:name" names."""
-    module, _, name = place.partition(":")
-    return getattr(importlib.import_module(module), name)
-
-
 # ---- the command -----------------------------------------------------------------------------------------------------
 
 
@@ -177,7 +171,7 @@ def train(chapter: str, *, profile: str = "cpu", data: str = "phantom", seed: in
     names = chosen(name, recipe, methods)
     if images < 0 or not save_minutes >= 0:
         raise ConfigError(f"synthesize {images}, save-minutes {save_minutes:g}: numbers of at least 0 are wanted")
-    config = _named(chapters.CONFIGS[name]).for_profile(profile, overrides)
+    config = resolve_name(chapters.CONFIGS[name]).for_profile(profile, overrides)
     out = Path(f"runs/{name}" if out is None else out)
     chapters.check_settings(chapters.find(name), {"profile": profile, "data": data, "device": device, "out": str(out),
                                                   "checkpoint": None, "overrides": {}})
@@ -191,8 +185,8 @@ def train(chapter: str, *, profile: str = "cpu", data: str = "phantom", seed: in
              f"{'es' if fabric.world_size > 1 else ''} on {fabric.device.type}; into {out}")
         seed_everything(seed)
         job = Job(config, profile, data, seed, fabric.device, out, resume)
-        roles, done = _named(f"covbook.chapters.{recipe.prepare}")(config, data, seed), []
-        train_chapter = _named(f"covbook.chapters.{recipe.train}")
+        roles, done = resolve_name(f"covbook.chapters.{recipe.prepare}")(config, data, seed), []
+        train_chapter = resolve_name(f"covbook.chapters.{recipe.train}")
         for method in names:
             began = time.monotonic()
             trained = recipe.listed(job, roles, train_chapter, method)

@@ -85,7 +85,7 @@ def generated() -> dict[str, str]:
 
 def refresh() -> list[Path]:
     """Write the generated parts of the book, and the model cards of recorded weights; returns those that changed."""
-    from covbook import weights
+    from covbook.runner import weights
 
     changed = weights.write_cards()
     for name, text in generated().items():

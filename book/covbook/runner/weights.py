@@ -1,0 +1,143 @@
+"""Keeping the weights of a recorded run in ``data/weights`` with a model card, for ``covbook.weights`` to find.
+
+Only runs on virtual patients are kept: weights trained on scans may give away whom they were trained on.
+"""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from covbook import project
+from covbook.report import load_metrics
+from covbook.runner.model_card import card
+from covbook.weights import REGISTER, Recorded, entries
+from covlib import atomic
+from covlib.errors import ConfigError
+
+CARD = "README.md"
+FILE_LIMIT, RUN_LIMIT = 5_000_000, 10_000_000  # bytes of a file, of a run's files together: larger is for a release
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a chapter keeps its weights.
+
+    Attributes:
+        beside: files that the chapter looks for beside what its checkpoint parameter names, relative to ``out``.
+        parts: dots in a network's name and one more: 2 where it is "covid.G".
+        left_out: last parts of the names of networks that only training needs, and that its reader does not ask for.
+        split: whether its reader takes a folder with a file for each network in place of one large file.
+    """
+
+    beside: tuple[str, ...] = ()
+    parts: int = 1
+    left_out: tuple[str, ...] = ()
+    split: bool = False
+
+
+LAYOUTS = {
+    "03_dcgan": Layout(parts=2, left_out=("D",), split=True),
+    "05_cosingan": Layout(beside=("modality_2/checkpoints/cosingan.safetensors",)),
+    "06_cyclegan": Layout(parts=2, left_out=("D_A", "D_B"), split=True),
+    "07_cgan3d": Layout(parts=2),
+}
+
+
+def store(out: Path, result: Path) -> Path:
+    """Register the weights of a run, and copy them where they are small; what was registered before is replaced.
+
+    Args:
+        out: the folder the chapter was run into. result: its recorded numbers, as ``report.record`` wrote them.
+
+    Returns:
+        The folder ``data/weights/NAME``.
+
+    Raises:
+        ConfigError: a run on other data than virtual patients, one that was given its weights, or one that left none.
+    """
+    out, numbers = Path(out), load_metrics(result)
+    _check_run(out, numbers)
+    layout = LAYOUTS.get(numbers["chapter"], Layout())
+    target = project.WEIGHTS / result.stem
+    with atomic.atomic_folder(target, replaceable=REGISTER) as prepared:
+        register = {"schema": 1, "started": numbers["times"]["started"], **_files(out, prepared, layout)}
+        project.validate(register, "weights", REGISTER, ConfigError)
+        if not register["shipped"]:
+            for folder in {prepared / Path(file["path"]).parts[0] for file in register["files"]}:
+                shutil.rmtree(folder)
+        atomic.write_atomically(prepared / CARD, card(Recorded(target.name, target, register, numbers)))
+        project.write_json(prepared / REGISTER, register)
+    return target
+
+
+def write_cards() -> list[Path]:
+    """Write the model cards anew from the registers and the recorded numbers; returns those that changed."""
+    changed = []
+    for entry in entries():
+        path, text = entry.folder / CARD, card(entry)
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            changed.append(atomic.write_atomically(path, text))
+    return changed
+
+
+def _check_run(out: Path, numbers: dict) -> None:
+    own = project.read_json(out / "metrics.json")
+    if numbers["data"]["kind"] != "phantom":
+        raise ConfigError(f"weights: {numbers['data']['name']} is no virtual patients' data; weights trained on scans "
+                          "may give away whom they were trained on, and are not kept")
+    if own["paths"].get("checkpoint"):
+        raise ConfigError("weights: this run was given its weights; record the run that trained them")
+    if not list((out / "checkpoints").glob("*.safetensors")):
+        raise ConfigError(f"weights: {out} holds no checkpoints/*.safetensors; chapter {numbers['chapter']} left none")
+
+
+def _files(out: Path, prepared: Path, layout: Layout) -> dict[str, Any]:
+    """Write what a run's weights come to into ``prepared``; returns that part of the register."""
+    main = sorted((out / "checkpoints").glob("*.safetensors"))
+    sources = [*main, *(out / name for name in layout.beside if (out / name).is_file())]
+    files, left_out = [], []
+    for source in sources:
+        written, dropped = _slim(source, prepared / source.relative_to(out), layout)
+        files += written
+        left_out += dropped
+    single = len(main) == 1 and prepared / "checkpoints" / main[0].name in files
+    sizes = [path.stat().st_size for path in files]
+    shipped = max(sizes) <= FILE_LIMIT and sum(sizes) <= RUN_LIMIT
+    return {"checkpoint": f"checkpoints/{main[0].name}" if single else "checkpoints", "shipped": shipped,
+            "files": [_described(path, prepared, layout) for path in files], "left_out": sorted(left_out)}
+
+
+def _slim(source: Path, target: Path, layout: Layout) -> tuple[list[Path], list[str]]:
+    """A file without the networks that only training needs, cut into one file a network where it is still too large."""
+    from covlib.training.checkpoints import read_weights, save_tensors
+
+    tensors, header = read_weights(source)
+    networks: dict[str, dict] = {}
+    for key, value in tensors.items():
+        networks.setdefault(_network(key, layout), {})[key] = value
+    dropped = [name for name in networks if name.rpartition(".")[2] in layout.left_out]
+    kept = {name: part for name, part in networks.items() if name not in dropped}
+    if not dropped and (source.stat().st_size <= FILE_LIMIT or not layout.split):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        return [Path(shutil.copyfile(source, target))], []
+    whole = save_tensors(target, {k: v for part in kept.values() for k, v in part.items()}, header)
+    if whole.stat().st_size <= FILE_LIMIT or not layout.split:
+        return [whole], dropped
+    whole.unlink()
+    return [save_tensors(target.with_name(f"{name}.safetensors"), part, header) for name, part in kept.items()], dropped
+
+
+def _network(key: str, layout: Layout) -> str:
+    return ".".join(key.split(".")[: layout.parts])
+
+
+def _described(path: Path, prepared: Path, layout: Layout) -> dict[str, Any]:
+    from covlib.training.checkpoints import read_weights, sha256
+
+    networks: dict[str, int] = {}
+    for key, value in read_weights(path)[0].items():
+        name = _network(key, layout)
+        networks[name] = networks.get(name, 0) + value.numel()
+    return {"path": path.relative_to(prepared).as_posix(), "bytes": path.stat().st_size, "sha256": sha256(path),
+            "networks": networks}
