@@ -237,14 +237,14 @@ def test_results(capsys, tmp_path):
     assert "metrics.json" in refused(capsys, "results", "record", tmp_path)
 
 
-def test_bench(capsys, tmp_path):
+def test_bench(capfd, tmp_path):
     calls = []
     row = bench.timed("count", lambda: calls.append(1), repeats=4, warm_up=2)
     assert len(calls) == 6 and row["repeats"] == 4 and 0 <= row["median_s"] and set(bench.ROW) == set(row)
-    assert "bench" in refused(capsys, "bench", "nonsense")
+    assert "bench" in refused(capfd, "bench", "nonsense")
     file = tmp_path / "rows.json"
     assert main(["bench", "cli", "--json", str(file)]) == 0
-    assert "covlib --help" in capsys.readouterr().out
+    assert "covlib --help" in capfd.readouterr().out
     document = json.loads(file.read_text())
     assert {row["name"] for row in document["rows"]} == {"covlib --help", "covlib chapters"}
     assert document["machine"]["versions"]["covlib"]
