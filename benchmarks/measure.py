@@ -191,24 +191,6 @@ def _processor() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:  # not Linux
-        return platform.processor() or platform.machine()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
-
-
-def _defines_bench(module: str) -> bool:
-    """Whether a module's text defines ``bench``, found without importing it."""
-    from covbook.project import ROOT
-
-    path = ROOT.joinpath(*module.split("."))
-    files = [path.with_suffix(".py"), path / "__init__.py", *sorted(path.glob("bench.py"))]
-    return any("def bench(" in file.read_text(encoding="utf-8") or "import bench" in file.read_text(encoding="utf-8")
-               for file in files if file.is_file())
-
-
 def _process(*command: str) -> Callable[[], object]:
     return lambda: subprocess.run([sys.executable, *command], check=True, stdout=subprocess.DEVNULL)
 

@@ -1,5 +1,4 @@
-"""Figures made of pictures: sample grids, the guessing game, slices with masks, X-rays, volumes, training over time."""
-
+"""Figures made of pictures: sample grids, the guessing game, volumes, masks over them, training over time."""
 
 import numpy as np
 
@@ -17,11 +16,8 @@ def pick(count: int, n: int, seed: int) -> np.ndarray:
 
 
 def _grid(rows: list[list], *, row_labels=(), column_labels=(), titles=None, limits=(-1.0, 1.0), note="", frames=None,
-          max_side: float = 1.75, extra: float = 0.0):
-    """Pictures in rows of equal cells, labels at the left of rows, above columns and above each picture.
-
-    ``extra`` inches are left free between the pictures and the footnote.
-    """
+          max_side: float = 1.75):
+    """Pictures in rows of equal cells, labels at the left of rows, above columns and above each picture."""
     columns = max(map(len, rows))
     label_width = max((style.text_width(style.wrap(t, 12)) for t in row_labels), default=0.0)
     left = label_width + style.LABEL_GAP + 0.05 if label_width else 0.05
@@ -30,7 +26,7 @@ def _grid(rows: list[list], *, row_labels=(), column_labels=(), titles=None, lim
     cell_h = cell_w * height_over_width
     head = (0.27 if column_labels else 0.05) + (0.24 if titles else 0.0)
     pitch = cell_h + (0.24 if titles else 0.0) + style.GAP
-    figure = style.new_figure(head + pitch * (len(rows) - 1) + cell_h + (style.FOOT if note else 0.05) + extra)
+    figure = style.new_figure(head + pitch * (len(rows) - 1) + cell_h + (style.FOOT if note else 0.05))
     for r, row in enumerate(rows):
         top = head + r * pitch
         if row_labels:
@@ -150,44 +146,6 @@ def present_masks(lung, infection) -> dict[str, dict]:
         if infection is not None and (np.asarray(infection) == label).any():
             names.append(name)
     return {name: MASKS[name] for name in names}
-
-
-def slice_panels(images, lung=None, infection=None, *, titles=None, window: tuple[float, float] | None = (-600, 1500),
-                 limits=(-1.0, 1.0), plain_row: bool = True, columns: int = 4):
-    """Slices above, the same slices with their masks below.
-
-    Args:
-        images: (N, 1, H, W) windowed slices in ``limits``; the first ``columns`` are shown.
-        lung, infection: (N, H, W) masks, labels as in ``covlib.data.case``; None where there are none.
-        window: (level, width) in HU, stated in the footnote; None for display grey.
-        plain_row: False leaves out the upper row.
-    """
-    pictures = style.as_images(images)[:columns]
-    lung, infection = (None if m is None else style.as_array(m)[:columns] for m in (lung, infection))
-    bare = lung is None and infection is None
-    rows = 1 if bare else 1 + plain_row
-    note = "" if window is None else style.window_text(window) + " "
-    figure = _grid([list(pictures)] * rows, column_labels=list(titles)[:len(pictures)] if titles is not None else (),
-                   limits=limits, note=note + "Patient's right on the left.", max_side=(style.WIDTH - 0.1) / 3,
-                   extra=0.0 if bare else 0.26)
-    if bare:
-        return figure
-    for k, axes in enumerate(figure.axes[len(pictures) * (rows - 1):]):
-        overlay(axes, *(None if m is None else m[k] for m in (lung, infection)))
-    style.legend(figure, 0.07, figure.get_size_inches()[1] - style.FOOT - 0.07, present_masks(lung, infection))
-    return figure
-
-
-def xray_panel(images, *, titles=None, columns: int = 4, limits=(0.0, 1.0), note: str | None = None):
-    """Frontal chest X-rays side by side, dense is bright.
-
-    Args:
-        images: (N, 1, H, W) or (N, H, W) in ``limits``; the first ``columns`` are shown. titles: one text each.
-    """
-    pictures = style.as_images(images)[:columns]
-    note = "Frontal view, patient's right on the left; bright is dense." if note is None else note
-    return _grid([list(pictures)], column_labels=list(titles[:len(pictures)]) if titles is not None else (),
-                 limits=limits, note=note, max_side=2.35)
 
 
 def volume_views(case, *, at=None, window: tuple[float, float] = (-600, 1500), masks: bool = True):
