@@ -1,46 +1,39 @@
 """``covlib bench cyclegan``: a training step beside the plain one, and the translation of a whole class.
 
-On a CPU in float32 with the paper's networks and both at the same weights, their losses shown equal first. On a GPU
-also with bf16, channels_last, fused optimisers and compiled networks, as ``fit`` has them.
+The step on a CPU in float32 with the paper's networks, both ways at the same weights, their losses shown equal. Of
+steps on a GPU there is the group ``gpu_cyclegan``.
 """
 
-import statistics
 import sys
 import tempfile
-import time
-from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from benchmarks.measure import flops, timed
+from benchmarks.measure import flops, in_turn, timed
 from benchmarks.plain import cyclegan as plain
+from benchmarks.steps import FitStep, Twins, equal, gap
 from covbook.chapters.cyclegan.translate import Sources, translate_set
-from covlib.errors import TrainingError
-from covlib.papers.cyclegan.method import NETS, Config, CycleGAN
+from covlib.papers.cyclegan.method import Config, CycleGAN
 from covlib.seeding import torch_generator
-from covlib.training.method import Step
-
-EQUAL = 1e-5  # relative; ours and the plain step, float32 on a CPU
+from covlib.training.batches import Unpaired
 
 
 def bench() -> list[dict]:
-    """Training steps at 256x256 with batch 1 (on a GPU 8 too), and synthesis."""
+    """Training steps at 256x256 with batch 1 (not on a GPU), and synthesis."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    rows = []
-    for batch in (1, 8) if device.type == "cuda" else (1,):
-        rows += steps(Config(batch_size=batch, pool_size=0), device)
+    rows = steps(Config(batch_size=1, pool_size=0)) if device.type == "cpu" else []
     return rows + synthesis(Config(), device)
 
 
 def bench_batch8() -> list[dict]:
-    """Training steps at 256x256 with batch 8. Apart from the others, since on a CPU one step takes minutes and 22 GB:
-    there the very steps whose losses are compared are timed, once each, and where memory is short with batch 4 or 2."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if device.type == "cuda":
-        return steps(Config(batch_size=8, pool_size=0), device, repeats=5)
+    """Training steps at 256x256 with batch 8 on a CPU. Apart from the others, since one step takes minutes and 22 GB:
+    the very steps whose losses are compared are timed, once each, and where memory is short with batch 4 or 2."""
+    if torch.cuda.is_available():
+        print("cyclegan_batch8: on a GPU the group gpu_cyclegan has such steps; nothing to measure", file=sys.stderr)
+        return []
     free = free_memory()
     for batch in (8, 4, 2):
         config = Config(batch_size=batch, pool_size=0)
@@ -48,7 +41,7 @@ def bench_batch8() -> list[dict]:
             break
         print(f"batch {batch} needs about {needed_memory(config) / 1e9:.0f} GB, {free / 1e9:.0f} GB are free",
               file=sys.stderr)
-    return steps(config, device, repeats=1)
+    return steps(config, repeats=1)
 
 
 def free_memory() -> int | None:
@@ -77,126 +70,42 @@ def needed_memory(config: Config) -> float:
     return 7 / 6 * passes * config.batch_size * sum(kept.values()) + 1.5e9
 
 
-def steps(config: Config, device: torch.device, repeats: int = 5) -> list[dict]:
-    """The plain step, ours, and on a GPU ours with everything that makes it faster.
+def twins(config: Config) -> Twins:
+    """Ours and the plain step on images of noise."""
+    a, b = (images(config, config.batch_size, key) for key in "ab")
+
+    def step(own: FitStep, batch: dict, chance: torch.Generator) -> dict[str, float]:
+        return plain.plain_step(own.method.networks, own.optimizers, batch["a"], batch["b"], cycle=config.cycle,
+                                identity=config.identity)
+
+    return Twins(lambda: (CycleGAN(config, config.batch_size), Unpaired(a=a, b=b)), step)
+
+
+def steps(config: Config, repeats: int = 5) -> list[dict]:
+    """The plain step and ours, on the CPU in float32, in turn. Of several the first warms up and is not timed; a single
+    one is, since it would cost as much as it could show, and is ours that waits for memory which the machine has not
+    yet given.
 
     Raises:
-        TrainingError: the losses of the first step, in float32 on the CPU, are not equal to ``EQUAL``.
+        TrainingError: the losses of the first step are not equal.
     """
-    if device.type == "cpu":
-        gap, rows = compare(config, repeats)
-        rows = [{**row, "flops": operations(config, side)} for row, side in zip(rows, ("plain", "ours"), strict=True)]
-    else:
-        gap, rows = largest_gap(config), fast(config, device, repeats)
-    if gap > EQUAL:
-        raise TrainingError(f"bench cyclegan: ours and the plain step differ by {gap:.2g}, {EQUAL} is allowed")
-    n = config.batch_size
-    for row in rows:
-        rate = f"{n / row['median_s']:.3g} images/s a domain"
-        gain = rows[0]["median_s"] / row["median_s"]
-        row["note"] = rate if row is rows[0] else (f"{rate}, {gain:.2f} times the plain step; first losses equal to "
-                                                   f"{gap:.0e} (float32, CPU)")
-    return rows
-
-
-def compare(config: Config, repeats: int) -> tuple[float, list[dict]]:
-    """On the CPU in float32, from the same weights: the largest relative difference of a loss of the first step, and
-    the times of ``repeats`` steps, ours and the plain one in turn. Of several the first warms up and is not timed; a
-    single one is, since it would cost as much as it could show, and is ours that waits for memory which the machine
-    has not yet given."""
-    ours, a, b = our_step(config, torch.device("cpu")), images(config, config.batch_size, "a"), images(
-        config, config.batch_size, "b")
-    module, twin = plain, {name: deepcopy(ours.networks[name]) for name in NETS}
-    optimizers, losses, took = module.make_optimizers(twin), {}, {"plain": [], "ours": []}
-    work = {"plain": lambda: module.plain_step(twin, optimizers, a, b, cycle=config.cycle, identity=config.identity),
-            "ours": lambda: {name: value.item() for name, value in ours(a, b).items()}}
-    untimed = int(repeats > 1)
-    for k in range(untimed + repeats):
-        for name in ("ours", "plain") if k % 2 == 0 else ("plain", "ours"):
-            began = time.perf_counter()
-            found = work[name]()
-            if k >= untimed:
-                took[name].append(time.perf_counter() - began)
-            losses.setdefault(name, found)
-    gap = max(abs(losses["ours"][k] - v) / max(abs(v), 1e-12) for k, v in losses["plain"].items())
-    where = f"float32, {config.image_size}x{config.image_size}, batch {config.batch_size}, cpu"
-    return gap, [{"name": f"{words}, {where}", "median_s": statistics.median(took[name]),
-                  "spread_s": max(took[name]) - min(took[name]), "repeats": repeats, "note": ""}
-                 for name, words in (("plain", "plain step"), ("ours", "our step"))]
-
-
-def operations(config: Config, side: str) -> int:
-    """Floating-point operations of a step, "plain" or "ours": those of a batch of 1, times the batch."""
-    one, device = replace(config, batch_size=1), torch.device("cpu")
-    a, b, step = images(one, 1, "a"), images(one, 1, "b"), our_step(one, device)
-    if side == "ours":
-        return config.batch_size * flops(lambda: step(a, b))
-    nets, module = {name: step.networks[name] for name in NETS}, plain
-    optimizers = module.make_optimizers(nets)
-    return config.batch_size * flops(lambda: module.plain_step(nets, optimizers, a, b, cycle=config.cycle,
-                                                               identity=config.identity))
-
-
-def fast(config: Config, device: torch.device, repeats: int) -> list[dict]:
-    """Times on another device: the plain step, ours in float32, and ours with bf16, channels_last and compiled."""
-    n, side = config.batch_size, config.image_size
-    where = f"{side}x{side}, batch {n}, {device.type}"
-    a, b = (images(config, n, key).to(device) for key in "ab")
-    twin = {k: net.to(device) for k, net in CycleGAN(config, n).networks.items()}
-    optimizers, module = plain.make_optimizers(twin), plain
-    rows = [timed(f"plain step, float32, {where}", lambda: module.plain_step(
-        twin, optimizers, a, b, cycle=config.cycle, identity=config.identity), repeats=repeats)]
-    for words, options in (("float32", {}), ("bf16, channels_last", {"fast": True}),
-                           ("bf16, channels_last, compiled", {"fast": True, "compiled": True})):
-        step = our_step(config, device, **options)
-        rows.append(timed(f"our step, {words}, {where}", lambda step=step: step(a, b), repeats=repeats,
-                          warm_up=3 if options else 1))
-    return rows
+    both, n = twins(config), config.batch_size
+    ours, theirs = both.ours(), both.theirs()
+    where = f"float32, {config.image_size}x{config.image_size}, batch {n}, cpu"
+    our, plain_row = in_turn({f"our step, {where}": ours, f"plain step, {where}": theirs}, repeats, int(repeats > 1))
+    apart = equal("cyclegan", gap(ours.first, theirs.first))
+    one = twins(replace(config, batch_size=1))  # a step's operations are those of a batch of 1, times the batch
+    for row, step in ((plain_row, one.theirs()), (our, one.ours())):
+        row |= {"flops": n * flops(step), "note": f"{n / row['median_s']:.3g} images/s a domain"}
+    our["note"] += (f", {plain_row['median_s'] / our['median_s']:.2f} times the plain step; first losses equal to "
+                    f"{apart:.0e} (float32, CPU)")
+    return [plain_row, our]
 
 
 def images(config: Config, n: int, key: str) -> Tensor:
     """Noise in the shape of X-rays, (n, C, S, S) in [-1, 1]."""
     size = (n, config.channels, config.image_size, config.image_size)
     return torch.rand(size, generator=torch_generator(0, "bench", key)) * 2 - 1
-
-
-def our_step(config: Config, device: torch.device, *, fast: bool = False, compiled: bool = False):
-    """A function of images a and b that does one step as ``fit`` does it, and waits for the device."""
-    method = CycleGAN(config, config.batch_size)
-    stage, optimizers = method.stages[0], {}
-    for net in method.networks.values():
-        net.to(device, memory_format=torch.channels_last if fast else torch.preserve_format)
-        if compiled:
-            net.compile()
-    for name, spec in method.optimizers(stage).items():
-        weights = [p for net in spec.nets for p in method.networks[net].parameters()]
-        optimizers[name] = weights, spec.build(weights)
-
-    def minimise(name, loss, retain_graph):
-        weights, optimizer = optimizers[name]
-        optimizer.zero_grad(set_to_none=True)
-        with torch.autocast(device.type, enabled=False):
-            loss.backward(inputs=weights)
-            optimizer.step()
-
-    step = Step(stage, method.networks, minimise, torch_generator(0, "bench", device=device), 0, 1)
-
-    def run(a: Tensor, b: Tensor) -> dict[str, Tensor]:
-        layout = torch.channels_last if fast else torch.preserve_format
-        batch = {"a": a.contiguous(memory_format=layout), "b": b.contiguous(memory_format=layout)}
-        with torch.autocast(device.type, torch.bfloat16, enabled=fast, cache_enabled=False):
-            losses = method.training_step(batch, step)
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        return losses
-
-    run.networks = method.networks
-    return run
-
-
-def largest_gap(config: Config) -> float:
-    """Largest relative difference of a loss between our step and the plain one, same weights, float32, on the CPU."""
-    return compare(config, 1)[0]
 
 
 def synthesis(config: Config, device: torch.device, n: int | None = None) -> list[dict]:

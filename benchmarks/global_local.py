@@ -12,10 +12,10 @@ import time
 
 import torch
 
+from benchmarks.steps import EXACT, FitStep
 from covlib.errors import TrainingError
 from covlib.papers.global_local.method import Config, GlobalLocal
 from covlib.seeding import torch_generator
-from covlib.training.method import Step
 
 SIZE = 512
 
@@ -41,47 +41,29 @@ def bench(size: int = SIZE, device: str | None = None, **changes) -> list[dict]:
              "note": f"peak {run['peak_gb']:.2f} GB on {device}, a new process"} for name, run in runs.items()]
 
 
-def joint_step(config: Config, device: str, repeats: int = 1) -> dict:
+def cost(config: Config, device: str, repeats: int = 1) -> dict:
     """One joint step on a drawn map and image, ``repeats`` times (with a warm-up first if more than once).
 
     Returns:
         "seconds" (median), "spread", "repeats", "peak_gb" (10^9 bytes, of this process), and "sums": losses and
         gradient norms of the first step, by name.
     """
-    method = GlobalLocal(config, config.batch_size, seed=0)
-    stage, seconds, sums = method.stages[-1], [], {}
-    parameters, optimizers = {}, {}
-    for net in method.networks.values():
-        net.to(device)
-    for name, spec in method.optimizers(stage).items():
-        parameters[name] = [p for net in spec.nets for p in method.networks[net].parameters()]
-        optimizers[name] = spec.build(parameters[name])
-
-    def minimise(name, loss, retain_graph, update=True):
-        loss.backward(inputs=parameters[name], retain_graph=retain_graph)
-        if update:
-            norms = torch.stack([p.grad.norm() for p in parameters[name] if p.grad is not None])
-            sums.setdefault(f"gradient {name}", norms.norm())
-            optimizers[name].step()
-            optimizers[name].zero_grad(set_to_none=True)
-
-    generator = torch_generator(0, "bench")
-    shape = (config.batch_size, config.image_size, config.image_size)
-    maps = torch.randint(0, config.labels, shape, generator=generator, dtype=torch.uint8).to(device)
-    batch = {"image": (torch.rand(shape, generator=generator)[:, None] * 2 - 1).to(device), "map": maps}
-    step = Step(stage, method.networks, minimise, torch.Generator(device), 0, 1)
-    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
+    shape, chance = (config.batch_size, config.image_size, config.image_size), torch_generator(0, "bench")
+    maps = torch.randint(0, config.labels, shape, generator=chance, dtype=torch.uint8)
+    data = {"image": torch.rand(shape, generator=chance)[:, None] * 2 - 1, "map": maps}
+    step, seconds, sums = FitStep(GlobalLocal(config, config.batch_size, seed=0), data, device, **EXACT), [], {}
     for _ in range(repeats + (repeats > 1)):
-        wait()
         began = time.perf_counter()
-        losses = method.training_step(batch, step)
-        wait()
+        step()
         seconds.append(time.perf_counter() - began)
-        for name in ("G", "D"):
-            sums.setdefault(f"loss {name}", losses[name])
+        if not sums:
+            sums = {f"loss {name}": float(step.losses[name]) for name in ("G", "D")}
+            for name, weights in step.trainer.moved.items():
+                norms = [p.grad.norm() for p in weights if p.grad is not None]
+                sums[f"gradient {name}"] = float(torch.stack(norms).norm())
     seconds = sorted(seconds[-repeats:])
     return {"seconds": seconds[len(seconds) // 2], "spread": seconds[-1] - seconds[0], "repeats": repeats,
-            "peak_gb": _peak(device) / 1e9, "sums": {name: float(value) for name, value in sums.items()}}
+            "peak_gb": _peak(device) / 1e9, "sums": sums}
 
 
 def _peak(device: str) -> int:
@@ -104,9 +86,9 @@ def _measured(device: str, changes: dict) -> dict:
 
 
 def main(device: str, changes: str) -> None:
-    """Print what ``joint_step`` says of the paper's settings with these changes, batch 1 unless told, as JSON."""
+    """Print what ``cost`` says of the paper's settings with these changes, batch 1 unless told, as JSON."""
     config = Config.for_profile("paper", {"batch_size": 1} | json.loads(changes))
-    print(json.dumps(joint_step(config, device, repeats=5 if device == "cuda" else 1)))
+    print(json.dumps(cost(config, device, repeats=5 if device == "cuda" else 1)))
 
 
 if __name__ == "__main__":

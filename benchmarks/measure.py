@@ -1,8 +1,9 @@
 """``covlib bench``: how fast things are. One warm-up, several timed repeats, median and spread, as table and JSON.
 
 A module that has something to measure defines ``bench() -> list[dict]``, or more of them (``MODULES``); ``timed`` makes
-such a row, with the keys of ``ROW``. Where a plain implementation of the same mathematics exists (``benchmarks/``),
-``bench`` measures that too, after showing that the two agree. Nothing here is a test: machines differ.
+such a row, with the keys of ``ROW``. Where a plain implementation of the same mathematics exists
+(``benchmarks/plain``), ``bench`` measures that too, after showing that the two agree. Nothing here is a test: machines
+differ.
 
 A row may say more: "pair" and "side" ("plain" or "covlib") for the two columns of one measurement, "flops" of one call,
 "memory" (bytes of tensors that one call had at most, beyond those there before it),
@@ -31,19 +32,14 @@ from covlib.errors import ConfigError
 FOLDER, PAGE = project.ROOT / "benchmarks" / "results", project.ROOT / "benchmarks" / "RESULTS.md"
 ROW = ("name", "median_s", "spread_s", "repeats", "note")
 
-MODULES = {"phantom": "benchmarks.phantom", "data": "benchmarks.data", "volumes": "benchmarks.data:bench_volumes",
-           "metrics": "benchmarks.metrics", "synthesis": "benchmarks.synthesis",
-           "synthesis_paper": "benchmarks.synthesis:bench_paper",
-           "dcgan": "benchmarks.dcgan",
-           "global_local": "benchmarks.global_local",
-           "global_local_step": "benchmarks.steps:bench_global_local",
-           "cgan3d": "benchmarks.cgan3d", "cgan3d_step": "benchmarks.steps:bench_cgan3d",
-           "pix2pix_step": "benchmarks.steps:bench_pix2pix", "diffusion_step": "benchmarks.steps:bench_diffusion",
-           "cyclegan": "benchmarks.cyclegan",
-           "cyclegan_batch8": "benchmarks.cyclegan:bench_batch8",
-           "cosingan": "benchmarks.cosingan",
-           **{f"gpu_{name}": f"benchmarks.gpu:bench_{name}" for name in
-              ("dcgan", "global_local", "cosingan", "cyclegan", "cgan3d")}}
+MODULES = {  # group -> module of this package and function
+    "phantom": "phantom:bench", "data": "data:bench", "volumes": "data:bench_volumes", "metrics": "metrics:bench",
+    "synthesis": "synthesis:bench", "synthesis_paper": "synthesis:bench_paper",
+    "dcgan": "dcgan:bench", "global_local": "global_local:bench", "global_local_step": "steps:bench_global_local",
+    "cgan3d": "cgan3d:bench", "cgan3d_step": "steps:bench_cgan3d", "pix2pix_step": "steps:bench_pix2pix",
+    "diffusion_step": "steps:bench_diffusion", "cyclegan": "cyclegan:bench", "cyclegan_batch8": "cyclegan:bench_batch8",
+    "cosingan": "cosingan:bench",
+    **{f"gpu_{name}": f"gpu:bench_{name}" for name in ("dcgan", "global_local", "cosingan", "cyclegan", "cgan3d")}}
 
 
 def timed(name: str, work: Callable[[], object], *, repeats: int = 5, warm_up: int = 1, note: str = "",
@@ -167,16 +163,12 @@ def main(what: list[str], file: Path | None = None, keep: bool = False) -> list[
 
 def available() -> dict[str, Callable[[], list[dict]]]:
     """What can be measured: name -> function that returns rows."""
-    found = {"cli": _command_line, "import": _imports, "peak": _peak}
-    for name, place in MODULES.items():
-        module, _, function = place.partition(":")
-        if _defines_bench(module):
-            found[name] = partial(_call, module, function or "bench")
-    return found
+    return {"cli": _command_line, "import": _imports, "peak": _peak,
+            **{name: partial(_call, *place.split(":")) for name, place in MODULES.items()}}
 
 
 def _call(module: str, function: str) -> list[dict]:
-    return getattr(importlib.import_module(module), function)()
+    return getattr(importlib.import_module(f"benchmarks.{module}"), function)()
 
 
 def machine() -> dict:
@@ -197,16 +189,6 @@ def _processor() -> str:
     except OSError:  # not Linux
         return platform.processor() or platform.machine()
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
-
-
-def _defines_bench(module: str) -> bool:
-    """Whether a module's text defines ``bench``, found without importing it."""
-    from covbook.project import ROOT
-
-    path = ROOT.joinpath(*module.split("."))
-    files = [path.with_suffix(".py"), path / "__init__.py", *sorted(path.glob("bench.py"))]
-    return any("def bench(" in file.read_text(encoding="utf-8") or "import bench" in file.read_text(encoding="utf-8")
-               for file in files if file.is_file())
 
 
 def _process(*command: str) -> Callable[[], object]:
@@ -251,6 +233,7 @@ def _seconds(value: float) -> str:
     return f"{value * 1000:.1f} ms" if value < 1 else f"{value:.2f} s"
 
 
+# ---- kept rows -------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

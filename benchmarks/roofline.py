@@ -9,6 +9,7 @@ measured bfloat16 peak (``benchmarks/RESULTS.md``) and its memory's by its data 
 """
 
 import argparse
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -62,15 +63,13 @@ class Shapes:
         return self.fake.__exit__(*problem)
 
 
-def count(make) -> Kernels:
-    """The kernels of the second step, when the optimisers' moments are there, of ``make()``'s method on its batch."""
+def count(make: Callable[[], bench_steps.Twins]) -> Kernels:
+    """The kernels of our second step, when the optimisers' moments are there."""
     with Shapes():
-        method, batch, _ = make()
-        step, kernels = bench_steps.OurStep(method, batch, "cpu"), Kernels()
-        with torch.autocast("cpu", torch.bfloat16):
+        step, kernels = make().ours(precision="bf16-mixed", channels_last=False), Kernels()
+        step()
+        with kernels:
             step()
-            with kernels:
-                step()
     return kernels
 
 

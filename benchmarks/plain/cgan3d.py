@@ -1,7 +1,7 @@
 """The training step of chapter 07 as one writes it down first, to measure ``covlib.papers.cgan3d.method`` against.
 
 Plain Adam, weight gradients of D made for the generator's step and thrown away, losses read back to the host after
-every step. The mathematics is the same: see ``tests/test_bench_steps.py``.
+every step. The mathematics is the same: see ``tests/benchmarks/test_steps.py``.
 """
 
 import torch

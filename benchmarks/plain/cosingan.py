@@ -2,19 +2,13 @@
 
 Each sample augmented on its own, all scales below computed again at every step and with a graph, three passes through
 the discriminator, every loss read back to the host. The mathematics is the same: see ``covlib bench cosingan`` and
-``tests/papers/test_cosingan.py``. Each keyword of ``plain_step`` takes one of these habits away.
+``tests/covlib/papers/cosingan/test_method.py``. Each keyword of ``plain_step`` takes one of these habits away.
 """
 
 from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
-from torch import nn
-
-
-def make_optimizers(G: nn.Module, D: nn.Module, lr: float, betas: tuple[float, float]) -> dict:
-    """Plain Adam for the generator in training and for the discriminator."""
-    return {name: torch.optim.Adam(net.parameters(), lr=lr, betas=betas) for name, net in (("G", G), ("D", D))}
 
 
 def paint(condition):

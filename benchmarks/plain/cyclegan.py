@@ -1,17 +1,11 @@
 """The training step of chapter 06 as one writes it down first, to measure ``covlib.papers.cyclegan.method`` against.
 
 Translation and identity in passes of their own, each image pool asked image by image, float32, losses read back to the
-host after every step. The mathematics is the same: see ``tests/papers/test_cyclegan.py``.
+host after every step. The mathematics is the same: see ``tests/covlib/papers/cyclegan/test_method.py``.
 """
 
 import torch
 from torch import nn
-
-
-def make_optimizers(nets: dict[str, nn.Module], lr: float = 2e-4, beta1: float = 0.5) -> dict:
-    """Plain Adam for both generators and for both discriminators."""
-    return {kind: torch.optim.Adam([*nets[f"{kind}_A"].parameters(), *nets[f"{kind}_B"].parameters()], lr=lr,
-                                   betas=(beta1, 0.999)) for kind in ("G", "D")}
 
 
 def plain_step(nets: dict[str, nn.Module], optimizers: dict, a, b, *, cycle: float = 10.0, identity: float = 1.0,

@@ -2,18 +2,13 @@
 
 Augmentation image by image with torchvision, Adam without fused kernels, weight gradients of D made for the generator's
 step and thrown away, losses read back to the host after every step. The mathematics is the same: see
-``tests/papers/test_dcgan_bench.py``.
+``tests/benchmarks/test_dcgan.py``.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torchvision.transforms import v2
-
-
-def make_optimizers(nets: dict[str, nn.Module], lr: float = 2e-4, betas=(0.5, 0.999)) -> dict:
-    """Plain Adam for the generator and for the discriminator."""
-    return {name: torch.optim.Adam(net.parameters(), lr=lr, betas=betas) for name, net in nets.items()}
 
 
 def augment(images: torch.Tensor, scale: float, aspect: float, flip: bool = True) -> torch.Tensor:

@@ -1,7 +1,7 @@
 """A diffusion model's training step as one writes it down first, to measure ``covlib.baselines.diffusion`` against.
 
 The noise schedule's products written out, plain Adam, the loss read back to the host after every step. The mathematics
-is the same: see ``tests/test_bench_steps.py``.
+is the same: see ``tests/benchmarks/test_steps.py``.
 """
 
 import torch

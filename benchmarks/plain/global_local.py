@@ -2,7 +2,7 @@
 
 The generators' turn, then the discriminators' with passes of their own, as pix2pixHD's reference code has it: real and
 synthetic pairs go through both discriminators twice. Plain Adam, weight gradients of D made for the generators' step
-and thrown away, losses read back to the host. The mathematics is the same: see ``tests/test_bench_steps.py``.
+and thrown away, losses read back to the host. The mathematics is the same: see ``tests/benchmarks/test_steps.py``.
 """
 
 import torch

@@ -1,7 +1,7 @@
 """pix2pix's training step as one writes it down first, to measure ``covlib.baselines.pix2pix`` against.
 
 Plain Adam, weight gradients of D made for the generator's step and thrown away, losses read back to the host after
-every step. The mathematics is the same: see ``tests/test_bench_steps.py``.
+every step. The mathematics is the same: see ``tests/benchmarks/test_steps.py``.
 """
 
 import torch

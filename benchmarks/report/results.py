@@ -26,7 +26,7 @@ ROOM, FREE = 0.7, 1.15  # on a CPU: a plain step below this share of the peak le
 HEAD = """# How fast it is
 
 Made by `covlib bench --results` from `benchmarks/results/*.json`; not written by hand. "Plain" is the same mathematics
-as one writes it down first (`benchmarks/*_plain.py`; for volumes MONAI's sliding window), shown to give the same result
+as one writes it down first (`benchmarks/plain/`; for volumes MONAI's sliding window), shown to give the same result
 before it is timed, in the same run. A ratio above 1 says that covlib is faster. Times are medians, in brackets the
 range of all repeats. Share of peak: operations a second over those of a large matrix product on the same machine (on
 a GPU of bfloat16, whose arithmetic ours uses). "Wanted" is what the project set out to reach, on a CPU 1, or 1.15 where

@@ -2,27 +2,9 @@
 
 import math
 
-from covbook.plots.style import (
-    BLACK,
-    BLUE,
-    GREEN,
-    GREY,
-    INK,
-    ORANGE,
-    PURPLE,
-    SKY,
-    SMALL,
-    TEXT,
-    VERMILION,
-    WIDTH,
-    inch_axes,
-    inch_text,
-    new_figure,
-    plain_axes,
-    wrap,
-)
+from covbook.plots import style
 
-COLOURS = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY, BLACK)
+COLOURS = (style.BLUE, style.VERMILION, style.GREEN, style.ORANGE, style.PURPLE, style.SKY, style.BLACK)
 SIGNS = {"o": "●", "s": "■", "D": "◆", "^": "▲", "v": "▼"}
 MARKS = "".join(SIGNS)
 PANEL, LABEL = 3.5, 0.45  # inches: width of a panel, and what a tick's label needs of it
@@ -36,15 +18,16 @@ def ratios(pairs):
     """A bar for each of ``pairs`` (``results.Pair``), from 1 to the ratio; None where there is none."""
     if not pairs:
         return None
-    labels = [wrap(f"{p.group}: {p.what}", 46) for p in pairs]
+    labels = [style.wrap(f"{p.group}: {p.what}", 46) for p in pairs]
     heights = [0.2 * (1 + label.count("\n")) + 0.1 for label in labels]
-    figure = new_figure(sum(heights) + 0.75)
-    axes = plain_axes(inch_axes(figure, 3.5, 0.1, WIDTH - 4.1, sum(heights)), grid="x")
+    figure = style.new_figure(sum(heights) + 0.75)
+    axes = style.plain_axes(style.inch_axes(figure, 3.5, 0.1, style.WIDTH - 4.1, sum(heights)), grid="x")
     place = [sum(heights[:k]) + h / 2 for k, h in enumerate(heights)]
     values = [p.ratio for p in pairs]
-    axes.barh(place, [v - 1 for v in values], 0.18, left=1, color=[BLUE if v >= 1 else VERMILION for v in values])
-    axes.axvline(1, color=INK, linewidth=1)
-    axes.set_yticks(place, labels, fontsize=SMALL)
+    colours = [style.BLUE if v >= 1 else style.VERMILION for v in values]
+    axes.barh(place, [v - 1 for v in values], 0.18, left=1, color=colours)
+    axes.axvline(1, color=style.INK, linewidth=1)
+    axes.set_yticks(place, labels, fontsize=style.SMALL)
     axes.set_ylim(sum(heights), 0)
     low, high = min(0.8, *values), max(1.2, *values)
     axes.set_xscale("log")
@@ -53,7 +36,7 @@ def ratios(pairs):
     axes.set_xticks(ticks, [f"{t:g}" for t in ticks])
     axes.minorticks_off()
     for y, value in zip(place, values, strict=True):
-        axes.text(max(value, 1) * 1.03, y, f"{value:.2f}", va="center", fontsize=SMALL, color=INK)
+        axes.text(max(value, 1) * 1.03, y, f"{value:.2f}", va="center", fontsize=style.SMALL, color=style.INK)
     axes.set_xlabel("time of the plain way / time of covlib")
     return figure
 
@@ -63,23 +46,23 @@ def growth(lines):
     if not lines:
         return None
     panels = {axis: [line for line in lines if line.axis == axis] for axis in dict.fromkeys(x.axis for x in lines)}
-    named = {axis: [wrap(f"{x.group}: {x.of}", 34) for x in found] for axis, found in panels.items()}
+    named = {axis: [style.wrap(f"{x.group}: {x.of}", 34) for x in found] for axis, found in panels.items()}
     room = {axis: [0.19 + 0.16 * (1 + name.count("\n")) for name in names] for axis, names in named.items()}
     heights, gap = [max(2.5, sum(rows) + 0.2) for rows in room.values()], 0.75
-    figure, start = new_figure(sum(heights) + gap * len(heights)), 0.2
+    figure, start = style.new_figure(sum(heights) + gap * len(heights)), 0.2
     for (axis, found), height in zip(panels.items(), heights, strict=True):
-        axes = plain_axes(inch_axes(figure, 0.85, start, PANEL, height), grid="y")
+        axes = style.plain_axes(style.inch_axes(figure, 0.85, start, PANEL, height), grid="y")
         for j, line in enumerate(found):
             x, seconds = zip(*line.points, strict=True)
             colour, mark = COLOURS[j % len(COLOURS)], MARKS[j % len(MARKS)]  # 35 lines before both come together again
             axes.plot(x, seconds, color=colour, marker=mark, markersize=5, linewidth=1.4)
             top = start + 0.15 + sum(room[axis][:j])
-            inch_text(figure, 4.5, top, SIGNS[mark], colour=colour, size=TEXT)
+            style.inch_text(figure, 4.5, top, SIGNS[mark], colour=colour, size=style.TEXT)
             words = named[axis][j].split("\n")
             for k, text in enumerate(words):
-                inch_text(figure, 4.72, top + 0.16 * k, text, size=SMALL)
+                style.inch_text(figure, 4.72, top + 0.16 * k, text, size=style.SMALL)
             below = top + 0.16 * len(words) - 0.02
-            inch_text(figure, 4.72, below, f"p = {line.slope:.2f}", size=SMALL - 1, colour=GREY)
+            style.inch_text(figure, 4.72, below, f"p = {line.slope:.2f}", size=style.SMALL - 1, colour=style.GREY)
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")
         ticks = _apart(sorted({x for line in found for x, _ in line.points}), PANEL)

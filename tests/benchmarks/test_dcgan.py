@@ -3,6 +3,7 @@
 import torch
 
 from benchmarks import dcgan
+from benchmarks.steps import largest_gap
 from covlib.papers.dcgan.method import Config
 
 
@@ -12,14 +13,16 @@ def small(**changes):
 
 def test_our_step_and_the_plain_one_have_the_same_losses():
     for first_norm in (True, False):
-        assert dcgan.largest_gap(small(first_norm=first_norm), steps=3) < 1e-5
+        assert largest_gap(dcgan.twins(small(first_norm=first_norm)), steps=3) < 1e-5
 
 
 def test_both_move_the_weights_alike():
-    both = dcgan.Both(small(), "cpu")
-    both.ours(augmented=False), both.plain(augmented=False)
-    for name, net in both.method.networks.items():
-        for (key, value), other in zip(net.state_dict().items(), both.twin[name].state_dict().values(), strict=True):
+    both = dcgan.twins(small())
+    ours, theirs = both.ours(), both.theirs()
+    ours(), theirs()
+    for name, net in ours.method.networks.items():
+        twin = theirs.method.networks[name].state_dict()
+        for (key, value), other in zip(net.state_dict().items(), twin.values(), strict=True):
             if "num_batches" not in key:
                 torch.testing.assert_close(value, other, rtol=1e-4, atol=1e-5, msg=f"{name}.{key}")
 

@@ -34,16 +34,10 @@ def test_other_losses_are_not_timed(fast):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_rows_of_a_small_step():
-    from covlib.papers.dcgan.method import DCGAN, Config
+    from benchmarks import dcgan
+    from covlib.papers.dcgan.method import Config
 
     c = Config.for_profile("smoke")
-    images = torch.rand(c.batch_size, 1, c.image_size, c.image_size) * 2 - 1
-
-    def plain():
-        method = DCGAN(c, c.batch_size)
-        step = gpu.FitStep(method, {"image": images}, "cuda", **gpu.PLAIN)
-        return lambda: step(1)
-
-    rows = gpu.beside("small", lambda: (DCGAN(c, c.batch_size), {"image": images}), plain, samples=c.batch_size)
+    rows = gpu.beside("small", dcgan.twins(c), samples=c.batch_size)
     assert [row["side"] for row in rows] == ["plain", "covlib"] and all(row["median_s"] > 0 for row in rows)
-    assert rows[0]["flops"] == rows[1]["flops"] > 0
+    assert rows[0]["flops"] > 0 and rows[0]["flops"] == rows[1]["flops"]

@@ -48,7 +48,7 @@ def test_virtual_patients_are_measured_over_volume_and_image_sizes(monkeypatch):
     made = []
     monkeypatch.setattr(generator, "generate", lambda number, shape, **how: made.append(shape))
     monkeypatch.setattr(sys.modules[xray.__module__], "xray", lambda number, size: made.append(size))
-    found = lines("phantom", phantom(repeats=1))
+    found = lines("phantom", phantom.bench(repeats=1))
     assert found == {("virtual CT volume", "volume size"): [n**2 * z for n, z in ((64, 10), (128, 20), (256, 40),
                                                                                   (512, 80))],
                      ("virtual X-ray", "image size"): [64, 128, 256]}

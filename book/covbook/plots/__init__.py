@@ -19,11 +19,9 @@ from covbook.plots.embedding import umap_embed, umap_embedding
 from covbook.plots.pictures import (
            pick,
            sample_grid,
-           slice_panels,
            training_strip,
            volume_views,
            which_is_which,
-           xray_panel,
 )
 from covbook.plots.single_slice import image_rows, infection_edits, scales_and_stages, term_panels
 from covbook.plots.translation import class_bars, confidence_by_training, translation_panels, umap_by_training
@@ -34,6 +32,5 @@ __all__ = ["TERNARY", "cam_overlay", "class_bars", "close_ups", "condition_editi
            "image_rows", "infection_edits", "listening", "loss_curves", "map_colours", "method_comparison",
            "metric_intervals", "metric_panels", "nearest_distances", "nearest_pairs", "pick", "planted_examples",
            "planting", "probe_bars", "sample_grid", "scales_and_stages", "seams", "set_scatter", "share_curves",
-           "slice_panels", "smooth", "term_panels", "three_planes", "training_strip", "translation_panels",
-           "umap_by_training", "umap_embed", "umap_embedding", "volume_views", "which_is_which", "xray_panel",
-           "zoom_box"]
+           "smooth", "term_panels", "three_planes", "training_strip", "translation_panels",
+           "umap_by_training", "umap_embed", "umap_embedding", "volume_views", "which_is_which", "zoom_box"]

@@ -2,28 +2,11 @@
 
 import numpy as np
 
-from covbook.plots.style import (
-    BLUE,
-    GREY,
-    HEAD,
-    INK,
-    LINE_COLOURS,
-    SMALL,
-    TEXT,
-    VERMILION,
-    WIDTH,
-    footnote,
-    inch_axes,
-    inch_text,
-    new_figure,
-    plain_axes,
-    text_width,
-    wrap,
-)
+from covbook.plots import style
 from covlib.errors import DataError
 
-PAPER_MARKS = {"marker": "D", "markerfacecolor": "white", "markeredgecolor": INK, "markersize": 5,
-               "linestyle": (0, (4, 3))}
+HOLLOW = {"markerfacecolor": "white", "markeredgecolor": style.INK, "markersize": 5}
+PAPER_MARKS = {"marker": "D", "linestyle": (0, (4, 3)), **HOLLOW}
 
 
 def _values(values, what: str) -> np.ndarray:
@@ -54,21 +37,24 @@ def share_curves(panels: dict, *, ylabel: str = "Dice", what: str = "replaced", 
     if not panels or not all(panels.values()):
         raise DataError("share_curves: no series to draw")
     names = list(dict.fromkeys(name for series in panels.values() for name in series))
-    colours = dict(zip(names, (BLUE, VERMILION, *LINE_COLOURS[2:], *LINE_COLOURS)))
+    colours = dict(zip(names, (style.BLUE, style.VERMILION, *style.LINE_COLOURS[2:], *style.LINE_COLOURS)))
     left, gap, head = 0.7, 0.2, 0.34
-    width = (WIDTH - left - 0.1 - gap * (len(panels) - 1)) / len(panels)
-    keys = [*names] + (["the paper"] if paper else [])
-    rows = _legend_rows(keys)
-    figure = new_figure(head + 2.3 + 0.62 + 0.22 * len(rows) + 0.3)
+    width = (style.WIDTH - left - 0.1 - gap * (len(panels) - 1)) / len(panels)
+    line = {"marker": "o", "markersize": 5, "linewidth": 1.4, "markevery": [0]}
+    keys = {name: line | {"color": colours[name]} for name in names}
+    if paper:
+        keys["the paper"] = line | {"color": style.GREY, **PAPER_MARKS}
+    rows = style.legend_rows(keys, left, sign=style.LINE, size=style.TEXT)
+    figure = style.new_figure(head + 2.3 + 0.62 + 0.22 * len(rows) + 0.3)
     drawn, low, high = [], np.inf, -np.inf
     for k, (focus, series) in enumerate(panels.items()):
-        axes = plain_axes(inch_axes(figure, left + k * (width + gap), head, width, 2.3), grid="y")
+        axes = style.chart_axes(figure, left + k * (width + gap), head, width, 2.3)
         for j, (name, points) in enumerate(series.items()):
             _series(axes, points, colours[name], (j - (len(series) - 1) / 2) * 0.9, f"{focus}, {name}")
         if paper and paper.get(focus):
             xs = sorted(paper[focus])
-            axes.plot(xs, [paper[focus][x] for x in xs], color=GREY, linewidth=0.9, zorder=2, **PAPER_MARKS)
-        axes.set_title(focus, fontsize=HEAD, color=INK, pad=7)
+            axes.plot(xs, [paper[focus][x] for x in xs], color=style.GREY, linewidth=0.9, zorder=2, **PAPER_MARKS)
+        axes.set_title(focus, fontsize=style.HEAD, color=style.INK, pad=7)
         axes.set_xlabel(f"synthetic, {what} (%)" if len(panels) < 4 else "%")
         axes.set_xticks(sorted({x for points in series.values() for x in points}))
         low, high = (f(a, b) for f, a, b in zip((min, max), (low, high), axes.get_ylim()))
@@ -78,9 +64,9 @@ def share_curves(panels: dict, *, ylabel: str = "Dice", what: str = "replaced", 
         if k:
             axes.tick_params(labelleft=False)
     drawn[0].set_ylabel(ylabel)
-    _legend(figure, rows, colours, head + 2.3 + 0.68)
+    style.legend(figure, left, head + 2.3 + 0.68, keys, size=style.TEXT)
     said = "Small dots: single trainings. Line and bars: mean and Student's 95 % interval over seeds."
-    footnote(figure, said if note is None else note)
+    style.footnote(figure, said if note is None else note)
     return figure
 
 
@@ -96,34 +82,6 @@ def _series(axes, points: dict, colour: str, shift: float, what: str) -> None:
                   color=colour, markersize=5, linewidth=1.4, elinewidth=1.2, capsize=2.5, zorder=3)
 
 
-def _legend_rows(names, size: float = TEXT) -> list[list[str]]:
-    """Names dealt into lines that fit the page."""
-    rows, x = [[]], 0.7
-    for name in names:
-        need = text_width(name, size) + 0.5
-        if x + need > WIDTH and rows[-1]:
-            rows.append([])
-            x = 0.7
-        rows[-1].append(name)
-        x += need
-    return rows
-
-
-def _legend(figure, rows: list[list[str]], colours: dict, top: float, left: float = 0.7) -> None:
-    from matplotlib.lines import Line2D
-
-    w, h = figure.get_size_inches()
-    for r, row in enumerate(rows):
-        x, y = left, top + 0.22 * r
-        for name in row:
-            style = {"color": colours[name], "marker": "o"} if name in colours else \
-                {"color": GREY, **PAPER_MARKS}
-            figure.add_artist(Line2D([x / w, (x + 0.24) / w], [1 - (y - 0.05) / h] * 2, linewidth=1.4, markevery=[0],
-                                     **({"markersize": 5} | style)))
-            inch_text(figure, x + 0.32, y, name)
-            x += text_width(name) + 0.5
-
-
 def metric_panels(panels: dict, *, better: dict | None = None, paper: dict | None = None, columns: int = 4,
                   highlight: str | None = None, note: str | None = None):
     """Methods beside each other, one panel a metric (Table II of Jiang et al.): every seed, the mean, the interval.
@@ -137,34 +95,34 @@ def metric_panels(panels: dict, *, better: dict | None = None, paper: dict | Non
         raise DataError("metric_panels: no methods to draw")
     names = list(dict.fromkeys(name for methods in panels.values() for name in methods))
     columns = min(columns, len(panels))
-    labels = [wrap(name, 14) for name in names]
-    left, gap, pitch = max(map(text_width, labels)) + 0.2, 0.16, 0.3
-    width, height = (WIDTH - left - 0.12 - gap * (columns - 1)) / columns, pitch * len(names)
+    labels = [style.wrap(name, 14) for name in names]
+    left, gap, pitch = max(map(style.text_width, labels)) + 0.2, 0.16, 0.3
+    width, height = (style.WIDTH - left - 0.12 - gap * (columns - 1)) / columns, pitch * len(names)
     rows = -(-len(panels) // columns)
-    figure = new_figure(rows * (height + 0.86) + 0.3)
+    figure = style.new_figure(rows * (height + 0.86) + 0.3)
     for k, (metric, methods) in enumerate(panels.items()):
         r, c = divmod(k, columns)
         top = 0.5 + r * (height + 0.86)
-        axes = plain_axes(inch_axes(figure, left + c * (width + gap), top, width, height), grid="x")
-        axes.spines["left"].set_visible(False)
+        axes = style.chart_axes(figure, left + c * (width + gap), top, width, height, grid="x")
         for y, name in enumerate(names):
             if name in methods:
-                colour = VERMILION if name == highlight else BLUE
+                colour = style.VERMILION if name == highlight else style.BLUE
                 _dots(axes, _values(methods[name], f"{metric}, {name}"), len(names) - 1 - y, colour)
             if paper and paper.get(metric, {}).get(name) is not None:
-                axes.plot(paper[metric][name], len(names) - 1 - y, "D", markerfacecolor="white", markeredgecolor=INK,
-                          markersize=5)
+                axes.plot(paper[metric][name], len(names) - 1 - y, "D", **HOLLOW)
             if c == 0:
-                inch_text(figure, left - 0.1, top + pitch * (y + 0.5), labels[y], ha="right", va="center")
+                style.inch_text(figure, left - 0.1, top + pitch * (y + 0.5), labels[y], ha="right", va="center")
         axes.set(ylim=(-0.5, len(names) - 0.5), yticks=[])
         axes.margins(x=0.12)
         axes.locator_params(axis="x", nbins=3)
-        axes.tick_params(axis="x", labelsize=SMALL)
+        axes.tick_params(axis="x", labelsize=style.SMALL)
         direction = (better or {}).get(metric)
-        inch_text(figure, left + c * (width + gap), top - 0.24, metric, size=TEXT, fontweight="bold")
+        style.inch_text(figure, left + c * (width + gap), top - 0.24, metric, size=style.TEXT, fontweight="bold")
         if direction:
-            inch_text(figure, left + c * (width + gap), top - 0.07, f"{direction} is better", size=SMALL, colour=GREY)
-    footnote(figure, "Dots: seeds. Bar: mean. Line: Student's 95 % interval over seeds." if note is None else note)
+            style.inch_text(figure, left + c * (width + gap), top - 0.07, f"{direction} is better", size=style.SMALL,
+                            colour=style.GREY)
+    said = "Dots: seeds. Bar: mean. Line: Student's 95 % interval over seeds."
+    style.footnote(figure, said if note is None else note)
     return figure
 
 

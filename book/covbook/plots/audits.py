@@ -2,34 +2,14 @@
 
 import numpy as np
 
+from covbook.plots import style
 from covbook.plots.pictures import _grid, pick
-from covbook.plots.style import (
-    BLUE,
-    GREY,
-    HEAD,
-    INK,
-    LABEL_GAP,
-    LUNG,
-    SMALL,
-    TEXT,
-    VERMILION,
-    WIDTH,
-    as_array,
-    as_images,
-    footnote,
-    inch_axes,
-    inch_text,
-    new_figure,
-    plain_axes,
-    text_width,
-    wrap,
-)
 from covlib.errors import DataError
 
 
 def _foot(figure, text: str) -> None:
     """A footnote of several lines; the figure has room for two."""
-    footnote(figure, wrap(text.strip(), 96), 0.05)
+    style.footnote(figure, style.wrap(text.strip(), 96))
 
 
 def nearest_distances(audits: dict, *, note: str = ""):
@@ -42,22 +22,22 @@ def nearest_distances(audits: dict, *, note: str = ""):
     if not audits:
         raise DataError("nearest_distances: no audit given")
     columns = min(2, len(audits))
-    width, height, left = (WIDTH - 0.9 - 0.75 * (columns - 1)) / columns, 1.55, 0.65  # half a number at the right
+    width, height, left = (style.WIDTH - 0.9 - 0.75 * (columns - 1)) / columns, 1.55, 0.65  # half a number at the right
     lines = -(-len(audits) // columns)
-    figure = new_figure(lines * (height + 1.15) + 0.45)
+    figure = style.new_figure(lines * (height + 1.15) + 0.45)
     for k, (title, audit) in enumerate(audits.items()):
         row, column = divmod(k, columns)
         x, top = left + column * (width + 0.75), 0.5 + row * (height + 1.15)
-        axes = plain_axes(inch_axes(figure, x, top, width, height), grid="y")
-        inch_text(figure, x, top - 0.27, title, size=HEAD)
-        inch_text(figure, x, top - 0.08, audit.verdict, size=SMALL, colour=GREY)
-        for values, colour, style in ((audit.reference, BLUE, "-"), (audit.distance, VERMILION, "-")):
+        axes = style.chart_axes(figure, x, top, width, height)
+        style.inch_text(figure, x, top - 0.27, title, size=style.HEAD)
+        style.inch_text(figure, x, top - 0.08, audit.verdict, size=style.SMALL, colour=style.GREY)
+        for values, colour in ((audit.reference, style.BLUE), (audit.distance, style.VERMILION)):
             at = np.sort(np.asarray(values, float))
             axes.step(np.r_[at[0], at], np.r_[0, np.arange(1, len(at) + 1) / len(at)], where="post", color=colour,
-                      linestyle=style, linewidth=2)
-        axes.axvline(audit.threshold, color=INK, linewidth=1.1, linestyle=(0, (4, 3)))
+                      linewidth=2)
+        axes.axvline(audit.threshold, color=style.INK, linewidth=1.1, linestyle=(0, (4, 3)))
         right = max(np.max(audit.distance), np.max(audit.reference), 1.1 * audit.threshold)
-        axes.set(ylim=(0, 1.02), xlim=(0, 1.04 * right), yticks=[0, 0.5, 1], xlabel=wrap(audit.unit, 44))
+        axes.set(ylim=(0, 1.02), xlim=(0, 1.04 * right), yticks=[0, 0.5, 1], xlabel=style.wrap(audit.unit, 44))
         axes.set_yticklabels(["0", "50 %", "100 %"] if column == 0 else ["", "", ""])
     _foot(figure, "Share within a distance of the nearest training image. Vermilion: synthetic; blue: held-out real. "
                   f"Dashed: near copy. {note}")
@@ -66,7 +46,7 @@ def nearest_distances(audits: dict, *, note: str = ""):
 
 def nearest_pairs(synthetic, train, audit, *, n: int = 6, note: str = ""):
     """The ``n`` synthetic images that lie nearest to a training image (the worst, called so), above that image."""
-    made, known = as_images(synthetic, "synthetic"), as_images(train, "train")
+    made, known = style.as_images(synthetic, "synthetic"), style.as_images(train, "train")
     if len(made) != audit.n_synthetic or len(known) != audit.n_train:
         raise DataError(f"nearest_pairs: {len(made)} synthetic and {len(known)} training images; the audit was of "
                         f"{audit.n_synthetic} and {audit.n_train}")
@@ -85,24 +65,24 @@ def probe_bars(probes: dict, *, note: str = ""):
     """
     if not probes:
         raise DataError("probe_bars: no probe given")
-    labels = [wrap(name, 28) for name in probes]
+    labels = [style.wrap(name, 28) for name in probes]
     texts = [f"{p.auc.value:.2f}" for p in probes.values()]
-    left, pitch = max(map(text_width, labels)) + 0.3, 0.44
-    figure = new_figure(0.15 + pitch * len(probes) + 1.0)
-    axes = plain_axes(inch_axes(figure, left, 0.12, WIDTH - left - 0.7, pitch * len(probes)), grid="x")
-    axes.spines["left"].set_visible(False)
-    axes.axvline(0.5, color=INK, linewidth=1.1, linestyle=(0, (4, 3)))
+    left, pitch = max(map(style.text_width, labels)) + 0.3, 0.44
+    figure = style.new_figure(0.15 + pitch * len(probes) + 1.0)
+    axes = style.chart_axes(figure, left, 0.12, style.WIDTH - left - 0.7, pitch * len(probes), grid="x")
+    axes.axvline(0.5, color=style.INK, linewidth=1.1, linestyle=(0, (4, 3)))
     lowest = 0.4
     for k, (name, p) in enumerate(probes.items()):
         y = len(probes) - 1 - k
-        colour = GREY if p.verdict != "told" else BLUE if name.split(": ")[-1] == "class" else VERMILION
+        meant = name.split(": ")[-1] == "class"
+        colour = style.GREY if p.verdict != "told" else style.BLUE if meant else style.VERMILION
         if np.isfinite(p.auc.low):
             axes.plot([p.auc.low, p.auc.high], [y, y], color=colour, linewidth=3, solid_capstyle="butt")
             lowest = min(lowest, p.auc.low - 0.02)
         axes.plot(p.auc.value, y, "o", color=colour, markersize=7.5, clip_on=False)  # 1.00 lies on the edge
         lowest = min(lowest, p.auc.value - 0.03)
-        axes.text(-0.02, y, labels[k], transform=axes.get_yaxis_transform(), ha="right", va="center", fontsize=TEXT)
-        axes.text(1.02, y, texts[k], transform=axes.get_yaxis_transform(), va="center", fontsize=TEXT)
+        style.row_text(axes, -0.02, y, labels[k])
+        style.row_text(axes, 1.02, y, texts[k])
     axes.set(ylim=(-0.6, len(probes) - 0.4), yticks=[], xlim=(max(0.0, lowest), 1.005),
              xlabel="AUC on patients not learnt from")
     _foot(figure, "Bars: 95 % interval over patients. Dashed: a guess. Vermilion: told, and should not be. Grey: not "
@@ -117,7 +97,7 @@ def cam_overlay(images, maps, lung, *, n: int = 5, seed: int | None = 0, note: s
         images: (N, 1, S, S). maps: (N, S, S) in [0, 1]. lung: (N, S, S), above 0 is lung.
         seed: which images are drawn; None shows the first.
     """
-    pictures, maps, lung = as_images(images), as_array(maps, "maps"), as_array(lung, "lung") > 0
+    pictures, maps, lung = style.as_images(images), style.as_array(maps, "maps"), style.as_array(lung, "lung") > 0
     if maps.shape != pictures.shape[:3] or lung.shape != maps.shape:
         raise DataError(f"cam_overlay: images {pictures.shape}, maps {maps.shape}, lungs {lung.shape}; one each is "
                         "wanted")
@@ -126,11 +106,11 @@ def cam_overlay(images, maps, lung, *, n: int = 5, seed: int | None = 0, note: s
                    note=f"Vermilion: what spoke for the class; blue: lungs. {note}".strip())
     for axes, k in zip(figure.axes[len(chosen) :], chosen):
         colour = np.zeros((*maps.shape[1:], 4))
-        colour[..., :3] = [int(VERMILION[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        colour[..., :3] = [int(style.VERMILION[i : i + 2], 16) / 255 for i in (1, 3, 5)]
         colour[..., 3] = 0.75 * np.clip(maps[k], 0, 1)
         axes.imshow(colour, aspect="auto", interpolation="bilinear")
         if lung[k].any():
-            axes.contour(lung[k], levels=[0.5], colors=LUNG, linewidths=1.1)
+            axes.contour(lung[k], levels=[0.5], colors=style.LUNG, linewidths=1.1)
     return figure
 
 
@@ -141,7 +121,7 @@ def planted_examples(clean, planted: dict, *, note: str = ""):
         clean: (N, 1, S, S); the first is shown. planted: name -> images, the same rows; any number of columns.
     """
     columns = {"clean": clean, **planted}
-    pictures = [as_images(images, name)[0] for name, images in columns.items()]
+    pictures = [style.as_images(images, name)[0] for name, images in columns.items()]
     return _grid([pictures], titles=[list(columns)], max_side=1.6, note=note)
 
 
@@ -159,24 +139,23 @@ def planting(rows, *, note: str = ""):
         raise DataError("planting: no rows given")
     titles = {key: f"{found[0].metric}, shortcut: {key[1]}" for key, found in panels.items()}
     lines = [f"{row.trained}: {row.tested}" for row in rows]
-    left, pitch = max(map(text_width, lines)) + LABEL_GAP + 0.1, 0.27
-    figure = new_figure(sum(pitch * len(found) + 0.85 for found in panels.values()) + 0.45)
+    left, pitch = max(map(style.text_width, lines)) + style.LABEL_GAP + 0.1, 0.27
+    figure = style.new_figure(sum(pitch * len(found) + 0.85 for found in panels.values()) + 0.45)
     top = 0.05
     for key, found in panels.items():
-        inch_text(figure, 0.05, top + 0.2, titles[key], size=HEAD)
+        style.inch_text(figure, 0.05, top + 0.2, titles[key], size=style.HEAD)
         height = pitch * len(found)
-        axes = plain_axes(inch_axes(figure, left, top + 0.32, WIDTH - left - 1.35, height), grid="x")
-        axes.spines["left"].set_visible(False)
+        axes = style.chart_axes(figure, left, top + 0.32, style.WIDTH - left - 1.35, height, grid="x")
         share = found[0].metric.startswith(("positive rate", "sensitivity"))
         scale = 100 if share else 1
         for k, row in enumerate(found):
-            value, colour = row.value, VERMILION if row.trained == "marked" else BLUE
+            value, colour = row.value, style.VERMILION if row.trained == "marked" else style.BLUE
             if np.isfinite(value.low):
                 axes.plot([scale * value.low, scale * value.high], [k, k], color=colour, linewidth=3,
                           solid_capstyle="butt")
             axes.plot(scale * value.value, k, "o", color=colour, markersize=6.5, clip_on=False)
-            axes.text(1.03, k, f"{scale * value.value:.{0 if share else 2}f}{' %' if share else ''}", fontsize=SMALL,
-                      transform=axes.get_yaxis_transform(), va="center")
+            said = f"{scale * value.value:.{0 if share else 2}f}{' %' if share else ''}"
+            style.row_text(axes, 1.03, k, said, fontsize=style.SMALL)
         axes.set(ylim=(len(found) - 0.4, -0.6), xlabel=f"{found[0].metric}{' (%)' if share else ''}")
         axes.set_yticks(range(len(found)), [f"{r.trained}: {r.tested}" for r in found])
         axes.tick_params(axis="y", length=0, pad=8)  # a point at 0 does not touch its name

@@ -7,37 +7,15 @@ import re
 
 import numpy as np
 
-from covbook.plots.style import (
-    CONSOLIDATION_COLOUR,
-    FOOT,
-    GAP,
-    GGO_COLOUR,
-    GREY,
-    INK,
-    LABEL_GAP,
-    LUNG,
-    SMALL,
-    VERMILION,
-    WIDTH,
-    YELLOW,
-    as_array,
-    as_images,
-    footnote,
-    inch_axes,
-    inch_text,
-    new_figure,
-    plain_axes,
-    show,
-    text_width,
-    wrap,
-)
+from covbook.plots import style
 from covlib.errors import DataError
 
 LEGEND = 0.26  # inches below the pictures
 NIGHT = "#16181d"  # background of a map
-LABELS = (("lung", LUNG), ("ground-glass opacity", GGO_COLOUR), ("consolidation", CONSOLIDATION_COLOUR))
+LABELS = (("lung", style.LUNG), ("ground-glass opacity", style.GGO_COLOUR),
+          ("consolidation", style.CONSOLIDATION_COLOUR))
 LABEL_TOTAL = len(LABELS) + 1
-TERNARY = (("lung", LUNG), ("infection", GGO_COLOUR))  # chapter 05's conditions, labels 0 to 2
+TERNARY = (("lung", style.LUNG), ("infection", style.GGO_COLOUR))  # chapter 05's conditions, labels 0 to 2
 
 
 def map_colours(maps) -> np.ndarray:
@@ -48,7 +26,7 @@ def map_colours(maps) -> np.ndarray:
     """
     from matplotlib.colors import to_rgb
 
-    maps = as_array(maps, "maps")
+    maps = style.as_array(maps, "maps")
     maps = maps[None] if maps.ndim == 2 else maps
     if maps.ndim != 3 or maps.min() < 0 or maps.max() >= LABEL_TOTAL or (maps != np.round(maps)).any():
         raise DataError(f"maps: must be (N, H, W) with labels 0 to {LABEL_TOTAL - 1}, got shape {maps.shape}")
@@ -58,7 +36,7 @@ def map_colours(maps) -> np.ndarray:
 
 def _map(axes, picture) -> None:
     """A colour map without blurring its labels where it is enlarged."""
-    show(axes, picture)
+    style.show(axes, picture)
     axes.images[0].set_interpolation("nearest" if axes.bbox.width > 1.2 * picture.shape[1] else "antialiased")
 
 
@@ -72,30 +50,32 @@ def _cells(rows: int, columns: int, *, heads=(), sides=(), note="", legend=LABEL
     Returns:
         figure, axes as a list of rows.
     """
-    sides = [wrap(s, 13) for s in sides]
-    left = max(map(text_width, sides)) + LABEL_GAP + 0.05 if sides else 0.05
-    width = min(most, (WIDTH - left - right - GAP * (columns - 1)) / columns)
-    left += (WIDTH - left - right - GAP * (columns - 1) - width * columns) / 2  # few cells stand in the middle
+    sides = [style.wrap(s, 13) for s in sides]
+    left = max(map(style.text_width, sides)) + style.LABEL_GAP + 0.05 if sides else 0.05
+    room = style.WIDTH - left - right - style.GAP * (columns - 1)
+    width = min(most, room / columns)
+    left += (room - width * columns) / 2  # few cells stand in the middle
     heads = [_fitted(h, width) for h in heads]
-    widest = max((text_width(h, SMALL) for h in heads), default=0.0)
-    size = SMALL * min(1.0, max(0.88, width / widest if widest else 1.0))
+    widest = max((style.text_width(h, style.SMALL) for h in heads), default=0.0)
+    size = style.SMALL * min(1.0, max(0.88, width / widest if widest else 1.0))
     lines = max((h.count("\n") + 1 for h in heads), default=0)
     top = 0.09 + 0.175 * lines
-    gaps = [GAP] * (rows - 1) if gaps is None else gaps
-    height = top + rows * width * tall + sum(gaps) + (LEGEND if legend else 0.03) + (FOOT if note else 0.03)
-    figure, grid, y = new_figure(height), [], top
+    gaps = [style.GAP] * (rows - 1) if gaps is None else gaps
+    height = top + rows * width * tall + sum(gaps) + (LEGEND if legend else 0.03) + (style.FOOT if note else 0.03)
+    figure, grid, y = style.new_figure(height), [], top
     for r in range(rows):
         y += gaps[r - 1] if r else 0.0
-        grid.append([inch_axes(figure, left + c * (width + GAP), y, width, width * tall) for c in range(columns)])
+        grid.append([style.inch_axes(figure, left + c * (width + style.GAP), y, width, width * tall)
+                     for c in range(columns)])
         if sides:
-            inch_text(figure, left - LABEL_GAP, y + width * tall / 2, sides[r], ha="right", va="center")
+            style.row_label(figure, left, y + width * tall / 2, sides[r])
         y += width * tall
     for c, head in enumerate(heads):
-        inch_text(figure, left + c * (width + GAP) + width / 2, top - 0.06, head, size=size, ha="center",
-                  linespacing=1.15)
+        style.inch_text(figure, left + c * (width + style.GAP) + width / 2, top - 0.06, head, size=size, ha="center",
+                        linespacing=1.15)
     if legend:
-        _legend(figure, left, y + 0.17, legend)
-    footnote(figure, note, left)
+        style.legend(figure, left, y + 0.17, {name: {"facecolor": colour} for name, colour in legend})
+    style.footnote(figure, note, left=left)
     return figure, grid
 
 
@@ -104,29 +84,18 @@ def _fitted(text: str, width: float) -> str:
     lines = [""]
     for part in re.findall(r"\n|[^\s-]+-?|-", str(text)):
         joint = "" if not lines[-1] or lines[-1].endswith("-") else " "
-        if part == "\n" or (lines[-1] and text_width(lines[-1] + joint + part, SMALL) > width):
+        if part == "\n" or (lines[-1] and style.text_width(lines[-1] + joint + part, style.SMALL) > width):
             lines.append("" if part == "\n" else part)
         else:
             lines[-1] += joint + part
     return "\n".join(lines)
 
 
-def _legend(figure, left: float, top: float, labels=LABELS) -> None:
-    from matplotlib.patches import Rectangle
-
-    w, h = figure.get_size_inches()
-    for name, colour in labels:
-        figure.add_artist(Rectangle((left / w, 1 - top / h), 0.16 / w, 0.11 / h, transform=figure.transFigure,
-                                    facecolor=colour))
-        inch_text(figure, left + 0.22, top, name, size=SMALL)
-        left += 0.22 + text_width(name, SMALL) + 0.25
-
-
 def _triples(maps, *pictures):
     """Maps, their colours and pictures (N, H, W), all of one size and number."""
-    maps = as_array(maps, "maps")
+    maps = style.as_array(maps, "maps")
     colours = map_colours(maps)
-    found = [as_images(p) for p in pictures]
+    found = [style.as_images(p) for p in pictures]
     for p in found:
         if p.shape != colours.shape[:3]:
             raise DataError(f"{len(colours)} maps of {colours.shape[1:3]}, but pictures of shape {p.shape}; "
@@ -151,7 +120,7 @@ def condition_panels(maps, real, synthetic, *, titles=None, rows: int = 8, note:
     for r, row in enumerate(grid):
         _map(row[0], colours[r])
         for axes, pictures in zip(row[1:], columns):
-            show(axes, pictures[r])
+            style.show(axes, pictures[r])
     return figure
 
 
@@ -188,7 +157,7 @@ def method_comparison(maps, real, methods: dict, *, titles=None, zoom: float | N
     sides = []
     for k in range(len(maps)):
         sides += [f"case {k + 1}" if titles is None else str(titles[k])] + ["enlarged"] * (each - 1)
-    gaps = [GAP if each == 2 and r % 2 else 0.1 for r in range(1, each * len(maps))]
+    gaps = [style.GAP if each == 2 and r % 2 else 0.1 for r in range(1, each * len(maps))]
     heads = ["map", "real", *methods]
     figure, grid = _cells(len(sides), len(heads), heads=heads, sides=sides, note=note, gaps=gaps,
                           legend=legend)
@@ -198,9 +167,9 @@ def method_comparison(maps, real, methods: dict, *, titles=None, zoom: float | N
         cut = np.s_[top : top + side, left : left + side] if enlarged else np.s_[:, :]
         _map(row[0], colours[k][cut])
         for axes, pictures in zip(row[1:], columns):
-            show(axes, pictures[k][cut], frame=YELLOW if enlarged else None)
+            style.show(axes, pictures[k][cut], frame=style.YELLOW if enlarged else None)
             if side and not enlarged:
-                axes.add_patch(Rectangle((left - 0.5, top - 0.5), side, side, fill=False, edgecolor=YELLOW,
+                axes.add_patch(Rectangle((left - 0.5, top - 0.5), side, side, fill=False, edgecolor=style.YELLOW,
                                          linewidth=1.1))
     for spine in (s for row in grid for axes in row for s in axes.spines.values()):
         spine.set_linewidth(1.2)
@@ -222,29 +191,28 @@ def condition_editing(maps, images, labels, *, hu_width: float | None = 1500, li
         raise DataError(f"condition_editing: {len(maps)} maps but {len(labels)} labels; one each is wanted")
     scale, unit = (1.0, "grey") if hu_width is None else (hu_width / 2, "HU")
     change = scale * (images - images[reference])
-    limit = float(np.quantile(np.abs(change), 0.995)) or 1.0 if limit is None else limit
     heads = [re.sub(r"\bggo\b", "GGO", str(label)) for label in labels]
     figure, grid = _cells(3, len(maps), heads=heads, sides=["map", "synthetic", f"change ({unit})"], note=note,
                           right=0.75, legend=legend)
     for k in range(len(maps)):
         _map(grid[0][k], colours[k])
-        show(grid[1][k], images[k])
-        show(grid[2][k], np.zeros_like(images[k]))
-        artist = grid[2][k].imshow(change[k], cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto",
-                                   interpolation="auto")
-    _colour_bar(figure, grid[2][-1], artist)
+        style.show(grid[1][k], images[k])
+    draw_changes(figure, grid[2], change, limit)
     return figure
 
 
-def _colour_bar(figure, axes, artist, *, ticks=None, labels=None) -> None:
-    """A colour scale at the right of ``axes``."""
-    box, (w, _) = axes.get_position(), figure.get_size_inches()
-    bar = figure.add_axes((box.x1 + 0.07 / w, box.y0, 0.1 / w, box.height))
-    scale = figure.colorbar(artist, cax=bar)
-    if ticks is not None:
-        scale.set_ticks(ticks, labels=labels)
-    bar.tick_params(labelsize=SMALL, length=2, color=GREY)
-    scale.outline.set_visible(False)
+def draw_changes(figure, row, changes, limit: float | None = None) -> None:
+    """Changes (H, W) in a row of axes, more is red and less is blue, with their scale at the right.
+
+    Args:
+        limit: change in full colour; None: the largest that 0.5 % of the pixels exceed.
+    """
+    limit = float(np.quantile(np.abs(changes), 0.995)) or 1.0 if limit is None else limit
+    for axes, change in zip(row, changes, strict=True):
+        style.show(axes, np.zeros_like(change))
+        artist = axes.imshow(change, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto", interpolation="auto")
+    box, (w, _) = row[-1].get_position(), figure.get_size_inches()
+    style.colour_bar(figure, figure.add_axes((box.x1 + 0.07 / w, box.y0, 0.1 / w, box.height)), artist)
 
 
 def listening(alpha, lesion_share, *, maps, images, share, shown=(0,), note: str = ""):
@@ -255,7 +223,7 @@ def listening(alpha, lesion_share, *, maps, images, share, shown=(0,), note: str
         maps: (N, H, W). images: (N, 1, H, W) in [-1, 1]. share: (N, H, W) in [0, 1], the global branch's part.
         shown: numbers of the slices drawn, up to three.
     """
-    alpha, lesion = as_array(alpha, "alpha").ravel(), as_array(lesion_share, "lesion share").ravel()
+    alpha, lesion = style.as_array(alpha, "alpha").ravel(), style.as_array(lesion_share, "lesion share").ravel()
     maps, colours, images, share = _triples(maps, images, share)
     if not len(alpha) == len(lesion) == len(maps):
         raise DataError(f"listening: {len(alpha)} weights, {len(lesion)} shares and {len(maps)} maps; one each is "
@@ -263,43 +231,34 @@ def listening(alpha, lesion_share, *, maps, images, share, shown=(0,), note: str
     shown = list(shown)[:3]
     side, left, top = 1.18, 3.25, 0.34
     pitch = side + 0.06
-    figure = new_figure(top + pitch * max(len(shown), 2) + 0.95)
+    figure = style.new_figure(top + pitch * max(len(shown), 2) + 0.95)
     low, high = (float(f(share[shown])) for f in (np.min, np.max))
     low, high = max(0.0, min(low, high - 0.01)), max(high, 0.01)  # where it is the same everywhere, one colour
     for r, k in enumerate(shown):
         y = top + r * pitch
-        cells = [inch_axes(figure, left + c * pitch, y, side, side) for c in range(3)]
+        cells = [style.inch_axes(figure, left + c * pitch, y, side, side) for c in range(3)]
         _map(cells[0], colours[k])
-        show(cells[1], images[k])
-        show(cells[2], np.zeros_like(share[k]))
+        style.show(cells[1], images[k])
+        style.show(cells[2], np.zeros_like(share[k]))
         artist = cells[2].imshow(share[k], cmap="viridis", vmin=low, vmax=high, aspect="auto", interpolation="auto")
-        inch_text(figure, left - 0.06, y + side / 2, f"$\\alpha$ = {alpha[k]:.3f}", size=SMALL, ha="right", va="center",
-                  rotation=90)
+        style.inch_text(figure, left - 0.06, y + side / 2, f"$\\alpha$ = {alpha[k]:.3f}", size=style.SMALL, ha="right",
+                        va="center", rotation=90)
     for c, head in enumerate(("map", "synthetic", "global share")):
-        inch_text(figure, left + c * pitch + side / 2, top - 0.07, head, ha="center")
-    _share_bar(figure, left + 2 * pitch, top + pitch * len(shown) + 0.03, side, artist)
+        style.inch_text(figure, left + c * pitch + side / 2, top - 0.07, head, ha="center")
+    bar = style.inch_axes(figure, left + 2 * pitch, top + pitch * len(shown) + 0.03, side, 0.08)
+    style.colour_bar(figure, bar, artist, ticks=[low, high], labels=[f"{low:.2f}", f"{high:.2f}"], upright=False)
+    for text, ha in zip(bar.get_xticklabels(), ("left", "right")):
+        text.set(ha=ha, color=style.INK)
     height = figure.get_size_inches()[1]
-    _legend(figure, left, height - 0.36)
-    axes = plain_axes(inch_axes(figure, 0.72, top, 1.98, height - top - 1.1), grid="y")
-    for picked, style in ((slice(None), {"s": 14, "color": LUNG, "alpha": 0.55, "linewidths": 0}),
-                          (shown, {"s": 48, "facecolor": "none", "edgecolor": VERMILION, "linewidths": 1.5})):
+    style.legend(figure, left, height - 0.36, {name: {"facecolor": colour} for name, colour in LABELS})
+    axes = style.chart_axes(figure, 0.72, top, 1.98, height - top - 1.1)
+    for picked, look in ((slice(None), {"s": 14, "color": style.LUNG, "alpha": 0.55, "linewidths": 0}),
+                          (shown, {"s": 48, "facecolor": "none", "edgecolor": style.VERMILION, "linewidths": 1.5})):
         # not cut off: a weight of exactly 0 or 1 lies on the edge
-        axes.scatter(100 * lesion[picked], alpha[picked], clip_on=False, zorder=3, **style)
+        axes.scatter(100 * lesion[picked], alpha[picked], clip_on=False, zorder=3, **look)
     margin = max(0.05, 0.08 * float(np.ptp(alpha)))  # one value for all is no spread, and shall not look like one
     axes.set_ylim(max(0.0, alpha.min() - margin), min(1.0, alpha.max() + margin))
     axes.set_xlabel("lesion (% of the lung)")
     axes.set_ylabel("$\\alpha$, weight of the local branch")
-    footnote(figure, note)
+    style.footnote(figure, note)
     return figure
-
-
-def _share_bar(figure, left: float, top: float, width: float, artist) -> None:
-    bar = inch_axes(figure, left, top, width, 0.08)
-    figure.colorbar(artist, cax=bar, orientation="horizontal").outline.set_visible(False)
-    low, high = artist.get_clim()
-    bar.set_xticks([low, high], [f"{low:.2f}", f"{high:.2f}"])
-    bar.tick_params(labelsize=SMALL, length=2, color=GREY)
-    for text, ha in zip(bar.get_xticklabels(), ("left", "right")):
-        text.set_ha(ha)
-    for text in bar.get_xticklabels():
-        text.set_color(INK)

@@ -1,31 +1,14 @@
 """Figures made of numbers: losses, judge confidence, shares per set, metrics with intervals, Hounsfield units."""
 
+from itertools import cycle
+
 import numpy as np
 
-from covbook.plots.style import (
-    BLUE,
-    GREY,
-    INK,
-    LINE_COLOURS,
-    SMALL,
-    TEXT,
-    VERMILION,
-    WIDTH,
-    as_array,
-    footnote,
-    group_styles,
-    hu_text,
-    inch_axes,
-    inch_text,
-    new_figure,
-    plain_axes,
-    text_width,
-    wrap,
-)
+from covbook.plots import style
 from covlib.errors import DataError
 from covlib.seeding import rng
 
-HEADS = 0.88 * SMALL  # points, of the stages' names: a little smaller, so that more of them fit
+HEADS = 0.88 * style.SMALL  # points, of the stages' names: a little smaller, so that more of them fit
 
 
 def smooth(values, weight: float = 0.9) -> np.ndarray:
@@ -65,25 +48,25 @@ def loss_curves(log: dict, *, names=None, labels: dict[str, str] | None = None, 
     losses = [k for k in names if k not in beliefs]
     low = [] if logy or references else _low(log, losses)
     panels = [p for p in ([k for k in losses if k not in low], low, beliefs) if p]
-    colours = {name: LINE_COLOURS[k % len(LINE_COLOURS)] for group in (losses, beliefs) for k, name in enumerate(group)}
+    colours = {name: colour for group in (losses, beliefs) for name, colour in zip(group, cycle(style.LINE_COLOURS))}
     texts = {name: (labels or {}).get(name, name.replace("_", " ")) for name in names}
-    margin = max(text_width(t) for t in [*texts.values(), *(references or {})]) + 0.25
-    width = WIDTH - 0.75 - margin
+    margin = max(style.text_width(t) for t in [*texts.values(), *(references or {})]) + 0.25
+    width = style.WIDTH - 0.75 - margin
     stages, heads = _stages(steps, log.get("stage"), width)
     top = 0.15 + 0.17 * max((head.count("\n") + 1 for _, head in heads), default=0)
-    figure = new_figure(top + 2.5 + 1.8 * (len(panels) - 1) + 0.8)
+    figure = style.new_figure(top + 2.5 + 1.8 * (len(panels) - 1) + 0.8)
     for middle, head in heads:
-        inch_text(figure, 0.75 + middle, top - 0.06, head, size=HEADS, colour=GREY, ha="center", linespacing=1.15)
+        style.inch_text(figure, 0.75 + middle, top - 0.06, head, size=HEADS, colour=style.GREY, ha="center",
+                        linespacing=1.15)
     for k, columns in enumerate(panels):
-        axes = inch_axes(figure, 0.75, top + (0.9 + 1.8 * k if k else 0), width, 1.6 if k else 2.5)
-        plain_axes(axes, grid="y")
+        axes = style.chart_axes(figure, 0.75, top + (0.9 + 1.8 * k if k else 0), width, 1.6 if k else 2.5)
         belief = columns == beliefs
         _draw_curves(axes, steps, {name: log[name] for name in columns}, texts, weight, colours,
                      {} if belief else references or {}, logy and not belief)
         for start in stages[1:]:
-            axes.axvline(start, color=GREY, linewidth=0.8, linestyle=(0, (1, 2)))
+            axes.axvline(start, color=style.GREY, linewidth=0.8, linestyle=(0, (1, 2)))
         if belief:
-            axes.axhline(0.5, color=GREY, linewidth=0.9, linestyle=(0, (5, 3)))
+            axes.axhline(0.5, color=style.GREY, linewidth=0.9, linestyle=(0, (5, 3)))
             axes.set_ylabel("belief")
         else:
             axes.set_ylabel(ylabel)
@@ -91,8 +74,8 @@ def loss_curves(log: dict, *, names=None, labels: dict[str, str] | None = None, 
             axes.tick_params(labelbottom=False)
         else:
             axes.set_xlabel(x)
-    notes = [f"Pale: every logged value. Full: moving average, weight {weight:g}."] if weight else []
-    footnote(figure, " ".join([*notes, *(["Dotted: a new stage."] if len(stages) > 1 else [])]))
+    style.footnote(figure, f"Pale: every logged value. Full: moving average, weight {weight:g}." if weight else "",
+                   "Dotted: a new stage." if len(stages) > 1 else "")
     return figure
 
 
@@ -115,7 +98,7 @@ def _stages(steps, stages, width: float) -> tuple[list[float], list[tuple[float,
     ends = [*(steps[k] for k in first), steps.max()]
     places = (np.asarray(ends, float) - steps.min()) / (steps.max() - steps.min()) * width
     heads = [str(stages[k]).replace("_", " ").replace(" ", "\n") for k in first]
-    fit = all(text_width(head, HEADS) <= room for head, room in zip(heads, np.diff(places)))
+    fit = all(style.text_width(head, HEADS) <= room for head, room in zip(heads, np.diff(places)))
     return ends[:-1], list(zip((places[:-1] + places[1:]) / 2, heads)) if fit else []
 
 
@@ -140,8 +123,8 @@ def _draw_curves(axes, steps, columns: dict, texts: dict, weight: float, colours
             axes.plot(steps[stretch], averaged, color=colour, linewidth=1.8, label=None if k else name)
         anchors.append((averaged[-1], texts[name], colour))
     for text, level in references.items():
-        axes.axhline(level, color=GREY, linewidth=0.9, linestyle=(0, (5, 3)))
-        anchors.append((level, text, GREY))
+        axes.axhline(level, color=style.GREY, linewidth=0.9, linestyle=(0, (5, 3)))
+        anchors.append((level, text, style.GREY))
     if logy:
         axes.set_yscale("log")
     axes.set_xlim(steps.min(), steps.max() if steps.max() > steps.min() else steps.min() + 1)
@@ -150,7 +133,7 @@ def _draw_curves(axes, steps, columns: dict, texts: dict, weight: float, colours
     _end_labels(axes, anchors)
 
 
-def _end_labels(axes, anchors, size: float = TEXT) -> None:
+def _end_labels(axes, anchors, size: float = style.TEXT) -> None:
     """Texts beside the right edge at their heights, pushed apart where they would overlap."""
     if not anchors:
         return
@@ -179,18 +162,16 @@ def confidence_plot(groups: dict, *, threshold: float = 0.5, positive: str = "CO
         groups: name -> probabilities (N,) in [0, 1] that the judge gives for ``positive``.
         threshold: drawn as a dashed line; the share above it stands at the right.
     """
-    values = {name: as_array(p, name).ravel() for name, p in groups.items()}
+    values = {name: style.as_array(p, name).ravel() for name, p in groups.items()}
     for name, p in values.items():
         if not len(p) or p.min() < -1e-6 or p.max() > 1 + 1e-6:
             raise DataError(f"confidence_plot: {name} must hold probabilities between 0 and 1")
-    styles = group_styles(values)
-    names = {name: wrap(name, 23) + f"\nn = {len(p):,}" for name, p in values.items()}
-    left = max(text_width(t) for t in names.values()) + 0.25
+    styles = style.group_styles(values)
+    names = {name: style.wrap(name, 23) + f"\nn = {len(p):,}" for name, p in values.items()}
+    left = max(style.text_width(t) for t in names.values()) + 0.25
     right, pitch = 1.05, 0.8
-    figure = new_figure(0.32 + pitch * len(values) + 0.56)
-    axes = inch_axes(figure, left, 0.32, WIDTH - left - right, pitch * len(values))
-    plain_axes(axes, grid="x")
-    axes.spines["left"].set_visible(False)
+    figure = style.new_figure(0.32 + pitch * len(values) + 0.56)
+    axes = style.chart_axes(figure, left, 0.32, style.WIDTH - left - right, pitch * len(values), grid="x")
     edges = np.linspace(0, 1, 41)
     for row, (name, p) in enumerate(values.items()):
         base = len(values) - 1 - row
@@ -205,14 +186,14 @@ def confidence_plot(groups: dict, *, threshold: float = 0.5, positive: str = "CO
         jitter = rng(seed, "plots", "jitter", name).uniform(0.08, 0.3, len(shown))
         axes.scatter(shown, base + jitter, s=9, color=colour, alpha=0.55, linewidths=0, clip_on=False)
         share = 100 * (p > threshold).mean()
-        axes.text(1.04, base + 0.34, f"{share:.0f} %", transform=axes.get_yaxis_transform(), fontsize=TEXT + 1,
-                  color=INK, fontweight="bold", va="center")
-        axes.text(-0.02, base + 0.34, names[name], transform=axes.get_yaxis_transform(), fontsize=TEXT, color=INK,
-                  va="center", ha="right", linespacing=1.25)
-    axes.axvline(threshold, color=INK, linewidth=1.1, linestyle=(0, (4, 3)))
+        bold = {"fontsize": style.TEXT + 1, "fontweight": "bold", "color": style.INK}
+        style.row_text(axes, 1.04, base + 0.34, f"{share:.0f} %", **bold)
+        style.row_text(axes, -0.02, base + 0.34, names[name], color=style.INK, linespacing=1.25)
+    axes.axvline(threshold, color=style.INK, linewidth=1.1, linestyle=(0, (4, 3)))
     axes.set(xlim=(0, 1), ylim=(0, len(values) - 0.1), yticks=[])
     axes.set_xlabel(f"judge's probability of {positive}")
-    inch_text(figure, left + 1.04 * (WIDTH - left - right), 0.26, f"above {threshold:g}", size=SMALL, colour=GREY)
+    style.inch_text(figure, left + 1.04 * (style.WIDTH - left - right), 0.26, f"above {threshold:g}", size=style.SMALL,
+                    colour=style.GREY)
     return figure
 
 
@@ -228,7 +209,7 @@ def set_scatter(rates, *, set_size: int | None = None, mean=None, paper: float |
     """
     from covlib.metrics.intervals import student_t, wilson
 
-    rates = as_array(rates, "rates").ravel()
+    rates = style.as_array(rates, "rates").ravel()
     mean = student_t(rates) if mean is None else mean
     numbers = np.arange(1, len(rates) + 1)
     bars = None
@@ -236,24 +217,24 @@ def set_scatter(rates, *, set_size: int | None = None, mean=None, paper: float |
         each = [wilson(int(round(r * set_size)), set_size) for r in rates]
         bars = [[100 * max(r - i.low, 0) for r, i in zip(rates, each)],
                 [100 * max(i.high - r, 0) for r, i in zip(rates, each)]]
-    figure = new_figure(3.6)
+    figure = style.new_figure(3.6)
     margin = 1.75
-    axes = plain_axes(inch_axes(figure, 0.78, 0.15, WIDTH - 0.78 - margin, 2.65), grid="y")
+    axes = style.chart_axes(figure, 0.78, 0.15, style.WIDTH - 0.78 - margin, 2.65)
     if np.isfinite(mean.low):
-        axes.axhspan(100 * mean.low, 100 * mean.high, color=VERMILION, alpha=0.18, linewidth=0)
-    axes.axhline(100 * mean.value, color=VERMILION, linewidth=1.4)
-    axes.errorbar(numbers, 100 * rates, yerr=bars, fmt="o", color=BLUE, markersize=6, ecolor=BLUE, elinewidth=1,
-                  capsize=2.5)
-    anchors = [(100 * mean.value, f"mean {100 * mean.value:.0f} %", VERMILION)]
+        axes.axhspan(100 * mean.low, 100 * mean.high, color=style.VERMILION, alpha=0.18, linewidth=0)
+    axes.axhline(100 * mean.value, color=style.VERMILION, linewidth=1.4)
+    axes.errorbar(numbers, 100 * rates, yerr=bars, fmt="o", color=style.BLUE, markersize=6, ecolor=style.BLUE,
+                  elinewidth=1, capsize=2.5)
+    anchors = [(100 * mean.value, f"mean {100 * mean.value:.0f} %", style.VERMILION)]
     if paper is not None:
-        axes.axhline(100 * paper, color=GREY, linewidth=1.3, linestyle=(0, (5, 3)))
-        anchors.append((100 * paper, paper_label, GREY))
+        axes.axhline(100 * paper, color=style.GREY, linewidth=1.3, linestyle=(0, (5, 3)))
+        anchors.append((100 * paper, paper_label, style.GREY))
     axes.set(xlim=(0.4, len(rates) + 0.6), ylim=(-3, 103), xticks=numbers if len(numbers) <= 12 else numbers[::2])
     axes.set_xlabel("set of synthetic positives" if set_size is None else f"set of {set_size} synthetic positives")
     axes.set_ylabel(f"{what} (%)")
     _end_labels(axes, anchors)
     said = "" if set_size is None else "Bars: Wilson 95 % interval of one set. "
-    footnote(figure, said + "Band: 95 % interval of the mean over sets (Student t).")
+    style.footnote(figure, said + "Band: 95 % interval of the mean over sets (Student t).")
     return figure
 
 
@@ -269,31 +250,30 @@ def metric_intervals(rows, *, xlabel: str = "", unit: str = "", zero: bool = Fal
                                            "n": r[1].n} for r in rows]
     if not rows:
         raise DataError("metric_intervals: no rows to draw")
-    labels = [wrap(r["label"], 26) + (f"  (n = {r['n']:,})" if r.get("n") else "") for r in rows]
+    labels = [style.wrap(r["label"], 26) + (f"  (n = {r['n']:,})" if r.get("n") else "") for r in rows]
     texts = [_interval_text(r, unit) for r in rows]
-    left, right = max(map(text_width, labels)) + 0.25, max(map(text_width, texts)) + 0.25
+    left, right = max(map(style.text_width, labels)) + 0.25, max(map(style.text_width, texts)) + 0.25
     pitch = 0.4 if max(t.count("\n") for t in labels) == 0 else 0.5
     has_paper = any(r.get("paper") is not None for r in rows)
-    figure = new_figure(0.12 + pitch * len(rows) + 0.55 + (0.25 if note or has_paper else 0.0))
-    axes = plain_axes(inch_axes(figure, left, 0.12, WIDTH - left - right, pitch * len(rows)), grid="x")
-    axes.spines["left"].set_visible(False)
-    styles = group_styles(dict.fromkeys(str(r.get("group", "")) for r in rows))
+    figure = style.new_figure(0.12 + pitch * len(rows) + 0.55 + (0.25 if note or has_paper else 0.0))
+    axes = style.chart_axes(figure, left, 0.12, style.WIDTH - left - right, pitch * len(rows), grid="x")
+    styles = style.group_styles(dict.fromkeys(str(r.get("group", "")) for r in rows))
     for k, row in enumerate(rows):
         y, (colour, _) = len(rows) - 1 - k, styles[str(row.get("group", ""))]
         if _has_interval(row):
             axes.plot([row["low"], row["high"]], [y, y], color=colour, linewidth=2, solid_capstyle="butt")
         axes.plot(row["value"], y, "o", color=colour, markersize=7)
         if row.get("paper") is not None:
-            axes.plot(row["paper"], y, "D", markerfacecolor="white", markeredgecolor=INK, markersize=6.5,
+            axes.plot(row["paper"], y, "D", markerfacecolor="white", markeredgecolor=style.INK, markersize=6.5,
                       markeredgewidth=1.3, zorder=3)
-        axes.text(-0.02, y, labels[k], transform=axes.get_yaxis_transform(), ha="right", va="center", fontsize=TEXT)
-        axes.text(1.02, y, texts[k], transform=axes.get_yaxis_transform(), va="center", fontsize=TEXT, color=INK)
+        style.row_text(axes, -0.02, y, labels[k])
+        style.row_text(axes, 1.02, y, texts[k], color=style.INK)
     axes.set(ylim=(-0.6, len(rows) - 0.4), yticks=[])
     axes.margins(x=0.06)
     if zero:
         axes.set_xlim(left=0)
     axes.set_xlabel(xlabel + (f" ({unit})" if unit and xlabel else ""))
-    footnote(figure, " ".join(t for t in ("Bars: 95 % interval. Diamond: the paper." if has_paper else "", note) if t))
+    style.footnote(figure, "Bars: 95 % interval. Diamond: the paper." if has_paper else "", note)
     return figure
 
 
@@ -316,29 +296,28 @@ def hu_histogram(tissues: dict, published: dict | None = None, *, limits: tuple[
         published: name -> (low, high) in HU, drawn as a bracket below the ridge; tissues without one have none.
         limits: HU shown.
     """
-    values = {name: as_array(v, name).ravel().astype(float) for name, v in tissues.items()}
+    values = {name: style.as_array(v, name).ravel().astype(float) for name, v in tissues.items()}
     order = sorted(values, key=lambda name: values[name].mean())
-    texts = {name: f"{wrap(name, 22)}\nmean {hu_text(values[name].mean())} HU" for name in order}
-    left, pitch = max(text_width(t) for t in texts.values()) + 0.25, 0.62
-    figure = new_figure(0.12 + pitch * len(order) + 0.78)
-    axes = plain_axes(inch_axes(figure, left, 0.12, WIDTH - left - 0.2, pitch * len(order)), grid="x")
-    axes.spines["left"].set_visible(False)
+    texts = {name: f"{style.wrap(name, 22)}\nmean {style.hu_text(values[name].mean())} HU" for name in order}
+    left, pitch = max(style.text_width(t) for t in texts.values()) + 0.25, 0.62
+    figure = style.new_figure(0.12 + pitch * len(order) + 0.78)
+    axes = style.chart_axes(figure, left, 0.12, style.WIDTH - left - 0.2, pitch * len(order), grid="x")
     edges = np.linspace(*limits, 186)
     centres = (edges[:-1] + edges[1:]) / 2
     for row, name in enumerate(order):
         base = len(order) - 1 - row
         counts = np.histogram(values[name], edges)[0].astype(float)
         shape = 0.62 * counts / max(counts.max(), 1)
-        axes.fill_between(centres, base + 0.26, base + 0.26 + shape, step="mid", color=BLUE, alpha=0.45, linewidth=0)
+        axes.fill_between(centres, base + 0.26, base + 0.26 + shape, step="mid", color=style.BLUE, alpha=0.45,
+                          linewidth=0)
         mean = values[name].mean()
-        axes.plot([mean, mean], [base + 0.26, base + 0.9], color=BLUE, linewidth=1.4)
+        axes.plot([mean, mean], [base + 0.26, base + 0.9], color=style.BLUE, linewidth=1.4)
         if published and name in published:
             low, high = published[name]
-            axes.plot([low, high], [base + 0.12, base + 0.12], color=VERMILION, linewidth=4, solid_capstyle="butt")
-        axes.text(-0.02, base + 0.4, texts[name], transform=axes.get_yaxis_transform(), ha="right", va="center",
-                  fontsize=TEXT, linespacing=1.25)
+            axes.plot([low, high], [base + 0.12] * 2, color=style.VERMILION, linewidth=4, solid_capstyle="butt")
+        style.row_text(axes, -0.02, base + 0.4, texts[name], linespacing=1.25)
     axes.set(xlim=limits, ylim=(0, len(order)), yticks=[])
     axes.set_xlabel("Hounsfield units")
     said = "Blue: voxels of the virtual patient and their mean. Vermilion: published range." if published else ""
-    footnote(figure, " ".join(t for t in (said, note) if t))
+    style.footnote(figure, said, note)
     return figure

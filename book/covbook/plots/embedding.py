@@ -6,20 +6,7 @@ import warnings
 
 import numpy as np
 
-from covbook.plots.style import (
-    GREY,
-    INK,
-    SMALL,
-    TEXT,
-    WIDTH,
-    as_array,
-    footnote,
-    group_styles,
-    inch_axes,
-    inch_text,
-    new_figure,
-    text_width,
-)
+from covbook.plots import style
 from covlib.errors import DataError
 
 
@@ -33,7 +20,7 @@ def umap_embed(features, *, seed: int = 0, neighbours: int = 15, min_dist: float
         features: (N, D), real and synthetic stacked; each column is standardised first.
         neighbours: size of the neighbourhood, at most N - 1.
     """
-    features = as_array(features, "features").reshape(len(features), -1).astype(np.float32)
+    features = style.as_array(features, "features").reshape(len(features), -1).astype(np.float32)
     if len(features) < 5:
         raise DataError(f"umap_embed: needs at least 5 images, got {len(features)}")
     spread = features.std(0)
@@ -89,20 +76,20 @@ def umap_embedding(features, groups=None, *, seed: int = 0, embedding=None, neig
     """
     if isinstance(features, dict):
         groups = [name for name, values in features.items() for _ in range(len(values))]
-        features = np.concatenate([as_array(values, name) for name, values in features.items()])
+        features = np.concatenate([style.as_array(values, name) for name, values in features.items()])
     if embedding is None:
         embedding = umap_embed(features, seed=seed, neighbours=neighbours)
-    xy = as_array(embedding, "embedding")
+    xy = style.as_array(embedding, "embedding")
     groups = np.asarray([str(g) for g in (() if groups is None else groups)])
     if len(groups) != len(xy):
         raise DataError(f"umap_embedding: {len(xy)} images but {len(groups)} group names; there must be one each")
-    styles = group_styles(dict.fromkeys(groups.tolist()))
+    styles = style.group_styles(dict.fromkeys(groups.tolist()))
     legend = {name: f"{name} ({(groups == name).sum():,})" for name in styles}
-    right = max(text_width(t) for t in legend.values()) + 0.55
-    side = min(4.3, WIDTH - right - 0.1)
+    right = max(style.text_width(t) for t in legend.values()) + 0.55
+    side = min(4.3, style.WIDTH - right - 0.1)
     height = side * 0.92
-    figure = new_figure(height + 0.45)
-    axes = inch_axes(figure, 0.1, 0.08, WIDTH - right - 0.1, height)
+    figure = style.new_figure(height + 0.45)
+    axes = style.inch_axes(figure, 0.1, 0.08, style.WIDTH - right - 0.1, height)
     sizes = 26 if len(xy) <= 400 else 14
     # One artist per group, drawn in small shuffled turns, so that the last group does not hide the first.
     order = np.random.Generator(np.random.PCG64(0)).permutation(len(xy))
@@ -115,17 +102,10 @@ def umap_embedding(features, groups=None, *, seed: int = 0, embedding=None, neig
                          edgecolors="white", label=name if turn == 0 else None)
     axes.set(xticks=[], yticks=[])
     axes.margins(0.06)
-    for spine in axes.spines.values():
-        spine.set_color(GREY)
-        spine.set_linewidth(0.6)
-    x = WIDTH - right + 0.12
-    for k, (name, (colour, marker)) in enumerate(styles.items()):
-        y = 0.3 + 0.3 * k
-        dot = inch_axes(figure, x, y - 0.13, 0.18, 0.18)
-        dot.scatter([0], [0], s=46, color=colour, marker=marker, linewidths=0)
-        dot.set_axis_off()
-        inch_text(figure, x + 0.26, y, legend[name], size=TEXT, colour=INK)
-    inch_text(figure, x, 0.3 + 0.3 * len(styles) + 0.12, "axes have no unit", size=SMALL, colour=GREY)
-    footnote(figure, " ".join(t for t in (f"UMAP, {min(neighbours, len(xy) - 1)} neighbours, seed {seed}.", note) if t),
-             0.1)
+    style.thin_frame(axes)
+    x = style.WIDTH - right + 0.12
+    for k, (name, look) in enumerate(styles.items()):
+        style.legend(figure, x, 0.3 + 0.3 * k, {legend[name]: style.mark(*look, 46)}, size=style.TEXT)
+    style.inch_text(figure, x, 0.3 + 0.3 * len(styles) + 0.12, "axes have no unit", size=style.SMALL, colour=style.GREY)
+    style.footnote(figure, f"UMAP, {min(neighbours, len(xy) - 1)} neighbours, seed {seed}.", note, left=0.1)
     return figure

@@ -1,31 +1,8 @@
-"""Figures made of pictures: sample grids, the guessing game, slices with masks, X-rays, volumes, training over time."""
-
+"""Figures made of pictures: sample grids, the guessing game, volumes, masks over them, training over time."""
 
 import numpy as np
 
-from covbook.plots.style import (
-    CONSOLIDATION_COLOUR,
-    FOOT,
-    GAP,
-    GGO_COLOUR,
-    HEAD,
-    LABEL_GAP,
-    LUNG,
-    SMALL,
-    TEXT,
-    VERMILION,
-    WIDTH,
-    as_array,
-    as_images,
-    footnote,
-    inch_axes,
-    inch_text,
-    new_figure,
-    show,
-    text_width,
-    window_text,
-    wrap,
-)
+from covbook.plots import style
 from covlib.data.case import CONSOLIDATION, GGO
 from covlib.errors import DataError
 from covlib.seeding import rng
@@ -39,33 +16,30 @@ def pick(count: int, n: int, seed: int) -> np.ndarray:
 
 
 def _grid(rows: list[list], *, row_labels=(), column_labels=(), titles=None, limits=(-1.0, 1.0), note="", frames=None,
-          max_side: float = 1.75, extra: float = 0.0):
-    """Pictures in rows of equal cells, labels at the left of rows, above columns and above each picture.
-
-    ``extra`` inches are left free between the pictures and the footnote.
-    """
+          max_side: float = 1.75):
+    """Pictures in rows of equal cells, labels at the left of rows, above columns and above each picture."""
     columns = max(map(len, rows))
-    label_width = max((text_width(wrap(t, 12)) for t in row_labels), default=0.0)
-    left = label_width + LABEL_GAP + 0.05 if label_width else 0.05
+    label_width = max((style.text_width(style.wrap(t, 12)) for t in row_labels), default=0.0)
+    left = label_width + style.LABEL_GAP + 0.05 if label_width else 0.05
     height_over_width = rows[0][0].shape[0] / rows[0][0].shape[1]
-    cell_w = min(max_side, (WIDTH - left - 0.05 - GAP * (columns - 1)) / columns)
+    cell_w = min(max_side, (style.WIDTH - left - 0.05 - style.GAP * (columns - 1)) / columns)
     cell_h = cell_w * height_over_width
     head = (0.27 if column_labels else 0.05) + (0.24 if titles else 0.0)
-    pitch = cell_h + (0.24 if titles else 0.0) + GAP
-    figure = new_figure(head + pitch * (len(rows) - 1) + cell_h + (FOOT if note else 0.05) + extra)
+    pitch = cell_h + (0.24 if titles else 0.0) + style.GAP
+    figure = style.new_figure(head + pitch * (len(rows) - 1) + cell_h + (style.FOOT if note else 0.05))
     for r, row in enumerate(rows):
         top = head + r * pitch
         if row_labels:
-            inch_text(figure, left - LABEL_GAP, top + cell_h / 2, wrap(row_labels[r], 12), ha="right", va="center")
+            style.row_label(figure, left, top + cell_h / 2, style.wrap(row_labels[r], 12))
         for c, picture in enumerate(row):
-            x = left + c * (cell_w + GAP)
-            axes = inch_axes(figure, x, top, cell_w, cell_h)
-            show(axes, picture, limits=limits, frame=frames[r][c] if frames else None)
+            x = left + c * (cell_w + style.GAP)
+            axes = style.inch_axes(figure, x, top, cell_w, cell_h)
+            style.show(axes, picture, limits=limits, frame=frames[r][c] if frames else None)
             if titles:
-                inch_text(figure, x + cell_w / 2, top - 0.06, titles[r][c], ha="center", size=TEXT)
+                style.inch_text(figure, x + cell_w / 2, top - 0.06, titles[r][c], ha="center", size=style.TEXT)
             if column_labels and r == 0:
-                inch_text(figure, x + cell_w / 2, 0.19, column_labels[c], ha="center", size=TEXT)
-    footnote(figure, note, left)
+                style.inch_text(figure, x + cell_w / 2, 0.19, column_labels[c], ha="center", size=style.TEXT)
+    style.footnote(figure, note, left=left)
     return figure
 
 
@@ -84,10 +58,10 @@ def sample_grid(images, *, n: int = 16, columns: int = 8, seed: int | None = 0, 
     said = "" if seed is None else f"Drawn at random, seed {seed}; none picked by hand."
     note = said if note is None else note
     if isinstance(images, dict):
-        pictures = {name: as_images(group, name) for name, group in images.items()}
+        pictures = {name: style.as_images(group, name) for name, group in images.items()}
         rows = [list(group[choose(len(group), columns)]) for group in pictures.values()]
         return _grid(rows, row_labels=list(pictures), limits=limits, note=note)
-    pictures = as_images(images)
+    pictures = style.as_images(images)
     index = choose(len(pictures), n)
     columns = min(columns, len(index))
     cut = [index[i:i + columns] for i in range(0, len(index), columns)]
@@ -102,7 +76,7 @@ def which_is_which(real, synthetic, *, n: int = 4, seed: int = 0, reveal: bool =
         real, synthetic: (N, 1, H, W) each, same size and window; ``n`` of each are drawn by ``seed``.
         reveal: name each picture and frame the synthetic ones.
     """
-    real, synthetic = as_images(real, "real"), as_images(synthetic, "synthetic")
+    real, synthetic = style.as_images(real, "real"), style.as_images(synthetic, "synthetic")
     if real.shape[1:] != synthetic.shape[1:]:
         raise DataError(f"which_is_which: real pictures are {real.shape[1:]}, synthetic {synthetic.shape[1:]}; "
                         "sizes must be equal")
@@ -114,7 +88,7 @@ def which_is_which(real, synthetic, *, n: int = 4, seed: int = 0, reveal: bool =
     cut = [range(i, min(i + columns, 2 * n)) for i in range(0, 2 * n, columns)]
     letters = [chr(ord("A") + i) for i in range(2 * n)]
     titles = [[f"{letters[i]}: {deck[i][0]}" if reveal else letters[i] for i in row] for row in cut]
-    frames = [[VERMILION if deck[i][0] == "synthetic" else None for i in row] for row in cut] if reveal else None
+    frames = [[style.VERMILION if deck[i][0] == "synthetic" else None for i in row] for row in cut] if reveal else None
     figure = _grid([[deck[i][1] for i in row] for row in cut], titles=titles, frames=frames, limits=limits,
                    note=f"Drawn at random, seed {seed}; same window and size for all." +
                         (" Synthetic ones are framed." if reveal else ""))
@@ -133,7 +107,7 @@ def training_strip(grids, steps, *, unit: str = "step", rows: int = 3, limits=(-
     if len(grids) != len(steps) or not len(grids):
         raise DataError(f"training_strip: {len(grids)} grids but {len(steps)} steps; there must be one each")
     shown = np.unique(np.linspace(0, len(grids) - 1, min(columns, len(grids))).round().astype(int))
-    pictures = [as_images(grids[i])[:rows] for i in shown]
+    pictures = [style.as_images(grids[i])[:rows] for i in shown]
     heads = [f"{unit} {steps[i]:,}" if k == 0 else f"{steps[i]:,}" for k, i in enumerate(shown)]
     note = "Each row is one noise vector, the same throughout." if note is None else note
     cells = [[p[r] for p in pictures] for r in range(len(pictures[0]))]
@@ -150,76 +124,28 @@ def overlay(axes, lung=None, infection=None, *, alpha: float = 0.45):
 
     if infection is not None:
         colours = np.zeros((*np.shape(infection), 4), np.float32)
-        for label, colour in ((GGO, GGO_COLOUR), (CONSOLIDATION, CONSOLIDATION_COLOUR)):
+        for label, colour in ((GGO, style.GGO_COLOUR), (CONSOLIDATION, style.CONSOLIDATION_COLOUR)):
             colours[infection == label] = (*to_rgb(colour), alpha)
         axes.imshow(colours, aspect="auto", interpolation="nearest")
-        for label, colour in ((GGO, GGO_COLOUR), (CONSOLIDATION, CONSOLIDATION_COLOUR)):
+        for label, colour in ((GGO, style.GGO_COLOUR), (CONSOLIDATION, style.CONSOLIDATION_COLOUR)):
             if (infection == label).any():
                 axes.contour(infection == label, levels=[0.5], colors=[colour], linewidths=0.8)
     if lung is not None and np.any(lung):
-        axes.contour(binary_fill_holes(np.asarray(lung) > 0), levels=[0.5], colors=[LUNG], linewidths=1.3)
+        axes.contour(binary_fill_holes(np.asarray(lung) > 0), levels=[0.5], colors=[style.LUNG], linewidths=1.3)
 
 
-def mask_legend(figure, left: float, top: float, present) -> None:
-    """Swatches for the masks named in ``present``, from ``left`` on, in inches."""
-    w, h = figure.get_size_inches()
-    from matplotlib.patches import Rectangle
-
-    styles = {"lung": {"facecolor": "none", "edgecolor": LUNG, "linewidth": 1.6},
-              "ground-glass opacity": {"facecolor": GGO_COLOUR, "alpha": 0.75},
-              "consolidation": {"facecolor": CONSOLIDATION_COLOUR, "alpha": 0.75}}
-    for name in present:
-        figure.add_artist(Rectangle((left / w, 1 - top / h), 0.16 / w, 0.11 / h, transform=figure.transFigure,
-                                    **styles[name]))
-        inch_text(figure, left + 0.22, top - 0.01, name, size=SMALL)
-        left += 0.22 + text_width(name, SMALL) + 0.25
+MASKS = {"lung": {"facecolor": "none", "edgecolor": style.LUNG, "linewidth": 1.6},
+         "ground-glass opacity": {"facecolor": style.GGO_COLOUR, "alpha": 0.75},
+         "consolidation": {"facecolor": style.CONSOLIDATION_COLOUR, "alpha": 0.75}}
 
 
-def present_masks(lung, infection) -> list[str]:
-    """Names of the masks that are there, for the legend."""
+def present_masks(lung, infection) -> dict[str, dict]:
+    """The legend of the masks that are there, as ``style.legend`` takes it."""
     names = [] if lung is None else ["lung"]
     for label, name in ((GGO, "ground-glass opacity"), (CONSOLIDATION, "consolidation")):
         if infection is not None and (np.asarray(infection) == label).any():
             names.append(name)
-    return names
-
-
-def slice_panels(images, lung=None, infection=None, *, titles=None, window: tuple[float, float] | None = (-600, 1500),
-                 limits=(-1.0, 1.0), plain_row: bool = True, columns: int = 4):
-    """Slices above, the same slices with their masks below.
-
-    Args:
-        images: (N, 1, H, W) windowed slices in ``limits``; the first ``columns`` are shown.
-        lung, infection: (N, H, W) masks, labels as in ``covlib.data.case``; None where there are none.
-        window: (level, width) in HU, stated in the footnote; None for display grey.
-        plain_row: False leaves out the upper row.
-    """
-    pictures = as_images(images)[:columns]
-    lung, infection = (None if m is None else as_array(m)[:columns] for m in (lung, infection))
-    bare = lung is None and infection is None
-    rows = 1 if bare else 1 + plain_row
-    note = "" if window is None else window_text(window) + " "
-    figure = _grid([list(pictures)] * rows, column_labels=list(titles)[:len(pictures)] if titles is not None else (),
-                   limits=limits, note=note + "Patient's right on the left.", max_side=(WIDTH - 0.1) / 3,
-                   extra=0.0 if bare else 0.26)
-    if bare:
-        return figure
-    for k, axes in enumerate(figure.axes[len(pictures) * (rows - 1):]):
-        overlay(axes, *(None if m is None else m[k] for m in (lung, infection)))
-    mask_legend(figure, 0.07, figure.get_size_inches()[1] - FOOT - 0.07, present_masks(lung, infection))
-    return figure
-
-
-def xray_panel(images, *, titles=None, columns: int = 4, limits=(0.0, 1.0), note: str | None = None):
-    """Frontal chest X-rays side by side, dense is bright.
-
-    Args:
-        images: (N, 1, H, W) or (N, H, W) in ``limits``; the first ``columns`` are shown. titles: one text each.
-    """
-    pictures = as_images(images)[:columns]
-    note = "Frontal view, patient's right on the left; bright is dense." if note is None else note
-    return _grid([list(pictures)], column_labels=list(titles[:len(pictures)]) if titles is not None else (),
-                 limits=limits, note=note, max_side=2.35)
+    return {name: MASKS[name] for name in names}
 
 
 def volume_views(case, *, at=None, window: tuple[float, float] = (-600, 1500), masks: bool = True):
@@ -239,28 +165,29 @@ def volume_views(case, *, at=None, window: tuple[float, float] = (-600, 1500), m
              ("sagittal", (slice(None, None, -1), slice(None), x), sz, sy, (hu.shape[0] - 1 - z, y))]
     sizes = [(hu[cut].shape[0] * dv, hu[cut].shape[1] * dh) for _, cut, dv, dh, _ in views]  # mm: height, width
     gap, head = 0.12, 0.3
-    scale = (WIDTH - 0.1 - 2 * gap) / sum(w for _, w in sizes)  # inches per mm
+    scale = (style.WIDTH - 0.1 - 2 * gap) / sum(w for _, w in sizes)  # inches per mm
     scale = min(scale, 3.4 / max(h for h, _ in sizes))
     row = max(h for h, _ in sizes) * scale
-    present = present_masks(case.lung, case.infection) if masks else []
-    note = f"{window_text(window)} Bar: 5 cm."
-    start = WIDTH - 0.05 - sum(0.47 + text_width(n, SMALL) for n in present) + 0.25
-    crowded = bool(present) and start < 0.05 + text_width(note, SMALL) + 0.3  # then the legend has a line of its own
-    figure = new_figure(head + row + 0.34 + (0.22 if crowded else 0))
-    left = 0.05 + (WIDTH - 0.1 - 2 * gap - scale * sum(w for _, w in sizes)) / 2
+    present = present_masks(case.lung, case.infection) if masks else {}
+    note = f"{style.window_text(window)} Bar: 5 cm."
+    start = style.WIDTH - 0.05 - sum(0.47 + style.text_width(n, style.SMALL) for n in present) + 0.25
+    # Where there is no room beside the note the legend has a line of its own.
+    crowded = bool(present) and start < 0.05 + style.text_width(note, style.SMALL) + 0.3
+    figure = style.new_figure(head + row + 0.34 + (0.22 if crowded else 0))
+    left = 0.05 + (style.WIDTH - 0.1 - 2 * gap - scale * sum(w for _, w in sizes)) / 2
     for (name, cut, dv, dh, cross), (h, w) in zip(views, sizes):
-        axes = inch_axes(figure, left, head + (row - h * scale) / 2, w * scale, h * scale)
-        show(axes, hu[cut], limits=limits)
+        axes = style.inch_axes(figure, left, head + (row - h * scale) / 2, w * scale, h * scale)
+        style.show(axes, hu[cut], limits=limits)
         lung, infection = (None if not masks or m is None else m[cut] for m in (case.lung, case.infection))
         overlay(axes, lung, infection)
         axes.axhline(cross[0], color="white", linewidth=0.6, alpha=0.55, linestyle=(0, (4, 4)))
         axes.axvline(cross[1], color="white", linewidth=0.6, alpha=0.55, linestyle=(0, (4, 4)))
-        inch_text(figure, left + w * scale / 2, head - 0.09, name, ha="center", size=HEAD)
+        style.inch_text(figure, left + w * scale / 2, head - 0.09, name, ha="center", size=style.HEAD)
         _scale_bar(axes, dv, dh, hu[cut].shape)
         left += w * scale + gap
-    footnote(figure, note)
+    style.footnote(figure, note)
     foot = figure.get_size_inches()[1] - 0.09
-    mask_legend(figure, 0.05 if crowded else start, foot - 0.22 if crowded else foot, present)
+    style.legend(figure, 0.05 if crowded else start, foot - 0.22 if crowded else foot, present)
     return figure
 
 

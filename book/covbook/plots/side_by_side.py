@@ -2,23 +2,8 @@
 
 import numpy as np
 
+from covbook.plots import style
 from covbook.plots.pictures import _grid
-from covbook.plots.style import (
-    BLUE,
-    GREY,
-    SMALL,
-    TEXT,
-    VERMILION,
-    WIDTH,
-    as_images,
-    footnote,
-    inch_axes,
-    inch_text,
-    new_figure,
-    plain_axes,
-    text_width,
-    wrap,
-)
 from covlib.errors import DataError
 
 PITCH, HEAD_ROOM, FOOT_ROOM = 0.27, 0.5, 0.42  # inches: a method's line, above a panel, below it
@@ -36,47 +21,47 @@ def comparison(tasks: dict, measures: dict, *, reference: str = "real", controls
     if not tasks or not all(tasks.values()):
         raise DataError("comparison: no method to draw")
     names = {task: list(methods) for task, methods in tasks.items()}
-    left = max(text_width(wrap(m, 18), SMALL) for methods in names.values() for m in methods) + 0.15
+    left = max(style.text_width(style.wrap(m, 18), style.SMALL) for methods in names.values() for m in methods) + 0.15
     gap = 0.2
-    width = (WIDTH - left - 0.1 - gap * (len(measures) - 1)) / len(measures)
+    width = (style.WIDTH - left - 0.1 - gap * (len(measures) - 1)) / len(measures)
     heights = [PITCH * len(methods) for methods in names.values()]
-    figure = new_figure(sum(heights) + (HEAD_ROOM + FOOT_ROOM) * len(tasks) + 0.25)
+    figure = style.new_figure(sum(heights) + (HEAD_ROOM + FOOT_ROOM) * len(tasks) + 0.25)
     top = 0.0
     for (task, methods), height in zip(tasks.items(), heights):
-        inch_text(figure, 0.05, top + 0.17, task, size=TEXT, fontweight="bold")
+        style.inch_text(figure, 0.05, top + 0.17, task, size=style.TEXT, fontweight="bold")
         top += HEAD_ROOM
         for c, (measure, (heading, better)) in enumerate(measures.items()):
-            axes = plain_axes(inch_axes(figure, left + c * (width + gap), top, width, height), grid="x")
+            axes = style.chart_axes(figure, left + c * (width + gap), top, width, height, grid="x")
             _panel(axes, methods, measure, reference, controls)
             said = f"{heading} " + {"lower": "\N{DOWNWARDS ARROW}", "higher": "\N{UPWARDS ARROW}"}.get(better, "")
-            inch_text(figure, left + c * (width + gap), top - 0.06, said, size=SMALL)
+            style.inch_text(figure, left + c * (width + gap), top - 0.06, said, size=style.SMALL)
         for k, method in enumerate(names[task]):
             middle = top + PITCH * (k + 0.5)
-            inch_text(figure, left - 0.08, middle, wrap(method, 18), size=SMALL, ha="right", va="center")
+            style.inch_text(figure, left - 0.08, middle, style.wrap(method, 18), size=style.SMALL, ha="right",
+                            va="center")
         top += height + FOOT_ROOM
     said = "Line: 95 % interval. Dashed: real images in the synthetic ones' place. Arrow: what is better."
-    footnote(figure, " ".join(t for t in (said, note) if t))
+    style.footnote(figure, said, note)
     return figure
 
 
 def _panel(axes, methods: dict, measure: str, reference: str, controls) -> None:
-    axes.spines["left"].set_visible(False)
     for k, (name, values) in enumerate(methods.items()):
         found, y = values.get(measure), len(methods) - 1 - k
         if found is None or not np.isfinite(found.value):
-            axes.text(0.5, y, "–", transform=axes.get_yaxis_transform(), ha="center", va="center", color=GREY)
+            style.row_text(axes, 0.5, y, "–", ha="center", color=style.GREY)
             continue
         real = name.startswith(reference)
-        colour = BLUE if real else GREY if name in controls else VERMILION
+        colour = style.BLUE if real else style.GREY if name in controls else style.VERMILION
         if np.isfinite([found.low, found.high]).all():
             axes.plot([found.low, found.high], [y, y], color=colour, linewidth=1.6, solid_capstyle="butt", alpha=0.6)
         axes.plot(found.value, y, "o", color=colour, markersize=5)
         if real:
-            axes.axvline(found.value, color=BLUE, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
+            axes.axvline(found.value, color=style.BLUE, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
     axes.set(ylim=(-0.6, len(methods) - 0.4), yticks=[])
     axes.margins(x=0.1)
     axes.locator_params(axis="x", nbins=3)
-    axes.tick_params(axis="x", labelsize=SMALL)
+    axes.tick_params(axis="x", labelsize=style.SMALL)
 
 
 def sampling_steps(steps, fid, seconds, *, floor: float | None = None, note: str = ""):
@@ -87,30 +72,31 @@ def sampling_steps(steps, fid, seconds, *, floor: float | None = None, note: str
     """
     if not len(steps) == len(fid) == len(seconds) or not len(steps):
         raise DataError(f"sampling_steps: {len(steps)} steps, {len(fid)} distances, {len(seconds)} times; one each")
-    figure = new_figure(2.75)
-    panels = (("Fréchet distance", [f.value for f in fid], VERMILION), ("seconds an image", list(seconds), BLUE))
+    figure = style.new_figure(2.75)
+    panels = (("Fréchet distance", [f.value for f in fid], style.VERMILION),
+              ("seconds an image", list(seconds), style.BLUE))
     for c, (label, values, colour) in enumerate(panels):
-        axes = plain_axes(inch_axes(figure, 0.75 + c * 3.6, 0.2, 2.75, 1.75), grid="y")
+        axes = style.chart_axes(figure, 0.75 + c * 3.6, 0.2, 2.75, 1.75)
         axes.plot(steps, values, "o-", color=colour, markersize=5)
         if c == 0:
             axes.errorbar(steps, values, yerr=[[max(0.0, f.value - f.low) for f in fid],
                                                [max(0.0, f.high - f.value) for f in fid]],
                           color=colour, linewidth=0, elinewidth=1.2)
             if floor is not None:
-                axes.axhline(floor, color=BLUE, linewidth=0.9, linestyle=(0, (4, 3)))
+                axes.axhline(floor, color=style.BLUE, linewidth=0.9, linestyle=(0, (4, 3)))
         axes.set_xscale("log")
         axes.set_xticks(list(steps), [str(s) for s in steps])
         axes.minorticks_off()
         axes.set(xlabel="sampling steps", ylabel=label)
         axes.set_ylim(bottom=0)
-    footnote(figure, " ".join(t for t in ("Bars: 95 % interval. Dashed: real images of other patients." if floor is not
-                                          None else "Bars: 95 % interval.", note) if t))
+    dashed = "" if floor is None else "Dashed: real images of other patients."
+    style.footnote(figure, "Bars: 95 % interval.", dashed, note)
     return figure
 
 
 def picture_rows(rows: dict, titles, *, note: str = ""):
     """Rows of pictures under one line of titles. ``rows``: label -> (N, 1, H, W) in [-1, 1], N titles."""
-    cells = [list(as_images(pictures)) for pictures in rows.values()]
+    cells = [list(style.as_images(pictures)) for pictures in rows.values()]
     if any(len(row) != len(titles) for row in cells):
         raise DataError(f"picture_rows: rows of {[len(row) for row in cells]} pictures under {len(titles)} titles")
     return _grid(cells, row_labels=list(rows), column_labels=[str(t) for t in titles], note=note)

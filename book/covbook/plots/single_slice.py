@@ -5,26 +5,9 @@ Conditions are (N, H, W) or (N, 1, H, W), labels 0 background, 1 lung, 2 infecti
 
 import numpy as np
 
-from covbook.plots.conditions import TERNARY, _cells, _colour_bar, _map, map_colours
+from covbook.plots import style
+from covbook.plots.conditions import TERNARY, _cells, _map, draw_changes, map_colours
 from covbook.plots.curves import smooth
-from covbook.plots.style import (
-    GREY,
-    HEAD,
-    INK,
-    LINE_COLOURS,
-    SMALL,
-    TEXT,
-    WIDTH,
-    as_array,
-    as_images,
-    footnote,
-    inch_axes,
-    inch_text,
-    new_figure,
-    plain_axes,
-    show,
-    text_width,
-)
 from covlib.errors import DataError
 
 STAGES = {"first": "first stage", "second": "second stage"}
@@ -32,7 +15,7 @@ STAGES = {"first": "first stage", "second": "second stage"}
 
 def _colours(conditions) -> np.ndarray:
     """Conditions as colour pictures (N, H, W, 3)."""
-    array = as_array(conditions, "conditions")
+    array = style.as_array(conditions, "conditions")
     return map_colours(array[:, 0] if array.ndim == 4 else array)
 
 
@@ -45,7 +28,7 @@ def scales_and_stages(condition, outputs, real=None, *, note: str = ""):
     """
     if not outputs:
         raise DataError("scales_and_stages: no scale to draw")
-    colours = _colours(np.asarray(as_array(condition, "condition")).reshape(1, *np.shape(condition)[-2:]))
+    colours = _colours(np.asarray(style.as_array(condition, "condition")).reshape(1, *np.shape(condition)[-2:]))
     stages = [s for s in STAGES if s in outputs[0]]
     heads = [f"{o['size']}\N{MULTIPLICATION SIGN}{o['size']}" for o in outputs]
     per_line = 5
@@ -61,14 +44,14 @@ def scales_and_stages(condition, outputs, real=None, *, note: str = ""):
         axes.set_axis_off()
     _map(grid[0][0], colours[0])
     if real is not None and rows > 1:
-        show(grid[1][0], as_images(real)[0])
+        style.show(grid[1][0], style.as_images(real)[0])
     for line, numbers in enumerate(lines):
         for c, k in enumerate(numbers, start=1):
             for r, stage in enumerate(stages):
                 axes = grid[line * len(stages) + r][c]
-                show(axes, as_images(outputs[k][stage])[0])
+                style.show(axes, style.as_images(outputs[k][stage])[0])
                 if line and not r:
-                    axes.set_title(heads[k], fontsize=SMALL, color=INK, pad=4)
+                    axes.set_title(heads[k], fontsize=style.SMALL, color=style.INK, pad=4)
     return figure
 
 
@@ -79,7 +62,7 @@ def image_rows(conditions, rows: dict, *, titles=None, note: str = ""):
     Args:
         conditions: N labels. rows: name -> (N, 1, H, W). titles: N texts above the columns.
     """
-    colours, pictures = _colours(conditions), {name: as_images(images, name) for name, images in rows.items()}
+    colours, pictures = _colours(conditions), {name: style.as_images(images, name) for name, images in rows.items()}
     for name, images in pictures.items():
         if images.shape != colours.shape[:3]:
             raise DataError(f"image_rows: {len(colours)} conditions of {colours.shape[1:3]}, but {name} has shape "
@@ -94,7 +77,7 @@ def image_rows(conditions, rows: dict, *, titles=None, note: str = ""):
     for k in range(len(colours)):
         _map(grid[0][k], colours[k])
         for row, images in zip(grid[1:], pictures.values()):
-            show(row[k], images[k])
+            style.show(row[k], images[k])
     return figure
 
 
@@ -108,24 +91,20 @@ def infection_edits(image, condition, edits: dict, *, hu_width: float | None = N
     """
     if not edits:
         raise DataError("infection_edits: no edit to draw")
-    before = as_images(image)[0]
-    conditions = [np.asarray(as_array(c, "condition")).reshape(before.shape)
+    before = style.as_images(image)[0]
+    conditions = [np.asarray(style.as_array(c, "condition")).reshape(before.shape)
                   for c in (condition, *(e.condition for e in edits.values()))]
-    pictures = [before, *(as_images(e.image)[0] for e in edits.values())]
+    pictures = [before, *(style.as_images(e.image)[0] for e in edits.values())]
     scale, unit = (1.0, "grey") if hu_width is None else (hu_width / 2, "HU")
     change = [scale * (p - before) for p in pictures]
-    limit = float(np.quantile(np.abs(change), 0.995)) or 1.0
     sides = ["condition", "slice", f"change ({unit})"]
     figure, grid = _cells(3, len(pictures), heads=["as it is", *edits], sides=sides, note=note, right=0.75,
                           legend=TERNARY)
     colours = map_colours(np.stack(conditions))
     for k, picture in enumerate(pictures):
         _map(grid[0][k], colours[k])
-        show(grid[1][k], picture)
-        show(grid[2][k], np.zeros_like(picture))
-        artist = grid[2][k].imshow(change[k], cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto",
-                                   interpolation="auto")
-    _colour_bar(figure, grid[2][-1], artist)
+        style.show(grid[1][k], picture)
+    draw_changes(figure, grid[2], change)
     return figure
 
 
@@ -143,13 +122,12 @@ def term_panels(logs: dict, panels: dict, *, x: str = "step", weight: float = 0.
     columns = 2
     rows = -(-len(panels) // columns)
     left, gap, height, head = 0.62, 0.62, 1.55, 0.3
-    width = (WIDTH - left - gap * (columns - 1) - 0.1) / columns
-    figure = new_figure(rows * (height + 0.72) + 0.82)
-    colours = dict(zip(logs, LINE_COLOURS))
+    width = (style.WIDTH - left - gap * (columns - 1) - 0.1) / columns
+    figure = style.new_figure(rows * (height + 0.72) + 0.82)
+    colours = dict(zip(logs, style.LINE_COLOURS))
     for k, (column, title) in enumerate(panels.items()):
         r, c = divmod(k, columns)
-        axes = plain_axes(inch_axes(figure, left + c * (width + gap), head + r * (height + 0.72), width, height),
-                          grid="y")
+        axes = style.chart_axes(figure, left + c * (width + gap), head + r * (height + 0.72), width, height)
         drawn = 0
         for name, log in logs.items():
             values = np.asarray([np.nan if v in (None, "") else v for v in log.get(column, [])], float)
@@ -161,24 +139,12 @@ def term_panels(logs: dict, panels: dict, *, x: str = "step", weight: float = 0.
             drawn += 1
         if not drawn:
             raise DataError(f"term_panels: no log has the column {column!r}")
-        axes.set_title(title, fontsize=HEAD, color=INK, pad=5)
+        axes.set_title(title, fontsize=style.HEAD, color=style.INK, pad=5)
         axes.set_ylim(bottom=0)
         if r == rows - 1:
             axes.set_xlabel(x)
-    _line_legend(figure, colours, rows * (height + 0.72) + 0.32)
+    style.legend(figure, left, rows * (height + 0.72) + 0.32, {name: {"color": colour, "linewidth": 2}
+                 for name, colour in colours.items()}, size=style.TEXT, pitch=0.2)
     said = f"Moving averages, weight {weight:g}."
-    footnote(figure, said if note is None else note)
+    style.footnote(figure, said if note is None else note)
     return figure
-
-
-def _line_legend(figure, colours: dict, top: float, left: float = 0.62) -> None:
-    from matplotlib.lines import Line2D
-
-    w, h = figure.get_size_inches()
-    for name, colour in colours.items():
-        need = text_width(name, TEXT) + 0.55
-        if left + need > WIDTH:
-            left, top = 0.62, top + 0.2
-        figure.add_artist(Line2D([left / w, (left + 0.22) / w], [1 - (top - 0.05) / h] * 2, color=colour, linewidth=2))
-        inch_text(figure, left + 0.29, top, name, colour=INK if name else GREY)
-        left += need

@@ -80,6 +80,31 @@ def plain_axes(axes, *, grid: str | None = None):
     return axes
 
 
+def chart_axes(figure, left: float, top: float, width: float, height: float, *, grid: str = "y"):
+    """``plain_axes`` placed as ``inch_axes`` are; with the grid along x alone rows need no left line."""
+    axes = plain_axes(inch_axes(figure, left, top, width, height), grid=grid)
+    axes.spines["left"].set_visible(grid != "x")
+    return axes
+
+
+def thin_frame(axes) -> None:
+    """A hair of grey around axes that are a picture."""
+    for spine in axes.spines.values():
+        spine.set_color(GREY)
+        spine.set_linewidth(0.6)
+
+
+def row_text(axes, x: float, y: float, text: str, **kwargs):
+    """Text in line ``y`` (data) beside the axes: ``x`` in their widths, below 0 at the left, above 1 at the right."""
+    options = {"ha": "right" if x < 0 else "left", "va": "center", "fontsize": TEXT} | kwargs
+    return axes.text(x, y, text, transform=axes.get_yaxis_transform(), **options)
+
+
+def row_label(figure, left: float, middle: float, text: str, **kwargs):
+    """What a row of pictures is, at the left of ``left``, in inches."""
+    return inch_text(figure, left - LABEL_GAP, middle, text, ha="right", va="center", **kwargs)
+
+
 def wrap(text: str, width: int) -> str:
     """``text`` broken into lines of at most ``width`` characters, at spaces."""
     import textwrap
@@ -176,7 +201,70 @@ def group_styles(names) -> dict[str, tuple[str, str]]:
     return styles
 
 
-def footnote(figure, text: str, left: float = 0.05):
-    """A grey line at the foot of the figure that says of what the picture is (seed, window, n)."""
-    height = figure.get_size_inches()[1]
+def footnote(figure, *texts: str, left: float = 0.05):
+    """A grey line at the foot of the figure that says of what the picture is (seed, window, n); empty texts are left
+    out."""
+    height, text = figure.get_size_inches()[1], " ".join(filter(None, texts))
     return inch_text(figure, left, height - 0.07, text, size=SMALL, colour=GREY, va="bottom") if text else None
+
+
+# ---- legends and colour bars -----------------------------------------------------------------------------------------
+
+SIGN, LINE = 0.16, 0.26  # inches: width of a swatch or a mark, and of a line
+BEHIND, BETWEEN = 0.06, 0.25  # inches: from a sign to its name, and from a name to the next sign
+
+
+def legend_rows(names, left: float, *, sign: float = SIGN, size: float = SMALL) -> list[list[str]]:
+    """``names`` dealt into lines that fit the figure, each behind a sign ``sign`` inches wide."""
+    rows, x = [[]], left
+    for name in names:
+        need = sign + BEHIND + text_width(name, size)
+        if x + need > WIDTH and rows[-1]:
+            rows.append([])
+            x = left
+        rows[-1].append(name)
+        x += need + BETWEEN
+    return rows
+
+
+def legend(figure, left: float, top: float, entries: dict[str, dict], *, size: float = SMALL,
+           pitch: float = 0.22) -> None:
+    """Names behind their signs, the first line's at ``top``, the others ``pitch`` below each other, all in inches.
+
+    Args:
+        entries: name -> how its sign is drawn: a Rectangle's properties where "facecolor" is among them, else a
+            Line2D's; a mark alone where its "linestyle" is "".
+    """
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Rectangle
+
+    w, h = figure.get_size_inches()
+    lines = [look for look in entries.values() if "facecolor" not in look and look.get("linestyle") != ""]
+    sign = LINE if lines else SIGN
+    for r, row in enumerate(legend_rows(entries, left, sign=sign, size=size)):
+        x, y = left, top + pitch * r
+        for name in row:
+            look = entries[name]
+            if "facecolor" in look:
+                figure.add_artist(Rectangle((x / w, 1 - y / h), SIGN / w, 0.11 / h, transform=figure.transFigure,
+                                            **look))
+            else:
+                ends = [x + sign / 2] if look.get("linestyle") == "" else [x, x + sign]
+                figure.add_artist(Line2D([end / w for end in ends], [1 - (y - 0.05) / h] * len(ends), **look))
+            inch_text(figure, x + sign + BEHIND, y, name, size=size)
+            x += sign + BEHIND + text_width(name, size) + BETWEEN
+
+
+def mark(colour: str, marker: str, size: float) -> dict:
+    """A legend's entry for points drawn with ``scatter``: ``size`` in square points, as there."""
+    return {"color": colour, "marker": marker, "markersize": size**0.5, "markeredgewidth": 0, "linestyle": ""}
+
+
+def colour_bar(figure, axes, artist, *, ticks=None, labels=None, upright: bool = True):
+    """The scale of ``artist``'s colours in ``axes``; its ``ticks``, with ``labels``, or Matplotlib's own."""
+    bar = figure.colorbar(artist, cax=axes, orientation="vertical" if upright else "horizontal")
+    if ticks is not None:
+        bar.set_ticks(ticks, labels=labels)
+    axes.tick_params(labelsize=SMALL, length=2, color=GREY)
+    bar.outline.set_visible(False)
+    return bar

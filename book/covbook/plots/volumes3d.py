@@ -2,31 +2,7 @@
 
 import numpy as np
 
-from covbook.plots.style import (
-    FOOT,
-    GAP,
-    GREEN,
-    GREY,
-    INK,
-    LABEL_GAP,
-    ORANGE,
-    SMALL,
-    TEXT,
-    VERMILION,
-    WIDTH,
-    as_array,
-    footnote,
-    group_styles,
-    hu_text,
-    inch_axes,
-    inch_text,
-    new_figure,
-    plain_axes,
-    show,
-    text_width,
-    window_text,
-    wrap,
-)
+from covbook.plots import style
 from covlib.errors import DataError
 
 LUNG_WINDOW = (-600.0, 1500.0)
@@ -47,22 +23,23 @@ def difference_images(original, volumes: dict, *, window=LUNG_WINDOW, span: floa
         raise DataError("difference_images: nothing to compare with the original; at least one slice is wanted")
     span = max(1.0, np.percentile(np.abs(list(differences.values())), 99.5)) if span is None else span
     columns = len(shown) + 1
-    cell = min(2.3, (WIDTH - 0.1 - GAP * (columns - 1)) / columns)
+    cell = min(2.3, (style.WIDTH - 0.1 - style.GAP * (columns - 1)) / columns)
     height = cell * original.shape[0] / original.shape[1]
-    figure = new_figure(0.27 + 2 * height + 0.3 + FOOT)
+    figure = style.new_figure(0.27 + 2 * height + 0.3 + style.FOOT)
     limits = _limits(window)
     for k, (name, picture) in enumerate({"original": original, **shown}.items()):
-        x = 0.05 + k * (cell + GAP)
-        show(inch_axes(figure, x, 0.27, cell, height), picture, limits=limits)
-        inch_text(figure, x + cell / 2, 0.18, name, ha="center")
+        x = 0.05 + k * (cell + style.GAP)
+        style.show(style.inch_axes(figure, x, 0.27, cell, height), picture, limits=limits)
+        style.inch_text(figure, x + cell / 2, 0.18, name, ha="center")
         if name in differences:
-            axes = inch_axes(figure, x, 0.27 + height + GAP, cell, height)
+            axes = style.inch_axes(figure, x, 0.27 + height + style.GAP, cell, height)
             artist = _signed(axes, differences[name], span)
-    top = 0.27 + height + GAP
-    inch_text(figure, 0.05 + cell / 2, top + height / 2 - 0.35, wrap("made minus original", 22), ha="center")
-    bar = inch_axes(figure, 0.05 + 0.15 * cell, top + height / 2, 0.7 * cell, BAR)
-    _colour_bar(figure, bar, artist, span)
-    footnote(figure, f"{window_text(window)} {note}".strip())
+    top = 0.27 + height + style.GAP
+    style.inch_text(figure, 0.05 + cell / 2, top + height / 2 - 0.35, "made minus original", ha="center")
+    bar = style.inch_axes(figure, 0.05 + 0.15 * cell, top + height / 2, 0.7 * cell, BAR)
+    style.colour_bar(figure, bar, artist, ticks=[-span, 0, span], labels=_ends(span), upright=False)
+    bar.set_xlabel("HU", fontsize=style.SMALL, labelpad=1)
+    style.footnote(figure, style.window_text(window), note)
     return figure
 
 
@@ -77,21 +54,21 @@ def close_ups(rows: list[dict], *, window=LUNG_WINDOW, note: str = "", labels=No
         raise DataError("close_ups: regions must have the same rows, and there must be at least one")
     names = list(rows[0])
     pictures = [[_plane(row[name], name, np.shape(rows[0][names[0]])) for row in rows] for name in names]
-    left = max(text_width(wrap(n, 12)) for n in names) + LABEL_GAP + 0.05
-    cell = min(1.45, (WIDTH - left - 0.05 - GAP * (len(rows) - 1)) / len(rows))
+    left = max(style.text_width(style.wrap(n, 12)) for n in names) + style.LABEL_GAP + 0.05
+    cell = min(1.45, (style.WIDTH - left - 0.05 - style.GAP * (len(rows) - 1)) / len(rows))
     height = cell * pictures[0][0].shape[0] / pictures[0][0].shape[1]
     head = 0.27 if labels else 0.05
-    figure = new_figure(head + (height + GAP) * len(names) + FOOT)
+    figure = style.new_figure(head + (height + style.GAP) * len(names) + style.FOOT)
     for r, (name, line) in enumerate(zip(names, pictures)):
-        top = head + r * (height + GAP)
-        inch_text(figure, left - LABEL_GAP, top + height / 2, wrap(name, 12), ha="right", va="center")
+        top = head + r * (height + style.GAP)
+        style.row_label(figure, left, top + height / 2, style.wrap(name, 12))
         for c, picture in enumerate(line):
-            x = left + c * (cell + GAP)
-            axes = inch_axes(figure, x, top, cell, height)
-            show(axes, picture, limits=_limits(window)).set_interpolation("nearest")
+            x = left + c * (cell + style.GAP)
+            axes = style.inch_axes(figure, x, top, cell, height)
+            style.show(axes, picture, limits=_limits(window)).set_interpolation("nearest")
             if r == 0 and labels:
-                inch_text(figure, x + cell / 2, 0.19, str(labels[c]), ha="center", size=SMALL)
-    footnote(figure, f"{window_text(window)} {note}".strip(), left)
+                style.inch_text(figure, x + cell / 2, 0.19, str(labels[c]), ha="center", size=style.SMALL)
+    style.footnote(figure, style.window_text(window), note, left=left)
     return figure
 
 
@@ -107,23 +84,23 @@ def seams(errors: dict, ratios: dict | None = None, *, block: int = 32, span: fl
         raise DataError("seams: no pictures; at least one is wanted")
     if span is None:
         span = max(1.0, np.percentile(np.abs(np.concatenate([p.ravel() for p in planes.values()])), 99))
-    cell = min(3.1, (WIDTH - 0.75 - GAP * (len(planes) - 1)) / len(planes))
+    cell = min(3.1, (style.WIDTH - 0.75 - style.GAP * (len(planes) - 1)) / len(planes))
     first = next(iter(planes.values()))
     height = cell * first.shape[0] / first.shape[1]
-    figure = new_figure(0.34 + height + FOOT)
+    figure = style.new_figure(0.34 + height + style.FOOT)
     for k, (name, picture) in enumerate(planes.items()):
-        x = 0.05 + k * (cell + GAP)
-        axes = inch_axes(figure, x, 0.34, cell, height)
+        x = 0.05 + k * (cell + style.GAP)
+        axes = style.inch_axes(figure, x, 0.34, cell, height)
         artist = _signed(axes, picture, span)
         for axis, n in ((axes.axhline, picture.shape[0]), (axes.axvline, picture.shape[1])):
             for place in range(block, n, block):
-                axis(place - 0.5, color=INK, linewidth=0.5, alpha=0.5, linestyle=(0, (2, 3)))
+                axis(place - 0.5, color=style.INK, linewidth=0.5, alpha=0.5, linestyle=(0, (2, 3)))
         ratio = "" if ratios is None else f": seam ratio {ratios[name]:.2f}"
-        inch_text(figure, x + cell / 2, 0.23, name + ratio, ha="center")
+        style.inch_text(figure, x + cell / 2, 0.23, name + ratio, ha="center")
     x += cell + 0.12
-    bar = inch_axes(figure, x, 0.34 + 0.12 * height, BAR, 0.76 * height)
-    _colour_bar(figure, bar, artist, span, upright=True)
-    footnote(figure, note or "Error in HU. Dotted: faces of the blocks when they are laid side by side.")
+    bar = style.inch_axes(figure, x, 0.34 + 0.12 * height, BAR, 0.76 * height)
+    style.colour_bar(figure, bar, artist, ticks=[-span, 0, span], labels=_ends(span))
+    style.footnote(figure, note or "Error in HU. Dotted: faces of the blocks when they are laid side by side.")
     return figure
 
 
@@ -137,23 +114,24 @@ def three_planes(cases: dict, *, window=LUNG_WINDOW, note: str = "", at=(0.5, 0.
     if not cases:
         raise DataError("three_planes: no volumes; at least one is wanted")
     rows = {name: _views(case, at) for name, case in cases.items()}
-    left = max(text_width(wrap(n, 12)) for n in cases) + LABEL_GAP + 0.05
+    left = max(style.text_width(style.wrap(n, 12)) for n in cases) + style.LABEL_GAP + 0.05
     widths = np.max([[w for _, _, w in views] for views in rows.values()], 0)
     heights = {name: max(h for _, h, _ in views) for name, views in rows.items()}
-    scale = min((WIDTH - left - 0.05 - 0.2) / widths.sum(), 1.75 / max(heights.values()))  # inches per mm
-    figure = new_figure(0.3 + sum(h * scale + 0.08 for h in heights.values()) + FOOT)
+    scale = min((style.WIDTH - left - 0.05 - 0.2) / widths.sum(), 1.75 / max(heights.values()))  # inches per mm
+    figure = style.new_figure(0.3 + sum(h * scale + 0.08 for h in heights.values()) + style.FOOT)
     top = 0.3
     for r, (name, views) in enumerate(rows.items()):
-        inch_text(figure, left - LABEL_GAP, top + heights[name] * scale / 2, wrap(name, 12), ha="right", va="center")
+        style.row_label(figure, left, top + heights[name] * scale / 2, style.wrap(name, 12))
         x = left
         for k, (picture, h, w) in enumerate(views):
             place = (x + (widths[k] - w) * scale / 2, top + (heights[name] - h) * scale / 2)
-            show(inch_axes(figure, *place, w * scale, h * scale), picture, limits=_limits(window))
+            style.show(style.inch_axes(figure, *place, w * scale, h * scale), picture, limits=_limits(window))
             if r == 0:
-                inch_text(figure, x + widths[k] * scale / 2, 0.2, ("axial", "coronal", "sagittal")[k], ha="center")
+                plane = ("axial", "coronal", "sagittal")[k]
+                style.inch_text(figure, x + widths[k] * scale / 2, 0.2, plane, ha="center")
             x += widths[k] * scale + 0.1
         top += heights[name] * scale + 0.08
-    footnote(figure, f"{window_text(window)} {note}".strip(), left)
+    style.footnote(figure, style.window_text(window), note, left=left)
     return figure
 
 
@@ -165,12 +143,12 @@ def hu_distribution(groups: dict, *, limits=(-1050, 400), bins: int = 58, note: 
     """
     if not groups:
         raise DataError("hu_distribution: no groups; at least one is wanted")
-    figure = new_figure(2.75)
-    axes = plain_axes(inch_axes(figure, 0.75, 0.15, WIDTH - 2.6, 1.95))
+    figure = style.new_figure(2.75)
+    axes = style.plain_axes(style.inch_axes(figure, 0.75, 0.15, style.WIDTH - 2.6, 1.95))
     edges = np.linspace(*limits, bins + 1)
-    styles, highest = group_styles(groups), 0.0
+    styles, highest = style.group_styles(groups), 0.0
     for name, values in groups.items():
-        counts, _ = np.histogram(as_array(values, name), edges)
+        counts, _ = np.histogram(style.as_array(values, name), edges)
         share = 100 * counts / max(1, counts.sum())
         colour, marker = styles[name]
         axes.stairs(share, edges, color=colour, linewidth=1.8, linestyle="-" if marker == "o" else (0, (4, 2)),
@@ -178,10 +156,10 @@ def hu_distribution(groups: dict, *, limits=(-1050, 400), bins: int = 58, note: 
         highest = max(highest, share.max())
     axes.set(xlim=limits, ylim=(0, 1.08 * highest), xlabel="HU", ylabel=f"voxels per {edges[1] - edges[0]:.0f} HU, %")
     axes.set_xticks([t for t in (-1000, -800, -600, -400, -200, 0, 200, 400) if limits[0] <= t <= limits[1]])
-    axes.set_xticklabels([hu_text(t) for t in axes.get_xticks()])
-    axes.legend(loc="upper left", bbox_to_anchor=(1.02, 1.0), frameon=False, fontsize=SMALL, handlelength=1.8,
+    axes.set_xticklabels([style.hu_text(t) for t in axes.get_xticks()])
+    axes.legend(loc="upper left", bbox_to_anchor=(1.02, 1.0), frameon=False, fontsize=style.SMALL, handlelength=1.8,
                 borderaxespad=0)
-    footnote(figure, note)
+    style.footnote(figure, note)
     return figure
 
 
@@ -193,31 +171,30 @@ def gains(rows: list[dict], *, xlabel: str = "PSNR over the input, dB", note: st
     """
     if not rows:
         raise DataError("gains: no rows; at least one is wanted")
-    labels = [wrap(row["label"], 26) for row in rows]
-    left = max(map(text_width, labels)) + LABEL_GAP + 0.1
-    figure = new_figure(0.3 + 0.42 * len(rows) + 0.75)
-    axes = plain_axes(inch_axes(figure, left, 0.15, WIDTH - left - 0.95, 0.42 * len(rows)), grid="x")
+    labels = [style.wrap(row["label"], 26) for row in rows]
+    left = max(map(style.text_width, labels)) + style.LABEL_GAP + 0.1
+    figure = style.new_figure(0.3 + 0.42 * len(rows) + 0.75)
+    axes = style.plain_axes(style.inch_axes(figure, left, 0.15, style.WIDTH - left - 0.95, 0.42 * len(rows)), grid="x")
     groups = dict.fromkeys(row.get("group", "") for row in rows)
-    colours = dict(zip(groups, (VERMILION, GREY, GREEN, ORANGE), strict=False))
-    axes.axvline(0, color=INK, linewidth=1.1)
+    colours = dict(zip(groups, (style.VERMILION, style.GREY, style.GREEN, style.ORANGE), strict=False))
+    axes.axvline(0, color=style.INK, linewidth=1.1)
     for k, row in enumerate(rows):
-        values = as_array(row["values"], row["label"])
+        values = style.as_array(row["values"], row["label"])
         colour = colours[row.get("group", "")]
         axes.plot([values.mean()] * 2, [k - 0.3, k + 0.3], color=colour, linewidth=3)
         axes.plot(values, np.full(len(values), k), "o", color=colour, markersize=5, alpha=0.75)
         if row.get("paper") is not None:
-            axes.plot([row["paper"]], [k], "D", markerfacecolor="white", markeredgecolor=INK, markersize=6)
-        axes.text(1.02, k, f"{values.mean():+.1f}".replace("-", "\N{MINUS SIGN}"), va="center", fontsize=TEXT,
-                  transform=axes.get_yaxis_transform())
+            axes.plot([row["paper"]], [k], "D", markerfacecolor="white", markeredgecolor=style.INK, markersize=6)
+        style.row_text(axes, 1.02, k, f"{values.mean():+.1f}".replace("-", "\N{MINUS SIGN}"))
     axes.set(ylim=(len(rows) - 0.5, -0.5), xlabel=xlabel)
     axes.set_yticks(range(len(rows)), labels)
     paper = " Diamond: the paper." if any(row.get("paper") is not None for row in rows) else ""
-    footnote(figure, f"A dot a patient, the bar and the number their mean.{paper} {note}".strip())
+    style.footnote(figure, f"A dot a patient, the bar and the number their mean.{paper}", note)
     return figure
 
 
 def _plane(values, what: str, shape=None) -> np.ndarray:
-    array = as_array(values, what).squeeze()
+    array = style.as_array(values, what).squeeze()
     if array.ndim != 2 or (shape is not None and array.shape != tuple(shape)):
         wanted = "(H, W)" if shape is None else str(tuple(shape))
         raise DataError(f"{what}: slice has shape {array.shape}; {wanted} is wanted")
@@ -232,25 +209,18 @@ def _signed(axes, picture, span: float):
     artist = axes.imshow(picture, cmap="RdBu_r", vmin=-span, vmax=span, aspect="auto", interpolation="nearest")
     axes.set_xticks([])
     axes.set_yticks([])
-    for spine in axes.spines.values():
-        spine.set_color(GREY)
-        spine.set_linewidth(0.6)
+    style.thin_frame(axes)
     return artist
 
 
-def _colour_bar(figure, axes, artist, span: float, upright: bool = False) -> None:
-    bar = figure.colorbar(artist, cax=axes, orientation="vertical" if upright else "horizontal", ticks=[-span, 0, span])
-    bar.ax.tick_params(labelsize=SMALL, length=2)
-    names = [hu_text(-span), "0", f"{hu_text(span)}"]
-    (bar.ax.set_yticklabels if upright else bar.ax.set_xticklabels)(names)
-    bar.outline.set_linewidth(0.5)
-    if not upright:
-        bar.ax.set_xlabel("HU", fontsize=SMALL, labelpad=1)
+def _ends(span: float) -> list[str]:
+    """Names of a scale's ends and middle."""
+    return [style.hu_text(-span), "0", style.hu_text(span)]
 
 
 def _views(case, at) -> list[tuple[np.ndarray, float, float]]:
     """(picture, height mm, width mm) of the axial, coronal and sagittal plane."""
-    hu = as_array(case.hu, "volume")
+    hu = style.as_array(case.hu, "volume")
     if hu.ndim != 3:
         raise DataError(f"three_planes: volume has shape {hu.shape}; (Z, Y, X) is wanted")
     z, y, x = (min(n - 1, int(share * n)) for share, n in zip(at, hu.shape))

@@ -9,6 +9,7 @@ from benchmarks import measure
 from benchmarks.measure import Line
 from benchmarks.report import page, speed
 from benchmarks.report.results import Pair
+from covbook.sphinx.status import GENERATED
 
 
 def pair(what, plain, ours):
@@ -66,3 +67,19 @@ def test_page_follows_from_what_is_kept(tmp_path, monkeypatch, kept):
     text, pictures = page.make()
     assert ("2.00" in text) == ("speed_ratios_0.png" in text) == ("speed_ratios_0.png" in pictures) == kept
     assert "speed_growth" not in text and "Not measured yet" in text
+
+
+def test_the_committed_page_is_that_of_the_committed_results():
+    text, pictures = page.make()
+    assert (GENERATED / "speed.md").read_text(encoding="utf-8") == text, "run covlib bench --page"
+    assert {path.name for path in GENERATED.glob("speed_*.png")} == set(pictures)
+    for name, content in pictures.items():
+        assert Image.open(GENERATED / name).size == Image.open(io.BytesIO(content)).size
+
+
+def test_only_what_changed_is_written(tmp_path):
+    written = page.write(tmp_path)
+    assert {path.name for path in written} == {path.name for path in GENERATED.glob("speed*")}
+    (tmp_path / "speed_growth_7.png").write_bytes(b"of a machine that is gone")
+    (tmp_path / "speed.md").write_text("old", encoding="utf-8")
+    assert page.write(tmp_path) == [tmp_path / "speed.md"] and not (tmp_path / "speed_growth_7.png").exists()

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from benchmarks import cosingan
+from benchmarks.steps import EQUAL, largest_gap
 from covlib.errors import ConfigError, DataError
 from covlib.nets import PatchGAN, receptive_field
 from covlib.papers.cosingan.augment import draw_values
@@ -408,19 +409,15 @@ def test_a_step_reads_nothing_back(one, monkeypatch):
 @pytest.mark.parametrize("stage", ["32 first", "48 second", "64 first"])
 def test_our_step_equals_the_plain_one(stage):
     config = tiny(unet_steps=0, dropout=0.5)
-    assert cosingan.largest_gap(config, stage, steps=2) < cosingan.EQUAL
+    assert largest_gap(cosingan.twins(config, stage), steps=2) < EQUAL
 
 
 @pytest.mark.parametrize("dropped", [("read_back",), ("graph_below", "one_by_one"), ("three_passes",)])
 def test_habits_dropped_from_the_plain_step_change_no_loss(dropped):
-    config, device = tiny(unet_steps=0), torch.device("cpu")
-    a, b = (cosingan.Bench(config, "48 first", device) for _ in range(2))
-    for name, net in a.method.networks.items():
-        b.method.networks[name].load_state_dict(net.state_dict())
-    naive, other = a.plain(), b.plain(dropped)
+    naive, other = (cosingan.twins(tiny(unet_steps=0), "48 first", dropped=habits).theirs() for habits in ((), dropped))
     for _ in range(2):
-        left, right = naive(), other()
-        assert {k: float(torch.as_tensor(v)) for k, v in right.items()} == pytest.approx(left, rel=1e-5)
+        naive(), other()
+        assert {k: float(torch.as_tensor(v)) for k, v in other.losses.items()} == pytest.approx(naive.losses, rel=1e-5)
 
 
 # ---- synthesis -------------------------------------------------------------------------------------------------------

@@ -509,7 +509,7 @@ def test_bench_measures_the_same_step_both_ways():
 
 def test_bench_step_reports_what_it_compares():
     config = tiny(batch_size=1)
-    plain, saving = (global_local.joint_step(tiny(batch_size=1, checkpoint_blocks=c), "cpu")
+    plain, saving = (global_local.cost(tiny(batch_size=1, checkpoint_blocks=c), "cpu")
                      for c in (False, True))
     assert plain["sums"].keys() == {"loss G", "loss D", "gradient G", "gradient D"}
     assert plain["sums"] == pytest.approx(saving["sums"], rel=1e-5) and config.batch_size == 1
