@@ -114,7 +114,7 @@ def _made(header: dict[str, str], where: str) -> Method:
     cls = resolve_name(METHODS[name])
     try:
         return cls.empty(_settings(cls).for_profile("paper", json.loads(header["config"])))
-    except (ConfigError, ValueError) as error:
+    except (ConfigError, ValueError, RecursionError) as error:
         raise ConfigError(f"{where}: its settings do not fit this version of {name}: {error}") from error
 
 
