@@ -11,12 +11,13 @@ import json
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import fields
-from importlib import import_module
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 from torch import Tensor
 
+from covlib.config import Config
 from covlib.errors import ConfigError
 from covlib.training.checkpoints import check_state, load_weights, read_weights, save_weights
 from covlib.training.devices import resolve_device
@@ -42,12 +43,17 @@ def described(method: Method) -> dict[str, str]:
 
     A chapter's settings may have fields beyond the method's (judges, say); they are left out.
     """
-    module, name = type(method).__module__, type(method).__qualname__
-    if METHODS.get(method.name) != f"{module}:{name}":
+    cls = type(method)
+    if METHODS.get(method.name) != f"{cls.__module__}:{cls.__qualname__}":
         return {"method": method.name}
-    own = {field.name for field in fields(sys.modules[module].Config)}
+    own = {field.name for field in fields(_settings(cls))}
     settings = {key: value for key, value in method.config.as_dict().items() if key in own}
     return {"method": method.name, "config": json.dumps(settings)}
+
+
+def _settings(cls: type[Method]) -> type[Config]:
+    """The Config beside a class of METHODS."""
+    return sys.modules[cls.__module__].Config
 
 
 def load(path, part: str = "", device="auto") -> Method:
@@ -105,11 +111,10 @@ def _made(header: dict[str, str], where: str) -> Method:
         raise ConfigError(f"{where}: its header does not state a method of {', '.join(METHODS)} with its settings; "
                           "make the method with the settings it was trained with, and use "
                           "covlib.training.checkpoints.load_weights")
-    module, _, cls = METHODS[name].partition(":")
-    home = import_module(module)
+    cls = resolve_name(METHODS[name])
     try:
-        return getattr(home, cls).empty(home.Config.for_profile("paper", json.loads(header["config"])))
-    except (ConfigError, ValueError) as error:
+        return cls.empty(_settings(cls).for_profile("paper", json.loads(header["config"])))
+    except (ConfigError, ValueError, RecursionError) as error:
         raise ConfigError(f"{where}: its settings do not fit this version of {name}: {error}") from error
 
 
