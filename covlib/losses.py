@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from covlib import pretrained
 from covlib.errors import DataError
-from covlib.metrics.image import MS_SSIM_WEIGHTS, WINDOW
+from covlib.metrics.image import MS_SSIM_WEIGHTS, WINDOW, fitting_scales
 
 # ---- adversarial: logits of any shape, images and patches counted alike ----------------------------------------------
 # A generator minimises ``bce(logits, True)`` or ``least_squares(logits, True)``; of the hinge it has its own.
@@ -121,10 +121,10 @@ def ssim_scales(size: int) -> int:
     Raises:
         DataError: images smaller than the window.
     """
-    fitting = [s for s in range(1, 6) if size >= WINDOW * 2 ** (s - 1)]
-    if not fitting:
+    scales = fitting_scales(size)
+    if not scales:
         raise DataError(f"MS-SSIM: images of {size} px; its window needs at least {WINDOW}")
-    return fitting[-1]
+    return scales
 
 
 def ms_ssim(fake: Tensor, real: Tensor, scales: int | None = None) -> Tensor:

@@ -85,6 +85,11 @@ def ms_ssim(a, b, data_range: float, per_image: bool = False, scales: int = 5):
     return _answer(product, per_image)
 
 
+def fitting_scales(side: int) -> int:
+    """How many of MS-SSIM's five scales fit into images of ``side`` pixels; 0 where not even one window does."""
+    return sum(side >= WINDOW * 2**halvings for halvings in range(len(MS_SSIM_WEIGHTS)))
+
+
 def rmse(a, b, per_image: bool = False):
     """Root mean square error, in the images' own units (Jiang et al., Table II, on a scale that paper does not state).
 
@@ -129,11 +134,11 @@ def _contrast(a, b, data_range: float):
 def _check_scales(scales: int, side: int) -> None:
     if scales not in (1, 2, 3, 4, 5):
         raise ConfigError(f"ms_ssim: scales is {scales}; 1 to 5 are possible")
-    smallest = WINDOW * 2 ** (scales - 1)
-    if side < smallest:
-        fitting = [s for s in range(1, scales) if side >= WINDOW * 2 ** (s - 1)]
-        advice = f"use scales={max(fitting)} or larger images" if fitting else "use larger images"
-        raise ConfigError(f"ms_ssim: {scales} scales need images of at least {smallest} px, not {side} px; {advice}")
+    fitting = fitting_scales(side)
+    if scales > fitting:
+        advice = f"use scales={fitting} or larger images" if fitting else "use larger images"
+        least = WINDOW * 2 ** (scales - 1)
+        raise ConfigError(f"ms_ssim: {scales} scales need images of at least {least} px, not {side} px; {advice}")
 
 
 def _answer(values, per_image: bool):

@@ -16,7 +16,7 @@ from covlib.phantom.tissue import Tissue
 from covlib.phantom.vessels import THINNEST, lung_map, lung_trees
 from covlib.seeding import rng
 
-_VOXELS = 280_000  # per slab: small enough for the cache, large enough for NumPy
+VOXELS = 280_000  # per slab: small enough for the cache, large enough for NumPy
 MANY_PIXELS = 2_000_000  # in a set of slices: some 3 s of work, where further processes start to pay
 SPAN = (-0.05, 1.06)  # heights covered by a volume, in lung heights
 
@@ -37,7 +37,7 @@ class Subject:
         shape = (len(z), len(y), len(x))
         hu = np.empty(shape, np.int16 if noise else F)
         lung, infection = np.empty(shape, np.uint8), np.empty(shape, np.uint8)
-        step = max(1, _VOXELS // (len(y) * len(x)))
+        step = max(1, VOXELS // (len(y) * len(x)))
         for k in range(0, len(z), step):
             grid = Grid(z[k : k + step], y, x, thickness)
             part, lung[k : k + step], infection[k : k + step] = self.tissue.render(grid)
@@ -167,7 +167,7 @@ def phantom_slices(
     Returns:
         SliceSet with images (n_patients * per_patient, 1, size, size) in [-1, 1].
     """
-    _check_labels(labels)
+    check_labels(labels)
     jobs = [
         (i, size, per_patient, seed, labels[i % len(labels)], modality) for i in range(first, first + n_patients)
     ]
@@ -201,7 +201,8 @@ def slice_heights(number: int, n: int, *, seed: int = 0, label: str | None = Non
     return _pick_levels(Subject(patient, patient.fov_mm / 16), n)  # heights do not depend on the smallest vessels
 
 
-def _check_labels(labels):
+def check_labels(labels) -> None:
+    """ConfigError naming a label that no virtual patient has."""
     for label in labels:
         if label not in LABELS:
             raise ConfigError(f"label {label!r} is not one of {', '.join(LABELS)}")
