@@ -71,16 +71,15 @@ def norm_layer(kind: str | None, channels: int, dims: int = 2) -> nn.Module:
 class ResidualBlock(nn.Module):
     """x + norm(conv(relu(norm(conv(x))))), two 3x3 convolutions behind reflection padding (Johnson et al. 2016).
 
-    In and out: (N, channels, H, W), H and W at least 2. ``dropout`` after the first activation.
+    In and out: (N, channels, H, W), H and W at least 2.
     """
 
-    def __init__(self, channels: int, norm: str | None = "instance", dropout: float = 0.0):
+    def __init__(self, channels: int, norm: str | None = "instance"):
         super().__init__()
         bias = norm != "batch"  # BatchNorm's own shift makes the bias redundant
         self.body = nn.Sequential(
             nn.ReflectionPad2d(1), nn.Conv2d(channels, channels, 3, bias=bias), norm_layer(norm, channels),
             nn.ReLU(True),
-            *([nn.Dropout(dropout)] if dropout else []),
             nn.ReflectionPad2d(1), nn.Conv2d(channels, channels, 3, bias=bias), norm_layer(norm, channels),
         )
 

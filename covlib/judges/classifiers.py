@@ -143,11 +143,11 @@ def augment_batch(x: torch.Tensor, generator: torch.Generator, shift: float = 0.
     return (moved * (1 + gain) + offset).clamp(-1, 1).contiguous()
 
 
-def train_classifier(model: Classifier, images, labels, *, val=None, epochs: int | None = None,
-                     steps: int | None = None, batch_size: int = 32, lr: float | None = None,
-                     weight_decay: float = 1e-2, optimizer: str = "adamw", schedule: str = "onecycle",
-                     balance: bool = True, one_class: bool = False, augment: bool | Callable = True, seed: int = 0,
-                     device="cpu", settle_augmented: bool = False) -> dict:
+def train_classifier(model: Classifier, images, labels, *, epochs: int | None = None, steps: int | None = None,
+                     batch_size: int = 32, lr: float | None = None, weight_decay: float = 1e-2,
+                     optimizer: str = "adamw", schedule: str = "onecycle", balance: bool = True,
+                     one_class: bool = False, augment: bool | Callable = True, seed: int = 0, device="cpu",
+                     settle_augmented: bool = False) -> dict:
     """Train a judge with cross-entropy; deterministic, on one CPU with one thread count bit for bit.
 
     At the end batch normalisation's statistics are taken anew from the training images, since after the few steps that
@@ -158,8 +158,6 @@ def train_classifier(model: Classifier, images, labels, *, val=None, epochs: int
         model: from ``build``; left on ``device`` in eval mode.
         images: float32 (N, C, H, W) in [-1, 1], array or tensor.
         labels: (N,) whole numbers in [0, n_classes); at least two classes must occur, unless ``one_class`` is set.
-        val: (images, labels) on which accuracy and loss are taken after every epoch; only reported, never used to stop
-            or to choose weights (a test set given here would be used up otherwise).
         epochs, steps: length, give one of the two (default: 10 epochs). A step is one batch; an epoch is ceil(N /
             batch).
         lr: peak learning rate; default 1e-3 (random weights) or 2e-4 (ImageNet weights, and VGG-16, which has no
@@ -170,32 +168,16 @@ def train_classifier(model: Classifier, images, labels, *, val=None, epochs: int
         augment: True (``augment_batch``), False, or a callable (batch, torch.Generator) -> batch.
         device: "cpu", "cuda", "cuda:1", "mps", a torch.device, or "auto".
     Returns:
-        {"loss": per step, "train_loss": per epoch, "val_loss", "val_accuracy": per epoch (if val), "seconds", "steps",
-        "lr", "note"}.
+        {"loss": per step, "train_loss": per epoch, "seconds", "steps", "lr", "note"}.
     """
     x, y = _check_images(model, images), _check_labels(model, labels, len(images), least=1 if one_class else 2)
-    history = {"val_loss": [], "val_accuracy": []}
-    if val is not None:
-        held_out = _check_images(model, val[0]), _check_labels(model, val[1], len(val[0]), least=1)
     change = augment_batch if augment is True else augment or (lambda batch, generator: batch)
-
-    def validate() -> None:
-        if val is not None:
-            for values, value in zip(history.values(), _score(model, *held_out), strict=True):
-                values.append(value)
-
-    found = training.descend(
+    history = training.descend(
         model, x, y, lambda x, y: F.cross_entropy(model(x), y), lambda x, y, noise: (change(x, noise), y),
         judge="judge", epochs=epochs, steps=steps, batch_size=batch_size, schedule=schedule, optimizer=optimizer,
         lr=lr or (2e-4 if model.pretrained or model.name == "vgg16" else 1e-3), weight_decay=weight_decay,
-        balance=balance, seed=seed, device=device, settle_batch=64, settle_augmented=settle_augmented,
-        after_epoch=validate)
-    if val is None:
-        return {**found, "note": model.note}
-    for values in history.values():
-        values.pop()  # of the last epoch: taken again, with the settled statistics
-    validate()
-    return {**found, **history, "note": model.note}
+        balance=balance, seed=seed, device=device, settle_batch=64, settle_augmented=settle_augmented)
+    return {**history, "note": model.note}
 
 
 def predict(model: Classifier, images, batch: int = 64) -> np.ndarray:
@@ -226,10 +208,3 @@ def _check_labels(model: Classifier, labels, n: int, least: int = 2) -> torch.Te
     if len(y.unique()) < least:
         raise DataError("labels are all of one class; a classifier needs at least two")
     return y
-
-
-def _score(model: Classifier, images: torch.Tensor, labels: torch.Tensor) -> tuple[float, float]:
-    """Cross-entropy and accuracy on images and labels."""
-    probs = torch.from_numpy(predict(model, images))
-    loss = F.nll_loss(probs.clamp_min(1e-12).log(), labels)
-    return float(loss), float((probs.argmax(1) == labels).float().mean())

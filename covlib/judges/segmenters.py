@@ -243,7 +243,7 @@ def cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor | None = None,
 
 def train_segmenter(model: nn.Module, images, maps, *, epochs: int | None = None, steps: int | None = None,
                     batch_size: int = 16, lr: float = 1e-3, schedule: str = "onecycle", weights=None,
-                    augment: Callable | None = None, seed: int = 0, device="cpu", precision: str = "32",
+                    augment: Callable | None = None, seed: int = 0, device="cpu",
                     settle_augmented: bool = False) -> dict:
     """Train a judge with Adam for a fixed number of steps; deterministic, on one CPU with one thread count bit for bit.
 
@@ -260,7 +260,6 @@ def train_segmenter(model: nn.Module, images, maps, *, epochs: int | None = None
         weights: of the classes in the loss, n_classes numbers of at least 0; None: all alike.
         augment: (batch {"image", "map"}, torch.Generator) -> batch, such as ``covlib.data.label_maps.augment_pair``.
         device: "cpu", "cuda", "cuda:1", "mps", a torch.device, or "auto".
-        precision: "32" or "bf16-mixed".
 
     Returns:
         {"loss": per step, "train_loss": per epoch, "seconds", "steps", "lr"}.
@@ -271,21 +270,15 @@ def train_segmenter(model: nn.Module, images, maps, *, epochs: int | None = None
     """
     x, device = _check_images(model, images), resolve_device(device)
     y, weights = _check_maps(model, maps, x), _check_weights(model, weights, device)
-    if str(precision) not in ("32", "bf16-mixed"):
-        raise ConfigError(f"precision {precision!r} is not one of 32, bf16-mixed")
-
-    def loss(x: Tensor, y: Tensor) -> Tensor:
-        with torch.autocast(device.type, torch.bfloat16, enabled=str(precision) != "32"):
-            logits = model(x)
-        return cross_entropy(logits.float(), y, weights)
 
     def changed(x: Tensor, y: Tensor, noise: torch.Generator) -> tuple[Tensor, Tensor]:
         batch = augment({"image": x, "map": y}, noise) if augment else {"image": x, "map": y}
         return batch["image"], batch["map"]
 
-    return training.descend(model, x, y, loss, changed, judge="segmenter", epochs=epochs, steps=steps,
-                            batch_size=batch_size, lr=lr, schedule=schedule, seed=seed, device=device,
-                            settle_batch=batch_size, settle_augmented=settle_augmented)
+    return training.descend(
+        model, x, y, lambda x, y: cross_entropy(model(x), y, weights), changed, judge="segmenter", epochs=epochs,
+        steps=steps, batch_size=batch_size, lr=lr, schedule=schedule, seed=seed, device=device,
+        settle_batch=batch_size, settle_augmented=settle_augmented)
 
 
 def predict_maps(model: nn.Module, images, batch: int = 64) -> np.ndarray:

@@ -18,7 +18,7 @@ SETTLE_BATCHES = 16
 def descend(model: nn.Module, images: Tensor, answers: Tensor, loss: Callable, augment: Callable, *, judge: str,
             epochs: int | None, steps: int | None, batch_size: int, lr: float, schedule: str, optimizer: str = "adam",
             weight_decay: float = 0.0, balance: bool = False, seed: int = 0, device="cpu", settle_batch: int,
-            settle_augmented: bool = False, after_epoch: Callable = lambda: None) -> dict:
+            settle_augmented: bool = False) -> dict:
     """Train ``model`` for a fixed number of steps, then settle its statistics; it is left on ``device`` in eval mode.
 
     Args:
@@ -30,7 +30,6 @@ def descend(model: nn.Module, images: Tensor, answers: Tensor, loss: Callable, a
         balance: see ``drawing_order``.
         settle_batch: images of a batch when batch normalisation's statistics are taken anew, from ``images``; or, with
             ``settle_augmented``, from up to 16 batches as they were trained on.
-        after_epoch: called when an epoch is over, and after the last step.
 
     Returns:
         {"loss": per step, "train_loss": per epoch, "seconds", "steps", "lr"}.
@@ -60,7 +59,6 @@ def descend(model: nn.Module, images: Tensor, answers: Tensor, loss: Callable, a
                 if not np.isfinite(mean):
                     raise TrainingError(f"{judge}: the loss became {mean}; try a smaller lr")
                 train_loss.append(mean)
-                after_epoch()
     if settle_augmented:
         x = torch.cat([augment(x[index], y[index], noise)[0] for index in order[:SETTLE_BATCHES]])
     settle(model, x, torch_generator(seed, f"{judge} settle"), settle_batch)

@@ -3,7 +3,7 @@
 * ``image``: a synthetic image beside its real counterpart (PSNR, SSIM, MS-SSIM, RMSE).
 * ``generative``: a synthetic set beside a real set, on features (FID, KID, precision and recall).
 * ``overlap``: a predicted mask beside the drawn one (Dice, sensitivity, specificity).
-* ``classification``: a classifier's answers (accuracy, sensitivity, FN, AUC, positive rate, skew).
+* ``classification``: a classifier's answers (accuracy, sensitivity, AUC, positive rate, skew).
 * ``intervals``: what uncertainty to print beside a number (Student t, bootstrap, Wilson).
 
 Where papers define a metric differently, each definition is a function of its own that names paper and equation. Every

@@ -1,4 +1,4 @@
-"""A classifier's answers beside the truth, per image: accuracy, sensitivity, specificity, FN, AUC, positive rate, skew.
+"""A classifier's answers beside the truth, per image: accuracy, sensitivity, specificity, AUC, positive rate, skew.
 
 Labels are whole numbers; the positive class (COVID-19) is the one numbered ``positive``, by default the last, which
 is where ``SliceSet.classes`` keeps it. Probabilities are (N, C) as ``covlib.judges.classifiers.predict`` gives them.
@@ -49,11 +49,6 @@ def specificity(labels, pred, positive: int = 1) -> float:
     if tn + fp == 0:
         raise DataError(f"specificity: all images have label {positive}; it is undefined without negatives")
     return tn / (tn + fp)
-
-
-def fn(labels, pred, positive: int = 1) -> int:
-    """Positive images called negative ("FN", Zunair and Ben Hamza, Tables 1 and 2): a count, not a rate."""
-    return _binary(labels, pred, positive)[3]
 
 
 def auc(labels, scores, positive: int = 1) -> float:

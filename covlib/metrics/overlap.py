@@ -1,4 +1,4 @@
-"""A predicted mask beside the drawn one: Dice, sensitivity, specificity, false negatives, by pixel or voxel.
+"""A predicted mask beside the drawn one: Dice, sensitivity, specificity, by pixel or voxel.
 
 Masks are whole numbers of equal shape. ``label=None`` takes everything that is not 0 as foreground (infection: ground
 glass and consolidation together, as in Jiang et al.), ``label=k`` only the pixels equal to k. By default all
@@ -51,11 +51,6 @@ def specificity(pred, target, label: int | None = None, per_image: bool = False)
     """
     c = counts(pred, target, label, per_image)
     return _ratio(c.tn, c.tn + c.fp, np.nan)
-
-
-def fn(pred, target, label: int | None = None, per_image: bool = False):
-    """Number of drawn pixels that are not marked."""
-    return counts(pred, target, label, per_image).fn
 
 
 def counts(pred, target, label: int | None = None, per_image: bool = False) -> Counts:

@@ -11,7 +11,6 @@ from covlib.data.case import SliceSet
 from covlib.data.splits import Split, split_by_patient
 from covlib.files import layouts
 from covlib.judges import classifiers
-from covlib.metrics.neighbours import nearest
 from covlib.papers import dcgan
 from covlib.papers.dcgan.method import DCGAN, Config, crop_and_flip
 from covlib.seeding import derive, torch_generator
@@ -106,15 +105,3 @@ def compare_arms(config: Config, images: Tensor, labels: np.ndarray, split: Spli
             answers.append(classifiers.predict(judge, images[split.test]).argmax(1) == labels[split.test])
         correct[arm] = np.array(answers, dtype=float)
     return correct
-
-
-def nearest_training(images: Tensor, train: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """The most similar training image of each image, mirrored or not, and its Pearson correlation over pixels.
-
-    Args:
-        images: (N, 1, S, S). train: (M, 1, S, S).
-
-    Returns:
-        index int64 (N,) into ``train``, and correlation float32 (N,) in [-1, 1].
-    """
-    return nearest(images, train, mirrored=True)

@@ -5,7 +5,7 @@ the condition (Eq. 1), learnt under strong augmentation; its copy G_r then resto
 (Eq. 2), learnt under weak augmentation. Scales are trained one after the other, those below are frozen::
 
     config = Config.for_profile("cpu")
-    one = load_one(config, "phantom", seed=0)                       # OneSlice: image and condition (1, 1, S, S)
+    one = choose(paired)                                            # OneSlice: image and condition (1, 1, S, S)
     model, result = train(config, one, "runs/05", seed=0)           # or fit(CoSinGAN(config, one), one.training_data())
     images = model.synthesize(conditions, torch_generator(0, "x"))  # labels (N, 1, S, S) -> (N, 1, S, S) in [-1, 1]
     images = model.synthesize(conditions, g, dropout=True)          # "applying dropout" at test time

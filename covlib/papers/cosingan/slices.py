@@ -45,7 +45,7 @@ class OneSlice:
         image, side = self.image, self.image.shape[-1]
         if image.ndim != 4 or len(image) != 1 or len(self.condition) != 1:
             raise DataError(f"slice: {len(image)} image(s) and {len(self.condition)} condition(s) given; CoSinGAN "
-                            "learns from exactly one slice, chosen with load_one(..., index=0)")
+                            "learns from exactly one slice: choose(paired, index=0)")
         if image.shape != (1, 1, side, side) or not image.is_floating_point():
             raise DataError(f"image: {image.dtype} of shape {tuple(image.shape)}; float (1, 1, S, S) is wanted")
         low, high = float(image.min()), float(image.max())

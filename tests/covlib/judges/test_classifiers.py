@@ -113,10 +113,10 @@ def test_damaged_imagenet_weights_are_named():
 def test_a_judge_learns_and_judges_new_images(name):
     images, labels = discs(n=96)
     model = c.build(name)
-    history = c.train_classifier(model, images, labels, epochs=6, batch_size=16, val=discs(seed=1))
-    assert history["val_accuracy"][-1] >= 0.9 and history["loss"][-1] < 0.5 * history["loss"][0]
+    history = c.train_classifier(model, images, labels, epochs=6, batch_size=16)
+    assert history["loss"][-1] < 0.5 * history["loss"][0]
     assert len(history["loss"]) == history["steps"] == 36
-    assert len(history["val_loss"]) == len(history["train_loss"]) == 6
+    assert len(history["train_loss"]) == 6
     fresh, truth = discs(seed=2)
     assert (c.predict(model, fresh).argmax(1) == truth).mean() >= 0.9 and not model.training
 

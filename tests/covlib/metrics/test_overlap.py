@@ -39,7 +39,7 @@ def test_pooled_values_agree_with_scikit_learn():
     assert overlap.sensitivity(pred, target) == pytest.approx(recall_score(truth, marked), rel=1e-12)
     assert overlap.specificity(pred, target) == pytest.approx(recall_score(~truth, ~marked), rel=1e-12)
     missed = confusion_matrix(truth, marked)[1, 0]
-    assert overlap.fn(pred, target) == missed == overlap.fn(pred, target, per_image=True).sum()
+    assert overlap.counts(pred, target).fn == missed == overlap.counts(pred, target, per_image=True).fn.sum()
 
 
 @settings(max_examples=60, deadline=None)

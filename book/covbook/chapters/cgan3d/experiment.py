@@ -25,7 +25,6 @@ from covlib.data.splits import Split, split_by_patient
 from covlib.errors import ConfigError, DataError
 from covlib.files import layouts
 from covlib.metrics import intervals
-from covlib.metrics.neighbours import nearest
 from covlib.papers.cgan3d import method, noise
 from covlib.papers.cgan3d.method import CGAN3D, TASKS, Config, condition_of, restore
 from covlib.papers.cgan3d.restoration import NonLocalMeans, trilinear, tune_non_local_means
@@ -449,11 +448,6 @@ def lungs_and_seams(config: Config, groups: dict[str, list[Case]]) -> dict[str, 
 
 def _lungs_and_seam(case: Case, block: int) -> tuple[float, float | None]:
     return sum(litres(case)), seam_ratio(case.hu, block) if min(case.hu.shape) > block else None
-
-
-def nearest_training(volumes: np.ndarray, training: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For coarse volumes (n, Z, Y, X): the number of the most similar training volume, and the correlation with it."""
-    return nearest(volumes, training)
 
 
 def as_json(rows: list[dict]) -> str:

@@ -1,7 +1,6 @@
-"""What chapter 05 shows beside its method: tables of one run, the paper's intervals, drawings, a data set."""
+"""What chapter 05 shows beside its method: tables of one run, the paper's intervals, a data set."""
 
 import math
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -10,7 +9,7 @@ from torch import Tensor
 from covbook import report
 from covbook.tables import Table
 from covlib.errors import DataError
-from covlib.papers.cosingan.slices import INFECTION, LUNG, PAINTED, check_conditions
+from covlib.papers.cosingan.slices import INFECTION, check_conditions
 
 SCANS = 5  # behind the paper's intervals
 T_95 = 2.7764451  # Student's t, 4 degrees of freedom, two-sided 95 %
@@ -103,29 +102,6 @@ def only_stage(log: dict, stage: str) -> dict:
     before = log["step"][mine[0] - 1] if mine[0] else 0
     part = {name: [values[k] for k in mine] for name, values in log.items()}
     return part | {"step": [step - before for step in part["step"]]}
-
-
-def draw_example(path, size: int = 256) -> Path:
-    """A PNG to paint on, two ellipses for lungs (128) and two lesions (255) on black (0): (size, size), 8-bit grey.
-
-    What is there already is left alone, for a reader may have drawn on it.
-    """
-    from PIL import Image
-
-    path = Path(path)
-    if path.is_file():
-        return path
-    y, x = np.mgrid[:size, :size] / size
-    labels = np.zeros((size, size), int)
-    for middle in (0.28, 0.72):
-        labels[((x - middle) / 0.17) ** 2 + ((y - 0.5) / 0.34) ** 2 <= 1] = LUNG
-    for cx, cy, r in ((0.2, 0.66, 0.08), (0.76, 0.36, 0.06)):
-        labels[((x - cx) ** 2 + (y - cy) ** 2 <= r**2) & (labels == LUNG)] = INFECTION
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    Image.fromarray(np.asarray(PAINTED, np.uint8)[labels]).save(partial, format="PNG")
-    partial.replace(path)
-    return path
 
 
 def export(run, images: Tensor, conditions: Tensor, one):

@@ -72,7 +72,7 @@ class Roles:
 
 
 def load(config, data="phantom", seed: int = 0) -> Paired:
-    """All slices with infection, of the config's ``image_size``; see ``conditions.load_infected``."""
+    """All slices with infection, of the config's ``image_size``; see ``covlib.files.paired.load_infected``."""
     return load_infected(located(data), size=config.image_size, patients=config.patients, crop=config.crop_to_lungs,
                          per_patient=config.slices_per_patient, seed=seed)
 

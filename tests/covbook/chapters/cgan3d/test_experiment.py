@@ -10,6 +10,7 @@ from covbook.chapters.cgan3d import experiment as tasks
 from covlib.data.case import Case
 from covlib.errors import ConfigError
 from covlib.files.scans import write_case
+from covlib.metrics.neighbours import nearest
 from covlib.papers.cgan3d.method import TASKS, Config
 from covlib.seeding import rng
 
@@ -152,9 +153,9 @@ def test_slices_of_three_planes_are_right_way_up():
 
 def test_the_nearest_training_volume_is_found():
     training = rng(0, "test").normal(size=(5, 4, 4, 4))
-    index, similar = tasks.nearest_training(training[[3, 1]] * 2 + 5, training)
+    index, similar = nearest(training[[3, 1]] * 2 + 5, training)
     assert index.tolist() == [3, 1] and np.allclose(similar, 1)
-    single = tasks.nearest_training(rng(1, "test").normal(size=(1, 4, 4, 4)), training)
+    single = nearest(rng(1, "test").normal(size=(1, 4, 4, 4)), training)
     correlations = [np.corrcoef(rng(1, "test").normal(size=(1, 4, 4, 4)).ravel(), t.ravel())[0, 1] for t in training]
     assert single[0][0] == np.argmax(correlations) and np.isclose(single[1][0], max(correlations))
 

@@ -180,7 +180,7 @@ def test_the_command_line_translates_and_complains_in_one_line(folder, weights, 
 
 def test_weights_in_a_file_a_generator_translate_as_the_whole_file_does(folder, weights, tmp_path, capsys, monkeypatch):
     """Recorded weights are kept so, where one file would be too large."""
-    from covbook import weights as recorded
+    from covbook.runner import weights as recorded
 
     monkeypatch.setattr(recorded, "FILE_LIMIT", 1)
     kept = tmp_path / "kept"
@@ -205,7 +205,7 @@ def test_weights_in_a_file_a_generator_translate_as_the_whole_file_does(folder, 
 
 
 def test_the_books_own_weights_translate_by_their_name(folder, tmp_path):
-    from covbook import weights as recorded
+    from covbook.runner import weights as recorded
 
     to = translate_folder("recorded", folder, "normal", tmp_path / "set", device="cpu", progress=False)
     (entry,) = recorded.entries("06_cyclegan")

@@ -8,9 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from covbook.chapters.dcgan import compare_arms, nearest_training
+from covbook.chapters.dcgan import compare_arms
 from covlib.data.splits import Split
 from covlib.errors import ConfigError
+from covlib.metrics.neighbours import nearest
 from covlib.nets import init_normal
 from covlib.papers.dcgan.losses import discriminator_loss, generator_loss
 from covlib.papers.dcgan.method import DCGAN, Config, normalise_brightness, train_all
@@ -185,14 +186,14 @@ def test_checkpoints_that_do_not_belong_are_refused(trained, tmp_path):
 
 
 def test_nearest_training_image_is_found_mirrored_or_not(images):
-    index, similarity = nearest_training(torch.cat([images[3:4].flip(-1), images[5:6] * 0.5 + 0.1]), images)
+    index, similarity = nearest(torch.cat([images[3:4].flip(-1), images[5:6] * 0.5 + 0.1]), images, mirrored=True)
     assert index.tolist() == [3, 5]
     np.testing.assert_allclose(similarity, 1, atol=1e-5)
     pixels = images.flatten(1).numpy().astype(np.float64)
     others = images[:4]
     expected = max(np.corrcoef(pixels[6], x.flatten().numpy())[0, 1]
                    for other in others for x in (other, other.flip(-1)))
-    assert math.isclose(nearest_training(images[6:7], others)[1][0], expected, abs_tol=1e-5)
+    assert math.isclose(nearest(images[6:7], others, mirrored=True)[1][0], expected, abs_tol=1e-5)
 
 
 def test_without_its_first_norm_the_discriminator_sees_contrast():

@@ -1,15 +1,34 @@
-"""The paired slices that chapter 05 works on, from files."""
+"""Conditions that a reader of chapter 05 draws: a file to paint on, and its reading."""
+
+from pathlib import Path
 
 import numpy as np
+from PIL import Image
 from torch import Tensor
 
-from covbook.datasets.sources import located
-from covlib.data.label_maps import Paired
+from covlib.atomic import write_atomically
 from covlib.data.resize import resize_mask
 from covlib.errors import DataError
-from covlib.files import paired
 from covlib.files.images import read_image
-from covlib.papers.cosingan.slices import BACKGROUND, INFECTION, LUNG, WINDOW, OneSlice, check_conditions, choose
+from covlib.papers.cosingan.slices import BACKGROUND, INFECTION, LUNG, PAINTED, check_conditions
+
+
+def draw_example(path, size: int = 256) -> Path:
+    """A PNG to paint on, two ellipses for lungs (128) and two lesions (255) on black (0): (size, size), 8-bit grey.
+
+    What is there already is left alone, for a reader may have drawn on it.
+    """
+    path = Path(path)
+    if path.is_file():
+        return path
+    y, x = np.mgrid[:size, :size] / size
+    labels = np.zeros((size, size), int)
+    for middle in (0.28, 0.72):
+        labels[((x - middle) / 0.17) ** 2 + ((y - 0.5) / 0.34) ** 2 <= 1] = LUNG
+    for cx, cy, r in ((0.2, 0.66, 0.08), (0.76, 0.36, 0.06)):
+        labels[((x - cx) ** 2 + (y - cy) ** 2 <= r**2) & (labels == LUNG)] = INFECTION
+    picture = Image.fromarray(np.asarray(PAINTED, np.uint8)[labels])
+    return write_atomically(path, lambda file: picture.save(file, format="PNG"))
 
 
 def read_condition(path, size: int | None = None) -> Tensor:
@@ -42,32 +61,3 @@ def read_condition(path, size: int | None = None) -> Tensor:
         return check_conditions(labels.copy(), len(labels))  # resized arrays are read-only
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
-
-
-def load_paired(config, data="phantom", seed: int = 0, *, window: tuple[float, float] = WINDOW) -> Paired:
-    """All slices with infection of ``config.size`` pixels, with maps of labels 0 to 3 (``ternary`` makes conditions).
-
-    Args:
-        config: has size, patients, slices_per_patient, crop_to_lungs.
-        data: "phantom", a folder of slices with masks or of volumes, or a registered source.
-        window: (level, width) in HU, what makes one "modality"; display images are taken as they are.
-
-    Raises:
-        DataError: no lesion masks, no infection in any slice, masks that do not fit.
-    """
-    return paired.load_infected(located(data), size=config.size, patients=config.patients, crop=config.crop_to_lungs,
-                                    per_patient=config.slices_per_patient, seed=seed, window=window)
-
-
-def load_one(config, data="phantom", seed: int = 0, *, index: int = 0, exclude=(),
-             window: tuple[float, float] = WINDOW) -> OneSlice:
-    """One annotated slice of ``data``: ``load_paired``, then ``choose``. A ``Paired`` may be given as ``data``.
-
-    Raises:
-        DataError, ConfigError: as those two.
-    """
-    paired = data if isinstance(data, Paired) else load_paired(config, data, seed, window=window)
-    one = choose(paired, index, exclude)
-    if one.size != config.size:
-        raise DataError(f"slice {one.name}: {one.size}x{one.size} pixels; the largest scale is {config.size}")
-    return one
