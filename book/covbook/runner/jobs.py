@@ -38,6 +38,18 @@ class Job:
     settings: dict[str, Any]
     work: Callable[[dict[str, Any]], None]
 
+    @property
+    def lock(self) -> Path:
+        """The file that says that somebody is at it."""
+        own = Path(self.settings["out"])
+        return own.with_name(f"{own.name}.lock")
+
+    @property
+    def finished(self) -> bool:
+        """Whether its file is there and its lock is not: one whose process was killed at its very end is looked at
+        again, so that the lock goes."""
+        return self.file.is_file() and not self.lock.exists()
+
 
 class JobFailed(Exception):
     """A job that did not come to its end, and why in one line."""
@@ -87,15 +99,14 @@ def run(jobs: list[Job], *, dask: bool, scheduler: str | None = None, workers: i
 
 def _do(job: Job, say: Callable[[str], None], where: str = "") -> tuple[str, str]:
     """Do a job unless it is finished or somebody else is at it: what became of it, and a word about that."""
-    if job.file.is_file():
+    if job.finished:
         return "there", ""
-    own = Path(job.settings["out"])
-    with lock(own.with_name(f"{own.name}.lock")) as mine:
-        if not mine:
-            return "elsewhere", ""
+    with lock(job.lock) as mine:
         if job.file.is_file():  # finished by another process between the two looks
             return "there", ""
-        say(f"{job.name}: running{where}" + (" again" if own.exists() else ""))
+        if not mine:
+            return "elsewhere", ""
+        say(f"{job.name}: running{where}" + (" again" if Path(job.settings["out"]).exists() else ""))
         began = time.monotonic()
         try:
             job.work(job.settings)
@@ -109,7 +120,7 @@ def _do(job: Job, say: Callable[[str], None], where: str = "") -> tuple[str, str
 
 def _on_dask(jobs: list[Job], scheduler: str | None, workers: int | None, retries: int, say):
     """Jobs, what became of them and a word about it, as they end; those that are there already first."""
-    waiting = [job for job in jobs if not job.file.is_file()]
+    waiting = [job for job in jobs if not job.finished]
     yield from ((job, "there", "") for job in jobs if job not in waiting)
     if not waiting:
         return

@@ -117,6 +117,13 @@ def test_an_arm_that_was_finished_meanwhile_is_not_run_again(tmp_path, monkeypat
     assert outcome.there == ["plain-seed0"] and not outcome.done and not list((tmp_path / "b" / "work").iterdir())
 
 
+def test_the_lock_of_an_arm_whose_process_was_killed_at_its_very_end_goes(tmp_path, said):
+    run(tmp_path, said, arms=["plain"])
+    left = tmp_path / "work" / "plain-seed0.lock"
+    left.write_text("")  # the result was written, and the process killed before it let go
+    assert run(tmp_path, said, arms=["plain"]).there == ["plain-seed0"] and not left.exists()
+
+
 def test_an_arm_that_diverges_does_not_stop_the_others(tmp_path, said):
     outcome = run(tmp_path, said, arms=["diverges", "plain"], seeds=[0, 1])
     assert set(outcome.failed) == {"diverges-seed0", "diverges-seed1"} and len(outcome.done) == 2
