@@ -49,11 +49,7 @@ class Pair:
         return self.plain["median_s"] / self.ours["median_s"]
 
 
-
-
 # ---- reading ---------------------------------------------------------------------------------------------------------
-
-
 
 
 def load(folder: Path | None = None) -> list[dict]:
@@ -101,10 +97,6 @@ def pairs(rows: list[dict]) -> list[Pair]:
         if what:
             sides.setdefault((row["group"], what), {}).setdefault(side, row)
     return [Pair(group, what, both["plain"], both["covlib"]) for (group, what), both in sides.items() if len(both) == 2]
-
-
-
-
 
 
 def peak(rows: list[dict]) -> tuple[float, str] | None:

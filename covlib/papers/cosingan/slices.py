@@ -106,11 +106,7 @@ def check_conditions(condition, size: int) -> Tensor:
     return found.to(torch.uint8)
 
 
-
-
 # ---- one slice of many -----------------------------------------------------------------------------------------------
-
-
 
 
 def choose(paired: Paired, index: int = 0, exclude=()) -> OneSlice:

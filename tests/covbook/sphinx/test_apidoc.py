@@ -101,8 +101,6 @@ def test_an_unreadable_docstring_is_shown_as_it_is():
     assert lines[0] == "::" and lines[2:] == ["   A list:", "     * one", "    two *and"] and sphinx_book.valid(lines)
 
 
-
-
 @pytest.mark.parametrize("tex, text", [
     (r"\mu_\text{water}", "μ_water"), (r"-y \log p - (1 - y) \log (1 - p)", "-y log p - (1 - y) log (1 - p)"),
     (r"I = I_0 \exp(-\int \mu \, ds)", "I = I_0 exp (-∫μ ds)"),

@@ -429,7 +429,6 @@ def test_a_residual_generator_starts_from_the_image(kind):
     assert torch.isfinite(net(torch.ones(1, 1, 32, 32))).all()
 
 
-
 def test_bf16_and_channels_last_train_on_a_cpu_too(data, tmp_path):
     """What is meant for GPUs gives nearly the losses of the plain run; the pool goes along."""
     config = small(generator="unet")
