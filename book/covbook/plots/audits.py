@@ -17,7 +17,7 @@ def nearest_distances(audits: dict, *, note: str = ""):
     training image, each as a cumulative share; the near-copy threshold dashed.
 
     Args:
-        audits: title -> ``covlib.metrics.privacy.PrivacyAudit``; at most two panels a row.
+        audits: title -> ``covbook.chapters.privacy.PrivacyAudit``; at most two panels a row.
     """
     if not audits:
         raise DataError("nearest_distances: no audit given")

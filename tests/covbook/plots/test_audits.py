@@ -5,11 +5,11 @@ import pytest
 from matplotlib.text import Text
 
 from covbook import plots
+from covbook.chapters.privacy import audit
 from covbook.chapters.side_by_side.planting import ADDED, AS_TRAINED, CLEAN, MARKED, REMOVED, Row
 from covbook.chapters.side_by_side.shortcuts import NOT_TOLD, TOLD, Probe, plant
 from covlib.errors import DataError
 from covlib.metrics.intervals import Interval
-from covlib.metrics.privacy import audit
 from covlib.seeding import rng
 
 

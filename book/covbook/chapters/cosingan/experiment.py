@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from covbook.chapters.cosingan import MODELS, OURS, SETS
+from covbook.chapters.cosingan.diversity import fuse
 from covbook.chapters.cosingan.rivals import rival_config, train_rival
 from covbook.chapters.cosingan.roles import MODALITIES, Config, Roles, prepare
 from covlib.data import label_maps
@@ -29,7 +30,6 @@ from covlib.metrics import overlap
 from covlib.metrics.intervals import Interval, student_t
 from covlib.papers.cosingan import method as cosingan
 from covlib.papers.cosingan.augment import augment, strength
-from covlib.papers.cosingan.diversity import fuse
 from covlib.papers.cosingan.slices import INFECTION, LUNG, OneSlice, ternary
 from covlib.seeding import derive, torch_generator
 from covlib.training.checkpoints import load_weights, save_weights

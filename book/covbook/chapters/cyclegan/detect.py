@@ -17,13 +17,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from covbook.chapters.cyclegan.bagging import BaggedTrees
+from covbook.chapters.privacy import Attack, reidentify
 from covlib.data.case import SliceSet
 from covlib.data.splits import Split
 from covlib.errors import ConfigError, DataError, TrainingError
 from covlib.judges import classifiers
 from covlib.metrics import classification
 from covlib.metrics.intervals import Interval, bootstrap, wilson
-from covlib.metrics.privacy import Attack, reidentify
 from covlib.papers.cyclegan.config import ARMS, STOPPING, TARGET, Config
 from covlib.papers.cyclegan.method import CycleGAN, check_images
 from covlib.seeding import derive, torch_generator

@@ -5,7 +5,7 @@
   MS-SSIM between two images of one condition (1: the method always gives the same answer).
 * Use: a judge trained on the synthetic images alone and tested on real ones. Masks: a U-Net, Dice of infection. Noise
   and translations: a classifier of COVID-19, AUC.
-* Privacy: ``covlib.metrics.privacy.audit`` in pixels, training patients against test patients.
+* Privacy: ``covbook.chapters.privacy.audit`` in pixels, training patients against test patients.
 """
 
 import math
@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from covbook.chapters import privacy
 from covbook.chapters.cyclegan import detect
 from covbook.chapters.side_by_side import volumes
 from covbook.chapters.side_by_side.arms import Trained, synthesis_seed, synthesize
@@ -22,7 +23,7 @@ from covbook.chapters.side_by_side.settings import ENTRIES, Config
 from covbook.chapters.side_by_side.tasks import Part, Task
 from covlib.data import label_maps
 from covlib.judges import classifiers, segmenters
-from covlib.metrics import classification, generative, image, overlap, privacy
+from covlib.metrics import classification, generative, image, overlap
 from covlib.metrics.intervals import Interval, bootstrap, jackknife
 from covlib.papers import cyclegan
 from covlib.seeding import derive, rng

@@ -1,10 +1,10 @@
 """Chapter 08's audits as tables."""
 
+from covbook.chapters.privacy import ALPHA, CLEAN, FEW, TESTS, PrivacyAudit
 from covbook.chapters.side_by_side.shortcuts import TOLD, Probe
 from covbook.tables import Table
 from covlib.errors import DataError
 from covlib.metrics.intervals import Interval
-from covlib.metrics.privacy import ALPHA, CLEAN, FEW, TESTS, PrivacyAudit
 
 
 def probe_table(probes: dict[str, Probe]) -> Table:

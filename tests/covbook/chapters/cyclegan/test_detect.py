@@ -25,12 +25,12 @@ from covbook.chapters.cyclegan.detect import (
 )
 from covbook.chapters.cyclegan.experiment import make_split
 from covbook.chapters.cyclegan.study import studies
+from covbook.chapters.privacy import nearest, reidentify
 from covlib.data.case import SliceSet
 from covlib.errors import ConfigError, DataError
 from covlib.judges import classifiers
 from covlib.metrics import classification
 from covlib.metrics.intervals import wilson
-from covlib.metrics.privacy import nearest, reidentify
 from covlib.papers.cyclegan.method import Config, CycleGAN
 from covlib.seeding import rng, torch_generator
 

@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from covbook import runs
+from covbook.chapters import privacy
 from covbook.chapters.side_by_side import arms, budget, cost, scores, show, tasks
 from covbook.chapters.side_by_side.settings import ENTRIES, Config
 from covbook.runner import takehome
 from covlib.errors import ConfigError, DataError, TrainingError
 from covlib.judges.features import get_extractor
-from covlib.metrics import privacy
 from covlib.training.method import Stage
 
 CONTROLS = [arm for arm, entry in ENTRIES.items() if not entry.module]

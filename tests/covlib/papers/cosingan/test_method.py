@@ -10,10 +10,10 @@ import torch
 
 from benchmarks import cosingan
 from benchmarks.steps import EQUAL, largest_gap
+from covbook.chapters.cosingan.diversity import add_infection, fuse, remove_infection, soften
 from covlib.errors import ConfigError, DataError
 from covlib.nets import PatchGAN, receptive_field
 from covlib.papers.cosingan.augment import draw_values
-from covlib.papers.cosingan.diversity import add_infection, fuse, remove_infection, soften
 from covlib.papers.cosingan.method import Config, CoSinGAN, OneSlice, schedule, train
 from covlib.papers.cosingan.nets import (
     PADDING_D,

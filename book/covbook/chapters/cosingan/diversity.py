@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from covlib.data.edits import edit_map
+from covbook.chapters.edits import edit_map
 from covlib.errors import ConfigError, DataError
 from covlib.papers.cosingan.slices import INFECTION, check_conditions
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
+from covbook.chapters.privacy import CLEAN, COPIES, FEW, TRACE, audit
 from covbook.chapters.side_by_side.tables import audit_table
 from covlib.errors import DataError
 from covlib.metrics.classification import auc
 from covlib.metrics.intervals import wilson
 from covlib.metrics.neighbours import FeatureSpace, PixelSpace, nearest
-from covlib.metrics.privacy import CLEAN, COPIES, FEW, TRACE, audit
 from covlib.phantom import phantom_slices
 from covlib.seeding import rng
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from paired_slices import paired_slices
 
-from covlib.data import edits
+from covbook.chapters import edits
 from covlib.errors import ConfigError, DataError
 
 
