@@ -86,7 +86,8 @@ def infection_edits(image, condition, edits: dict, *, hu_width: float | None = N
 
     Args:
         image: (1, 1, H, W). condition: its labels. edits: name -> object with ``image`` and ``condition`` (an
-            ``Edited`` of ``chapters.cosingan.diversity``). hu_width: width of the window, so that the change is in HU; None: in grey values.
+            ``Edited`` of ``chapters.cosingan.diversity``). hu_width: width of the window, so that the change is
+            in HU; None: in grey values.
     """
     if not edits:
         raise DataError("infection_edits: no edit to draw")
