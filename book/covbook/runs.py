@@ -254,7 +254,7 @@ class Run:
     def export(self, images: dict[str, Any], names=None, *, method: str,
                limits: str = "Made by a network; not for diagnosis. May repeat its training images.",
                patients: list[str] | None = None, weights: str = "", **masks) -> Path:
-        """Write a synthetic data set with its datasheet to ``out/synthetic`` (see covlib.files.export.export_set).
+        """Write a synthetic data set with its datasheet to ``out/synthetic`` (see covbook.export.export_set).
 
         Args:
             images: class -> (N, 1, H, W) array or tensor in [-1, 1].
@@ -263,12 +263,12 @@ class Run:
             patients: of the source images, stacked in the order of ``names``, where images were made from images or
                 masks: splits go by them. None: each class counts as one patient, the generator.
             weights: name of the one file of weights that made them, without ending, where a run leaves several.
-            masks: ``lung``, ``infection`` (label maps stacked in the order of ``names``), ``hu_window``, ``form``.
+            masks: ``lung``, ``infection`` (label maps stacked in the order of ``names``), ``hu_window``.
         """
         import numpy as np
 
+        from covbook.export import export_set
         from covbook.plots.style import as_array
-        from covlib.files.export import export_set
 
         names = list(images if names is None else names)
         counts = [len(images[name]) for name in names]

@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from covlib.errors import DataError
 from covlib.files.images import is_image
 from covlib.files.scans import list_folder, stem
 
+SHEET = "datasheet.json"  # what a folder of synthetic images says of itself
 TABLES = ("metadata.csv", "patients.csv", "manifest.csv")
 FILE_COLUMNS = ("file", "filename", "image", "name", "case", "path")
 PATIENT_COLUMNS = ("group", "patient", "patient_id", "patientid", "case_id")
@@ -224,6 +226,20 @@ def paper_or_figure(item: Item) -> str:
 
 
 # ---- files -----------------------------------------------------------------------------------------------------------
+
+
+def read_datasheet(folder) -> dict:
+    """The ``datasheet.json`` of a folder of synthetic images; empty where there is none."""
+    path = Path(folder) / SHEET
+    if not path.is_file():
+        return {}
+    try:
+        sheet = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read as JSON ({error}); remove it or export the set again") from error
+    if not isinstance(sheet, dict):
+        raise DataError(f"{path}: holds a {type(sheet).__name__}; an object with fields is wanted")
+    return sheet
 
 
 def images_in(folder: Path) -> list[Path]:

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,15 +11,16 @@ from covlib import seeding
 from covlib.data.case import Case, SliceSet
 from covlib.data.resize import resize_image, resize_mask
 from covlib.errors import ConfigError, DataError
-from covlib.files import own_layouts, plain_layouts
+from covlib.files import plain_layouts
 from covlib.files.images import read_bytes, read_grey, read_mask
-from covlib.files.index import Found, Item, Loaded, canonical, digest, folders_in
+from covlib.files.index import Found, Item, Loaded, canonical, digest, folders_in, read_datasheet
 from covlib.files.scans import list_folder
 
 NEEDS = ("labels", "lung", "infection")
 PHANTOM_PATIENTS, PER_PATIENT = 40, 4
 KNOWN = ("CLASS/*.png; image/ with class_mask/, infection_mask/ or lung_mask/; CASE/image.nii.gz; *.nii.gz; folders "
          "of DICOM series; the registered sources' own layouts")
+OWN: dict[str, Callable[[Path], Found | None]] = {}  # of single data sets, added by whoever knows them; tried first
 
 
 # ---- what is there ---------------------------------------------------------------------------------------------------
@@ -53,7 +54,7 @@ def _understand(root: Path) -> Found:
     entries = list_folder(root)
     if not entries:
         raise DataError(f"{root}: is empty; known layouts are {KNOWN}")
-    for layout in (*own_layouts.LAYOUTS.values(), *plain_layouts.LAYOUTS.values()):
+    for layout in (*OWN.values(), *plain_layouts.LAYOUTS.values()):
         found = layout(root)
         if found is not None:
             return found
@@ -221,13 +222,11 @@ def _as_set(found: Found, loaded: Loaded, window, data) -> SliceSet:
     names = tuple(c for c in names if c in {i.label for i in loaded.items})
     if names:
         labels = np.array([names.index(i.label) for i in loaded.items], np.int64)
-    from covlib.files.export import read_datasheet
-
     sheet = read_datasheet(found.root)
     notes = [*found.notes, *loaded.notes]
     if sheet:
         notes.append(f"synthetic images: {sheet.get('method', 'see the datasheet')}")
-    shown = sheet.get("hu_window") if sheet else None
+    shown = sheet.get("hu_window")
     hu_window = window if found.volumes else tuple(shown) if shown else None
     return SliceSet(loaded.images, [i.patient for i in loaded.items], loaded.names, labels, names, loaded.lung,
                     loaded.infection, hu_window, Path(data).name or found.root.name, loaded.fingerprint, notes)
@@ -251,9 +250,9 @@ def load_cases(data, *, need=(), seed: int = 0, n_patients: int | None = None, s
     if not found.volumes:
         raise DataError(f"{found.root}: holds images ({found.kind}), volumes are needed: CASE/image.nii.gz, "
                         "*.nii.gz or DICOM")
-    if found.kind == "medseg":
-        raise DataError(f"{found.root}: holds 100 unrelated slices, volumes are needed: CASE/image.nii.gz, *.nii.gz "
-                        "or DICOM")
+    if any(item.plane is not None for item in found.items):
+        raise DataError(f"{found.root}: holds {len(found.items)} unrelated slices, volumes are needed: "
+                        "CASE/image.nii.gz, *.nii.gz or DICOM")
     items = _chosen(found, need, seed, n_patients, classes)
     return _cases(items, need, shape)
 

@@ -264,8 +264,7 @@ def affine_of(spacing, origin) -> np.ndarray:
 def write_case(case: Case, folder) -> Path:
     """Write ``folder/image.nii.gz`` (int16 HU) and its masks; the folder appears whole or not at all.
 
-    ``read_case`` gives back the same arrays, spacing and origin. ``case.meta["intent"]``, if there, becomes NIfTI's
-    intent_name ("SYNTHETIC", say).
+    ``read_case`` gives back the same arrays, spacing and origin.
 
     Raises:
         DataError: the folder exists and is no case, or cannot be written.
@@ -284,7 +283,6 @@ def write_case(case: Case, folder) -> Path:
             image = nibabel.Nifti1Image(array.transpose(2, 1, 0), affine)
             image.header.set_xyzt_units("mm")
             image.header["descrip"] = text if case.meta.get(flags.get(part), True) else "one label"
-            image.header["intent_name"] = case.meta.get("intent", "")
             nibabel.save(image, partial / f"{part}.nii.gz")
     return folder
 

@@ -11,7 +11,7 @@ from covlib.data.hu import window
 from covlib.data.lungs import lung_mask
 from covlib.data.volumes import body_box, choose_levels, cut
 from covlib.files.images import read_bytes
-from covlib.files.index import Item, Loaded, digest
+from covlib.files.index import Item, Loaded, digest, read_datasheet
 from covlib.files.scans import list_folder, read_case
 
 
@@ -37,9 +37,7 @@ def read_cases(items: list[Item]) -> list[Case]:
 def slices_of(items: list[Item], size: int, need, hu_window, per_patient: int, root: Path) -> Loaded:
     """Axial slices of every case, cut to the body's square: ``per_patient`` levels evenly over the lungs or the lesions
     (see ``load_slices``)."""
-    from covlib.files.export import read_datasheet
-
-    whole = (read_datasheet(root) or {}).get("field_of_view") == "whole"
+    whole = read_datasheet(root).get("field_of_view") == "whole"
     images, kept, names, notes, digests, made = [], [], [], [], [], 0
     masks = {"lung": [], "infection": []}
     for _, group in groupby(items, key=lambda i: i.path):

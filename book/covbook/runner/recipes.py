@@ -239,8 +239,8 @@ def _export(part: list[Trained], n: int, job: Job, folders: dict[str, Path], to:
     import numpy as np
     import torch
 
+    from covbook.export import export_set
     from covbook.runner import shards
-    from covlib.files.export import export_set
     from covlib.training.checkpoints import sha256
 
     images = torch.cat([shards.collect(folders[t.name], n) for t in part])

@@ -24,9 +24,9 @@ import yaml
 from PIL import Image
 
 from covbook import project
-from covbook.datasets import download, sources
+from covbook.datasets import download, own_layouts, sources
 from covlib.errors import ConfigError, DataError
-from covlib.files import layouts, own_layouts
+from covlib.files import layouts
 
 BIG = hashlib.shake_256(b"covlib").digest(3_000_000)  # incompressible, and the same in every run
 
