@@ -24,6 +24,7 @@ REQUIRED = {  # field -> what the datasheet calls it
     "checkpoint": "Weights",
     "limits": "Limits",
 }
+LIMITS = "Made by a network; not for diagnosis. May repeat its training images."
 CAUTION = "Synthetic images. They show nobody, prove nothing about anybody, and must not be used for diagnosis."
 
 
@@ -67,6 +68,13 @@ def export_set(folder, images, *, lung=None, infection=None, labels=None, classe
             table.writerows(zip(files, patients, kinds, strict=True))
         write_sheet(partial, sheet)
     return Path(folder)
+
+
+def weights_told(files) -> str:
+    """Files of weights with their checksums, for a datasheet's "checkpoint"; "" where there are none."""
+    from covlib.training.checkpoints import sha256
+
+    return "; ".join(f"{file.name} (SHA-256 {sha256(file)})" for file in files)
 
 
 def write_sheet(folder: Path, sheet: dict, text: str | None = None) -> None:

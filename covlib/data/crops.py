@@ -66,8 +66,8 @@ def crop_to_lungs(slices: SliceSet, size: int, margin: float = 0.06) -> SliceSet
             raise DataError(f"{slices.source}: patient {patient}: {error}") from None
         for k in mine:
             part = cut_out(slices.images[k, 0], top, left, side, side, outside=-1.0)
-            images[k, 0] = resize_image(part, size, "stretch")
+            images[k, 0] = resize_image(part, size, stretch=True)
             for name, mask in masks.items():
                 part = cut_out(mask[k], top, left, side, side, outside=0)
-                cut[name][k] = resize_mask(part, size, "stretch")
+                cut[name][k] = resize_mask(part, size, stretch=True)
     return dataclasses.replace(slices, images=images, lung=cut["lung"], infection=cut.get("infection"))

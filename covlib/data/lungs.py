@@ -115,15 +115,9 @@ def _hulls(body: np.ndarray) -> np.ndarray:
 
 def _touching_border(mask: np.ndarray) -> np.ndarray:
     """Components of each slice that touch the slice's edge."""
-    out = np.zeros_like(mask)
-    for k, plane in enumerate(mask):
-        label, n = ndimage.label(plane)
-        edge = np.unique(np.concatenate([label[0], label[-1], label[:, 0], label[:, -1]]))
-        keep = np.zeros(n + 1, bool)
-        keep[edge] = True
-        keep[0] = False
-        out[k] = keep[label]
-    return out
+    edge = np.ones_like(mask)
+    edge[:, 1:-1, 1:-1] = False
+    return ndimage.binary_propagation(mask & edge, ndimage.generate_binary_structure(2, 1)[None], mask)
 
 
 def _disk(radius_mm: float, spacing) -> np.ndarray:
@@ -171,12 +165,8 @@ def _with_injured(lungs: np.ndarray, hu: np.ndarray, where: np.ndarray, spacing)
     smooth = ndimage.gaussian_filter(hu, [0, *(1.5 / s for s in spacing[1:])])
     rest = (smooth < INJURED_BELOW) & ~lungs & where
     rest = ndimage.binary_opening(rest, _disk(INJURED_MM, spacing))
-    label, n = ndimage.label(rest)
     near = ndimage.binary_dilation(lungs, _disk(2.0, spacing))
-    keep = np.zeros(n + 1, bool)
-    keep[np.unique(label[near])] = True
-    keep[0] = False
-    return lungs | keep[label]
+    return lungs | ndimage.binary_propagation(near & rest, mask=rest)
 
 
 def _part(lungs: np.ndarray, body: np.ndarray, spacing) -> np.ndarray:

@@ -8,8 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
 from covlib.errors import DataError
 from covlib.files.images import is_image
 from covlib.files.scans import list_folder, stem
@@ -59,19 +57,6 @@ class Found:
     def classes(self) -> tuple[str, ...]:
         """Class names in order: normal first, covid last."""
         return ordered({i.label for i in self.items if i.label is not None})
-
-
-@dataclass
-class Loaded:
-    """Arrays of one size, as in ``SliceSet``, with the item that each slice came from."""
-
-    images: np.ndarray
-    items: list[Item]
-    names: list[str]
-    lung: np.ndarray | None
-    infection: np.ndarray | None
-    fingerprint: str
-    notes: list[str]
 
 
 def digest(names: list[str], parts) -> str:

@@ -13,7 +13,7 @@ from covlib.data.resize import resize_image, resize_mask
 from covlib.errors import ConfigError, DataError
 from covlib.files import plain_layouts
 from covlib.files.images import read_bytes, read_grey, read_mask
-from covlib.files.index import Found, Item, Loaded, canonical, digest, folders_in, read_datasheet
+from covlib.files.index import Found, Item, canonical, digest, folders_in, ordered, read_datasheet
 from covlib.files.scans import list_folder
 
 NEEDS = ("labels", "lung", "infection")
@@ -82,8 +82,8 @@ def detect(path) -> str:
 
 
 def load_slices(data, *, size: int, need=(), window=(-600, 1500), seed: int = 0, n_patients: int | None = None,
-                per_patient: int | None = None, labels=("normal", "covid"), classes=None, fit: str = "pad") -> SliceSet:
-    """Slices or images of one size, in [-1, 1].
+                per_patient: int | None = None, labels=("normal", "covid"), classes=None) -> SliceSet:
+    """Slices or images of one size, in [-1, 1], padded to a square. Volumes are cut to the body first.
 
     Args:
         data: "phantom", a folder in any known layout, or a NIfTI file.
@@ -98,7 +98,6 @@ def load_slices(data, *, size: int, need=(), window=(-600, 1500), seed: int = 0,
             the case is a sick one with a lesion mask.
         labels: kinds of virtual patients.
         classes: class names to keep in folders, in any spelling; all if None. Order is ours: COVID-19 last.
-        fit: "pad", "crop" or "stretch" to a square. Volumes are cut to the body first and keep their proportions.
 
     Raises:
         DataError: something is missing, unreadable or wrong, named with its file. ConfigError: a bad argument.
@@ -112,10 +111,11 @@ def load_slices(data, *, size: int, need=(), window=(-600, 1500), seed: int = 0,
     if found.volumes:
         from covlib.files.slices import slices_of
 
-        loaded = slices_of(items, size, need, window, per_patient or PER_PATIENT, found.root)
+        slices, items = slices_of(items, size, need, window, per_patient or PER_PATIENT, found.root)
     else:
-        loaded = _images(_thinned(items, per_patient, seed), size, need, fit)
-    return _as_set(found, loaded, window, data)
+        items = _thinned(items, per_patient, seed)
+        slices = _images(items, size, need)
+    return _told(slices, items, found, window, data)
 
 
 def _check_arguments(size, need, per_patient, n_patients) -> None:
@@ -191,7 +191,7 @@ def _thinned(items: list[Item], per_patient: int | None, seed: int) -> list[Item
     return [items[i] for i in sorted(kept)]
 
 
-def _images(items: list[Item], size: int, need, fit: str) -> Loaded:
+def _images(items: list[Item], size: int, need) -> SliceSet:
     from covlib.data.lungs import lung_mask_grey
 
     out = np.empty((len(items), 1, size, size), np.float32)
@@ -203,33 +203,35 @@ def _images(items: list[Item], size: int, need, fit: str) -> Loaded:
         content = read_bytes(item.path)
         image = read_grey(item.path, content)
         digests.append(hashlib.sha256(content).digest())
-        out[k, 0] = resize_image(image, size, fit) * 2 - 1
+        out[k, 0] = resize_image(image, size) * 2 - 1
         for part in given:
             path = getattr(item, part)
             content = read_bytes(path)
-            masks[part][k] = resize_mask(read_mask(path, content=content, shape=image.shape), size, fit)
+            masks[part][k] = resize_mask(read_mask(path, content=content, shape=image.shape), size)
             digests.append(hashlib.sha256(content).digest())
         if made:
             lesion = None if item.infection is None else read_mask(item.infection)
-            masks["lung"][k] = resize_mask(lung_mask_grey(image, lesion), size, fit)
+            masks["lung"][k] = resize_mask(lung_mask_grey(image, lesion), size)
     notes = ["lung masks are made by threshold and clean-up"] if made else []
-    return Loaded(out, items, [i.name for i in items], masks.get("lung"), masks.get("infection"),
-                  digest([i.name for i in items], digests), notes)
+    names = [item.name for item in items]
+    return SliceSet(out, [item.patient for item in items], names, lung=masks.get("lung"),
+                    infection=masks.get("infection"), fingerprint=digest(names, digests), notes=notes)
 
 
-def _as_set(found: Found, loaded: Loaded, window, data) -> SliceSet:
-    labels, names = None, found.classes() if all(i.label for i in loaded.items) else ()
-    names = tuple(c for c in names if c in {i.label for i in loaded.items})
-    if names:
-        labels = np.array([names.index(i.label) for i in loaded.items], np.int64)
+def _told(slices: SliceSet, items: list[Item], found: Found, window, data) -> SliceSet:
+    """``slices`` with what the folder says of them; ``items``: the one that each slice came from."""
+    kinds = [item.label for item in items]
+    if all(kinds):
+        slices.classes = ordered(set(kinds))
+        slices.labels = np.array([slices.classes.index(kind) for kind in kinds], np.int64)
     sheet = read_datasheet(found.root)
-    notes = [*found.notes, *loaded.notes]
+    slices.notes = [*found.notes, *slices.notes]
     if sheet:
-        notes.append(f"synthetic images: {sheet.get('method', 'see the datasheet')}")
+        slices.notes.append(f"synthetic images: {sheet.get('method', 'see the datasheet')}")
     shown = sheet.get("hu_window")
-    hu_window = window if found.volumes else tuple(shown) if shown else None
-    return SliceSet(loaded.images, [i.patient for i in loaded.items], loaded.names, labels, names, loaded.lung,
-                    loaded.infection, hu_window, Path(data).name or found.root.name, loaded.fingerprint, notes)
+    slices.hu_window = window if found.volumes else tuple(shown) if shown else None
+    slices.source = Path(data).name or found.root.name
+    return slices
 
 
 # ---- cases -----------------------------------------------------------------------------------------------------------

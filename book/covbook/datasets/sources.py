@@ -14,6 +14,8 @@ from pathlib import Path
 
 from covbook import project
 from covbook.datasets import archives, download
+from covbook.locks import lock
+from covbook.tables import Table
 from covlib.errors import ConfigError, DataError
 
 RECEIPT = "covlib-source.json"  # written into a finished set: what was fetched from where, with its hashes
@@ -243,16 +245,9 @@ def _work_folder(folder: Path):
         raise DataError(f"{folder}: is there already and was not made by `covlib data get`; move it away")
     work = folder.parent / f".{folder.name}.partial"
     work.mkdir(parents=True, exist_ok=True)
-    try:
-        import fcntl
-    except ImportError:  # Windows: no lock, the reader takes care
-        yield work
-        return
-    with open(work / "lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise DataError(f"{folder}: another process is fetching this set now; wait until it has ended") from error
+    with lock(work / "lock") as alone:
+        if not alone:
+            raise DataError(f"{folder}: another process is fetching this set now; wait until it has ended")
         yield work
 
 
@@ -346,8 +341,7 @@ def markdown_table() -> str:
                      f"{source.what['modality']}: {source.what['counts']}",
                      f"masks: {source.what['masks']}; labels: {source.what['labels']}", size_text(source),
                      f"{named}. {licence['note']}", ", ".join(source.chapters), how])
-    cells = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in cells) + "\n"
+    return str(Table(head, rows))
 
 
 def size_text(source: Source) -> str:

@@ -480,7 +480,7 @@ def test_a_hostile_archive_leaves_no_set(server, tmp_path, cache, name, content,
     text = error_of(lambda: sources.get("test-set", path=registry, progress=False))
     assert name in text and word in text
     assert not (cache / "test-set").exists() and not list(tmp_path.rglob("evil.txt"))
-    assert [p.name for p in (cache / ".test-set.partial").iterdir()] == ["lock"]  # the bad archive is not kept either
+    assert not list((cache / ".test-set.partial").iterdir())  # the bad archive is not kept either
 
 
 def test_two_archives_that_hold_the_same_file_are_refused(server, tmp_path, cache):
