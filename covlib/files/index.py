@@ -46,7 +46,8 @@ class Item:
 
 @dataclass
 class Found:
-    """A folder understood: ``kind`` is the layout's name, ``volumes`` tells volumes (HU) from images (display grey)."""
+    """A folder understood: ``kind`` is the layout's name (see ``covlib.files.plain_layouts``, or a data set's own),
+    ``volumes`` tells volumes (HU) from images (display grey)."""
 
     kind: str
     root: Path

@@ -73,11 +73,6 @@ def _complain_of_empty_classes(root: Path, folders: list[Path]) -> None:
                         f"layouts are {KNOWN}")
 
 
-def detect(path) -> str:
-    """Name of the layout: "classes", "slices", "cases", "case", "nifti", "dicom", "images", or a source's own."""
-    return find(path).kind
-
-
 # ---- slices ----------------------------------------------------------------------------------------------------------
 
 
@@ -105,7 +100,10 @@ def load_slices(data, *, size: int, need=(), window=(-600, 1500), seed: int = 0,
     _check_arguments(size, need, per_patient, n_patients)
     window = (float(window[0]), float(window[1]))
     if str(data) == "phantom":
-        return _phantom(size, window, seed, n_patients, per_patient, labels)
+        from covlib.phantom import phantom_slices
+
+        return phantom_slices(n_patients or PHANTOM_PATIENTS, size=size, per_patient=per_patient or PER_PATIENT,
+                              seed=seed, labels=tuple(labels), window=window)
     found = find(data)
     items = _chosen(found, need, seed, n_patients, classes)
     if found.volumes:
@@ -125,13 +123,6 @@ def _check_arguments(size, need, per_patient, n_patients) -> None:
     for name, value in (("size", size), ("per_patient", per_patient), ("n_patients", n_patients)):
         if value is not None and (not isinstance(value, int | np.integer) or value < 1):
             raise ConfigError(f"{name}: {value!r}; a whole number from 1 is wanted")
-
-
-def _phantom(size, window, seed, n_patients, per_patient, labels) -> SliceSet:
-    from covlib.phantom import phantom_slices
-
-    return phantom_slices(n_patients or PHANTOM_PATIENTS, size=size, per_patient=per_patient or PER_PATIENT, seed=seed,
-                          labels=tuple(labels), window=window)
 
 
 def _chosen(found: Found, need, seed: int, n_patients: int | None, classes) -> list[Item]:

@@ -12,7 +12,7 @@ import numpy as np
 from covlib.data.case import Case, SliceSet
 from covlib.errors import ConfigError
 from covlib.parallel import cores, spread
-from covlib.phantom.generator import VOXELS, Subject, check_labels
+from covlib.phantom.generator import VOXELS, Subject
 from covlib.phantom.grid import F, Grid
 from covlib.phantom.patient import sample
 from covlib.seeding import rng
@@ -64,7 +64,6 @@ def phantom_xrays(
         workers: processes that draw them, the same bits with any number; default: as many as there are cores (or
             ``OMP_NUM_THREADS``, where that is less) if there is enough to draw.
     """
-    check_labels(labels)
     chosen = [(i, labels[i % len(labels)]) for i in range(first, first + n_patients)]
     workers = min(cores(), max(1, n_patients // PER_WORKER)) if workers is None else workers
     films = spread(_film, [(i, size, seed, label) for i, label in chosen], workers)

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from scan_files import refused
+from scan_files import detect, refused
 
 from covbook.export import export_set
 from covlib.files.index import read_datasheet
-from covlib.files.layouts import detect, load_slices
+from covlib.files.layouts import load_slices
 from covlib.files.marks import is_synthetic
 
 SHEET = {"method": "DCGAN, 300 epochs", "seed": 0, "checkpoint": "generator.safetensors, sha256 ab12",

@@ -65,13 +65,6 @@ def _refuse_web_page(target: Path, url: str) -> None:
         raise DataError(f"{target.name}: {url} answers with {what}; open it in a browser to see what it asks for")
 
 
-def file_hash(path: str | Path, algorithm: str) -> str:
-    """Hexadecimal "sha256" or "md5" of a file."""
-    import pooch
-
-    return pooch.file_hash(str(path), alg=algorithm)
-
-
 class Resuming:
     """A pooch downloader (called with url, output file, pooch) that keeps its partial file beside ``target``."""
 

@@ -207,10 +207,12 @@ def _finished(folder: Path, source: Source) -> bool:
 
 
 def _fetch(file: File, work: Path, progress: bool) -> dict:
+    import pooch
+
     target = download.fetch(file.url, work / file.filename, known_hash=file.known_hash, size=file.size,
                             progress=progress)
     return {"filename": file.filename, "url": file.url, "size": target.stat().st_size,
-            "sha256": download.file_hash(target, "sha256"), "md5": download.file_hash(target, "md5")}
+            **{kind: pooch.file_hash(str(target), alg=kind) for kind in ("sha256", "md5")}}
 
 
 def _place(file: File, fetched: Path, ready: Path) -> None:
@@ -289,6 +291,8 @@ def unpack_user_archive(path: str | Path) -> Path:
     Raises:
         DataError: see ``covbook.datasets.archives.unpack``.
     """
+    import pooch
+
     archive = Path(path).expanduser()
     if not archive.is_file():
         raise DataError(f"{archive}: no such file")
@@ -296,7 +300,7 @@ def unpack_user_archive(path: str | Path) -> Path:
         raise DataError(f"{archive}: is no archive; give a folder, or one of {', '.join(archives.SUFFIXES)}")
     with _filesystem_errors():
         stem = archive.name.split(".")[0] or "archive"
-        folder = cache_dir() / "archives" / f"{stem}-{download.file_hash(archive, 'sha256')[:16]}"
+        folder = cache_dir() / "archives" / f"{stem}-{pooch.file_hash(str(archive))[:16]}"
         if not folder.is_dir():
             archives.unpack(archive, folder)
     inside = list(folder.iterdir())

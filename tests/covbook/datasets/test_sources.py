@@ -457,7 +457,7 @@ def test_a_fetched_set_has_the_layout_that_the_readers_know(server, tmp_path, na
         file |= {"url": f"{server.url}/{file['filename']}", "sha256": sha256(content), "md5": None}
     (tmp_path / "registry.yaml").write_text(yaml.safe_dump(document))
     folder = sources.get(name, path=tmp_path / "registry.yaml", progress=False)
-    assert layouts.detect(folder) == layouts.detect(sources.located(name)) == sources.find(name).layout
+    assert layouts.find(folder).kind == layouts.find(sources.located(name)).kind == sources.find(name).layout
 
 
 # ---- hostile archives, full disks, folders that are in the way -------------------------------------------------------
