@@ -14,7 +14,7 @@ from covlib.errors import ConfigError, DataError
 from covlib.files import plain_layouts
 from covlib.files.images import read_bytes, read_grey, read_mask
 from covlib.files.index import Found, Item, canonical, digest, folders_in, ordered, read_datasheet
-from covlib.files.scans import list_folder
+from covlib.files.scans import find_part, list_folder
 
 NEEDS = ("labels", "lung", "infection")
 PHANTOM_PATIENTS, PER_PATIENT = 40, 4
@@ -160,8 +160,7 @@ def _check_need(found: Found, items: list[Item], need) -> None:
             raise DataError(f"{found.root}: labels are needed, {what}; two classes are wanted: class folders, or "
                             "metadata.csv with the columns file,label")
     if "infection" in need:
-        bare = [i for i in items if i.infection is None and not (i.path / "infection_mask.nii.gz").exists()
-                and not (i.path / "infection_mask.nii").exists()]
+        bare = [i for i in items if i.infection is None and not find_part(i.path, "infection_mask")]
         if bare:
             raise DataError(f"{found.root}: lesion masks are needed, {len(bare)} of {len(items)} items have none "
                             f"(first: {bare[0].name}); class_mask/ or infection_mask/ (images), infection_mask.nii.gz "

@@ -88,7 +88,7 @@ def _registry(folder: Path, port: int) -> Path:
 
 def get(registry: Path, folder: Path) -> None:
     download.PAUSE = 0.01
-    sources.get("kills", folder / "set", progress=False, path=registry)
+    sources.get("kills", folder / "set", path=registry)
 
 
 def export_set(folder: Path) -> None:

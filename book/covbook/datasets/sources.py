@@ -151,7 +151,7 @@ def local(name: str) -> Path:
     return cache_dir() / name
 
 
-def get(name: str, dest: str | Path | None = None, progress: bool = True, *, path: str | Path | None = None) -> Path:
+def get(name: str, dest: str | Path | None = None, *, path: str | Path | None = None) -> Path:
     """Download, verify and unpack a registered data set; returns its folder. A finished set is not fetched again.
 
     A cut download goes on where it stopped, in this call or the next. The set appears under its name only when all of
@@ -159,7 +159,6 @@ def get(name: str, dest: str | Path | None = None, progress: bool = True, *, pat
 
     Args:
         dest: folder to make (new or empty); default: the cache.
-        progress: a bar per file, on standard error.
         path: another registry file.
 
     Raises:
@@ -176,7 +175,7 @@ def get(name: str, dest: str | Path | None = None, progress: bool = True, *, pat
             return folder
         raise ManualStepsNeeded(source)
     with _filesystem_errors(), _work_folder(folder) as work:
-        receipts = [_fetch(file, work, progress) for file in source.files]
+        receipts = [_fetch(file, work) for file in source.files]
         ready = work / "ready"
         for left in (ready, work / "unpacked", *work.glob(".unpacked.*")):  # by a run that was killed
             shutil.rmtree(left, ignore_errors=True)
@@ -206,11 +205,10 @@ def _finished(folder: Path, source: Source) -> bool:
         for file in source.files)
 
 
-def _fetch(file: File, work: Path, progress: bool) -> dict:
+def _fetch(file: File, work: Path) -> dict:
     import pooch
 
-    target = download.fetch(file.url, work / file.filename, known_hash=file.known_hash, size=file.size,
-                            progress=progress)
+    target = download.fetch(file.url, work / file.filename, known_hash=file.known_hash, size=file.size)
     return {"filename": file.filename, "url": file.url, "size": target.stat().st_size,
             **{kind: pooch.file_hash(str(target), alg=kind) for kind in ("sha256", "md5")}}
 
