@@ -62,10 +62,6 @@ class BlockGrid:
     def starts(self, axis: int) -> list[int]:
         return [k * self.stride for k in range(self.counts[axis])]
 
-    def corners(self) -> np.ndarray:
-        """First voxel of every block, int64 (N, 3), in the order of the blocks (x fastest)."""
-        return np.stack(np.meshgrid(*(self.starts(a) for a in range(3)), indexing="ij"), -1).reshape(-1, 3)
-
     def window(self, axis: int) -> np.ndarray:
         """Weights of the blocks along one axis, float64 (blocks, side): a raised cosine; those of each voxel sum to 1.
 
@@ -97,25 +93,15 @@ def divide(volume: np.ndarray, block: int = BLOCK, overlap: int = 0) -> tuple[np
 
 
 def stitch(blocks: np.ndarray, grid: BlockGrid) -> np.ndarray:
-    """The volume (Z, Y, X) from its blocks (N, side, side, side).
-
-    Without overlap the blocks are laid side by side as they are (the paper's way); with overlap they are averaged with
-    the weights of ``BlockGrid.window`` in float64 and given back in the blocks' type, whole numbers rounded.
+    """The volume (Z, Y, X) from its blocks (N, side, side, side) of a grid without overlap, laid side by side as they
+    are (the paper's way). ``apply_blocks`` averages blocks that overlap.
     """
     b = grid.block
-    if blocks.shape != (len(grid), b, b, b):
+    if grid.overlap or blocks.shape != (len(grid), b, b, b):
         raise DataError(f"stitch: blocks have shape {blocks.shape}; {(len(grid), b, b, b)} is wanted for {grid}")
     size = [n + p for n, p in zip(grid.shape, grid.padding)]
-    if grid.overlap == 0:
-        out = blocks.reshape(*grid.counts, b, b, b).transpose(0, 3, 1, 4, 2, 5).reshape(size)
-        return np.ascontiguousarray(out[tuple(slice(n) for n in grid.shape)])
-    windows = [grid.window(a) for a in range(3)]
-    out = np.zeros(size)
-    for number, (z, y, x) in enumerate(grid.corners()):
-        rows = [w[c // grid.stride] for w, c in zip(windows, (z, y, x))]
-        out[z : z + b, y : y + b, x : x + b] += np.einsum("zyx,z,y,x->zyx", blocks[number], *rows)
-    out = out[tuple(slice(n) for n in grid.shape)]
-    return np.rint(out).astype(blocks.dtype) if blocks.dtype.kind in "iu" else out.astype(blocks.dtype)
+    out = blocks.reshape(*grid.counts, b, b, b).transpose(0, 3, 1, 4, 2, 5).reshape(size)
+    return np.ascontiguousarray(out[tuple(slice(n) for n in grid.shape)])
 
 
 @torch.no_grad()

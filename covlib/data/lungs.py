@@ -19,32 +19,24 @@ CLOSING_MM = 12.0
 WORK_MM = 1.5  # the grid that components are found on; finer scans are refined afterwards
 
 
-def lung_mask(hu: np.ndarray, spacing=None) -> np.ndarray:
+def lung_mask(hu: np.ndarray, spacing) -> np.ndarray:
     """Left (1) and right (2) lung.
 
     Args:
-        hu: (Z, Y, X) or (Y, X), Hounsfield units, axes as in ``Case``.
-        spacing: millimetres along each axis of ``hu``. If None, the field of view is taken for 350 mm across and slices
-            for 5 mm.
+        hu: (Z, Y, X), Hounsfield units, axes as in ``Case``.
+        spacing: millimetres along each axis of ``hu``.
 
     Returns:
         uint8 of the same shape; all 0 where no lung is found.
     """
-    hu = np.asarray(hu)
-    flat = hu.ndim == 2
-    volume = hu[None] if flat else hu
-    if spacing is None:
-        pixel = 350.0 / max(volume.shape[1:])
-        spacing = (5.0, pixel, pixel)
     spacing = tuple(float(s) for s in spacing)
-    spacing = (1.0, *spacing) if len(spacing) == 2 else spacing
     step = max(1, int(WORK_MM / spacing[1])), max(1, int(WORK_MM / spacing[2]))
-    coarse = _shrink(volume, step)
+    coarse = _shrink(hu, step)
     coarse_spacing = (spacing[0], spacing[1] * step[0], spacing[2] * step[1])
     mask = _coarse_lungs(coarse, coarse_spacing)
     if step != (1, 1):
-        mask = _refined(mask, coarse, volume, step)
-    return mask[0] if flat else mask
+        mask = _refined(mask, coarse, hu, step)
+    return mask
 
 
 def _shrink(volume: np.ndarray, step: tuple[int, int]) -> np.ndarray:
