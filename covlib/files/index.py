@@ -10,7 +10,7 @@ from pathlib import Path
 
 from covlib.errors import DataError
 from covlib.files.images import is_image
-from covlib.files.scans import list_folder, stem
+from covlib.files.scans import is_nifti, list_folder, stem
 
 SHEET = "datasheet.json"  # what a folder of synthetic images says of itself
 TABLES = ("metadata.csv", "patients.csv", "manifest.csv")
@@ -231,6 +231,11 @@ def read_datasheet(folder) -> dict:
 def images_in(folder: Path) -> list[Path]:
     """Image files of a folder (not of its sub-folders), in order."""
     return [p for p in list_folder(folder) if is_image(p) and p.is_file()]
+
+
+def volumes_in(folder: Path | None) -> dict[str, Path]:
+    """NIfTI files of a folder by name without ending; none of no folder."""
+    return {stem(p): p for p in list_folder(folder) if is_nifti(p) and p.is_file()} if folder else {}
 
 
 def folders_in(folder: Path) -> list[Path]:

@@ -29,15 +29,11 @@ from covlib.files.index import (
     paper_or_figure,
     read_rows,
     read_table,
+    volumes_in,
 )
-from covlib.files.scans import is_nifti, list_folder, read_nifti, stem
+from covlib.files.scans import list_folder, read_nifti, stem
 
 NO_EFFUSION = {3: 0}  # pleural effusion, which is no lesion of the lung itself
-
-
-def volumes_in(folder: Path | None) -> dict[str, Path]:
-    """NIfTI files by name without ending."""
-    return {stem(p): p for p in list_folder(folder) if is_nifti(p)} if folder else {}
 
 
 def covid_ct(root: Path) -> Found | None:
