@@ -5,7 +5,6 @@ cell is ``run.finish()``. Everything in ``metrics.json`` outside "times" and "pa
 run is repeated on the same CPU.
 """
 
-import hashlib
 import io
 import logging
 import math
@@ -251,33 +250,32 @@ class Run:
             kept["split"] = {"fingerprint": fingerprint(split, slices.names), **sizes}
         self._data.update(kept)
 
-    def export(self, images: dict[str, Any], names=None, *, method: str,
-               limits: str = "Made by a network; not for diagnosis. May repeat its training images.",
+    def export(self, images: dict[str, Any], names=None, *, method: str, limits: str = "",
                patients: list[str] | None = None, weights: str = "", **masks) -> Path:
-        """Write a synthetic data set with its datasheet to ``out/synthetic`` (see covlib.files.export.export_set).
+        """Write a synthetic data set with its datasheet to ``out/synthetic`` (see covbook.export.export_set).
 
         Args:
             images: class -> (N, 1, H, W) array or tensor in [-1, 1].
             names: order of the classes, the positive one last; by default that of ``images``.
-            method: how they were made; limits: what they must not be used for.
+            method: how they were made; limits: what they must not be used for, where there is more to say.
             patients: of the source images, stacked in the order of ``names``, where images were made from images or
                 masks: splits go by them. None: each class counts as one patient, the generator.
             weights: name of the one file of weights that made them, without ending, where a run leaves several.
-            masks: ``lung``, ``infection`` (label maps stacked in the order of ``names``), ``hu_window``, ``form``.
+            masks: ``lung``, ``infection`` (label maps stacked in the order of ``names``), ``hu_window``.
         """
         import numpy as np
 
+        from covbook.export import LIMITS, export_set, weights_told
         from covbook.plots.style import as_array
-        from covlib.files.export import export_set
 
         names = list(images if names is None else names)
         counts = [len(images[name]) for name in names]
         folder = self.checkpoint or self.out / "checkpoints"
         files = [folder] if folder.is_file() else sorted(folder.rglob("*.safetensors"))
         files = [file for file in files if weights in ("", file.stem)]
-        sums = [f"{file.name} (SHA-256 {hashlib.sha256(file.read_bytes()).hexdigest()})" for file in files]
-        sheet = {"method": method, "seed": self.seed, "checkpoint": "; ".join(sums) or "none: no weights were saved",
-                 "limits": limits, "chapter": self.chapter, "profile": self.profile, "trained on": self.data_name}
+        sheet = {"method": method, "seed": self.seed,
+                 "checkpoint": weights_told(files) or "none: no weights were saved", "limits": limits or LIMITS,
+                 "chapter": self.chapter, "profile": self.profile, "trained on": self.data_name}
         return export_set(self.out / "synthetic", np.concatenate([as_array(images[name], name) for name in names]),
                           labels=np.repeat(np.arange(len(names)), counts), classes=names, datasheet=sheet,
                           names=[f"{name}_{k:04d}" for name, n in zip(names, counts) for k in range(n)],

@@ -18,7 +18,6 @@ from torch import Tensor
 from covlib.errors import ConfigError, DataError
 
 BLOCK = 32
-WEIGHTS = ("smooth", "constant")
 
 
 @dataclass(frozen=True)
@@ -63,21 +62,13 @@ class BlockGrid:
     def starts(self, axis: int) -> list[int]:
         return [k * self.stride for k in range(self.counts[axis])]
 
-    def corners(self) -> np.ndarray:
-        """First voxel of every block, int64 (N, 3), in the order of the blocks (x fastest)."""
-        return np.stack(np.meshgrid(*(self.starts(a) for a in range(3)), indexing="ij"), -1).reshape(-1, 3)
+    def window(self, axis: int) -> np.ndarray:
+        """Weights of the blocks along one axis, float64 (blocks, side): a raised cosine; those of each voxel sum to 1.
 
-    def window(self, axis: int, weights: str = "smooth") -> np.ndarray:
-        """Weights of the blocks along one axis, float64 (blocks, side); those of each voxel sum to 1.
-
-        "smooth" is a raised cosine, "constant" a plain mean. The weight of a voxel in a block is the product over the
-        axes, so these rows are all that is ever stored. Divided by their sum, they leave constant and linear volumes as
-        they are.
+        The weight of a voxel in a block is the product over the axes, so these rows are all that is ever stored.
+        Divided by their sum, they leave constant and linear volumes as they are.
         """
-        if weights not in WEIGHTS:
-            raise ConfigError(f"weights {weights!r} is not one of {', '.join(WEIGHTS)}")
-        x = (np.arange(self.block) + 0.5) / self.block
-        one = np.sin(np.pi * x) ** 2 if weights == "smooth" else np.ones(self.block)
+        one = np.sin(np.pi * ((np.arange(self.block) + 0.5) / self.block)) ** 2
         starts, n = self.starts(axis), self.shape[axis] + self.padding[axis]
         total = np.zeros(n)
         for s in starts:
@@ -101,38 +92,28 @@ def divide(volume: np.ndarray, block: int = BLOCK, overlap: int = 0) -> tuple[np
     return np.ascontiguousarray(views.reshape(-1, block, block, block)), grid
 
 
-def stitch(blocks: np.ndarray, grid: BlockGrid, weights: str = "smooth") -> np.ndarray:
-    """The volume (Z, Y, X) from its blocks (N, side, side, side).
-
-    Without overlap the blocks are laid side by side as they are (the paper's way); with overlap they are averaged with
-    ``weights`` in float64 and given back in the blocks' type, whole numbers rounded.
+def stitch(blocks: np.ndarray, grid: BlockGrid) -> np.ndarray:
+    """The volume (Z, Y, X) from its blocks (N, side, side, side) of a grid without overlap, laid side by side as they
+    are (the paper's way). ``apply_blocks`` averages blocks that overlap.
     """
     b = grid.block
-    if blocks.shape != (len(grid), b, b, b):
+    if grid.overlap or blocks.shape != (len(grid), b, b, b):
         raise DataError(f"stitch: blocks have shape {blocks.shape}; {(len(grid), b, b, b)} is wanted for {grid}")
     size = [n + p for n, p in zip(grid.shape, grid.padding)]
-    if grid.overlap == 0:
-        out = blocks.reshape(*grid.counts, b, b, b).transpose(0, 3, 1, 4, 2, 5).reshape(size)
-        return np.ascontiguousarray(out[tuple(slice(n) for n in grid.shape)])
-    windows = [grid.window(a, weights) for a in range(3)]
-    out = np.zeros(size)
-    for number, (z, y, x) in enumerate(grid.corners()):
-        rows = [w[c // grid.stride] for w, c in zip(windows, (z, y, x))]
-        out[z : z + b, y : y + b, x : x + b] += np.einsum("zyx,z,y,x->zyx", blocks[number], *rows)
-    out = out[tuple(slice(n) for n in grid.shape)]
-    return np.rint(out).astype(blocks.dtype) if blocks.dtype.kind in "iu" else out.astype(blocks.dtype)
+    out = blocks.reshape(*grid.counts, b, b, b).transpose(0, 3, 1, 4, 2, 5).reshape(size)
+    return np.ascontiguousarray(out[tuple(slice(n) for n in grid.shape)])
 
 
 @torch.no_grad()
 def apply_blocks(volume, network_fn: Callable[[Tensor], Tensor], *, block: int = BLOCK, overlap: int = 0,
-                 batch: int = 8, out=None, weights: str = "smooth", before: Callable[[Tensor], Tensor] | None = None,
+                 batch: int = 8, out=None, before: Callable[[Tensor], Tensor] | None = None,
                  after: Callable[[Tensor], Tensor] | None = None, device="cpu", beside: tuple = ()):
     """A network, block by block, over a volume of any size; memory holds one slab of blocks, whatever the depth.
 
     Args:
         volume: array or memory map (Z, Y, X), read ``block`` planes at a time.
         network_fn: blocks float32 (n, 1 + beside, block, block, block), n at most ``batch``, to blocks (n, 1, ...).
-        overlap: voxels that neighbouring blocks share; 0 lays them side by side. ``weights``: see BlockGrid.window.
+        overlap: voxels that neighbouring blocks share; 0 lays them side by side, else see BlockGrid.window.
         out: array or memory map of the volume's shape to write into (rounded if it holds whole numbers, which must
             fit); a new float32 array by default.
         before, after: what is done to planes (k, Y, X) on their way in (whatever is read, as float32) and out.
@@ -154,7 +135,7 @@ def apply_blocks(volume, network_fn: Callable[[Tensor], Tensor], *, block: int =
     out = np.empty(grid.shape, np.float32) if out is None else out
     if np.shape(out) != grid.shape:
         raise DataError(f"apply_blocks: out has shape {np.shape(out)}; {grid.shape} is wanted, as the volume's")
-    windows = [torch.from_numpy(grid.window(a, weights)).float().to(device) for a in range(3)]
+    windows = [torch.from_numpy(grid.window(a)).float().to(device) for a in range(3)]
     depth, stride = grid.shape[0], grid.stride
     sums = None
     layers = zip(*(_slabs(v, grid, before, device) for v in (volume, *beside)), strict=True)

@@ -8,8 +8,10 @@ from covlib.data.case import SliceSet
 from covlib.data.resize import cut_out, resize_image, resize_mask
 from covlib.errors import ConfigError, DataError
 
+MARGIN = 0.06  # share of the lungs' longer side that is kept around them
 
-def lung_box(lung: np.ndarray, margin: float = 0.06) -> tuple[int, int, int]:
+
+def lung_box(lung: np.ndarray, margin: float = MARGIN) -> tuple[int, int, int]:
     """The square (top, left, side), in pixels, that holds every lung pixel of masks (N, H, W) and a margin around them.
 
     Args:
@@ -33,25 +35,23 @@ def lung_box(lung: np.ndarray, margin: float = 0.06) -> tuple[int, int, int]:
     return corner[0], corner[1], side
 
 
-def crop_to_lungs(slices: SliceSet, size: int, margin: float = 0.06) -> SliceSet:
+def crop_to_lungs(slices: SliceSet, size: int) -> SliceSet:
     """Every slice cut to a square around its patient's lungs and resized to (size, size), masks along with it.
 
     All slices of a patient share one square, so their scale stays the same; patients differ in scale afterwards. Load
     the slices larger than ``size`` (twice, say), or the cut-out is only blown up.
 
     Args:
-        slices: with lung masks. size: pixels a side of the result, at least 8. margin: see ``lung_box``.
+        slices: with lung masks. size: pixels a side of the result, at least 8.
 
     Returns:
         A new set. Beyond the old image's edge images are -1 and masks 0.
 
     Raises:
-        ConfigError: ``size`` below 8 or a negative margin. DataError: no lung masks, or a patient without any lung.
+        ConfigError: ``size`` below 8. DataError: no lung masks, or a patient without any lung.
     """
     if not isinstance(size, int | np.integer) or size < 8:
         raise ConfigError(f"size: {size!r}; a whole number of at least 8 is wanted")
-    if margin < 0:
-        raise ConfigError(f"margin: {margin!r}; a share of at least 0 is wanted")
     if slices.lung is None:
         raise DataError(f"{slices.source}: lung masks are needed to crop to the lungs; load with need=('lung',)")
     images = np.empty((len(slices), 1, size, size), np.float32)
@@ -61,13 +61,13 @@ def crop_to_lungs(slices: SliceSet, size: int, margin: float = 0.06) -> SliceSet
     for patient in dict.fromkeys(slices.patients):
         mine = np.flatnonzero(patients == patient)
         try:
-            top, left, side = lung_box(slices.lung[mine], margin)
+            top, left, side = lung_box(slices.lung[mine], MARGIN)
         except DataError as error:
             raise DataError(f"{slices.source}: patient {patient}: {error}") from None
         for k in mine:
             part = cut_out(slices.images[k, 0], top, left, side, side, outside=-1.0)
-            images[k, 0] = resize_image(part, size, "stretch")
+            images[k, 0] = resize_image(part, size, stretch=True)
             for name, mask in masks.items():
                 part = cut_out(mask[k], top, left, side, side, outside=0)
-                cut[name][k] = resize_mask(part, size, "stretch")
+                cut[name][k] = resize_mask(part, size, stretch=True)
     return dataclasses.replace(slices, images=images, lung=cut["lung"], infection=cut.get("infection"))

@@ -19,32 +19,24 @@ CLOSING_MM = 12.0
 WORK_MM = 1.5  # the grid that components are found on; finer scans are refined afterwards
 
 
-def lung_mask(hu: np.ndarray, spacing=None) -> np.ndarray:
+def lung_mask(hu: np.ndarray, spacing) -> np.ndarray:
     """Left (1) and right (2) lung.
 
     Args:
-        hu: (Z, Y, X) or (Y, X), Hounsfield units, axes as in ``Case``.
-        spacing: millimetres along each axis of ``hu``. If None, the field of view is taken for 350 mm across and slices
-            for 5 mm.
+        hu: (Z, Y, X), Hounsfield units, axes as in ``Case``.
+        spacing: millimetres along each axis of ``hu``.
 
     Returns:
         uint8 of the same shape; all 0 where no lung is found.
     """
-    hu = np.asarray(hu)
-    flat = hu.ndim == 2
-    volume = hu[None] if flat else hu
-    if spacing is None:
-        pixel = 350.0 / max(volume.shape[1:])
-        spacing = (5.0, pixel, pixel)
     spacing = tuple(float(s) for s in spacing)
-    spacing = (1.0, *spacing) if len(spacing) == 2 else spacing
     step = max(1, int(WORK_MM / spacing[1])), max(1, int(WORK_MM / spacing[2]))
-    coarse = _shrink(volume, step)
+    coarse = _shrink(hu, step)
     coarse_spacing = (spacing[0], spacing[1] * step[0], spacing[2] * step[1])
     mask = _coarse_lungs(coarse, coarse_spacing)
     if step != (1, 1):
-        mask = _refined(mask, coarse, volume, step)
-    return mask[0] if flat else mask
+        mask = _refined(mask, coarse, hu, step)
+    return mask
 
 
 def _shrink(volume: np.ndarray, step: tuple[int, int]) -> np.ndarray:
@@ -115,15 +107,9 @@ def _hulls(body: np.ndarray) -> np.ndarray:
 
 def _touching_border(mask: np.ndarray) -> np.ndarray:
     """Components of each slice that touch the slice's edge."""
-    out = np.zeros_like(mask)
-    for k, plane in enumerate(mask):
-        label, n = ndimage.label(plane)
-        edge = np.unique(np.concatenate([label[0], label[-1], label[:, 0], label[:, -1]]))
-        keep = np.zeros(n + 1, bool)
-        keep[edge] = True
-        keep[0] = False
-        out[k] = keep[label]
-    return out
+    edge = np.ones_like(mask)
+    edge[:, 1:-1, 1:-1] = False
+    return ndimage.binary_propagation(mask & edge, ndimage.generate_binary_structure(2, 1)[None], mask)
 
 
 def _disk(radius_mm: float, spacing) -> np.ndarray:
@@ -171,12 +157,8 @@ def _with_injured(lungs: np.ndarray, hu: np.ndarray, where: np.ndarray, spacing)
     smooth = ndimage.gaussian_filter(hu, [0, *(1.5 / s for s in spacing[1:])])
     rest = (smooth < INJURED_BELOW) & ~lungs & where
     rest = ndimage.binary_opening(rest, _disk(INJURED_MM, spacing))
-    label, n = ndimage.label(rest)
     near = ndimage.binary_dilation(lungs, _disk(2.0, spacing))
-    keep = np.zeros(n + 1, bool)
-    keep[np.unique(label[near])] = True
-    keep[0] = False
-    return lungs | keep[label]
+    return lungs | ndimage.binary_propagation(near & rest, mask=rest)
 
 
 def _part(lungs: np.ndarray, body: np.ndarray, spacing) -> np.ndarray:

@@ -3,10 +3,6 @@
 import numpy as np
 from PIL import Image
 
-from covlib.errors import DataError
-
-FITS = ("pad", "crop", "stretch")
-
 
 def cut_out(picture: np.ndarray, top: int, left: int, height: int, width: int, outside) -> np.ndarray:
     """The rectangle (height, width) of a picture (H, W), filled with ``outside`` where it reaches beyond."""
@@ -17,38 +13,30 @@ def cut_out(picture: np.ndarray, top: int, left: int, height: int, width: int, o
     return out
 
 
-def _box(shape: tuple[int, int], fit: str) -> tuple[int, int, int, int]:
-    """Top, left, height, width in the source that fill the square; negative offsets are padding."""
-    height, width = shape
-    if fit == "stretch":
-        return 0, 0, height, width
-    if fit not in FITS:
-        raise DataError(f"fit: {fit!r} is unknown; valid are {', '.join(FITS)}")
-    side = max(shape) if fit == "pad" else min(shape)
-    return (height - side) // 2, (width - side) // 2, side, side
+def _square(array: np.ndarray, stretch: bool) -> np.ndarray:
+    """``array`` as it is, to be stretched, or padded with 0 to the square around its middle."""
+    height, width = array.shape
+    side = max(height, width)
+    if stretch or height == width:
+        return array
+    return cut_out(array, (height - side) // 2, (width - side) // 2, side, side, outside=0)
 
 
-def _square(array: np.ndarray, fit: str) -> np.ndarray:
-    box = _box(array.shape, fit)
-    return array if box == (0, 0, *array.shape) else cut_out(array, *box, outside=0)
-
-
-def resize_image(image: np.ndarray, size: int, fit: str = "pad") -> np.ndarray:
+def resize_image(image: np.ndarray, size: int, *, stretch: bool = False) -> np.ndarray:
     """Resize (H, W) to float32 (size, size): bilinear, antialiased when it shrinks; never leaves the source's range.
 
     Args:
-        fit: "pad" keeps proportions and pads with 0, "crop" keeps proportions and takes the middle square,
-            "stretch" lets proportions change.
+        stretch: let proportions change; else they are kept and the square is padded with 0.
     """
-    square = _square(np.asarray(image, np.float32), fit)
+    square = _square(np.asarray(image, np.float32), stretch)
     if square.shape == (size, size):
         return square
     return np.asarray(Image.fromarray(square).resize((size, size), Image.Resampling.BILINEAR))
 
 
-def resize_mask(mask: np.ndarray, size: int, fit: str = "pad") -> np.ndarray:
+def resize_mask(mask: np.ndarray, size: int, *, stretch: bool = False) -> np.ndarray:
     """Resize a label mask (H, W) to uint8 (size, size) by nearest neighbour; same geometry as ``resize_image``."""
-    square = _square(np.asarray(mask, np.uint8), fit)
+    square = _square(np.asarray(mask, np.uint8), stretch)
     if square.shape == (size, size):
         return square
     return np.asarray(Image.fromarray(square).resize((size, size), Image.Resampling.NEAREST))

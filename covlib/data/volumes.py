@@ -69,7 +69,7 @@ def cut(plane: np.ndarray, spacing, box, size: int) -> np.ndarray:
     top, left = round(middle_y / dy - rows / 2), round(middle_x / dx - columns / 2)
     labels = plane.dtype == np.uint8
     square = cut_out(plane, top, left, rows, columns, outside=0 if labels else AIR)
-    return (resize_mask if labels else resize_image)(square, size, "stretch")
+    return (resize_mask if labels else resize_image)(square, size, stretch=True)
 
 
 # ---- another matrix --------------------------------------------------------------------------------------------------

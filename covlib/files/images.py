@@ -92,8 +92,8 @@ def read_grey(path, content: bytes | None = None) -> np.ndarray:
     return read_dicom_image(path) if is_dicom(Path(path)) else read_image(path, content)
 
 
-def read_mask(path, labels=(0, 1, 2), content: bytes | None = None, shape: tuple | None = None) -> np.ndarray:
-    """Read a label mask: uint8 (H, W). Grey or palette PNG or TIFF, values in ``labels``; 0 and 255 count as 0 and 1.
+def read_mask(path, content: bytes | None = None, shape: tuple | None = None) -> np.ndarray:
+    """Read a label mask: uint8 (H, W). Grey or palette PNG or TIFF of 0, 1, 2; 0 and 255 count as 0 and 1.
 
     Args:
         shape: (H, W) of the image that it belongs to.
@@ -105,9 +105,9 @@ def read_mask(path, labels=(0, 1, 2), content: bytes | None = None, shape: tuple
     picture = _decode(path, content)
     if len(picture.getbands()) > 1:
         raise DataError(f"{path}: mask has {len(picture.getbands())} channels ({picture.mode}); one channel of labels "
-                        f"({', '.join(map(str, labels))}) is wanted")
+                        "(0, 1, 2) is wanted")
     array = np.asarray(picture)
-    mask = array.astype(np.uint8) if picture.mode == "1" else check_labels(path, array, labels)
+    mask = array.astype(np.uint8) if picture.mode == "1" else check_labels(path, array)
     if shape is not None and mask.shape != shape:
         raise DataError(f"{path}: mask is {mask.shape[0]}x{mask.shape[1]}, its image {shape[0]}x{shape[1]}; they must "
                         "be of one size")

@@ -2,17 +2,17 @@
 
 import csv
 import hashlib
+import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
 from covlib.errors import DataError
 from covlib.files.images import is_image
-from covlib.files.scans import list_folder, stem
+from covlib.files.scans import is_nifti, list_folder, stem
 
+SHEET = "datasheet.json"  # what a folder of synthetic images says of itself
 TABLES = ("metadata.csv", "patients.csv", "manifest.csv")
 FILE_COLUMNS = ("file", "filename", "image", "name", "case", "path")
 PATIENT_COLUMNS = ("group", "patient", "patient_id", "patientid", "case_id")
@@ -46,7 +46,8 @@ class Item:
 
 @dataclass
 class Found:
-    """A folder understood: ``kind`` is the layout's name, ``volumes`` tells volumes (HU) from images (display grey)."""
+    """A folder understood: ``kind`` is the layout's name (see ``covlib.files.plain_layouts``, or a data set's own),
+    ``volumes`` tells volumes (HU) from images (display grey)."""
 
     kind: str
     root: Path
@@ -57,19 +58,6 @@ class Found:
     def classes(self) -> tuple[str, ...]:
         """Class names in order: normal first, covid last."""
         return ordered({i.label for i in self.items if i.label is not None})
-
-
-@dataclass
-class Loaded:
-    """Arrays of one size, as in ``SliceSet``, with the item that each slice came from."""
-
-    images: np.ndarray
-    items: list[Item]
-    names: list[str]
-    lung: np.ndarray | None
-    infection: np.ndarray | None
-    fingerprint: str
-    notes: list[str]
 
 
 def digest(names: list[str], parts) -> str:
@@ -226,9 +214,28 @@ def paper_or_figure(item: Item) -> str:
 # ---- files -----------------------------------------------------------------------------------------------------------
 
 
+def read_datasheet(folder) -> dict:
+    """The ``datasheet.json`` of a folder of synthetic images; empty where there is none."""
+    path = Path(folder) / SHEET
+    if not path.is_file():
+        return {}
+    try:
+        sheet = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read as JSON ({error}); remove it or export the set again") from error
+    if not isinstance(sheet, dict):
+        raise DataError(f"{path}: holds a {type(sheet).__name__}; an object with fields is wanted")
+    return sheet
+
+
 def images_in(folder: Path) -> list[Path]:
     """Image files of a folder (not of its sub-folders), in order."""
     return [p for p in list_folder(folder) if is_image(p) and p.is_file()]
+
+
+def volumes_in(folder: Path | None) -> dict[str, Path]:
+    """NIfTI files of a folder by name without ending; none of no folder."""
+    return {stem(p): p for p in list_folder(folder) if is_nifti(p) and p.is_file()} if folder else {}
 
 
 def folders_in(folder: Path) -> list[Path]:

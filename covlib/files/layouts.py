@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,15 +11,16 @@ from covlib import seeding
 from covlib.data.case import Case, SliceSet
 from covlib.data.resize import resize_image, resize_mask
 from covlib.errors import ConfigError, DataError
-from covlib.files import own_layouts, plain_layouts
+from covlib.files import plain_layouts
 from covlib.files.images import read_bytes, read_grey, read_mask
-from covlib.files.index import Found, Item, Loaded, canonical, digest, folders_in
-from covlib.files.scans import list_folder
+from covlib.files.index import Found, Item, canonical, digest, folders_in, ordered, read_datasheet
+from covlib.files.scans import find_part, list_folder
 
 NEEDS = ("labels", "lung", "infection")
 PHANTOM_PATIENTS, PER_PATIENT = 40, 4
 KNOWN = ("CLASS/*.png; image/ with class_mask/, infection_mask/ or lung_mask/; CASE/image.nii.gz; *.nii.gz; folders "
          "of DICOM series; the registered sources' own layouts")
+OWN: dict[str, Callable[[Path], Found | None]] = {}  # of single data sets, added by whoever knows them; tried first
 
 
 # ---- what is there ---------------------------------------------------------------------------------------------------
@@ -53,7 +54,7 @@ def _understand(root: Path) -> Found:
     entries = list_folder(root)
     if not entries:
         raise DataError(f"{root}: is empty; known layouts are {KNOWN}")
-    for layout in (*own_layouts.LAYOUTS.values(), *plain_layouts.LAYOUTS.values()):
+    for layout in (*OWN.values(), *plain_layouts.LAYOUTS.values()):
         found = layout(root)
         if found is not None:
             return found
@@ -72,17 +73,12 @@ def _complain_of_empty_classes(root: Path, folders: list[Path]) -> None:
                         f"layouts are {KNOWN}")
 
 
-def detect(path) -> str:
-    """Name of the layout: "classes", "slices", "cases", "case", "nifti", "dicom", "images", or a source's own."""
-    return find(path).kind
-
-
 # ---- slices ----------------------------------------------------------------------------------------------------------
 
 
 def load_slices(data, *, size: int, need=(), window=(-600, 1500), seed: int = 0, n_patients: int | None = None,
-                per_patient: int | None = None, labels=("normal", "covid"), classes=None, fit: str = "pad") -> SliceSet:
-    """Slices or images of one size, in [-1, 1].
+                per_patient: int | None = None, labels=("normal", "covid"), classes=None) -> SliceSet:
+    """Slices or images of one size, in [-1, 1], padded to a square. Volumes are cut to the body first.
 
     Args:
         data: "phantom", a folder in any known layout, or a NIfTI file.
@@ -97,7 +93,6 @@ def load_slices(data, *, size: int, need=(), window=(-600, 1500), seed: int = 0,
             the case is a sick one with a lesion mask.
         labels: kinds of virtual patients.
         classes: class names to keep in folders, in any spelling; all if None. Order is ours: COVID-19 last.
-        fit: "pad", "crop" or "stretch" to a square. Volumes are cut to the body first and keep their proportions.
 
     Raises:
         DataError: something is missing, unreadable or wrong, named with its file. ConfigError: a bad argument.
@@ -105,16 +100,20 @@ def load_slices(data, *, size: int, need=(), window=(-600, 1500), seed: int = 0,
     _check_arguments(size, need, per_patient, n_patients)
     window = (float(window[0]), float(window[1]))
     if str(data) == "phantom":
-        return _phantom(size, window, seed, n_patients, per_patient, labels)
+        from covlib.phantom import phantom_slices
+
+        return phantom_slices(n_patients or PHANTOM_PATIENTS, size=size, per_patient=per_patient or PER_PATIENT,
+                              seed=seed, labels=tuple(labels), window=window)
     found = find(data)
     items = _chosen(found, need, seed, n_patients, classes)
     if found.volumes:
         from covlib.files.slices import slices_of
 
-        loaded = slices_of(items, size, need, window, per_patient or PER_PATIENT, found.root)
+        slices, items = slices_of(items, size, need, window, per_patient or PER_PATIENT, found.root)
     else:
-        loaded = _images(_thinned(items, per_patient, seed), size, need, fit)
-    return _as_set(found, loaded, window, data)
+        items = _thinned(items, per_patient, seed)
+        slices = _images(items, size, need)
+    return _told(slices, items, found, window, data)
 
 
 def _check_arguments(size, need, per_patient, n_patients) -> None:
@@ -124,13 +123,6 @@ def _check_arguments(size, need, per_patient, n_patients) -> None:
     for name, value in (("size", size), ("per_patient", per_patient), ("n_patients", n_patients)):
         if value is not None and (not isinstance(value, int | np.integer) or value < 1):
             raise ConfigError(f"{name}: {value!r}; a whole number from 1 is wanted")
-
-
-def _phantom(size, window, seed, n_patients, per_patient, labels) -> SliceSet:
-    from covlib.phantom import phantom_slices
-
-    return phantom_slices(n_patients or PHANTOM_PATIENTS, size=size, per_patient=per_patient or PER_PATIENT, seed=seed,
-                          labels=tuple(labels), window=window)
 
 
 def _chosen(found: Found, need, seed: int, n_patients: int | None, classes) -> list[Item]:
@@ -168,8 +160,7 @@ def _check_need(found: Found, items: list[Item], need) -> None:
             raise DataError(f"{found.root}: labels are needed, {what}; two classes are wanted: class folders, or "
                             "metadata.csv with the columns file,label")
     if "infection" in need:
-        bare = [i for i in items if i.infection is None and not (i.path / "infection_mask.nii.gz").exists()
-                and not (i.path / "infection_mask.nii").exists()]
+        bare = [i for i in items if i.infection is None and not find_part(i.path, "infection_mask")]
         if bare:
             raise DataError(f"{found.root}: lesion masks are needed, {len(bare)} of {len(items)} items have none "
                             f"(first: {bare[0].name}); class_mask/ or infection_mask/ (images), infection_mask.nii.gz "
@@ -190,7 +181,7 @@ def _thinned(items: list[Item], per_patient: int | None, seed: int) -> list[Item
     return [items[i] for i in sorted(kept)]
 
 
-def _images(items: list[Item], size: int, need, fit: str) -> Loaded:
+def _images(items: list[Item], size: int, need) -> SliceSet:
     from covlib.data.lungs import lung_mask_grey
 
     out = np.empty((len(items), 1, size, size), np.float32)
@@ -202,35 +193,35 @@ def _images(items: list[Item], size: int, need, fit: str) -> Loaded:
         content = read_bytes(item.path)
         image = read_grey(item.path, content)
         digests.append(hashlib.sha256(content).digest())
-        out[k, 0] = resize_image(image, size, fit) * 2 - 1
+        out[k, 0] = resize_image(image, size) * 2 - 1
         for part in given:
             path = getattr(item, part)
             content = read_bytes(path)
-            masks[part][k] = resize_mask(read_mask(path, content=content, shape=image.shape), size, fit)
+            masks[part][k] = resize_mask(read_mask(path, content=content, shape=image.shape), size)
             digests.append(hashlib.sha256(content).digest())
         if made:
             lesion = None if item.infection is None else read_mask(item.infection)
-            masks["lung"][k] = resize_mask(lung_mask_grey(image, lesion), size, fit)
+            masks["lung"][k] = resize_mask(lung_mask_grey(image, lesion), size)
     notes = ["lung masks are made by threshold and clean-up"] if made else []
-    return Loaded(out, items, [i.name for i in items], masks.get("lung"), masks.get("infection"),
-                  digest([i.name for i in items], digests), notes)
+    names = [item.name for item in items]
+    return SliceSet(out, [item.patient for item in items], names, lung=masks.get("lung"),
+                    infection=masks.get("infection"), fingerprint=digest(names, digests), notes=notes)
 
 
-def _as_set(found: Found, loaded: Loaded, window, data) -> SliceSet:
-    labels, names = None, found.classes() if all(i.label for i in loaded.items) else ()
-    names = tuple(c for c in names if c in {i.label for i in loaded.items})
-    if names:
-        labels = np.array([names.index(i.label) for i in loaded.items], np.int64)
-    from covlib.files.export import read_datasheet
-
+def _told(slices: SliceSet, items: list[Item], found: Found, window, data) -> SliceSet:
+    """``slices`` with what the folder says of them; ``items``: the one that each slice came from."""
+    kinds = [item.label for item in items]
+    if all(kinds):
+        slices.classes = ordered(set(kinds))
+        slices.labels = np.array([slices.classes.index(kind) for kind in kinds], np.int64)
     sheet = read_datasheet(found.root)
-    notes = [*found.notes, *loaded.notes]
+    slices.notes = [*found.notes, *slices.notes]
     if sheet:
-        notes.append(f"synthetic images: {sheet.get('method', 'see the datasheet')}")
-    shown = sheet.get("hu_window") if sheet else None
-    hu_window = window if found.volumes else tuple(shown) if shown else None
-    return SliceSet(loaded.images, [i.patient for i in loaded.items], loaded.names, labels, names, loaded.lung,
-                    loaded.infection, hu_window, Path(data).name or found.root.name, loaded.fingerprint, notes)
+        slices.notes.append(f"synthetic images: {sheet.get('method', 'see the datasheet')}")
+    shown = sheet.get("hu_window")
+    slices.hu_window = window if found.volumes else tuple(shown) if shown else None
+    slices.source = Path(data).name or found.root.name
+    return slices
 
 
 # ---- cases -----------------------------------------------------------------------------------------------------------
@@ -251,9 +242,9 @@ def load_cases(data, *, need=(), seed: int = 0, n_patients: int | None = None, s
     if not found.volumes:
         raise DataError(f"{found.root}: holds images ({found.kind}), volumes are needed: CASE/image.nii.gz, "
                         "*.nii.gz or DICOM")
-    if found.kind == "medseg":
-        raise DataError(f"{found.root}: holds 100 unrelated slices, volumes are needed: CASE/image.nii.gz, *.nii.gz "
-                        "or DICOM")
+    if any(item.plane is not None for item in found.items):
+        raise DataError(f"{found.root}: holds {len(found.items)} unrelated slices, volumes are needed: "
+                        "CASE/image.nii.gz, *.nii.gz or DICOM")
     items = _chosen(found, need, seed, n_patients, classes)
     return _cases(items, need, shape)
 

@@ -18,21 +18,20 @@ import numpy as np
 from covlib.atomic import beside
 from covlib.data.hu import AIR
 from covlib.errors import DataError
+from covlib.files.marks import WORD
 from covlib.files.scans import IMAGE_TEXT, NIFTI_ENDINGS, affine_of
 
 OFFSET = 352  # bytes before the voxels of a NIfTI-1 file without extensions
 
 
 @contextmanager
-def nifti_map(path, shape: tuple[int, int, int], spacing, origin=None, *,
-              intent: str = "") -> Iterator[np.memmap]:
+def nifti_map(path, shape: tuple[int, int, int], spacing) -> Iterator[np.memmap]:
     """A new NIfTI file of int16 HU as a memory map (Z, Y, X), air at first; it appears whole when the block ends well.
+    Its header says that it is synthetic, and puts the volume's middle at 0.
 
     Args:
         path: ending in .nii, or in .nii.gz: then it is packed at the end, through a small buffer.
-        spacing: mm between voxel centres along (z, y, x). origin: mm of voxel (0, 0, 0) in R+ A+ S+ as (z, y, x); by
-            default the volume's middle is at 0.
-        intent: of the header's intent_name.
+        spacing: mm between voxel centres along (z, y, x).
 
     Raises:
         DataError: another ending, a shape or spacing that is none, or a file that cannot be written.
@@ -43,13 +42,12 @@ def nifti_map(path, shape: tuple[int, int, int], spacing, origin=None, *,
     if len(shape) != 3 or min(shape) < 1 or len(spacing) != 3 or not min(spacing) > 0:
         raise DataError(f"{path}: shape {tuple(shape)} and spacing {tuple(spacing)}; three sides of at least one voxel "
                         "and three distances above 0 are wanted")
-    if origin is None:
-        origin = tuple(sign * s * (n - 1) / 2 for sign, s, n in zip((-1, 1, 1), spacing, shape))
+    origin = tuple(sign * s * (n - 1) / 2 for sign, s, n in zip((-1, 1, 1), spacing, shape))
     partial = beside(path)
     packed = partial.with_name(partial.name + ".gz")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        voxels = _begin(partial, shape, affine_of(spacing, origin), intent)
+        voxels = _begin(partial, shape, affine_of(spacing, origin))
         yield voxels
         voxels.flush()
         del voxels
@@ -68,7 +66,7 @@ def nifti_map(path, shape: tuple[int, int, int], spacing, origin=None, *,
             packed.unlink(missing_ok=True)
 
 
-def _begin(path: Path, shape, affine: np.ndarray, intent: str) -> np.memmap:
+def _begin(path: Path, shape, affine: np.ndarray) -> np.memmap:
     """The header on disk, and a map of the voxels behind it."""
     import nibabel
 
@@ -78,7 +76,7 @@ def _begin(path: Path, shape, affine: np.ndarray, intent: str) -> np.memmap:
     header.set_sform(affine, code="scanner")
     header.set_qform(affine, code="scanner")
     header.set_xyzt_units("mm")
-    header["descrip"], header["intent_name"] = IMAGE_TEXT, intent
+    header["descrip"], header["intent_name"] = IMAGE_TEXT, WORD
     header["magic"], header["vox_offset"] = b"n+1", OFFSET
     header.set_slope_inter(1, 0)
     with open(path, "wb") as file:

@@ -25,6 +25,7 @@ from covlib.files.index import (
     images_in,
     label_from_name,
     paper_or_figure,
+    volumes_in,
 )
 from covlib.files.scans import find_part, is_dicom, is_nifti, list_folder, stem
 
@@ -53,10 +54,9 @@ def cases(root: Path) -> Found | None:
 
 def nifti(root: Path) -> Found | None:
     """NIfTI files side by side."""
-    files = [p for p in list_folder(root) if is_nifti(p) and p.is_file()]
-    if not files:
+    names = volumes_in(root)
+    if not names:
         return None
-    names = {stem(p): p for p in files}
     masks = {n for n in names if n.endswith(("_lung_mask", "_infection_mask"))}
     items = [Item(n, p, label=label_from_name(n), lung=names.get(f"{n}_lung_mask"),
                   infection=names.get(f"{n}_infection_mask")) for n, p in names.items() if n not in masks]

@@ -5,7 +5,6 @@ patient's right to left (nibabel's "LPS" codes, reversed): ``hu[k]`` is the usua
 """
 
 import zlib
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -160,11 +159,10 @@ def to_hu(path, array: np.ndarray, check: bool = True) -> np.ndarray:
     return array
 
 
-def read_volume_mask(path, like: Volume, labels: Iterable[int] = (0, 1, 2), remap: dict | None = None) -> Volume:
-    """Read a NIfTI mask that belongs to ``like``: uint8 (Z, Y, X) in ``array``.
+def read_volume_mask(path, like: Volume, remap: dict | None = None) -> Volume:
+    """Read a NIfTI mask of 0, 1, 2 (or 0 and 255) that belongs to ``like``: uint8 (Z, Y, X) in ``array``.
 
     Args:
-        labels: values allowed; a mask of 0 and 255 counts as 0 and 1.
         remap: values of the file -> values wanted, for a source with labels of its own; applied before the check.
 
     Raises:
@@ -179,21 +177,20 @@ def read_volume_mask(path, like: Volume, labels: Iterable[int] = (0, 1, 2), rema
     if shift > 0.1 * min(like.spacing):
         raise DataError(f"{path}: its affine puts voxels up to {shift:.3g} mm from its image's; mask and image must "
                         "share one affine")
-    mask.array = check_labels(path, mask.array, labels, remap)
+    mask.array = check_labels(path, mask.array, remap)
     return mask
 
 
-def check_labels(path, array: np.ndarray, labels: Iterable[int] = (0, 1, 2), remap: dict | None = None) -> np.ndarray:
-    """``array`` as uint8 label map, or DataError naming the values that are not in ``labels``."""
-    labels = sorted(set(labels))
+def check_labels(path, array: np.ndarray, remap: dict | None = None) -> np.ndarray:
+    """``array`` as uint8 label map, or DataError naming the values that are none of 0, 1, 2 and in no ``remap``."""
     found = np.unique(array)
-    table = {**{int(v): int(v) for v in labels}, **(remap or {})}
+    table = {0: 0, 1: 1, 2: 2, **(remap or {})}
     if 255 in found and not (set(found.tolist()) - {0, 255}):
         table[255] = 1
     wrong = [v for v in found.tolist() if v not in table]
     if wrong:
         shown = ", ".join(f"{v:g}" for v in wrong[:5]) + (" ..." if len(wrong) > 5 else "")
-        raise DataError(f"{path}: mask has values {shown}; allowed are {', '.join(map(str, labels))} (or 0 and 255)")
+        raise DataError(f"{path}: mask has values {shown}; allowed are 0, 1, 2 (or 0 and 255)")
     out = np.zeros(array.shape, np.uint8)
     for value in found.tolist():
         if table[value]:
@@ -211,14 +208,13 @@ def find_part(folder: Path, part: str) -> Path | None:
 
 
 def read_case(path, *, name: str | None = None, patient: str = "", label: str | None = None, lung=None, infection=None,
-              infection_remap: dict | None = None, check_range: bool = True, convert=None) -> Case:
+              infection_remap: dict | None = None, convert=None) -> Case:
     """Read one patient: a folder with ``image.nii.gz`` (and ``lung_mask.nii.gz``, ``infection_mask.nii.gz``, both
     optional), a folder with one DICOM series, or a single NIfTI file.
 
     Args:
         lung, infection: paths of masks that lie elsewhere.
         infection_remap: as ``remap`` in ``read_volume_mask``.
-        check_range: refuse values that cannot be HU.
         convert: function (array) -> HU for a source that does not store HU.
 
     Raises:
@@ -235,7 +231,7 @@ def read_case(path, *, name: str | None = None, patient: str = "", label: str | 
         image = path
     volume = read_nifti(image)
     array = volume.array if convert is None else convert(volume.array)
-    hu = to_hu(image, array, check_range and IMAGE_TEXT not in volume.description)
+    hu = to_hu(image, array, IMAGE_TEXT not in volume.description)
     name = name or (path.name if path.is_dir() else stem(path))
     case = Case(name, hu, volume.spacing, None, None, label, patient, volume.origin, {"file": image.name})
     if volume.tilt > 1:
@@ -264,8 +260,7 @@ def affine_of(spacing, origin) -> np.ndarray:
 def write_case(case: Case, folder) -> Path:
     """Write ``folder/image.nii.gz`` (int16 HU) and its masks; the folder appears whole or not at all.
 
-    ``read_case`` gives back the same arrays, spacing and origin. ``case.meta["intent"]``, if there, becomes NIfTI's
-    intent_name ("SYNTHETIC", say).
+    ``read_case`` gives back the same arrays, spacing and origin.
 
     Raises:
         DataError: the folder exists and is no case, or cannot be written.
@@ -284,7 +279,6 @@ def write_case(case: Case, folder) -> Path:
             image = nibabel.Nifti1Image(array.transpose(2, 1, 0), affine)
             image.header.set_xyzt_units("mm")
             image.header["descrip"] = text if case.meta.get(flags.get(part), True) else "one label"
-            image.header["intent_name"] = case.meta.get("intent", "")
             nibabel.save(image, partial / f"{part}.nii.gz")
     return folder
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from covlib.data.case import Case
+from covlib.data.case import Case, SliceSet
 from covlib.data.hu import window
 from covlib.data.lungs import lung_mask
 from covlib.data.volumes import body_box, choose_levels, cut
 from covlib.files.images import read_bytes
-from covlib.files.index import Item, Loaded, digest
+from covlib.files.index import Item, digest, read_datasheet
 from covlib.files.scans import list_folder, read_case
 
 
@@ -34,12 +34,11 @@ def read_cases(items: list[Item]) -> list[Case]:
     return cases
 
 
-def slices_of(items: list[Item], size: int, need, hu_window, per_patient: int, root: Path) -> Loaded:
-    """Axial slices of every case, cut to the body's square: ``per_patient`` levels evenly over the lungs or the lesions
-    (see ``load_slices``)."""
-    from covlib.files.export import read_datasheet
-
-    whole = (read_datasheet(root) or {}).get("field_of_view") == "whole"
+def slices_of(items: list[Item], size: int, need, hu_window, per_patient: int,
+              root: Path) -> tuple[SliceSet, list[Item]]:
+    """Axial slices of every case, and the item that each comes from; cut to the body's square: ``per_patient``
+    levels evenly over the lungs or the lesions (see ``load_slices``)."""
+    whole = read_datasheet(root).get("field_of_view") == "whole"
     images, kept, names, notes, digests, made = [], [], [], [], [], 0
     masks = {"lung": [], "infection": []}
     for _, group in groupby(items, key=lambda i: i.path):
@@ -64,7 +63,9 @@ def slices_of(items: list[Item], size: int, need, hu_window, per_patient: int, r
         if 0 < lacking < len(planes):
             notes.append(f"{part} masks of {len(planes) - lacking} slices are left out: {lacking} slices have none")
     lung, infection = (None if any(p is None for p in planes) else np.stack(planes) for planes in masks.values())
-    return Loaded(np.stack(images), kept, names, lung, infection, digest([i.name for i in items], digests), notes)
+    made_of = digest([item.name for item in items], digests)
+    return SliceSet(np.stack(images), [item.patient for item in kept], names, lung=lung, infection=infection,
+                    fingerprint=made_of, notes=notes), kept
 
 
 def _files(item: Item) -> list[Path]:

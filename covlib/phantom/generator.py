@@ -4,7 +4,8 @@ import hashlib
 
 import numpy as np
 
-from covlib.data.case import LABELS, Case, SliceSet
+from covlib.data.case import Case, SliceSet
+from covlib.data.hu import window as windowed
 from covlib.errors import ConfigError
 from covlib.parallel import spread
 from covlib.phantom.anatomy import Anatomy
@@ -167,14 +168,11 @@ def phantom_slices(
     Returns:
         SliceSet with images (n_patients * per_patient, 1, size, size) in [-1, 1].
     """
-    check_labels(labels)
     jobs = [
         (i, size, per_patient, seed, labels[i % len(labels)], modality) for i in range(first, first + n_patients)
     ]
     cases = spread(_scan_slices, jobs, None if n_patients * per_patient * size**2 > MANY_PIXELS else 1)
-    low = window[0] - window[1] / 2
-    stack = np.concatenate([np.clip((case.hu - F(low)) * F(2 / window[1]) - 1, -1, 1) for case in cases])
-    stack = stack.astype(F)[:, None]
+    stack = np.concatenate([windowed(case.hu, *window) for case in cases])[:, None]
     return SliceSet(
         stack,
         [case.patient for case in cases for _ in range(per_patient)],
@@ -199,13 +197,6 @@ def slice_heights(number: int, n: int, *, seed: int = 0, label: str | None = Non
     """Lung heights, 0 the base and 1 the apex, of the ``n`` slices that ``phantom_slices`` takes of a patient."""
     patient = sample(number, seed=seed, label=label)
     return _pick_levels(Subject(patient, patient.fov_mm / 16), n)  # heights do not depend on the smallest vessels
-
-
-def check_labels(labels) -> None:
-    """ConfigError naming a label that no virtual patient has."""
-    for label in labels:
-        if label not in LABELS:
-            raise ConfigError(f"label {label!r} is not one of {', '.join(LABELS)}")
 
 
 def _pick_levels(subject: Subject, n: int) -> np.ndarray:

@@ -15,6 +15,8 @@ from covlib.phantom.grid import F, Grid
 from covlib.seeding import rng
 
 THINNEST = 0.17  # tubes of a smaller radius, in pixels, are not drawn
+TERMINALS = 1024  # end branches of a lobe
+MURRAY = 2.8  # a branch that feeds n terminals has a radius in proportion to n^(1 / MURRAY)
 
 
 @dataclass
@@ -89,14 +91,14 @@ def lung_map(anatomy: Anatomy) -> LungMap:
     )
 
 
-def _grow(r, root, targets, r_term, thinnest, radius_power=2.8):
+def _grow(r, root, targets, r_term, thinnest):
     """Tree from ``root`` to ``targets`` (2^k, 3): Tubes and the level (0 = trunk) of each."""
     k = int(np.log2(len(targets)))
     groups, parent = targets[None], root[None].astype(F)
     out, levels = [], []
-    r_parent = np.full(1, r_term * len(targets) ** (1 / radius_power) * 1.1, F)
+    r_parent = np.full(1, r_term * len(targets) ** (1 / MURRAY) * 1.1, F)
     for level in range(k + 1):
-        if level and r_term * (len(targets) >> level) ** (1 / radius_power) < thinnest:
+        if level and r_term * (len(targets) >> level) ** (1 / MURRAY) < thinnest:
             break
         n = groups.shape[1]
         centre = groups.mean(1)
@@ -106,7 +108,7 @@ def _grow(r, root, targets, r_term, thinnest, radius_power=2.8):
         move = (centre - parent) * step
         length = np.linalg.norm(move, axis=1, keepdims=True)
         node = parent + move + r.standard_normal(move.shape, dtype=F) * length * F(0.08)
-        radius = np.full(len(node), r_term * n ** (1 / radius_power), F)
+        radius = np.full(len(node), r_term * n ** (1 / MURRAY), F)
         middle = (parent + node) / 2 + r.standard_normal(move.shape, dtype=F) * length * F(0.07)
         half = (r_parent + radius) / 2
         out += [Tubes(parent, middle, r_parent * F(0.93), half), Tubes(middle, node, half, radius)]
@@ -134,8 +136,8 @@ class LungTrees:
     bronchus_level: np.ndarray
 
 
-def lung_trees(anatomy: Anatomy, lungs: LungMap, terminals: int = 1024, thinnest: float = 0.0) -> LungTrees:
-    """Grow all trees of both lungs; about 2 x 5 x ``terminals`` end branches. Branches thinner than ``thinnest`` mm are
+def lung_trees(anatomy: Anatomy, lungs: LungMap, thinnest: float = 0.0) -> LungTrees:
+    """Grow all trees of both lungs; about 2 x 5 x ``TERMINALS`` end branches. Branches thinner than ``thinnest`` mm are
     left out (coarse pixels do not show them); the others stay as they are."""
     p = anatomy.patient
     place = placer(anatomy)
@@ -145,7 +147,7 @@ def lung_trees(anatomy: Anatomy, lungs: LungMap, terminals: int = 1024, thinnest
         own = lungs.points[lungs.lobe == lobe]
         if len(own) < 8:
             continue
-        n = terminals if lobe != 4 else terminals // 2
+        n = TERMINALS if lobe != 4 else TERMINALS // 2
         for root, r_term in ((artery, 0.40), (vein, 0.37)):
             r = rng(p.seed, "phantom", p.number, "vessels", lobe, "artery" if root is artery else "vein")
             targets = own[r.integers(0, len(own), n)] + r.uniform(-4, 4, (n, 3)).astype(F)

@@ -12,7 +12,7 @@ import numpy as np
 from covlib.data.case import Case, SliceSet
 from covlib.errors import ConfigError
 from covlib.parallel import cores, spread
-from covlib.phantom.generator import VOXELS, Subject, check_labels
+from covlib.phantom.generator import VOXELS, Subject
 from covlib.phantom.grid import F, Grid
 from covlib.phantom.patient import sample
 from covlib.seeding import rng
@@ -54,19 +54,13 @@ def xray(case_or_number, *, size: int = 256, seed: int = 0, label: str | None = 
 
 
 def phantom_xrays(
-    n_patients: int, *, size: int, seed: int = 0, labels=("normal", "covid", "pneumonia"), first: int = 0,
-    workers: int | None = None,
+    n_patients: int, *, size: int, seed: int = 0, labels=("normal", "covid", "pneumonia"), first: int = 0
 ) -> SliceSet:
     """One X-ray per virtual patient ``first`` ...; labels in turn; images (N, 1, size, size) in [-1, 1], display
-    grey.
-
-    Args:
-        workers: processes that draw them, the same bits with any number; default: as many as there are cores (or
-            ``OMP_NUM_THREADS``, where that is less) if there is enough to draw.
+    grey. Large sets are drawn on all cores; the films are the same.
     """
-    check_labels(labels)
     chosen = [(i, labels[i % len(labels)]) for i in range(first, first + n_patients)]
-    workers = min(cores(), max(1, n_patients // PER_WORKER)) if workers is None else workers
+    workers = min(cores(), max(1, n_patients // PER_WORKER))
     films = spread(_film, [(i, size, seed, label) for i, label in chosen], workers)
     names = [sample(i, seed=seed, label=label).name for i, label in chosen]
     images = (np.stack(films)[:, None] * 2 - 1).astype(F)

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from covlib.errors import DataError
+from covlib.files.layouts import find
 
 
 def refused(call, *words: str) -> str:
@@ -19,6 +20,11 @@ def refused(call, *words: str) -> str:
     for word in words:
         assert word in text, text
     return text
+
+
+def detect(path) -> str:
+    """Name of the layout that is found there."""
+    return find(path).kind
 
 
 def save_nifti(path: Path, array_zyx: np.ndarray, spacing=(2.0, 1.0, 1.0), affine=None) -> Path:

@@ -31,10 +31,10 @@ import tiny_study
 import torch
 import yaml
 
+from covbook import export
 from covbook.chapters.cyclegan import experiment, translate
 from covbook.datasets import download, sources
 from covbook.runner.studies import sweep
-from covlib.files import export
 from covlib.papers.cyclegan import method as cyclegan
 from covlib.seeding import rng
 from covlib.training.checkpoints import read_weights
@@ -88,7 +88,7 @@ def _registry(folder: Path, port: int) -> Path:
 
 def get(registry: Path, folder: Path) -> None:
     download.PAUSE = 0.01
-    sources.get("kills", folder / "set", progress=False, path=registry)
+    sources.get("kills", folder / "set", path=registry)
 
 
 def export_set(folder: Path) -> None:

@@ -26,27 +26,14 @@ from covlib.errors import DataError, first_line
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 CHUNK = 1 << 20
 LARGEST_HEADER = 64 << 20  # tarfile reads long names and PAX records whole: more is an attack on memory
+TOTAL, FILES = 200 << 30, 1_000_000  # bytes after unpacking, and members, that an archive may hold
+RATIO = 200  # unpacked over packed size; medical images pack 1.5 to 5 times, masks up to some hundred times
+RATIO_FROM = 64 << 20  # unpacked bytes from which the ratio is looked at
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class RefusedError(DataError):
     """The archive is damaged or hostile: another attempt needs another file."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What an archive may hold. Medical images pack 1.5 to 5 times, masks up to some hundred times.
-
-    Attributes:
-        total: bytes after unpacking.
-        files: number of members.
-        ratio: unpacked over packed size of the whole archive; looked at only above ``ratio_from`` unpacked bytes.
-    """
-
-    total: int = 200 << 30
-    files: int = 1_000_000
-    ratio: float = 200.0
-    ratio_from: int = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -66,7 +53,7 @@ def is_archive(path: str | Path) -> bool:
     return Path(path).is_file() and str(path).lower().endswith(SUFFIXES)
 
 
-def unpack(archive: str | Path, folder: str | Path, *, strip: int = 0, limits: Limits = Limits()) -> Path:
+def unpack(archive: str | Path, folder: str | Path, *, strip: int = 0) -> Path:
     """Unpack a zip or tar (plain, gz, bz2, xz) into ``folder``, which must not exist yet or be empty.
 
     Args:
@@ -78,7 +65,7 @@ def unpack(archive: str | Path, folder: str | Path, *, strip: int = 0, limits: L
     """
     archive, folder = Path(archive), Path(folder)
     with atomic_folder(folder) as work, _one_line(archive), _members(archive) as members:
-        files = _checked(archive, members, strip, limits)
+        files = _checked(archive, members, strip)
         needed, free = sum(member.size for member in files.values()), shutil.disk_usage(work).free
         if needed > free:
             raise DataError(f"{folder}: disk full: {archive.name} needs {needed} bytes, {free} are free")
@@ -105,15 +92,15 @@ def safe_path(name: str, strip: int = 0) -> PurePosixPath | None:
     return PurePosixPath(*parts) if parts else None
 
 
-def _checked(archive: Path, members: Iterator[Member], strip: int, limits: Limits) -> dict[PurePosixPath, Member]:
+def _checked(archive: Path, members: Iterator[Member], strip: int) -> dict[PurePosixPath, Member]:
     """The files by their path in the folder; every member is looked at before anything is written."""
     files: dict[PurePosixPath, Member] = {}
     packed, total = max(archive.stat().st_size, 1), 0
     for number, member in enumerate(members, 1):
         if member.fault:
             raise _refused(archive, member.name, member.fault)
-        if number > limits.files:
-            raise _refused(archive, member.name, f"is one of more than {limits.files} files")
+        if number > FILES:
+            raise _refused(archive, member.name, f"is one of more than {FILES} files")
         try:
             path = safe_path(member.name, strip)
         except ValueError as error:
@@ -125,10 +112,10 @@ def _checked(archive: Path, members: Iterator[Member], strip: int, limits: Limit
             raise refuse("is there twice")
         files[path] = member
         total += member.size
-        if total > limits.total:
-            raise refuse(f"brings the unpacked size above {limits.total} bytes (a bomb?)")
-        if total > limits.ratio_from and total > limits.ratio * packed:
-            raise refuse(f"brings the unpacked size above {limits.ratio:g} times the packed one (a bomb?)")
+        if total > TOTAL:
+            raise refuse(f"brings the unpacked size above {TOTAL} bytes (a bomb?)")
+        if total > RATIO_FROM and total > RATIO * packed:
+            raise refuse(f"brings the unpacked size above {RATIO} times the packed one (a bomb?)")
     for parent in (parent for path in files for parent in path.parents if parent in files):
         raise _refused(archive, str(parent), "is both a file and a folder")
     files = {path: member for path, member in files.items() if not _is_junk(path)}

@@ -23,14 +23,12 @@ BUSY = (429, 500, 502, 503, 504)
 CHUNK = 1 << 16  # what a cut connection can lose
 
 
-def fetch(url: str, target: str | Path, *, known_hash: str | None = None, size: int | None = None,
-          progress: bool = True) -> Path:
+def fetch(url: str, target: str | Path, *, known_hash: str | None = None, size: int | None = None) -> Path:
     """Download ``url`` to ``target`` unless a file that fits ``known_hash`` is there already.
 
     Args:
         known_hash: "sha256:..." or "md5:...", None where none is published (an existing file is then believed).
         size: expected bytes, if known; looked at before (is there room?) and after.
-        progress: a bar on standard error.
 
     Raises:
         DataError: one line: no network, an HTTP error, a wrong size or checksum (the file is removed), a full disk.
@@ -40,7 +38,7 @@ def fetch(url: str, target: str | Path, *, known_hash: str | None = None, size: 
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     pooch.get_logger().setLevel("WARNING")  # our bar and our errors say all that is worth saying
-    downloader = Resuming(target, size=size, checked=known_hash is not None, progress=progress)
+    downloader = Resuming(target, size=size, checked=known_hash is not None)
     try:
         pooch.retrieve(url, known_hash, fname=target.name, path=target.parent, downloader=downloader)
     except ValueError as error:  # pooch's way to say that the checksum is wrong; it has removed the file
@@ -65,18 +63,11 @@ def _refuse_web_page(target: Path, url: str) -> None:
         raise DataError(f"{target.name}: {url} answers with {what}; open it in a browser to see what it asks for")
 
 
-def file_hash(path: str | Path, algorithm: str) -> str:
-    """Hexadecimal "sha256" or "md5" of a file."""
-    import pooch
-
-    return pooch.file_hash(str(path), alg=algorithm)
-
-
 class Resuming:
     """A pooch downloader (called with url, output file, pooch) that keeps its partial file beside ``target``."""
 
-    def __init__(self, target: Path, *, size: int | None = None, checked: bool = False, progress: bool = True):
-        self.name, self.size, self.checked, self.progress = target.name, size, checked, progress
+    def __init__(self, target: Path, *, size: int | None = None, checked: bool = False):
+        self.name, self.size, self.checked = target.name, size, checked
         self.part = target.with_name(target.name + ".part")
         self.about = target.with_name(target.name + ".part.json")
 
@@ -150,7 +141,7 @@ class Resuming:
         expected = have + int(length) if length.isdigit() and not coded else None
         self._room((expected or have) - have)
         with open(self.part, "ab") as sink, tqdm(total=expected or self.size, initial=have, unit="B", unit_scale=True,
-                                                 desc=self.name, disable=not self.progress) as bar:
+                                                 desc=self.name) as bar:
             for chunk in response.iter_content(CHUNK):
                 sink.write(chunk)
                 sink.flush()  # so that a kill loses nothing that is shown as done

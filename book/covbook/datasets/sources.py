@@ -14,6 +14,8 @@ from pathlib import Path
 
 from covbook import project
 from covbook.datasets import archives, download
+from covbook.locks import lock
+from covbook.tables import Table
 from covlib.errors import ConfigError, DataError
 
 RECEIPT = "covlib-source.json"  # written into a finished set: what was fetched from where, with its hashes
@@ -149,7 +151,7 @@ def local(name: str) -> Path:
     return cache_dir() / name
 
 
-def get(name: str, dest: str | Path | None = None, progress: bool = True, *, path: str | Path | None = None) -> Path:
+def get(name: str, dest: str | Path | None = None, *, path: str | Path | None = None) -> Path:
     """Download, verify and unpack a registered data set; returns its folder. A finished set is not fetched again.
 
     A cut download goes on where it stopped, in this call or the next. The set appears under its name only when all of
@@ -157,7 +159,6 @@ def get(name: str, dest: str | Path | None = None, progress: bool = True, *, pat
 
     Args:
         dest: folder to make (new or empty); default: the cache.
-        progress: a bar per file, on standard error.
         path: another registry file.
 
     Raises:
@@ -174,7 +175,7 @@ def get(name: str, dest: str | Path | None = None, progress: bool = True, *, pat
             return folder
         raise ManualStepsNeeded(source)
     with _filesystem_errors(), _work_folder(folder) as work:
-        receipts = [_fetch(file, work, progress) for file in source.files]
+        receipts = [_fetch(file, work) for file in source.files]
         ready = work / "ready"
         for left in (ready, work / "unpacked", *work.glob(".unpacked.*")):  # by a run that was killed
             shutil.rmtree(left, ignore_errors=True)
@@ -204,11 +205,12 @@ def _finished(folder: Path, source: Source) -> bool:
         for file in source.files)
 
 
-def _fetch(file: File, work: Path, progress: bool) -> dict:
-    target = download.fetch(file.url, work / file.filename, known_hash=file.known_hash, size=file.size,
-                            progress=progress)
+def _fetch(file: File, work: Path) -> dict:
+    import pooch
+
+    target = download.fetch(file.url, work / file.filename, known_hash=file.known_hash, size=file.size)
     return {"filename": file.filename, "url": file.url, "size": target.stat().st_size,
-            "sha256": download.file_hash(target, "sha256"), "md5": download.file_hash(target, "md5")}
+            **{kind: pooch.file_hash(str(target), alg=kind) for kind in ("sha256", "md5")}}
 
 
 def _place(file: File, fetched: Path, ready: Path) -> None:
@@ -243,16 +245,9 @@ def _work_folder(folder: Path):
         raise DataError(f"{folder}: is there already and was not made by `covlib data get`; move it away")
     work = folder.parent / f".{folder.name}.partial"
     work.mkdir(parents=True, exist_ok=True)
-    try:
-        import fcntl
-    except ImportError:  # Windows: no lock, the reader takes care
-        yield work
-        return
-    with open(work / "lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise DataError(f"{folder}: another process is fetching this set now; wait until it has ended") from error
+    with lock(work / "lock") as alone:
+        if not alone:
+            raise DataError(f"{folder}: another process is fetching this set now; wait until it has ended")
         yield work
 
 
@@ -294,6 +289,8 @@ def unpack_user_archive(path: str | Path) -> Path:
     Raises:
         DataError: see ``covbook.datasets.archives.unpack``.
     """
+    import pooch
+
     archive = Path(path).expanduser()
     if not archive.is_file():
         raise DataError(f"{archive}: no such file")
@@ -301,7 +298,7 @@ def unpack_user_archive(path: str | Path) -> Path:
         raise DataError(f"{archive}: is no archive; give a folder, or one of {', '.join(archives.SUFFIXES)}")
     with _filesystem_errors():
         stem = archive.name.split(".")[0] or "archive"
-        folder = cache_dir() / "archives" / f"{stem}-{download.file_hash(archive, 'sha256')[:16]}"
+        folder = cache_dir() / "archives" / f"{stem}-{pooch.file_hash(str(archive))[:16]}"
         if not folder.is_dir():
             archives.unpack(archive, folder)
     inside = list(folder.iterdir())
@@ -346,8 +343,7 @@ def markdown_table() -> str:
                      f"{source.what['modality']}: {source.what['counts']}",
                      f"masks: {source.what['masks']}; labels: {source.what['labels']}", size_text(source),
                      f"{named}. {licence['note']}", ", ".join(source.chapters), how])
-    cells = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in cells) + "\n"
+    return str(Table(head, rows))
 
 
 def size_text(source: Source) -> str:

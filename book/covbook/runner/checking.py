@@ -83,7 +83,7 @@ def _check_images(found: Found, report: Report) -> None:
             report.problems.append(str(error))
             continue
         sizes[image.shape] += 1
-        thumbs.append(resize_image(image, SMALL, "stretch"))
+        thumbs.append(resize_image(image, SMALL, stretch=True))
         good.append(item)
     report.counts["images"] = len(found.items)
     report.counts |= {name: n for name, n in masks.items()}

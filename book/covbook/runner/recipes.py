@@ -239,9 +239,8 @@ def _export(part: list[Trained], n: int, job: Job, folders: dict[str, Path], to:
     import numpy as np
     import torch
 
+    from covbook.export import LIMITS, export_set, weights_told
     from covbook.runner import shards
-    from covlib.files.export import export_set
-    from covlib.training.checkpoints import sha256
 
     images = torch.cat([shards.collect(folders[t.name], n) for t in part])
     rows = [k % len(t.patients) if t.patients else k for t in part for k in range(n)]
@@ -249,8 +248,7 @@ def _export(part: list[Trained], n: int, job: Job, folders: dict[str, Path], to:
     patients = [t.patients[k] if t.patients else f"{t.name}_seed{job.seed}" for t, k in zip(owners, rows, strict=True)]
     files = sorted((job.out / "checkpoints").glob("*.safetensors"))
     sheet = {"method": f"{', '.join(t.name for t in part)}, profile {job.profile}, trained on {job.data}",
-             "seed": job.seed, "limits": "Made by a network; not for diagnosis. May repeat its training images.",
-             "checkpoint": "; ".join(f"{f.name} (SHA-256 {sha256(f)})" for f in files) or "in the run's folder"}
+             "seed": job.seed, "limits": LIMITS, "checkpoint": weights_told(files) or "in the run's folder"}
     masks = {}
     if part[0].maps is not None:
         maps = np.stack([np.asarray(t.maps[k]) for t, k in zip(owners, rows, strict=True)])

@@ -21,15 +21,15 @@ from pathlib import Path
 
 import numpy as np
 
+from covbook.export import REQUIRED
 from covbook.runner import takehome_files, takehome_sheet
 from covlib.atomic import atomic_folder
 from covlib.data.hu import unwindow
 from covlib.data.splits import PARTS, Split, split_by_patient
 from covlib.errors import ConfigError, DataError
-from covlib.files.export import REQUIRED, SHEET, read_datasheet
 from covlib.files.images import read_image, read_mask
-from covlib.files.index import read_table
-from covlib.files.scans import list_folder, read_case, stem
+from covlib.files.index import SHEET, read_datasheet, read_table
+from covlib.files.scans import list_folder, stem
 from covlib.training.checkpoints import sha256
 
 FORMATS = ("png", "nifti", "dicom-sc")
@@ -41,8 +41,8 @@ COLUMNS = ("file", "role", "synthetic", "split", "label", "patient", "source_ima
 
 @dataclass(frozen=True)
 class Picture:
-    """One synthetic image of a run: ``image`` is a file, or the folder of a NIfTI case; masks: "lung", "infection" ->
-    file (or the same folder). ``source``: the image it was made from, "" where there is none or it was not kept."""
+    """One synthetic image of a run; masks: "lung", "infection" -> file. ``source``: the image it was made from, ""
+    where there is none or it was not kept."""
 
     name: str
     image: Path
@@ -136,7 +136,7 @@ def sheets_of(run: Path) -> list[dict]:
 
 
 def _sheet(folder: Path) -> dict:
-    sheet = read_datasheet(folder) or {}
+    sheet = read_datasheet(folder)
     lacking = [key for key in (*REQUIRED, "size") if key not in sheet]
     if lacking:
         raise DataError(f"{folder / SHEET}: says nothing on {', '.join(lacking)}; run the chapter again")
@@ -152,8 +152,7 @@ def pictures_of(run: Path) -> list[Picture]:
         origin = read_table(folder / "provenance.csv").rows if (folder / "provenance.csv").is_file() else {}
         for file, row in table.rows.items():
             path, told = folder / file, origin.get(file, {})
-            masks = {} if path.is_dir() else {kind: folder / part / path.name for kind, part in MASKS.items()
-                                              if (folder / part).is_dir()}
+            masks = {kind: folder / part / path.name for kind, part in MASKS.items() if (folder / part).is_dir()}
             for needed in (path, *masks.values()):
                 if not needed.exists():
                     raise DataError(f"{needed}: is listed in {folder.name}/metadata.csv but missing; run the chapter "
@@ -176,18 +175,10 @@ def read_pixels(picture: Picture) -> Pixels:
     if picture.sum and sha256(picture.image) != picture.sum:
         raise DataError(f"{picture.image}: is not the file that was made (its SHA-256 differs from provenance.csv); "
                         "run the chapter again")
-    if picture.image.is_dir():
-        case = read_case(picture.image)
-        masks = {"lung": case.lung, "infection": case.infection}
-        masks = {kind: mask[0] for kind, mask in masks.items() if mask is not None}
-        hu = case.hu[0]
-        level, width = picture.hu_window
-        grey = np.clip((hu - (level - width / 2)) / width, 0, 1).astype(np.float32)
-    else:
-        grey, hu = read_image(picture.image), None
-        masks = {kind: read_mask(path, shape=grey.shape) for kind, path in picture.masks.items()}
-        if picture.hu_window:
-            hu = np.rint(unwindow(grey.astype(np.float64) * 2 - 1, *picture.hu_window)).astype(np.int16)
+    grey, hu = read_image(picture.image), None
+    masks = {kind: read_mask(path, shape=grey.shape) for kind, path in picture.masks.items()}
+    if picture.hu_window:
+        hu = np.rint(unwindow(grey.astype(np.float64) * 2 - 1, *picture.hu_window)).astype(np.int16)
     return Pixels(grey, hu, masks, takehome_files.label_map(masks))
 
 
@@ -217,7 +208,7 @@ def _write(writer, picture: Picture, part: str) -> list[dict]:
     files = [("image", picture.image.name, writer.values(pixels))]
     if pixels.map is not None:
         files.append(("label map", "", pixels.map))
-    files += [(f"{kind} mask", picture.masks.get(kind, picture.image).name, mask)
+    files += [(f"{kind} mask", picture.masks[kind].name, mask)
               for kind, mask in pixels.masks.items()]
     return [writer.row(writer.add(picture, part, role, array), role, source, name=picture.name, split=part,
                        label=picture.label, patient=picture.patient, source_image=picture.source)

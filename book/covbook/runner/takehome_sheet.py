@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import covlib
-from covlib.files.export import CAUTION, write_sheet
+from covbook.export import CAUTION, write_sheet
 
 OWN = "CC BY 4.0 (https://creativecommons.org/licenses/by/4.0/)"
 HEADINGS = ("Motivation", "Composition", "Collection process", "Preprocessing, cleaning, labelling", "Uses",

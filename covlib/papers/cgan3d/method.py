@@ -318,7 +318,7 @@ def train(config: Config, cases: list[Case], out, *, seed: int = 0, device="auto
 
 
 def restore_volume(method: CGAN3D, volume, equaliser: Equaliser | None = None, *, overlap: int | None = None,
-                   batch: int = BATCH, weights: str = "smooth", seed: int = 0, out=None):
+                   batch: int = BATCH, seed: int = 0, out=None):
     """A condition (Z, Y, X) in HU, array or memory map, through equalisation, blocks, network, stitching and back.
 
     Memory holds one layer of blocks, so that a volume may be larger than it. The network's device is used.
@@ -344,12 +344,12 @@ def restore_volume(method: CGAN3D, volume, equaliser: Equaliser | None = None, *
         return sum(method.synthesize(blocks.flip(m), noise, batch).flip(m) for m in mirrored) / len(mirrored)
 
     return apply_blocks(volume, network, block=method.config.block, overlap=overlap, batch=batch, out=out,
-                        weights=weights, before=equaliser.forward, after=equaliser.inverse, device=device,
+                        before=equaliser.forward, after=equaliser.inverse, device=device,
                         beside=(answer_of(method.config, volume),) if method.config.started else ())
 
 
 def restore(method: CGAN3D, case: Case, equaliser: Equaliser | None = None, *, overlap: int | None = None,
-            batch: int = BATCH, weights: str = "smooth", seed: int = 0) -> Case:
+            batch: int = BATCH, seed: int = 0) -> Case:
     """The case that the network makes of a condition (see ``condition_of``): same grid, masks and label, int16 HU.
 
     ``meta["notes"]`` says what a reader should know: voxels clipped to int16, slices repeated to fill a block.
@@ -361,5 +361,5 @@ def restore(method: CGAN3D, case: Case, equaliser: Equaliser | None = None, *, o
     side = method.config.block
     notes = [f"{n} {what} repeated to fill a block of {side}" for n, what in
              zip([-min(0, s - side) for s in case.hu.shape], ("slices", "rows", "columns")) if n]
-    made = restore_volume(method, case.hu, equaliser, overlap=overlap, batch=batch, weights=weights, seed=seed)
+    made = restore_volume(method, case.hu, equaliser, overlap=overlap, batch=batch, seed=seed)
     return with_hu(case, made, notes)

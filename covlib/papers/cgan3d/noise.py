@@ -27,7 +27,6 @@ from torch import Tensor, nn
 from covlib.data.case import Case
 from covlib.data.equalise import Equaliser, fit_equaliser
 from covlib.errors import ConfigError, DataError
-from covlib.files.marks import WORD
 from covlib.files.nifti_map import nifti_map
 from covlib.nets import batched, init_normal
 from covlib.papers.cgan3d.losses import discriminator_loss, generator_loss
@@ -295,7 +294,7 @@ class NoiseModel:
         """
         plan(self.coarse.config.coarse, size)
         low = self.coarse_volumes(1, seed)[0]
-        with nifti_map(path, tuple(size), self.spacing(size), intent=WORD) as voxels:
+        with nifti_map(path, tuple(size), self.spacing(size)) as voxels:
             self.grow(low, voxels, seed=derive(seed, "volume", 0), overlap=overlap, report=report)
         return Path(path)
 

@@ -28,7 +28,7 @@ def test_cases_are_the_phantom_s_own(tmp_path):
         assert np.array_equal(read.hu, made.hu) and np.array_equal(read.lung, made.lung)
         assert np.array_equal(read.infection, made.infection) and read.spacing == pytest.approx(made.spacing, abs=1e-4)
         assert row["label"] == made.label and row["patient"] == made.patient
-    assert layouts.detect(folder) == "cases"
+    assert layouts.find(folder).kind == "cases"
     loaded = list(layouts.load_cases(folder))
     assert [case.patient for case in loaded] == [row["patient"] for row in rows]
     assert [case.label for case in loaded] == [row["label"] for row in rows]
@@ -39,7 +39,7 @@ def test_slices_have_masks_labels_and_patients(tmp_path):
     folder = phantom_set.write_phantom(tmp_path / "set", 2, shape=(64, 64), kind="slices")
     rows = rows_of(folder)
     assert {row["label"] for row in rows} == {"normal", "covid"} and len({row["patient"] for row in rows}) == 2
-    assert layouts.detect(folder) == "slices" and not checking.check(folder).problems
+    assert layouts.find(folder).kind == "slices" and not checking.check(folder).problems
     read = layouts.load_slices(folder, size=64, need=("labels", "lung", "infection"))
     assert len(read) == len(rows) and sorted(set(read.patients)) == sorted({row["patient"] for row in rows})
     lesions = (read.infection > 0).any(axis=(1, 2))
@@ -50,7 +50,7 @@ def test_slices_have_masks_labels_and_patients(tmp_path):
 
 def test_xrays_are_a_folder_per_class(tmp_path):
     folder = phantom_set.write_phantom(tmp_path / "set", 3, shape=(64, 64), kind="xrays")
-    assert layouts.detect(folder) == "classes"
+    assert layouts.find(folder).kind == "classes"
     read = layouts.load_slices(folder, size=64, need=("labels",))
     assert set(read.classes) == {"normal", "covid", "pneumonia"} and len(set(read.patients)) == 3
 

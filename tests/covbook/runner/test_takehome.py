@@ -18,10 +18,10 @@ from PIL import Image
 from scan_files import refused
 
 from covbook import cli
+from covbook.export import export_set
 from covbook.runner import takehome, takehome_sheet
 from covlib.data.hu import unwindow
 from covlib.errors import ConfigError
-from covlib.files.export import export_set
 from covlib.files.layouts import load_slices
 from covlib.files.marks import is_synthetic
 from covlib.files.scans import read_dicom_image
@@ -32,7 +32,7 @@ SHEET = {"method": "a test's generator", "seed": 3, "checkpoint": "g.safetensors
 WINDOW = (-600, 1500)
 
 
-def make_run(folder, *, masks=True, hu=True, patients=True, n=20, form="png8", kind="phantom"):
+def make_run(folder, *, masks=True, hu=True, patients=True, n=20, kind="phantom"):
     """What a chapter leaves: 20 images of 10 patients, two classes, with what the arguments say. -> (run, arrays)"""
     r = rng(0, "run", n)
     images = np.round(r.uniform(-1, 1, (n, 1, 16, 24)) * 127.5 + 127.5) / 127.5 - 1
@@ -42,7 +42,7 @@ def make_run(folder, *, masks=True, hu=True, patients=True, n=20, form="png8", k
     names = [f"{('normal', 'covid')[k]}_{i:04d}" for i, k in enumerate(labels)]
     export_set(folder / "synthetic", images.astype(np.float32), labels=labels, classes=("normal", "covid"),
                patients=who, lung=lung if masks else None, infection=infection if masks else None, datasheet=SHEET,
-               form=form, hu_window=WINDOW if hu else None, names=names)
+               hu_window=WINDOW if hu else None, names=names)
     data = {"kind": kind, "name": kind, "fingerprint": "f" * 64, "images": 7, "patients": 5, "classes": {},
             "split": {"fingerprint": "e" * 64, "train": 4, "val": 1, "test": 2}}
     (folder / "metrics.json").write_text(json.dumps(
@@ -171,8 +171,7 @@ def test_covlib_reads_a_part_with_its_patients(run, tmp_path):
 
 
 @pytest.mark.parametrize("form", takehome.FORMATS)
-@pytest.mark.parametrize("settings", [{}, {"masks": False, "hu": False}, {"masks": False, "patients": False},
-                                      {"form": "nifti"}])
+@pytest.mark.parametrize("settings", [{}, {"masks": False, "hu": False}, {"masks": False, "patients": False}])
 def test_marks_sums_splits_and_provenance(tmp_path, form, settings):
     run, _ = make_run(tmp_path / "run", **settings)
     folder = takehome.export_run(run, tmp_path / "out", form=form)

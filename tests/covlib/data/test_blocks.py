@@ -1,12 +1,14 @@
 """Blocks and back for volumes of any size, stitching against a plain loop, memory maps, and the measure of seams."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from covlib.data.blocks import WEIGHTS, BlockGrid, apply_blocks, divide, seam_ratio, stitch
+from covlib.data.blocks import BlockGrid, apply_blocks, divide, seam_ratio, stitch
 from covlib.errors import ConfigError, DataError
 from covlib.seeding import rng
 
@@ -17,6 +19,21 @@ def volume(shape, seed=0, dtype=np.int16):
     return rng(seed, "volume").integers(-1024, 3071, shape).astype(dtype)
 
 
+def corners(grid):
+    """First voxel of every block, x fastest."""
+    return itertools.product(*(grid.starts(axis) for axis in range(3)))
+
+
+def averaged(blocks, grid):
+    """The volume from blocks that overlap: each weighted, in float64."""
+    b, windows = grid.block, [grid.window(axis) for axis in range(3)]
+    out = np.zeros([n + p for n, p in zip(grid.shape, grid.padding)])
+    for block, corner in zip(blocks, corners(grid), strict=True):
+        rows = [w[c // grid.stride] for w, c in zip(windows, corner)]
+        out[tuple(slice(c, c + b) for c in corner)] += np.einsum("zyx,z,y,x->zyx", block, *rows)
+    return out[tuple(slice(n) for n in grid.shape)]
+
+
 @given(sizes, st.integers(1, 16), st.data())
 @settings(max_examples=60)
 def test_blocks_and_back_is_exact_for_any_size(shape, block, data):
@@ -24,8 +41,9 @@ def test_blocks_and_back_is_exact_for_any_size(shape, block, data):
     v = volume(shape)
     blocks, grid = divide(v, block, overlap)
     assert blocks.shape == (len(grid), block, block, block) and blocks.dtype == v.dtype
-    assert np.array_equal(stitch(blocks, grid), v)
-    for (z, y, x), b in zip(grid.corners(), blocks):  # each block is where the grid says
+    assert np.array_equal(np.rint(averaged(blocks, grid)), v)
+    assert overlap or np.array_equal(stitch(blocks, grid), v)
+    for (z, y, x), b in zip(corners(grid), blocks):  # each block is where the grid says
         part = v[z : z + block, y : y + block, x : x + block]
         assert np.array_equal(b[tuple(slice(n) for n in part.shape)], part)
 
@@ -40,26 +58,24 @@ def test_fewer_slices_than_a_block_are_padded_and_recorded(shape):
         assert np.array_equal(blocks[0, shape[0] :], np.broadcast_to(blocks[0, shape[0] - 1], (32 - shape[0], 32, 32)))
 
 
-@pytest.mark.parametrize("weights", WEIGHTS)
 @pytest.mark.parametrize("overlap", [0, 4, 5, 8, 13])
-def test_constant_and_linear_volumes_are_stitched_exactly(weights, overlap):
+def test_constant_and_linear_volumes_are_stitched_exactly(overlap):
     z, y, x = np.meshgrid(*(np.arange(n, dtype=np.float64) for n in (21, 37, 16)), indexing="ij")
     for v in (np.full((21, 37, 16), -873.0), 7 * z - 3 * y + 0.5 * x - 400):
-        out = stitch(*divide(v, 16, overlap), weights=weights)
+        out = averaged(*divide(v, 16, overlap))
         np.testing.assert_allclose(out, v, rtol=1e-12, atol=1e-9)
-        streamed = apply_blocks(v, lambda b: b, block=16, overlap=overlap, weights=weights)
+        streamed = apply_blocks(v, lambda b: b, block=16, overlap=overlap)
         np.testing.assert_allclose(streamed, v, atol=2e-4)
 
 
 def test_weights_of_every_voxel_sum_to_one_and_fall_towards_the_faces():
     grid = BlockGrid((70, 70, 70), 32, 16)
-    for weights in WEIGHTS:
-        rows, total = grid.window(0, weights), np.zeros(80)
-        for start, row in zip(grid.starts(0), rows):
-            total[start : start + 32] += row
-        np.testing.assert_allclose(total, 1, rtol=1e-12)
+    rows, total = grid.window(0), np.zeros(80)
+    for start, row in zip(grid.starts(0), rows):
+        total[start : start + 32] += row
+    np.testing.assert_allclose(total, 1, rtol=1e-12)
     assert rows.shape == (4, 32)
-    inner = grid.window(0, "smooth")[1]
+    inner = rows[1]
     assert inner[0] < 0.01 < 0.9 < inner[16]
 
 
@@ -70,10 +86,10 @@ def shade(blocks):
 
 @pytest.mark.parametrize("overlap", [0, 4, 8, 11])
 @pytest.mark.parametrize("batch", [1, 3, 100])
-def test_streaming_gives_what_divide_and_stitch_give(overlap, batch):
+def test_streaming_gives_what_divide_and_average_give(overlap, batch):
     v = volume((37, 21, 40)).astype(np.float32)
     blocks, grid = divide(v, 16, overlap)
-    expected = stitch(shade(torch.from_numpy(blocks)[:, None])[:, 0].numpy(), grid)
+    expected = averaged(shade(torch.from_numpy(blocks)[:, None])[:, 0].numpy(), grid)
     out = apply_blocks(v, shade, block=16, overlap=overlap, batch=batch)
     np.testing.assert_allclose(out, expected, atol=2e-3)
     assert out.dtype == np.float32
@@ -84,12 +100,10 @@ def test_streaming_matches_monais_sliding_window():
 
     v = volume((48, 32, 64)).astype(np.float32)
     line = torch.sin(np.pi * (torch.arange(32) + 0.5) / 32) ** 2
-    maps = {"constant": None, "smooth": line[:, None, None] * line[:, None] * line}
-    for weights, weight_map in maps.items():
-        theirs = sliding_window_inference(torch.from_numpy(v)[None, None], 32, 4, shade, overlap=0.5,
-                                          roi_weight_map=weight_map)
-        ours = apply_blocks(v, shade, overlap=16, weights=weights)
-        np.testing.assert_allclose(ours, theirs[0, 0].numpy(), atol=2e-2)
+    theirs = sliding_window_inference(torch.from_numpy(v)[None, None], 32, 4, shade, overlap=0.5,
+                                      roi_weight_map=line[:, None, None] * line[:, None] * line)
+    ours = apply_blocks(v, shade, overlap=16)
+    np.testing.assert_allclose(ours, theirs[0, 0].numpy(), atol=2e-2)
 
 
 def test_volumes_beside_are_cut_alike_and_become_channels():
@@ -134,7 +148,6 @@ def test_what_does_not_fit_is_refused_in_one_line():
         ("keep the shape", DataError, lambda: apply_blocks(v, lambda b: b[:, :, 1:])),
         ("overlap", ConfigError, lambda: divide(v, 16, 16)),
         ("batch", ConfigError, lambda: apply_blocks(v, shade, batch=0)),
-        ("weights", ConfigError, lambda: apply_blocks(v, shade, overlap=4, weights="hat")),
         ("blocks have shape", DataError, lambda: stitch(np.zeros((2, 16, 16, 16)), BlockGrid((20, 20, 20), 16))),
         ("no face", DataError, lambda: seam_ratio(np.zeros((20, 20, 20)))),
     ]:

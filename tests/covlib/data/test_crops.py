@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from covlib.data import crops
 from covlib.data.case import SliceSet
 from covlib.data.crops import crop_to_lungs, lung_box
 from covlib.errors import ConfigError, DataError
@@ -23,18 +24,20 @@ def test_the_box_is_a_square_that_holds_every_lung_pixel(height, width, top, lef
     assert side > 40 or (t >= 0 and t + side <= 40)
 
 
-def test_without_resizing_the_crop_is_a_plain_cut_out():
+def test_without_resizing_the_crop_is_a_plain_cut_out(monkeypatch):
+    monkeypatch.setattr(crops, "MARGIN", 0)
     images = np.random.default_rng(0).uniform(-1, 1, (1, 1, 32, 32)).astype(np.float32)
     lung = np.zeros((1, 32, 32), np.uint8)
     lung[0, 8:24, 8:24] = 2
-    cut = crop_to_lungs(SliceSet(images, ["p"], ["s"], lung=lung), 16, margin=0)
+    cut = crop_to_lungs(SliceSet(images, ["p"], ["s"], lung=lung), 16)
     np.testing.assert_array_equal(cut.images[0, 0], images[0, 0, 8:24, 8:24])
     assert (cut.lung == 2).all() and cut.infection is None
 
 
-def test_beyond_the_edge_of_the_image_is_black():
+def test_beyond_the_edge_of_the_image_is_black(monkeypatch):
+    monkeypatch.setattr(crops, "MARGIN", 0.5)
     images, lung = np.ones((1, 1, 16, 16), np.float32), np.ones((1, 16, 16), np.uint8)
-    cut = crop_to_lungs(SliceSet(images, ["p"], ["s"], lung=lung), 32, margin=0.5)
+    cut = crop_to_lungs(SliceSet(images, ["p"], ["s"], lung=lung), 32)
     assert cut.images[0, 0, 0, 0] == -1 and cut.lung[0, 0, 0] == 0 and cut.images[0, 0, 16, 16] == 1
 
 
@@ -51,8 +54,6 @@ def test_what_does_not_fit_is_named():
     slices = phantom_slices(2, size=32, per_patient=1, labels=("covid",))
     with pytest.raises(ConfigError, match="size: 4;"):
         crop_to_lungs(slices, 4)
-    with pytest.raises(ConfigError, match="margin"):
-        crop_to_lungs(slices, 32, margin=-1)
     slices.lung[1] = 0
     with pytest.raises(DataError, match=f"patient {slices.patients[1]}: lung mask: empty"):
         crop_to_lungs(slices, 32)

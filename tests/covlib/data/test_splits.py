@@ -90,14 +90,14 @@ def test_what_cannot_be_split():
 def textured(n: int, size: int = 48, seed: int = 0) -> np.ndarray:
     """(n, 1, size, size) pictures with no likeness to each other."""
     coarse = np.random.default_rng(seed).uniform(-1, 1, (n, 8, 8)).astype(np.float32)
-    return np.stack([resize_image(plane, size, "stretch") for plane in coarse])[:, None]
+    return np.stack([resize_image(plane, size, stretch=True) for plane in coarse])[:, None]
 
 
 def test_planted_duplicates_are_found_and_nothing_else():
     images = textured(60)
     images[40] = images[3]
     images[41] = images[7] * 0.8 - 0.1
-    images[42] = resize_image(resize_image(images[9, 0], 30, "stretch"), 48, "stretch")
+    images[42] = resize_image(resize_image(images[9, 0], 30, stretch=True), 48, stretch=True)
     images[5] = images[4]  # in the same part: no matter
     split = Split(np.arange(30), np.arange(30, 39), np.arange(39, 59))  # 59 is in no part
     images[59] = images[0]

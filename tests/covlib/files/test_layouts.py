@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from scan_files import refused, save_case, save_dicom, save_image, save_nifti, tiny_chest
+from scan_files import detect, refused, save_case, save_dicom, save_image, save_nifti, tiny_chest
 
 from covbook.runner.checking import check
 from covlib.data.hu import window
@@ -17,7 +17,7 @@ from covlib.data.resize import resize_image
 from covlib.errors import ConfigError, DataError
 from covlib.files.images import read_image
 from covlib.files.index import canonical, label_from_name, ordered
-from covlib.files.layouts import detect, load_cases, load_slices
+from covlib.files.layouts import load_cases, load_slices
 
 
 def class_folders(root, n=4, names=("COVID", "normal")):

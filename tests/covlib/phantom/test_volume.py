@@ -160,7 +160,7 @@ def test_vessels_stay_in_their_lobe_and_taper():
     anatomy = Anatomy(sample(2))
     lungs = lung_map(anatomy)
     assert set(np.unique(lungs.lobe)) == {1, 2, 3, 4, 5}
-    trees = lung_trees(anatomy, lungs, terminals=64)
+    trees = lung_trees(anatomy, lungs)
     assert trees.vessels.r0.max() > 5 * trees.vessels.r1.min()
     assert np.all(trees.vessels.r1 <= trees.vessels.r0 * 1.12)
 

@@ -210,7 +210,7 @@ def pick_cases(
     draw = lambda: [phantom.generate(k, seed=seed, label=labels[k % len(labels)], shape=shape) for k in range(n)]
     if str(data) == "phantom":
         return Picked(draw(), True, f"{n} virtual patients.")
-    place, found = find(data), []
+    place, found = find(located(data)), []
     if place.volumes and place.kind != "medseg":  # medseg: unrelated slices stacked in one file
         for case in load_cases(located(data)):
             if len(found) < n and all(getattr(case, part) is not None for part in need):

@@ -27,13 +27,14 @@ import numpy as np
 import torch
 
 from covbook.datasets.sources import located
+from covbook.export import write_sheet
 from covlib.atomic import write_atomically
 from covlib.data.case import SliceSet
 from covlib.data.resize import resize_image
 from covlib.errors import ConfigError, DataError
 from covlib.files import layouts
-from covlib.files.export import SHEET, read_datasheet, write_sheet
 from covlib.files.images import read_image
+from covlib.files.index import SHEET, read_datasheet
 from covlib.files.marks import png_text
 from covlib.papers.cyclegan.config import CHAPTER, TARGET, Config
 from covlib.papers.cyclegan.method import CycleGAN, load_trained
@@ -122,7 +123,7 @@ def translate_set(method: CycleGAN, sources: Sources, folder, *, model: str, see
                 "names": hashlib.sha256("\n".join(sources.names).encode()).hexdigest()}
     done = _take_up(folder, identity)
     left = [k for k in range(len(names)) if f"{target}/{names[k]}.png" not in done]
-    if not left and read_datasheet(folder) is not None:
+    if not left and read_datasheet(folder):
         return folder
     try:
         _write_missing(method, sources, names, folder, left, identity, batch, precision, workers, progress)

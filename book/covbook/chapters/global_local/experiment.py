@@ -22,10 +22,11 @@ from covbook.chapters.global_local import METHODS
 from covbook.datasets.sources import located
 from covlib.baselines import pix2pix, pix2pixhd, sean, spade
 from covlib.data import label_maps
+from covlib.data.crops import crop_to_lungs
 from covlib.data.label_maps import PAPER_SPLIT, Paired
 from covlib.data.splits import Split, fingerprint, split_by_patient
 from covlib.errors import ConfigError, DataError
-from covlib.files.paired import load_infected
+from covlib.files import layouts
 from covlib.judges.features import Extractor
 from covlib.metrics import generative, image
 from covlib.papers.global_local import method as global_local
@@ -72,9 +73,21 @@ class Roles:
 
 
 def load(config, data="phantom", seed: int = 0) -> Paired:
-    """All slices with infection, of the config's ``image_size``; see ``covlib.files.paired.load_infected``."""
-    return load_infected(located(data), size=config.image_size, patients=config.patients, crop=config.crop_to_lungs,
-                         per_patient=config.slices_per_patient, seed=seed)
+    """All slices with infection, of the config's ``image_size``, with their maps. Of a folder with several classes
+    those labelled COVID-19 are taken; the config's ``patients`` counts virtual ones.
+
+    Raises:
+        DataError: no lesion masks, no infection in any slice, masks that do not fit.
+    """
+    place, size = located(data), config.image_size
+    if str(place) == "phantom":
+        drawn = {"n_patients": config.patients, "labels": ("covid",)}
+    else:
+        drawn = {"classes": ("covid",)} if "covid" in layouts.find(place).classes() else {}
+    larger = 2 if config.crop_to_lungs else 1  # so that the cut-out is not blown up
+    slices = layouts.load_slices(place, size=larger * size, need=("lung", "infection"), seed=seed,
+                                 per_patient=config.slices_per_patient, **drawn)
+    return label_maps.from_slices(crop_to_lungs(slices, size) if config.crop_to_lungs else slices).infected()
 
 
 def prepare(config, data="phantom", seed: int = 0, *, split: str | None = None, seg_test: str | None = None) -> Roles:

@@ -29,7 +29,7 @@ from covlib.data.lungs import lung_mask
 from covlib.data.volumes import body_box, choose_levels, cut, resample
 from covlib.errors import DataError
 from covlib.files import layouts
-from covlib.files.export import read_datasheet
+from covlib.files.index import read_datasheet
 from covlib.files.slices import read_item
 from covlib.papers.cgan3d.method import CGAN3D, training_blocks
 from covlib.papers.cgan3d.method import Config as Chapter07
@@ -104,7 +104,7 @@ def scans_of(data, seed: int, per_patient: int, classes) -> Scans | None:
     items = [item for item in found.items if item.label in classes]
     if not found.volumes or not items or items[0].plane is not None or len(read_item(items[0]).hu) == 1:
         return None
-    whole = (read_datasheet(found.root) or {}).get("field_of_view") == "whole"
+    whole = read_datasheet(found.root).get("field_of_view") == "whole"
     return Scans(str(data), seed, per_patient, tuple(classes), "whole" if whole else "body")
 
 

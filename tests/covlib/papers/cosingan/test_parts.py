@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from covbook.chapters.cosingan.drawings import read_condition
-from covlib.data.label_maps import Paired
+from covlib.data.crops import crop_to_lungs
+from covlib.data.label_maps import Paired, from_slices
 from covlib.errors import ConfigError, DataError
-from covlib.files.paired import load_infected
+from covlib.files.layouts import load_slices
 from covlib.judges import segmenters
 from covlib.losses import ms_ssim, ssim_scales
 from covlib.metrics import image as image_metrics
@@ -222,12 +223,16 @@ def test_one_slice_a_patient_the_one_with_most_lung_first():
 
 
 def test_a_slice_of_virtual_patients():
-    drawn = {"size": 48, "patients": 4, "per_patient": 2, "crop": True, "seed": 100}
-    found = [load_infected("phantom", **drawn) for _ in range(2)]
+    def drawn(**window):
+        slices = load_slices("phantom", size=96, n_patients=4, per_patient=2, labels=("covid",), seed=100,
+                             need=("lung", "infection"), **window)
+        return from_slices(crop_to_lungs(slices, 48)).infected()
+
+    found = [drawn() for _ in range(2)]
     one, again, other = choose(found[0]), choose(found[1]), choose(found[0], 1)
     assert one.image.shape == one.condition.shape == (1, 1, 48, 48) and one.fingerprint == again.fingerprint
     assert one.patient != other.patient and one.hu_window == (-600, 1500)
-    darker = choose(load_infected("phantom", **drawn, window=(-600, 2400)))
+    darker = choose(drawn(window=(-600, 2400)))
     assert darker.name == one.name and darker.fingerprint != one.fingerprint
 
 

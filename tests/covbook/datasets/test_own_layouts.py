@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from scan_files import refused, save_dicom, save_image, save_nifti, tiny_chest
+from scan_files import detect, refused, save_dicom, save_image, save_nifti, tiny_chest
 
-from covlib.files.layouts import detect, load_cases, load_slices
+from covlib.files.layouts import load_cases, load_slices
 
 
 def test_covid_ct(tmp_path):

@@ -2,7 +2,6 @@
 
     image/NAME.png with lung_mask/, class_mask/ (whichever there are), metadata.csv     images with masks
     CLASS/NAME.png, metadata.csv                                                        images with labels only
-    NAME/image.nii.gz with masks, metadata.csv                                          form "nifti": Hounsfield units
     DATASHEET.md, datasheet.json                                                        always
 """
 
@@ -15,26 +14,23 @@ import numpy as np
 from PIL import Image
 
 from covlib.atomic import atomic_folder, write_atomically
-from covlib.data.case import Case
-from covlib.data.hu import unwindow
 from covlib.errors import DataError
-from covlib.files.marks import WORD, png_text
-from covlib.files.scans import write_case
+from covlib.files.index import SHEET
+from covlib.files.marks import png_text
 
-SHEET = "datasheet.json"
-FORMS = ("png8", "png16", "nifti")
 REQUIRED = {  # field -> what the datasheet calls it
     "method": "How it was made",
     "seed": "Seed",
     "checkpoint": "Weights",
     "limits": "Limits",
 }
+LIMITS = "Made by a network; not for diagnosis. May repeat its training images."
 CAUTION = "Synthetic images. They show nobody, prove nothing about anybody, and must not be used for diagnosis."
 
 
 def export_set(folder, images, *, lung=None, infection=None, labels=None, classes: Sequence[str] = (), datasheet: dict,
                names: Sequence[str] | None = None, patients: Sequence[str] | None = None,
-               hu_window: tuple[float, float] | None = None, form: str = "png8") -> Path:
+               hu_window: tuple[float, float] | None = None) -> Path:
     """Write a set of images with their masks and datasheet; the folder appears whole or not at all.
 
     Args:
@@ -45,8 +41,7 @@ def export_set(folder, images, *, lung=None, infection=None, labels=None, classe
         datasheet: at least "method" (how made), "seed", "checkpoint" (file and SHA-256, or why there is none) and
             "limits" (what it must not be used for); anything else is kept.
         names: N file names without ending; numbers if None. patients: which patient (or generator run) each belongs to.
-        hu_window: (level, width) that the images' [-1, 1] stands for; required for "nifti".
-        form: "png8", "png16" (65535 steps), or "nifti" (int16 HU, 1 mm pixels).
+        hu_window: (level, width) that the images' [-1, 1] stands for.
 
     Returns:
         The folder.
@@ -61,21 +56,25 @@ def export_set(folder, images, *, lung=None, infection=None, labels=None, classe
              "class_mask": _checked_mask("infection", infection, images)}
     names = [f"{k:05d}" for k in range(n)] if names is None else [str(name) for name in names]
     patients = names if patients is None else [str(p) for p in patients]
-    _check_lists(n, names, patients, labels, classes, datasheet, form, hu_window)
+    _check_lists(n, names, patients, labels, classes, datasheet)
     kinds = [""] * n if labels is None else [str(classes[k]) for k in labels]
-    sheet = {**datasheet, "images": n, "size": list(shape), "form": form, "classes": list(classes),
+    sheet = {**datasheet, "images": n, "size": list(shape), "form": "png8", "classes": list(classes),
              "hu_window": list(hu_window) if hu_window else None, "field_of_view": "whole"}
     with atomic_folder(folder, replaceable=SHEET) as partial:
-        if form == "nifti":
-            files = _write_nifti(partial, images, masks, names, hu_window)
-        else:
-            files = _write_png(partial, images, masks, names, kinds, form)
+        files = _write_images(partial, images, masks, names, kinds)
         with open(partial / "metadata.csv", "w", newline="", encoding="utf-8") as file:
             table = csv.writer(file)
             table.writerow(["file", "patient", "label"])
             table.writerows(zip(files, patients, kinds, strict=True))
         write_sheet(partial, sheet)
     return Path(folder)
+
+
+def weights_told(files) -> str:
+    """Files of weights with their checksums, for a datasheet's "checkpoint"; "" where there are none."""
+    from covlib.training.checkpoints import sha256
+
+    return "; ".join(f"{file.name} (SHA-256 {sha256(file)})" for file in files)
 
 
 def write_sheet(folder: Path, sheet: dict, text: str | None = None) -> None:
@@ -86,8 +85,13 @@ def write_sheet(folder: Path, sheet: dict, text: str | None = None) -> None:
         text: of DATASHEET.md; by default made from ``sheet``.
     """
     sheet = {**sheet, "caution": CAUTION}
+    try:
+        fields = json.dumps(sheet, indent=2, ensure_ascii=False) + "\n"
+    except TypeError as error:
+        raise DataError(f"{folder}: the datasheet holds what JSON cannot ({error}); text, numbers, lists, dicts are "
+                        "wanted") from error
     write_atomically(folder / "DATASHEET.md", _markdown(sheet) if text is None else text)
-    write_atomically(folder / SHEET, _json(folder, sheet))
+    write_atomically(folder / SHEET, fields)
 
 
 # ---- checks ----------------------------------------------------------------------------------------------------------
@@ -115,7 +119,7 @@ def _checked_mask(name: str, mask, images: np.ndarray) -> np.ndarray | None:
     return mask.astype(np.uint8)
 
 
-def _check_lists(n, names, patients, labels, classes, datasheet, form, hu_window) -> None:
+def _check_lists(n, names, patients, labels, classes, datasheet) -> None:
     for what, values in (("names", names), ("patients", patients), ("labels", labels)):
         if values is not None and len(values) != n:
             raise DataError(f"export: {len(values)} {what} for {n} images; one each is wanted")
@@ -127,23 +131,18 @@ def _check_lists(n, names, patients, labels, classes, datasheet, form, hu_window
     missing = [field for field in REQUIRED if datasheet.get(field) in (None, "")]
     if missing:
         raise DataError(f"export: the datasheet says nothing on {', '.join(missing)}; {', '.join(REQUIRED)} are wanted")
-    if form not in FORMS:
-        raise DataError(f"export: form {form!r} is unknown; valid are {', '.join(FORMS)}")
-    if form == "nifti" and hu_window is None:
-        raise DataError("export: form 'nifti' holds Hounsfield units and needs hu_window=(level, width)")
 
 
 # ---- writing ---------------------------------------------------------------------------------------------------------
 
 
-def _write_png(folder: Path, images, masks, names, kinds, form: str) -> list[str]:
-    """Write the pictures; their paths in the set."""
-    steps, dtype = (255, np.uint8) if form == "png8" else (65535, np.uint16)
+def _write_images(folder: Path, images, masks, names, kinds) -> list[str]:
+    """Write the pictures, 8 bits deep; their paths in the set."""
     present = {part: mask for part, mask in masks.items() if mask is not None}
     by_class = all(kinds) and not present
     files = []
     for k, name in enumerate(names):
-        grey = np.rint((np.clip(images[k], -1, 1).astype(np.float64) + 1) / 2 * steps).astype(dtype)
+        grey = np.rint((np.clip(images[k], -1, 1).astype(np.float64) + 1) / 2 * 255).astype(np.uint8)
         files.append(f"{kinds[k] if by_class else 'image'}/{name}.png")
         _save(folder / files[-1], grey)
         for part, mask in present.items():
@@ -154,23 +153,6 @@ def _write_png(folder: Path, images, masks, names, kinds, form: str) -> list[str
 def _save(path: Path, array: np.ndarray) -> None:
     path.parent.mkdir(exist_ok=True)
     Image.fromarray(array).save(path, pnginfo=png_text())
-
-
-def _write_nifti(folder: Path, images, masks, names, hu_window) -> list[str]:
-    for k, name in enumerate(names):
-        hu = np.rint(unwindow(images[k].astype(np.float64), *hu_window)).astype(np.int16)
-        part = {key: None if mask is None else mask[k : k + 1] for key, mask in masks.items()}
-        case = Case(name, hu[None], (1.0, 1.0, 1.0), part["lung_mask"], part["class_mask"], meta={"intent": WORD})
-        write_case(case, folder / name)
-    return list(names)
-
-
-def _json(folder, sheet: dict) -> str:
-    try:
-        return json.dumps(sheet, indent=2, ensure_ascii=False) + "\n"
-    except TypeError as error:
-        raise DataError(f"{folder}: the datasheet holds what JSON cannot ({error}); text, numbers, lists, dicts are "
-                        "wanted") from error
 
 
 def _markdown(sheet: dict) -> str:
@@ -192,17 +174,3 @@ def _markdown(sheet: dict) -> str:
 
 def _text(value) -> str:
     return ", ".join(f"{k}: {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
-
-
-def read_datasheet(folder) -> dict | None:
-    """The ``datasheet.json`` of a set that was written here; None where the folder has none."""
-    path = Path(folder) / SHEET
-    if not path.is_file():
-        return None
-    try:
-        sheet = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read as JSON ({error}); remove it or export the set again") from error
-    if not isinstance(sheet, dict):
-        raise DataError(f"{path}: holds a {type(sheet).__name__}; an object with fields is wanted")
-    return sheet

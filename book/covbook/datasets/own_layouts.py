@@ -29,15 +29,11 @@ from covlib.files.index import (
     paper_or_figure,
     read_rows,
     read_table,
+    volumes_in,
 )
-from covlib.files.scans import is_nifti, list_folder, stem
+from covlib.files.scans import list_folder, read_nifti, stem
 
 NO_EFFUSION = {3: 0}  # pleural effusion, which is no lesion of the lung itself
-
-
-def volumes_in(folder: Path | None) -> dict[str, Path]:
-    """NIfTI files by name without ending."""
-    return {stem(p): p for p in list_folder(folder) if is_nifti(p)} if folder else {}
 
 
 def covid_ct(root: Path) -> Found | None:
@@ -60,8 +56,6 @@ def medseg(root: Path) -> Found | None:
     files = volumes_in(root)
     if "tr_im" not in files or child(root, "rp_im"):
         return None
-    from covlib.files.scans import read_nifti
-
     # which axis holds the slices depends on the affine, so the file is read to count them
     planes = read_nifti(files["tr_im"]).array.shape[0]
     lungs = files.get("tr_lungmasks_updated") or files.get("tr_lungmasks") or files.get("tr_lung_mask")
