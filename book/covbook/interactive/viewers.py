@@ -1,7 +1,7 @@
 """Pictures that can be handled where they are shown: a slice viewer and a before/after slider, without a kernel.
 
 Both are one piece of HTML with pictures, style and script inside, as in ``quiz``: they work in the rendered
-book, in JupyterLab, and in a page saved to disk, by mouse, touch and keyboard, and fetch nothing.
+book, in JupyterLab, and in a page saved to disk, by mouse, touch and keyboard, and fetch nothing::
 
     viewers.slices(case)                                     # all three planes of a volume in HU, with its masks
     viewers.before_after(noisy, denoised, names=("noisy", "denoised"))

@@ -1,4 +1,4 @@
-"""``covlib train``: a chapter's methods trained without its notebook, on any number of devices and nodes.
+"""``covlib train``: a chapter's methods trained without its notebook, on any number of devices and nodes::
 
     covlib train 06_cyclegan --profile gpu --devices 8 --out runs/06
     torchrun --nproc-per-node 8 --nnodes 4 ... -m covbook.cli train 06_cyclegan --profile gpu --out /shared/06
