@@ -13,7 +13,7 @@ from covlib.errors import ConfigError
 
 GENERATED = project.ROOT / "book" / "_generated"
 
-# The book as planned: chapter, what it is about, paper (empty where there is none). Those in _toc.yml are there.
+# Chapter, what it is about in few words, paper (empty where there is none).
 PLAN = (
     ("01_data", "Virtual patients and real scans", ""),
     ("02_judging", "How a synthetic image is judged", ""),
@@ -96,12 +96,9 @@ def refresh() -> list[Path]:
 
 
 def _chapters_table() -> str:
-    from covbook.runner.chapters import table_of_contents
     from covbook.tables import Table
 
-    here = {entry.removeprefix("book/") for entry in table_of_contents()}
-    rows = [[name[:2], f"[{text}]({name}.ipynb)" if name in here else f"{text} (planned)", cited(paper) or "–"]
-            for name, text, paper in PLAN]
+    rows = [[name[:2], f"[{text}]({name}.ipynb)", cited(paper) or "–"] for name, text, paper in PLAN]
     return str(Table(["", "chapter", "paper"], rows))
 
 
