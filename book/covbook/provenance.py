@@ -4,6 +4,7 @@ import importlib.metadata
 import platform
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,13 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
+
+
+def sums(files: Iterable[Path]) -> str:
+    """Files by name with their SHA-256, for the datasheet of what they made; "" of none."""
+    from covlib.training.checkpoints import sha256
+
+    return "; ".join(f"{file.name} (SHA-256 {sha256(file)})" for file in files)
 
 
 def peak_memory(device="cpu") -> int:

@@ -5,7 +5,6 @@ cell is ``run.finish()``. Everything in ``metrics.json`` outside "times" and "pa
 run is repeated on the same CPU.
 """
 
-import hashlib
 import io
 import logging
 import math
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from covbook import project, provenance
 from covbook.tables import Box, Table
-from covbook.text import MEANING, duration, show_setting, show_value
+from covbook.text import MEANING, MEASURED, duration, measured, show_setting
 from covlib import atomic
 from covlib.config import PROFILES, Config, check_profile
 from covlib.errors import ConfigError, did_you_mean
@@ -275,9 +274,9 @@ class Run:
         folder = self.checkpoint or self.out / "checkpoints"
         files = [folder] if folder.is_file() else sorted(folder.rglob("*.safetensors"))
         files = [file for file in files if weights in ("", file.stem)]
-        sums = [f"{file.name} (SHA-256 {hashlib.sha256(file.read_bytes()).hexdigest()})" for file in files]
-        sheet = {"method": method, "seed": self.seed, "checkpoint": "; ".join(sums) or "none: no weights were saved",
-                 "limits": limits, "chapter": self.chapter, "profile": self.profile, "trained on": self.data_name}
+        sheet = {"method": method, "seed": self.seed,
+                 "checkpoint": provenance.sums(files) or "none: no weights were saved", "limits": limits,
+                 "chapter": self.chapter, "profile": self.profile, "trained on": self.data_name}
         return export_set(self.out / "synthetic", np.concatenate([as_array(images[name], name) for name in names]),
                           labels=np.repeat(np.arange(len(names)), counts), classes=names, datasheet=sheet,
                           names=[f"{name}_{k:04d}" for name, n in zip(names, counts) for k in range(n)],
@@ -340,10 +339,7 @@ class Run:
 
     def summary(self) -> Table:
         """The measurements so far as a table: value, 95 % interval, n, how."""
-        rows = [[f"`{m['name']}`", show_value(m["value"], m["interval"], m["unit"]), show_setting(m["n"]), m["how"]]
-                for m in self.metrics]
-        return Table(["measurement", "value [95 % interval]", "n", "how"], rows, note=MEANING[self.profile],
-                     right=("n",))
+        return Table(MEASURED, measured(self.metrics), note=MEANING[self.profile], right=("n",))
 
     # -- keeping ------------------------------------------------------------------------------------------------------
 

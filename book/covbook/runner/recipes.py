@@ -15,8 +15,10 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
+from covbook import provenance
 from covbook.chapters.global_local import METHODS
-from covlib.errors import ConfigError, did_you_mean
+from covbook.runner import chapters, jobs
+from covlib.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -124,26 +126,12 @@ RECIPES = {
 # ---- the command -----------------------------------------------------------------------------------------------------
 
 
-def find(chapter: str) -> tuple[str, Recipe]:
-    """A chapter's full name and its recipe; ConfigError naming the chapters that have one."""
-    for name, recipe in RECIPES.items():
-        if chapter in (name, name.split("_")[0], name.split("_", 1)[1]):
-            return name, recipe
-    hint = did_you_mean(str(chapter), RECIPES)
-    raise ConfigError(f"train: nothing is trained for {chapter!r}{hint}; chapters with a recipe are "
-                      f"{', '.join(RECIPES)}")
-
-
-def chosen(chapter: str, recipe: Recipe, names: Iterable[str] | None) -> list[str]:
-    """The methods asked for, in the recipe's order; all when None. ConfigError naming those that are offered."""
-    wanted = list(recipe.methods) if names is None else list(names)
-    for name in wanted:
-        if name not in recipe.methods:
-            raise ConfigError(f"methods: {name!r} is not offered for {chapter}; offered are "
-                              f"{', '.join(recipe.methods)}")
-    if not wanted:
-        raise ConfigError(f"methods: none given; {chapter} offers {', '.join(recipe.methods)}")
-    return [name for name in recipe.methods if name in wanted]
+def find(chapter: str) -> tuple[chapters.Chapter, Recipe]:
+    """A chapter and its recipe; ConfigError naming the chapters that have one."""
+    found = chapters.find(chapter)
+    if found.name not in RECIPES:
+        raise ConfigError(f"train: nothing is trained for {chapter!r}; chapters with a recipe are {', '.join(RECIPES)}")
+    return found, RECIPES[found.name]
 
 
 def train(chapter: str, *, profile: str = "cpu", data: str = "phantom", seed: int = 0, out: str | Path | None = None,
@@ -165,16 +153,14 @@ def train(chapter: str, *, profile: str = "cpu", data: str = "phantom", seed: in
         ConfigError, DataError: what was given does not fit; nothing is written then. TrainingError: divergence, or
             another process of the job has gone.
     """
-    from covbook.runner import chapters
-
-    name, recipe = find(chapter)
-    names = chosen(name, recipe, methods)
+    found, recipe = find(chapter)
+    name, names = found.name, jobs.chosen("methods", methods, recipe.methods)
     if images < 0 or not save_minutes >= 0:
         raise ConfigError(f"synthesize {images}, save-minutes {save_minutes:g}: numbers of at least 0 are wanted")
     config = resolve_name(chapters.CONFIGS[name]).for_profile(profile, overrides)
     out = Path(f"runs/{name}" if out is None else out)
-    chapters.check_settings(chapters.find(name), {"profile": profile, "data": data, "device": device, "out": str(out),
-                                                  "checkpoint": None, "overrides": {}})
+    chapters.check_settings(found, {"profile": profile, "data": data, "device": device, "out": str(out),
+                                     "checkpoint": None, "overrides": {}})
 
     from covlib.seeding import seed_everything
     from covlib.training.devices import resolve_device, team
@@ -241,7 +227,6 @@ def _export(part: list[Trained], n: int, job: Job, folders: dict[str, Path], to:
 
     from covbook.runner import shards
     from covlib.files.export import export_set
-    from covlib.training.checkpoints import sha256
 
     images = torch.cat([shards.collect(folders[t.name], n) for t in part])
     rows = [k % len(t.patients) if t.patients else k for t in part for k in range(n)]
@@ -250,7 +235,7 @@ def _export(part: list[Trained], n: int, job: Job, folders: dict[str, Path], to:
     files = sorted((job.out / "checkpoints").glob("*.safetensors"))
     sheet = {"method": f"{', '.join(t.name for t in part)}, profile {job.profile}, trained on {job.data}",
              "seed": job.seed, "limits": "Made by a network; not for diagnosis. May repeat its training images.",
-             "checkpoint": "; ".join(f"{f.name} (SHA-256 {sha256(f)})" for f in files) or "in the run's folder"}
+             "checkpoint": provenance.sums(files) or "in the run's folder"}
     masks = {}
     if part[0].maps is not None:
         maps = np.stack([np.asarray(t.maps[k]) for t, k in zip(owners, rows, strict=True)])

@@ -37,7 +37,7 @@ def show(what: str | None = None) -> str:
         DataError: a file is missing or no metrics.json.
     """
     from covbook.tables import align
-    from covbook.text import show_value
+    from covbook.text import MEASURED, measured
 
     found = _chosen(what)
     if not found:
@@ -46,10 +46,7 @@ def show(what: str | None = None) -> str:
     for document in found:
         head = (f"{document['chapter']}: {document['data']['name']}, profile {document['profile']}, "
                 f"seed {document['seed']}, {document['device']}, {_minutes(document)}")
-        rows = [["  measurement", "value [95 % interval]", "n", "how"]]
-        for metric in document["metrics"]:
-            value = show_value(metric["value"], metric["interval"], metric["unit"])
-            rows.append([f"  {metric['name']}", value, "" if metric["n"] is None else str(metric["n"]), metric["how"]])
+        rows = [[f"  {name.strip('`')}", *rest] for name, *rest in (MEASURED, *measured(document["metrics"]))]
         parts.append(f"{head}\n{align(rows)}")
     return "\n\n".join(parts)
 
@@ -61,7 +58,7 @@ def _chosen(what: str | None) -> list[dict]:
         return load_results()
     path = Path(what)
     if path.is_dir() or path.suffix == ".json":
-        return [load_metrics(path / "metrics.json" if path.is_dir() else path)]
+        return [load_metrics(path)]
     found = load_results(what)
     if not found:
         known = sorted({document["chapter"] for document in load_results()})

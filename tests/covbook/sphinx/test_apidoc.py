@@ -27,7 +27,7 @@ def test_reading_finds_what_importing_finds():
 
 
 def test_every_public_name_has_a_row_and_its_module_a_page():
-    index, pages = apidoc.index(MODULES), "\n".join(apidoc.pages(MODULES).values())
+    index, pages = apidoc.index(MODULES, {}), "\n".join(apidoc.pages(MODULES).values())
     for module in MODULES.values():
         for name in module.public:
             assert f"<{module.name}.{name}>`" in index
