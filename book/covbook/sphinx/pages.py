@@ -153,7 +153,7 @@ def _dataset_page(source) -> str:
     rows = [("holds", f"{what['modality']}: {what['counts']}"), ("masks", what["masks"]), ("labels", what["labels"]),
             ("size", size_text(source)), ("licence", f"**{named}**"), ("home page", f"<{source.homepage}>"),
             ("used in chapters", ", ".join(used)), ("read as", f"layout `{source.layout}`")]
-    parts = [f"# {source.title}", str(Table(["what", "in short"], rows)).rstrip(), "## What its licence says",
+    parts = [f"# {source.title}", str(Table(["what", "in short"], [list(row) for row in rows])).rstrip(), "## What its licence says",
              licence["note"], "## How to get it", _how(source)]
     if source.notes:
         parts += ["## What to know before you use it", "\n".join(f"* {note}" for note in source.notes)]
