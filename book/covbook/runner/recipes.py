@@ -20,6 +20,8 @@ from covbook.chapters.global_local import METHODS
 from covbook.runner import chapters, jobs
 from covlib.errors import ConfigError
 
+BATCH = 32  # images that a process makes at a time
+
 
 @dataclass(frozen=True)
 class Job:
@@ -184,7 +186,7 @@ def train(chapter: str, *, profile: str = "cpu", data: str = "phantom", seed: in
     return done
 
 
-def synthesise(trained: list[Trained], n: int, job: Job, fabric, tell: Callable[[str], None], batch: int = 32) -> None:
+def synthesise(trained: list[Trained], n: int, job: Job, fabric, tell: Callable[[str], None]) -> None:
     """Make ``n`` images with each method, each process its share, and write the data sets on the first one.
 
     Raises:
@@ -198,9 +200,9 @@ def synthesise(trained: list[Trained], n: int, job: Job, fabric, tell: Callable[
     folders = {}
     for t in trained:
         t.method.networks = {k: net.to(fabric.device).eval() for k, net in t.method.networks.items()}
-        folders[t.name] = shards.folder_for(job.out, t.method.networks, t.name, n, job.seed, batch)
+        folders[t.name] = shards.folder_for(job.out, t.method.networks, t.name, n, job.seed, BATCH)
         shards.make(lambda numbers, chance, t=t: _images(t, numbers, chance, fabric.device), n, folders[t.name],
-                    seed=job.seed, key=t.name, batch=batch, rank=fabric.global_rank, world=fabric.world_size,
+                    seed=job.seed, key=t.name, batch=BATCH, rank=fabric.global_rank, world=fabric.world_size,
                     device=fabric.device)
     fabric.barrier()
     if fabric.global_rank == 0:

@@ -150,10 +150,10 @@ def _dataset_page(source) -> str:
     named = f"[{licence['name']}]({licence['url']})" if licence.get("url") else licence["name"]
     used = [f"[{name[:2]}](../{name}.ipynb)" for name in source.chapters]
     doi = f" [doi:{cite['doi']}](https://doi.org/{cite['doi']})" if cite.get("doi") else ""
-    rows = [("holds", f"{what['modality']}: {what['counts']}"), ("masks", what["masks"]), ("labels", what["labels"]),
-            ("size", size_text(source)), ("licence", f"**{named}**"), ("home page", f"<{source.homepage}>"),
-            ("used in chapters", ", ".join(used)), ("read as", f"layout `{source.layout}`")]
-    parts = [f"# {source.title}", str(Table(["what", "in short"], [list(row) for row in rows])).rstrip(), "## What its licence says",
+    rows = [["holds", f"{what['modality']}: {what['counts']}"], ["masks", what["masks"]], ["labels", what["labels"]],
+            ["size", size_text(source)], ["licence", f"**{named}**"], ["home page", f"<{source.homepage}>"],
+            ["used in chapters", ", ".join(used)], ["read as", f"layout `{source.layout}`"]]
+    parts = [f"# {source.title}", str(Table(["what", "in short"], rows)).rstrip(), "## What its licence says",
              licence["note"], "## How to get it", _how(source)]
     if source.notes:
         parts += ["## What to know before you use it", "\n".join(f"* {note}" for note in source.notes)]
