@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.measure import row
 from covlib.errors import TrainingError
 
 SHAPE = (80, 512, 512)
@@ -31,10 +32,9 @@ def bench() -> list[dict]:
             command = [sys.executable, "-c", PROGRAM, way, folder]
             done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
             found = json.loads(done.stdout.splitlines()[-1])
-            median = float(np.median(found["seconds"]))
-            note = f"{np.prod(SHAPE) / median / 1e6:.2f} million voxels/s; peak memory {found['peak_gb']:.2f} GB"
-            rows.append({"name": f"512x512x80, {name}", "median_s": median, "repeats": REPEATS,
-                         "spread_s": max(found["seconds"]) - min(found["seconds"]), "note": note})
+            measured = row(f"512x512x80, {name}", found["seconds"])
+            rate = np.prod(SHAPE) / measured["median_s"] / 1e6
+            rows.append({**measured, "note": f"{rate:.2f} million voxels/s; peak memory {found['peak_gb']:.2f} GB"})
         ours, theirs = (np.load(Path(folder) / f"{way}.npy", mmap_mode="r") for way in ("ours", "monai"))
         worst = max(float(np.abs(a - b).max()) for a, b in zip(ours, theirs))
     if not worst < 1e-3:
@@ -45,10 +45,9 @@ def bench() -> list[dict]:
 
 def measure(way: str, folder: str) -> None:
     """Run one of ``WAYS`` here; leaves the result in ``folder`` and prints seconds and peak memory as JSON."""
-    import resource
-
     import torch
 
+    from covbook.provenance import peak_memory
     from covlib.papers.cgan3d.method import Config
     from covlib.papers.cgan3d.nets import UNet3d
     from covlib.seeding import rng
@@ -70,10 +69,10 @@ def measure(way: str, folder: str) -> None:
             began = time.perf_counter()
             out = run(hu, net, Path(folder))
             seconds.append(time.perf_counter() - began)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    peak = peak_memory()
     if way != "plain":
         np.save(Path(folder) / f"{way}.npy", out)
-    print(json.dumps({"seconds": seconds, "peak_gb": peak * (1 if sys.platform == "darwin" else 1024) / 1e9}))
+    print(json.dumps({"seconds": seconds, "peak_gb": peak / 1e9}))
 
 
 def _scaled(hu):

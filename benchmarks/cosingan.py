@@ -85,8 +85,7 @@ def scale(config: Config, size: int, device, repeats: int = 5) -> list[dict]:
         works[f"{words}, {where}"] = partial(twins(config, stage, dropped=dropped).theirs(device), GROUP)
     works[f"lower scales of {GROUP} steps in one batch: our step, {where}"] = partial(
         twins(config, stage, ahead=GROUP).ours(device), GROUP)
-    rows = [{**row, "median_s": row["median_s"] / GROUP, "spread_s": row["spread_s"] / GROUP,
-             "flops": flops(works[row["name"]]) // GROUP} for row in in_turn(works, repeats)]
+    rows = [{**row, "flops": flops(works[row["name"]]) // GROUP} for row in in_turn(works, repeats, steps=GROUP)]
     plain_s = rows[0]["median_s"]
     return [{**row, "note": f"{1 / row['median_s']:.1f} steps/s, {plain_s / row['median_s']:.2f} times the plain step"
              + (f"; losses equal to {apart:.0e} (float32, CPU)" if k == 0 else "")} for k, row in enumerate(rows)]

@@ -12,7 +12,9 @@ import time
 
 import torch
 
+from benchmarks.measure import row
 from benchmarks.steps import EXACT, FitStep
+from covbook.provenance import peak_memory
 from covlib.errors import TrainingError
 from covlib.papers.global_local.method import Config, GlobalLocal
 from covlib.seeding import torch_generator
@@ -36,17 +38,16 @@ def bench(size: int = SIZE, device: str | None = None, **changes) -> list[dict]:
     if wrong := [k for k in kept if abs(kept[k] - again[k]) > 1e-3 * abs(kept[k]) + 1e-6]:
         raise TrainingError(f"bench global_local: with checkpointing {wrong[0]} is {again[wrong[0]]:g}, without it "
                             f"{kept[wrong[0]]:g}; they should agree")
-    return [{"name": f"joint step {size}x{size}, batch 1, activations {name}", "median_s": run["seconds"],
-             "spread_s": run["spread"], "repeats": run["repeats"],
-             "note": f"peak {run['peak_gb']:.2f} GB on {device}, a new process"} for name, run in runs.items()]
+    return [row(f"joint step {size}x{size}, batch 1, activations {name}", run["seconds"],
+                f"peak {run['peak_gb']:.2f} GB on {device}, a new process") for name, run in runs.items()]
 
 
 def cost(config: Config, device: str, repeats: int = 1) -> dict:
     """One joint step on a drawn map and image, ``repeats`` times (with a warm-up first if more than once).
 
     Returns:
-        "seconds" (median), "spread", "repeats", "peak_gb" (10^9 bytes, of this process), and "sums": losses and
-        gradient norms of the first step, by name.
+        "seconds" of each, "peak_gb" (10^9 bytes, of this process), and "sums": losses and gradient norms of the first
+        step, by name.
     """
     shape, chance = (config.batch_size, config.image_size, config.image_size), torch_generator(0, "bench")
     maps = torch.randint(0, config.labels, shape, generator=chance, dtype=torch.uint8)
@@ -61,19 +62,7 @@ def cost(config: Config, device: str, repeats: int = 1) -> dict:
             for name, weights in step.trainer.moved.items():
                 norms = [p.grad.norm() for p in weights if p.grad is not None]
                 sums[f"gradient {name}"] = float(torch.stack(norms).norm())
-    seconds = sorted(seconds[-repeats:])
-    return {"seconds": seconds[len(seconds) // 2], "spread": seconds[-1] - seconds[0], "repeats": repeats,
-            "peak_gb": _peak(device) / 1e9, "sums": sums}
-
-
-def _peak(device: str) -> int:
-    """The most memory this process has had, in bytes."""
-    if device == "cuda":
-        return torch.cuda.max_memory_allocated()
-    import resource  # not on Windows
-
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most if sys.platform == "darwin" else most * 1024
+    return {"seconds": seconds[-repeats:], "peak_gb": peak_memory(device) / 1e9, "sums": sums}
 
 
 def _measured(device: str, changes: dict) -> dict:

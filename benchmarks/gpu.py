@@ -7,17 +7,15 @@ same methods and by the tests; here the losses of the first step are held agains
 """
 
 import gc
-import statistics
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
-from functools import wraps
+from functools import partial, wraps
 
 import torch
 
 from benchmarks import cosingan, cyclegan, dcgan, steps
-from benchmarks.measure import flops
+from benchmarks.measure import flops, in_turn
 from benchmarks.steps import FitStep, Twins
 from covlib.errors import TrainingError
 
@@ -45,25 +43,19 @@ def beside(name: str, twins: Twins, *, compiled: bool = False, samples: int = 0)
             apart = check(name, exact, first_losses(works[way]))
         works[way](8)  # libraries choose their kernels, the step is compiled and recorded
         memory[way] = (torch.cuda.max_memory_allocated() - before) / 1e9
-    seconds: dict[str, list[float]] = {way: [] for way in works}
-    for k in range(REPEATS):
-        for way in list(works)[:: 1 if k % 2 == 0 else -1]:
-            began = time.perf_counter()
-            works[way](STEPS)
-            seconds[way].append((time.perf_counter() - began) / STEPS)
-    operations = flops(lambda: works["plain"](1))
-    found, usual = [], statistics.median(seconds["plain"])
-    for way in list(works)[1:]:
-        what = f"step, {name}" + (", compiled" if way == "compiled" else "")
-        for side, source in (("plain", "plain"), ("covlib", way)):
-            median = statistics.median(seconds[source])
-            note = (f"{samples / median:.4g} samples/s; " if samples else "") + f"peak {memory[source]:.2f} GB"
+    calls = {way: partial(work, STEPS) for way, work in works.items()}
+    plain, *others = in_turn(calls, REPEATS, warm_up=0, steps=STEPS)
+    operations, found = flops(lambda: works["plain"](1)), []
+    for ours in others:
+        what = f"step, {name}" + (", compiled" if ours["name"] == "compiled" else "")
+        for side, row in (("plain", plain), ("covlib", ours)):
+            median = row["median_s"]
+            note = (f"{samples / median:.4g} samples/s; " if samples else "") + f"peak {memory[row['name']]:.2f} GB"
             if side == "covlib":
-                note += f"; {usual / median:.2f} times the plain step; first losses within {100 * apart:.1f} % of " \
-                        "float32's"
-            found.append({"name": f"{'plain' if side == 'plain' else 'our'} {what}", "median_s": median,
-                          "spread_s": max(seconds[source]) - min(seconds[source]), "repeats": REPEATS, "note": note,
-                          "pair": what, "side": side, "flops": operations})
+                note += f"; {plain['median_s'] / median:.2f} times the plain step; first losses within " \
+                        f"{100 * apart:.1f} % of float32's"
+            found.append({**row, "name": f"{'plain' if side == 'plain' else 'our'} {what}", "note": note, "pair": what,
+                          "side": side, "flops": operations})
     return found
 
 

@@ -50,7 +50,7 @@ def timed(name: str, work: Callable[[], object], *, repeats: int = 5, warm_up: i
     """
     for _ in range(warm_up):
         work()
-    return _row(name, [_seconds_of(work) for _ in range(repeats)], note, more)
+    return row(name, [_seconds_of(work) for _ in range(repeats)], note, **more)
 
 
 def pair(name: str, plain: Callable[[], object], ours: Callable[[], object], *, repeats: int = 5, warm_up: int = 1,
@@ -61,21 +61,25 @@ def pair(name: str, plain: Callable[[], object], ours: Callable[[], object], *, 
     The order changes from one repeat to the next.
     """
     ways = {"plain": plain, "covlib": ours}
-    return [{**row, "name": f"{'plain' if side == 'plain' else 'our'} {name}", "note": note, "pair": name, "side": side,
-             "flops": flops(ways[side]), "memory": peak_memory(ways[side]), **more}
-            for side, row in zip(ways, in_turn(ways, repeats, warm_up), strict=True)]
+    return [{**found, "name": f"{'plain' if side == 'plain' else 'our'} {name}", "note": note, "pair": name,
+             "side": side, "flops": flops(ways[side]), "memory": peak_memory(ways[side]), **more}
+            for side, found in zip(ways, in_turn(ways, repeats, warm_up), strict=True)]
 
 
-def in_turn(works: dict[str, Callable[[], object]], repeats: int = 5, warm_up: int = 1) -> list[dict]:
-    """A row for each of ``works``, name -> call, timed in turn; the order changes from one repeat to the next."""
+def in_turn(works: dict[str, Callable[[], object]], repeats: int = 5, warm_up: int = 1, steps: int = 1) -> list[dict]:
+    """A row for each of ``works``, name -> call, timed in turn; the order changes from one repeat to the next.
+
+    Args:
+        steps: in one call; the rows' seconds are of one step.
+    """
     for work in works.values():
         for _ in range(warm_up):
             work()
     seconds: dict[str, list[float]] = {name: [] for name in works}
     for k in range(repeats):
         for name in list(works)[:: 1 if k % 2 == 0 else -1]:
-            seconds[name].append(_seconds_of(works[name]))
-    return [_row(name, found, "", {}) for name, found in seconds.items()]
+            seconds[name].append(_seconds_of(works[name]) / steps)
+    return [row(name, found) for name, found in seconds.items()]
 
 
 def _seconds_of(work: Callable[[], object]) -> float:
@@ -84,7 +88,8 @@ def _seconds_of(work: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-def _row(name: str, seconds: list[float], note: str, more: dict) -> dict:
+def row(name: str, seconds: list[float], note: str = "", **more) -> dict:
+    """What was measured, as all that reads rows wants it; ``more``: further keys."""
     return {"name": name, "median_s": statistics.median(seconds), "spread_s": max(seconds) - min(seconds),
             "repeats": len(seconds), "note": note, **more}
 
@@ -143,7 +148,7 @@ def main(what: list[str], file: Path | None = None, keep: bool = False) -> list[
     rows = []
     for name in what or known:
         print(f"measuring {name} ...", file=sys.stderr, flush=True)
-        found = [{"group": name, **row} for row in known[name]()]
+        found = [{"group": name, **measured} for measured in known[name]()]
         if keep:
             keep_rows(found, machine())
         rows += found
@@ -224,8 +229,8 @@ def _peak() -> list[dict]:
 
         if device == "cpu" and kind is torch.bfloat16:
             continue  # emulated on many processors; nothing here trains with it on a CPU
-        row = timed(f"{name} matrix product {n}x{n} on {device}", product, repeats=7, warm_up=2, flops=2 * n**3)
-        rows.append({**row, "note": f"{2 * n**3 / row['median_s'] / 1e9:.0f} GFLOP/s"})
+        found = timed(f"{name} matrix product {n}x{n} on {device}", product, repeats=7, warm_up=2, flops=2 * n**3)
+        rows.append({**found, "note": f"{2 * n**3 / found['median_s'] / 1e9:.0f} GFLOP/s"})
     return rows
 
 
@@ -272,5 +277,4 @@ def lines(rows: list[dict]) -> list[Line]:
 def slope(points) -> float:
     """Least-squares slope of log seconds over log x: the p of seconds ~ x^p."""
     x, y = ([math.log(value) for value in column] for column in zip(*points, strict=True))
-    middle, level = sum(x) / len(x), sum(y) / len(y)
-    return sum((a - middle) * (b - level) for a, b in zip(x, y, strict=True)) / sum((a - middle) ** 2 for a in x)
+    return statistics.linear_regression(x, y).slope

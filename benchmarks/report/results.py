@@ -132,29 +132,29 @@ def missing(documents: list[dict]) -> list[str]:
 # ---- as a page -------------------------------------------------------------------------------------------------------
 
 
-def page(documents: list[dict] | None = None, *, level: int = 2, fold: bool = False) -> str:
+def page(documents: list[dict] | None = None, *, fold: bool = False) -> str:
     """Everything below the title as Markdown: a section a machine, then what was not measured.
 
     Args:
-        level: of the headings. fold: every single measurement in a part that a page shows folded.
+        fold: every single measurement in a part that a page shows folded.
     """
     documents = load() if documents is None else documents
-    marks, parts = "#" * level, []
+    parts = []
     for name, (machines, rows) in by_machine(documents).items():
-        parts.append(f"{marks} {name}\n\n{_about(machines)}\n")
+        parts.append(f"## {name}\n\n{_about(machines)}\n")
         tables = {"Beside plain implementations": _pair_table(rows, bool(machines[0].get("gpu"))),
                   "How cost grows": _line_table(rows)}
-        parts += [f"{marks}# {title}\n\n{table}" for title, table in tables.items() if table.rows]
+        parts += [f"### {title}\n\n{table}" for title, table in tables.items() if table.rows]
         every = _row_table(rows)
         parts.append(f"```{{dropdown}} All measurements\n{every}\n```\n" if fold else
-                     f"{marks}# All measurements\n\n{every}")
+                     f"### All measurements\n\n{every}")
     quality = bench_quality.table()
     if quality.rows and any(document["machine"].get("gpu") for document in documents):
-        parts.append(f"{marks} Whether a GPU learns the same\n\n{quality}\n")
+        parts.append(f"## Whether a GPU learns the same\n\n{quality}\n")
     not_yet = missing(documents)
     if not_yet:
         listed = "\n".join(f"- `covlib bench {group}`" for group in not_yet)
-        parts.append(f"{marks} Not measured yet\n\n{listed}\n")
+        parts.append(f"## Not measured yet\n\n{listed}\n")
     return "\n".join(parts)
 
 

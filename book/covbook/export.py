@@ -70,13 +70,6 @@ def export_set(folder, images, *, lung=None, infection=None, labels=None, classe
     return Path(folder)
 
 
-def weights_told(files) -> str:
-    """Files of weights with their checksums, for a datasheet's "checkpoint"; "" where there are none."""
-    from covlib.training.checkpoints import sha256
-
-    return "; ".join(f"{file.name} (SHA-256 {sha256(file)})" for file in files)
-
-
 def write_sheet(folder: Path, sheet: dict, text: str | None = None) -> None:
     """``datasheet.json`` and ``DATASHEET.md`` of a set that is already there; the caution is added.
 

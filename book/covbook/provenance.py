@@ -3,6 +3,8 @@
 import importlib.metadata
 import platform
 import subprocess
+import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -42,18 +44,32 @@ def versions() -> dict[str, str]:
     return found
 
 
-def machine(device) -> dict[str, Any]:
-    """What depends on the machine: its name for the device, and peak memory in MB (10^6 bytes)."""
-    import resource
-    import sys
+def sums(files: Iterable[Path]) -> str:
+    """Files by name with their SHA-256, for the datasheet of what they made; "" of none."""
+    from covlib.training.checkpoints import sha256
 
+    return "; ".join(f"{file.name} (SHA-256 {sha256(file)})" for file in files)
+
+
+def peak_memory(device="cpu") -> int:
+    """The most memory that this process has had, in bytes: that of tensors on a GPU, else all of it."""
     import torch
 
-    scale = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux KiB
+    if torch.device(device).type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    import resource  # not on Windows
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)  # else KiB
+
+
+def machine(device) -> dict[str, Any]:
+    """What depends on the machine: its name for the device, and peak memory in MB (10^6 bytes)."""
+    import torch
+
     found = {"device_name": platform.processor() or platform.machine(),
-             "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale / 1e6, 1),
+             "peak_memory_mb": round(peak_memory() / 1e6, 1),
              "peak_device_memory_mb": None}
     if device.type == "cuda":
         found["device_name"] = torch.cuda.get_device_name(device)
-        found["peak_device_memory_mb"] = round(torch.cuda.max_memory_allocated(device) / 1e6, 1)
+        found["peak_device_memory_mb"] = round(peak_memory(device) / 1e6, 1)
     return found

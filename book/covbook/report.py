@@ -75,8 +75,9 @@ def _parsed(path: Path, mtime_ns: int, size: int):
 
 
 def load_metrics(path) -> dict:
-    """One metrics.json or recorded result, checked against the schema; DataError naming file and field otherwise."""
-    path = Path(path)
+    """One metrics.json (or the out folder with it) or recorded result, checked against the schema; DataError naming
+    file and field otherwise."""
+    path = Path(path, "metrics.json") if Path(path).is_dir() else Path(path)
     try:
         metrics = project.read_json(path)
     except FileNotFoundError:
@@ -109,8 +110,7 @@ def record(path) -> Path:
     Raises:
         DataError: the file is missing or does not fit the schema.
     """
-    path = Path(path)
-    metrics = load_metrics(path / "metrics.json" if path.is_dir() else path)
+    metrics = load_metrics(path)
     metrics["paths"] = {}
     name = project.recorded_name(metrics["chapter"], metrics, f"seed{metrics['seed']}")
     return project.write_json(project.RESULTS / f"{name}.json", metrics)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from covbook import project, provenance
 from covbook.tables import Box, Table
-from covbook.text import MEANING, duration, show_setting, show_value
+from covbook.text import MEANING, MEASURED, duration, measured, show_setting
 from covlib import atomic
 from covlib.config import PROFILES, Config, check_profile
 from covlib.errors import ConfigError, did_you_mean
@@ -265,7 +265,7 @@ class Run:
         """
         import numpy as np
 
-        from covbook.export import LIMITS, export_set, weights_told
+        from covbook.export import LIMITS, export_set
         from covbook.plots.style import as_array
 
         names = list(images if names is None else names)
@@ -274,7 +274,7 @@ class Run:
         files = [folder] if folder.is_file() else sorted(folder.rglob("*.safetensors"))
         files = [file for file in files if weights in ("", file.stem)]
         sheet = {"method": method, "seed": self.seed,
-                 "checkpoint": weights_told(files) or "none: no weights were saved", "limits": limits or LIMITS,
+                 "checkpoint": provenance.sums(files) or "none: no weights were saved", "limits": limits or LIMITS,
                  "chapter": self.chapter, "profile": self.profile, "trained on": self.data_name}
         return export_set(self.out / "synthetic", np.concatenate([as_array(images[name], name) for name in names]),
                           labels=np.repeat(np.arange(len(names)), counts), classes=names, datasheet=sheet,
@@ -338,10 +338,7 @@ class Run:
 
     def summary(self) -> Table:
         """The measurements so far as a table: value, 95 % interval, n, how."""
-        rows = [[f"`{m['name']}`", show_value(m["value"], m["interval"], m["unit"]), show_setting(m["n"]), m["how"]]
-                for m in self.metrics]
-        return Table(["measurement", "value [95 % interval]", "n", "how"], rows, note=MEANING[self.profile],
-                     right=("n",))
+        return Table(MEASURED, measured(self.metrics), note=MEANING[self.profile], right=("n",))
 
     # -- keeping ------------------------------------------------------------------------------------------------------
 

@@ -51,11 +51,11 @@ class Study:
         name: unique in the project, as ``covlib sweep NAME`` and files have it.
         chapter: "04_global_local". title: what the table shows.
         arms: profile -> its arms.
-        run_arm: (arm, *, profile, data, seed, device, out) -> metric name -> value; everything from the data to the
+        run_arm: ``(arm, *, profile, data, seed, device, out)`` -> metric name -> value; everything from data to
             numbers. With a parameter ``overrides`` it takes ``--set`` too. NaN stands for what could not be measured.
         config: the settings' class, or where it is ("module:Class", so that a list of studies imports nothing heavy),
             kept with the results and checked before anything runs; None where there is none.
-        number: id of the paper's number in data/reported for an arm and a metric, such as "table2_{arm}_{metric}".
+        number: id of the paper's number in data/reported for an arm and a metric, such as ``"table2_{arm}_{metric}"``.
     """
 
     name: str

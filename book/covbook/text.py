@@ -7,6 +7,8 @@ MEANING = {"smoke": "Profile smoke only proves that the chapter runs: its number
            "gpu": "Profile gpu has the paper's image size and a shorter schedule: not a reproduction of the paper.",
            "paper": "Profile paper follows the paper's schedule as the paper states it."}
 
+MEASURED = ["measurement", "value [95 % interval]", "n", "how"]
+
 
 def duration(minutes: float | None) -> str:
     """Minutes in words: "20 s", "3 min", "5 h", "not timed"."""
@@ -46,6 +48,12 @@ def show_setting(value) -> str:
     if isinstance(value, (list, tuple)):
         return ", ".join(map(show_setting, value))
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def measured(metrics: list[dict]) -> list[list[str]]:
+    """A run's measurements as rows of a table with the columns ``MEASURED``."""
+    return [[f"`{m['name']}`", show_value(m["value"], m["interval"], m["unit"]), show_setting(m["n"]), m["how"]]
+            for m in metrics]
 
 
 def size_text(size: int) -> str:

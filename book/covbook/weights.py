@@ -3,7 +3,7 @@
 The folder ``data/weights/NAME`` belongs to the recorded run ``data/results/NAME.json``. Its ``weights.json`` registers
 the files with size and SHA-256, ``README.md`` is the model card, and the safetensors files lie where the run had them.
 What is too large for the repository is registered for a release, and used when somebody puts it there.
-``covbook.runner.weights`` writes all of it.
+``covbook.runner.weights`` writes all of it::
 
     covlib results record runs/03_dcgan --weights     # writes it
     covlib results weights                            # what there is

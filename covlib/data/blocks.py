@@ -1,4 +1,4 @@
-"""Volumes cut into blocks (32x32x32 in Mangalagiri et al., Section III-A) and put together again; how seams show.
+"""Volumes cut into blocks (32x32x32 in Mangalagiri et al., Section III-A) and put together again; how seams show::
 
     blocks, grid = divide(volume)                     # (N, 32, 32, 32), any size of volume, the ends padded
     volume = stitch(blocks, grid)                     # exactly what it was
@@ -202,10 +202,10 @@ def _write(out, first: int, planes: Tensor) -> None:
 def seam_ratio(volume, block: int = BLOCK) -> float:
     """How much rougher a volume (Z, Y, X) is at the faces of its blocks than elsewhere: 1 means no seams.
 
-    At every step between neighbours, along each axis, the jump of the gradient is |d[i] - (d[i-1] + d[i+1]) / 2| with
-    d[i] = v[i+1] - v[i]; the ratio is its mean over steps that cross a block's face, over its mean over those at least
-    two steps away from any face (next to a face the jump is felt too). 1 where both are 0, inf where only the latter
-    is. Anatomy may make it differ from 1: compare with the original's, or measure the difference of the two.
+    At every step between neighbours, along each axis, the jump of the gradient is ``|d[i] - (d[i-1] + d[i+1]) / 2|``
+    with ``d[i] = v[i+1] - v[i]``; the ratio is its mean over steps that cross a block's face, over its mean over those
+    at least two steps away from any face (next to a face the jump is felt too). 1 where both are 0, inf where only the
+    latter is. Anatomy may make it differ from 1: compare with the original's, or measure the difference of the two.
 
     Raises:
         DataError: not three axes, or no face with two steps on either side.

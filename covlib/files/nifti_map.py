@@ -1,4 +1,4 @@
-"""A NIfTI file that is written plane by plane: header first, voxels through a memory map, so that memory stays small.
+"""A NIfTI file that is written plane by plane: header first, voxels through a memory map, so that memory stays small::
 
     with nifti_map("volume.nii", (80, 512, 512), (4.0, 0.7, 0.7)) as voxels:     # int16 (Z, Y, X), HU
         voxels[0:32] = ...                                                         # any planes, in any order

@@ -1,4 +1,4 @@
-"""Layouts anybody can make.
+"""Layouts anybody can make::
 
     classes   CLASS/*.png, or CLASS/PATIENT/*.png
     slices    image/*.png with class_mask/, infection_mask/, lung_mask/ (each optional) of equal file names

@@ -1,4 +1,4 @@
-"""``fit``: the one training loop of the book. Stages, precision, devices, checkpoints, resume, progress.
+"""``fit``: the one training loop of the book. Stages, precision, devices, checkpoints, resume, progress::
 
     from covlib.papers.dcgan import DCGAN                   # any Method; the head of covlib.training.method shows one
     method = DCGAN(config, seed=0)

@@ -1,4 +1,4 @@
-"""Trained methods on disk: their weights with their settings, so that nothing has to be given by hand to use them.
+"""Trained methods on disk: their weights with their settings, so that nothing has to be given by hand to use them::
 
     method = load("runs/04_global_local/checkpoints/global_local.safetensors")     # in any process, on any machine
     images = method.synthesize(maps, torch_generator(0, "samples"))

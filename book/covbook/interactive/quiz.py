@@ -5,14 +5,13 @@ pairs to whoever reads the page, in the rendered book and in JupyterLab alike. A
 the end the score stands there with Wilson's 95 % interval.
 """
 
-import base64
 import html
-import io
 import json
 from dataclasses import dataclass
 
 import numpy as np
 
+from covbook.interactive.viewers import Viewer, data_url, eight_bits
 from covbook.plots.style import as_images
 from covlib.errors import DataError
 from covlib.seeding import derive, rng
@@ -20,26 +19,18 @@ from covlib.seeding import derive, rng
 Z95 = 1.959964  # 97.5th percentile of the normal distribution
 
 
-@dataclass(frozen=True)
-class Quiz:
-    """A quiz that a notebook shows: ``_repr_html_`` is all of it. ``truth``: side of the synthetic one, by pair."""
+@dataclass(frozen=True, repr=False)
+class Quiz(Viewer):
+    """A quiz that a notebook shows. ``truth``: side of the synthetic one, by pair."""
 
-    page: str
     truth: tuple[str, ...]
 
-    def _repr_html_(self) -> str:
-        return self.page
 
-    def __repr__(self) -> str:
-        return f"a quiz of {len(self.truth)} pairs; it is shown where HTML is shown"
-
-
-def quiz_html(pairs, seed: int = 0, *, limits: tuple[float, float] = (-1.0, 1.0), what: str = "slice",
-              note: str = "") -> Quiz:
+def quiz_html(pairs, seed: int = 0, *, what: str = "slice", note: str = "") -> Quiz:
     """A quiz of pairs, each side random by ``seed``: "which of the two is synthetic?".
 
     Args:
-        pairs: list of (real, synthetic), each a picture (H, W) or (1, H, W) in ``limits``, all of one size.
+        pairs: list of (real, synthetic), each a picture (H, W) or (1, H, W) in [-1, 1], all of one size.
         what: what one picture shows, for the texts. note: shown below the title (window, whose pictures).
 
     Returns:
@@ -58,24 +49,20 @@ def quiz_html(pairs, seed: int = 0, *, limits: tuple[float, float] = (-1.0, 1.0)
     items = []
     for (real, synthetic), synthetic_left in zip(pairs, left):
         shown = (synthetic, real) if synthetic_left else (real, synthetic)
-        items.append([_picture(p, limits) for p in shown])
+        items.append([_picture(p) for p in shown])
     name = f"quiz{derive(seed, 'quiz', len(pairs)) % 10**8:08d}"
     page = _PAGE.replace("NAME", name).replace("WHAT", html.escape(what)).replace("NOTE", html.escape(note))
     page = page.replace("COUNT", str(len(pairs))).replace("FIRST_LEFT", items[0][0]).replace("FIRST_RIGHT", items[0][1])
     script = _SCRIPT.replace("NAME", name).replace("WHAT", json.dumps(what)).replace("Z95", repr(Z95))
     data = {"pictures": items, "truth": ["lr"[side == "right"] for side in truth]}
-    return Quiz(page + "<script>" + script.replace("DATA", json.dumps(data)) + "</script>", truth)
+    return Quiz(page + "<script>" + script.replace("DATA", json.dumps(data)) + "</script>",
+                f"a quiz of {len(truth)} pairs", truth)
 
 
-def _picture(picture, limits) -> str:
-    """A PNG as a data URL, ``limits`` to black and white."""
-    from PIL import Image
-
-    grey = as_images(np.asarray(picture)[None] if np.ndim(picture) == 2 else picture, "quiz")[0]
-    grey = np.clip((grey - limits[0]) / (limits[1] - limits[0]) * 255, 0, 255).round().astype(np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(grey).save(buffer, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+def _picture(picture) -> str:
+    """A picture in [-1, 1] as a data URL."""
+    return data_url(eight_bits(as_images(np.asarray(picture)[None] if np.ndim(picture) == 2 else picture, "quiz")[0]),
+                    "png")
 
 
 _PAGE = """<style>

@@ -1,7 +1,7 @@
 """Pictures that can be handled where they are shown: a slice viewer and a before/after slider, without a kernel.
 
 Both are one piece of HTML with pictures, style and script inside, as in ``quiz``: they work in the rendered
-book, in JupyterLab, and in a page saved to disk, by mouse, touch and keyboard, and fetch nothing.
+book, in JupyterLab, and in a page saved to disk, by mouse, touch and keyboard, and fetch nothing::
 
     viewers.slices(case)                                     # all three planes of a volume in HU, with its masks
     viewers.before_after(noisy, denoised, names=("noisy", "denoised"))
@@ -22,6 +22,8 @@ from covlib.errors import DataError
 
 LUNG_WINDOW = (-600.0, 1500.0)
 PLANES = ("axial", "coronal", "sagittal")
+SIZE, MOST = 160, 36  # pixels of a slice's larger side; slices a plane has at most
+WIDE = 420  # CSS pixels of a before/after slider, less on a narrow page
 OUTLINES = {"lung": (0, 114, 178), "infection 1": (230, 159, 0), "infection 2": (213, 94, 0)}  # Okabe and Ito
 
 
@@ -42,53 +44,33 @@ class Viewer:
 # ---- slices ----------------------------------------------------------------------------------------------------------
 
 
-def slices(case, *, beside=None, names: tuple[str, str] = ("left", "right"),
-           window: tuple[float, float] = LUNG_WINDOW, planes=PLANES, size: int = 160, step: int | None = None,
-           masks: bool = True, quality: int = 80, note: str = "") -> Viewer:
+def slices(case) -> Viewer:
     """A viewer of a volume: choose plane and slice by slider, arrow keys or wheel; masks can be switched off.
 
     Args:
         case: a ``Case``, or an object with ``hu`` (Z, Y, X) in HU and ``spacing`` (z, y, x) in mm; ``lung`` and
             ``infection`` are outlined where they are there.
-        beside: HU of another volume of the same shape, shown at the right of the first, slice by slice.
-        names: what the two volumes are called. window: level and width in HU. planes: some of PLANES.
-        size: height or width of the larger side of a picture, in pixels.
-        step: every how many slices; None takes so many that a plane has at most 36.
-        quality: of the JPEG pictures, 1 to 95. note: shown below the picture.
 
     Returns:
-        A Viewer of about 5 kB a slice at ``size`` 160.
+        A Viewer of about 5 kB a slice, at most ``MOST`` slices a plane.
 
     Raises:
-        DataError: no volume, two of different shapes, an unknown plane, or an empty window.
+        DataError: no volume.
     """
     hu = as_array(case.hu, "slices")
     if hu.ndim != 3 or min(hu.shape) < 1:
         raise DataError(f"slices: a volume (Z, Y, X) is wanted, got shape {hu.shape}")
-    pair = [hu] if beside is None else [hu, as_array(beside, "slices")]
-    if pair[-1].shape != hu.shape:
-        raise DataError(f"slices: volumes of shapes {hu.shape} and {pair[1].shape}; one shape is wanted")
-    wrong = [plane for plane in planes if plane not in PLANES]
-    if wrong or not planes:
-        raise DataError(f"slices: planes must be some of {', '.join(PLANES)}, got {wrong[0] if wrong else 'none'!r}")
-    if window[1] <= 0:
-        raise DataError(f"slices: the window's width must be above 0, got {window[1]}")
-    drawn = _masks(case) if masks else {}
-    stacks = {}
-    for plane in planes:
-        count = hu.shape[PLANES.index(plane)]
-        chosen = range(0, count, step or -(-count // 36))
-        stacks[plane] = {
-            "plain": [_slice(case, pair, plane, k, window, size, {}, quality) for k in chosen],
-            "outlined": [_slice(case, pair, plane, k, window, size, drawn, quality) for k in chosen] if drawn else [],
-            "at": list(chosen), "of": count}
-    words = f"slice viewer of a CT volume, {' x '.join(map(str, hu.shape))} voxels"
-    if beside is not None:
-        words, note = f"{words}: {names[0]} beside {names[1]}", f"Left: {names[0]}; right: {names[1]}. {note}"
-    foot = f"Window: level {window[0]:g}, width {window[1]:g} HU. {note}".replace("-", "\N{MINUS SIGN}", window[0] < 0)
-    return _assemble("slices", words, {"stacks": stacks}, NOTE=foot.strip(), PLANES="".join(
-        f'<option value="{plane}">{plane}</option>' for plane in planes), FIRST=_middle(stacks[planes[0]]["plain"]),
-        MASKS="" if drawn else " hidden", SIZE=str(2 * size * len(pair)))
+    masks, stacks = _masks(case), {}
+    for axis, plane in enumerate(PLANES):
+        chosen = range(0, hu.shape[axis], -(-hu.shape[axis] // MOST))
+        drawn = lambda masks, axis=axis, chosen=chosen: [_jpeg(_drawn(case, hu, axis, k, masks), 80) for k in chosen]
+        stacks[plane] = {"plain": drawn({}), "outlined": drawn(masks) if masks else [], "at": list(chosen),
+                         "of": hu.shape[axis]}
+    words, first = f"slice viewer of a CT volume, {' x '.join(map(str, hu.shape))} voxels", stacks[PLANES[0]]["plain"]
+    note = "Window: level {:g}, width {:g} HU.".format(*LUNG_WINDOW).replace("-", "\N{MINUS SIGN}")
+    return _assemble("slices", words, {"stacks": stacks}, NOTE=note,
+                     PLANES="".join(f'<option value="{plane}">{plane}</option>' for plane in PLANES),
+                     FIRST=first[len(first) // 2], MASKS="" if masks else " hidden", SIZE=str(2 * SIZE))
 
 
 def _masks(case) -> dict[str, np.ndarray]:
@@ -101,23 +83,15 @@ def _masks(case) -> dict[str, np.ndarray]:
     return {name: mask for name, mask in found.items() if mask.any()}
 
 
-def _slice(case, volumes: list, plane: str, k: int, window, size: int, masks: dict, quality: int) -> str:
-    """One slice of each volume, side by side."""
-    drawn = [_drawn(case, hu, plane, k, window, size, masks) for hu in volumes]
-    gap = np.full((len(drawn[0]), 4, 3), 255, np.uint8)
-    return _jpeg(drawn[0] if len(drawn) == 1 else np.hstack([drawn[0], gap, drawn[1]]), quality)
-
-
-def _drawn(case, hu, plane: str, k: int, window, size: int, masks: dict) -> np.ndarray:
+def _drawn(case, hu, axis: int, k: int, masks: dict) -> np.ndarray:
     """One slice as a picture of square pixels, head up in coronal and sagittal planes."""
     from PIL import Image
 
-    axis = PLANES.index(plane)
     rows, columns = [spacing for a, spacing in enumerate(case.spacing) if a != axis]
-    grey = windowed(np.take(hu, k, axis), window[0], window[1])
+    grey = windowed(np.take(hu, k, axis), *LUNG_WINDOW)
     colour = np.repeat(np.clip((grey + 1) * 127.5, 0, 255).round().astype(np.uint8)[..., None], 3, -1)
     height, width = grey.shape[0] * rows, grey.shape[1] * columns
-    scale = size / max(height, width)
+    scale = SIZE / max(height, width)
     shape = (max(1, round(width * scale)), max(1, round(height * scale)))
     picture = np.array(Image.fromarray(colour).resize(shape, Image.Resampling.BICUBIC))
     for name, mask in masks.items():
@@ -126,25 +100,18 @@ def _drawn(case, hu, plane: str, k: int, window, size: int, masks: dict) -> np.n
         padded = np.pad(inside, 1)
         core = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
         picture[inside & ~core] = OUTLINES[name]
-    return picture if plane == "axial" else picture[::-1]
-
-
-def _middle(pictures: list[str]) -> str:
-    return pictures[len(pictures) // 2]
+    return picture[::-1] if axis else picture
 
 
 # ---- before and after ------------------------------------------------------------------------------------------------
 
 
-def before_after(before, after, *, limits: tuple[float, float] = (-1.0, 1.0),
-                 names: tuple[str, str] = ("before", "after"), width: int = 420, quality: int = 90,
-                 note: str = "") -> Viewer:
+def before_after(before, after, *, names: tuple[str, str] = ("before", "after"), note: str = "") -> Viewer:
     """Two pictures of one size, one over the other, and a handle that uncovers the second.
 
     Args:
-        before, after: (H, W) or (1, H, W) grey, or (3, H, W) colour, in ``limits``.
-        names: what they are called, in the texts. width: in CSS pixels, less on a narrow page.
-        quality: of the JPEG pictures, 1 to 95. note: shown below.
+        before, after: (H, W) or (1, H, W) grey, or (3, H, W) colour, in [-1, 1].
+        names: what they are called, in the texts. note: shown below.
 
     Example:
         >>> from covbook.interactive import viewers
@@ -161,23 +128,33 @@ def before_after(before, after, *, limits: tuple[float, float] = (-1.0, 1.0),
     pair = [as_images(np.asarray(as_array(p, "before_after"))[None], "before_after")[0] for p in (before, after)]
     if pair[0].shape != pair[1].shape:
         raise DataError(f"before_after: pictures of sizes {pair[0].shape} and {pair[1].shape}; one size is wanted")
-    grey = [np.clip((p - limits[0]) / (limits[1] - limits[0]) * 255, 0, 255).round().astype(np.uint8) for p in pair]
-    small = max(1, round(width / grey[0].shape[1]))  # whole enlargements keep pixels square and honest
+    grey = [eight_bits(p) for p in pair]
+    small = max(1, round(WIDE / grey[0].shape[1]))  # whole enlargements keep pixels square and honest
     grey = [np.repeat(np.repeat(p, small, 0), small, 1) for p in grey] if small > 1 else grey
     words = f"before/after slider: {names[0]}, {names[1]}"
-    return _assemble("slider", words, {"names": list(names)}, NOTE=note, BEFORE=_jpeg(grey[0], quality),
-                     AFTER=_jpeg(grey[1], quality), SIZE=str(width), FIRSTNAME=names[0], SECONDNAME=names[1])
+    return _assemble("slider", words, {"names": list(names)}, NOTE=note, BEFORE=_jpeg(grey[0], 90),
+                     AFTER=_jpeg(grey[1], 90), SIZE=str(WIDE), FIRSTNAME=names[0], SECONDNAME=names[1])
 
 
 # ---- pages -----------------------------------------------------------------------------------------------------------
 
 
-def _jpeg(picture: np.ndarray, quality: int) -> str:
+def eight_bits(picture) -> np.ndarray:
+    """A picture in [-1, 1] as whole numbers from 0 (black) to 255 (white)."""
+    return np.clip((picture + 1) / 2 * 255, 0, 255).round().astype(np.uint8)
+
+
+def data_url(picture: np.ndarray, kind: str, **how) -> str:
+    """A picture (H, W) or (H, W, 3) of 8 bits as a data URL; ``kind``: "png" or "jpeg"; ``how``: as Pillow saves it."""
     from PIL import Image
 
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "JPEG", quality=quality, optimize=True)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    Image.fromarray(picture).save(buffer, kind, optimize=True, **how)
+    return f"data:image/{kind};base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _jpeg(picture: np.ndarray, quality: int) -> str:
+    return data_url(picture, "jpeg", quality=quality)
 
 
 def _assemble(kind: str, words: str, data: dict, **texts: str) -> Viewer:

@@ -9,14 +9,15 @@ on a GPU takes it whole, and on a CPU each worker does one at a time.
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from covbook.locks import lock
-from covlib.errors import ConfigError
+from covlib.errors import ConfigError, did_you_mean
+from covlib.parallel import cores
 
 TOPIC = "covlib-sweep"
 _one_at_a_time = threading.Lock()  # a job changes its process's environment and seed: never two in one process
@@ -49,6 +50,40 @@ class Job:
         """Whether its file is there and its lock is not: one whose process was killed at its very end is looked at
         again, so that the lock goes."""
         return self.file.is_file() and not self.lock.exists()
+
+
+def known(what: str, name: str, valid: Iterable[str]) -> str:
+    """``name`` if it is one of ``valid``; ConfigError listing those otherwise. ``what``: the option it was given to."""
+    if name not in (valid := list(valid)):
+        raise ConfigError(f"{what}: there is no {name!r}{did_you_mean(name, valid)}; valid are "
+                          f"{', '.join(valid) or '(none yet)'}")
+    return name
+
+
+def chosen(what: str, names: Iterable[str] | None, valid: Iterable[str]) -> list[str]:
+    """Those of ``names`` in the order of ``valid``, all when None; ConfigError listing the valid ones otherwise."""
+    valid = list(valid)
+    wanted = valid if names is None else [known(what, name, valid) for name in names]
+    if not wanted:
+        raise ConfigError(f"{what}: none given; valid are {', '.join(valid)}")
+    return [name for name in valid if name in wanted]
+
+
+def check_same(folder: Path, what: str, there: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """ConfigError unless ``what`` a folder holds is of the kind that is ``wanted`` there."""
+    for key, value in wanted.items():
+        if there.get(key) != value:
+            raise ConfigError(f"out: {folder} holds {what} of another {key} ({_difference(there.get(key), value)}); "
+                              "give another --out")
+
+
+def _difference(there, wanted) -> str:
+    """The first thing that differs, in few words."""
+    name = ""
+    if isinstance(there, dict) and isinstance(wanted, dict):
+        key = next(k for k in {**there, **wanted} if there.get(k) != wanted.get(k))
+        there, wanted, name = there.get(key), wanted.get(key), f"{key}: "
+    return f"{name}{str(there)[:40]} there, {str(wanted)[:40]} wanted"
 
 
 class JobFailed(Exception):
@@ -126,7 +161,7 @@ def _on_dask(jobs: list[Job], scheduler: str | None, workers: int | None, retrie
         return
     device = waiting[0].settings["device"]
     gpus = _gpus(device) if scheduler is None else 0
-    n = min(workers or gpus or _cores(), len(waiting), gpus or len(waiting))
+    n = min(workers or gpus or cores(), len(waiting), gpus or len(waiting))
     with _client(scheduler, n, gpus, retries) as client:
         yield from _submitted(client, waiting, device, retries, say)
 
@@ -182,7 +217,7 @@ def _client(scheduler: str | None, n: int, gpus: int, retries: int):
     settings = {"distributed.scheduler.allowed-failures": retries, "distributed.worker.memory.terminate": False,
                 "distributed.worker.memory.pause": False, "distributed.worker.memory.spill": False,
                 "distributed.worker.memory.target": False}
-    threads = str(max(1, _cores() // n))  # of each run's numerical libraries: no more in all than there are cores
+    threads = str(max(1, cores() // n))  # of each run's numerical libraries: no more in all than there are cores
     env = {f"{library}_NUM_THREADS": threads for library in ("OMP", "MKL", "OPENBLAS", "NUMBA")}
     options = lambda k: {"nthreads": 1, "dashboard": False, "silence_logs": 50, "resources": {"GPU": 1} if gpus else {},
                          "env": env | ({"CUDA_VISIBLE_DEVICES": str(k % gpus)} if gpus else {})}
@@ -200,9 +235,3 @@ def _gpus(device: str) -> int:
     import torch
 
     return torch.cuda.device_count()
-
-
-def _cores() -> int:
-    from covlib.parallel import cores
-
-    return cores()

@@ -7,7 +7,7 @@ must not be used for, training data, measurements, limits.
 from typing import TYPE_CHECKING
 
 from covbook.tables import Table
-from covbook.text import MEANING, show_setting, show_value
+from covbook.text import MEANING, MEASURED, measured, show_setting
 
 if TYPE_CHECKING:
     from covbook.weights import Recorded
@@ -33,7 +33,7 @@ def card(entry: "Recorded") -> str:
         "## Limits", LIMITS,
         "## Training data", _data(result),
         "## Training", _training(result),
-        "## Measurements", _measurements(result),
+        "## Measurements", str(Table(MEASURED, measured(result["metrics"]), right=("n",))),
         "Licence: CC BY 4.0 (`LICENSE-CONTENT`). To cite: `CITATION.cff`."]
     return "\n\n".join(part.rstrip() for part in parts) + "\n"
 
@@ -83,9 +83,3 @@ def _training(result: dict) -> str:
     text = (f"Commit `{result['git_commit'] or 'unknown'}`, {versions}; {result['device']}, "
             f"{times.get('threads', '?')} threads. The whole chapter took {times['wall_seconds'] / 60:.1f} min.")
     return f"{text}\n\n{Table(['setting', 'value', ''], rows)}" if rows else text
-
-
-def _measurements(result: dict) -> str:
-    rows = [[f"`{m['name']}`", show_value(m["value"], m["interval"], m["unit"]), show_setting(m["n"]), m["how"]]
-            for m in result["metrics"]]
-    return str(Table(["measurement", "value [95 % interval]", "n", "how"], rows, right=("n",)))

@@ -1,6 +1,5 @@
 """Virtual patients written to disk as a data set, in the layouts that real scans come in (``covlib data phantom``)."""
 
-import csv
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -38,16 +37,15 @@ def write_phantom(folder: str | Path, n: int, *, seed: int = 0, shape: tuple[int
         ConfigError: an unknown kind or label, an impossible n or shape.
         DataError: the folder holds something, or cannot be written (permission, full disk).
     """
+    import pandas as pd
+
     _check(n, shape, label, kind)
     folder = Path(folder).expanduser()
     write = {"cases": _write_cases, "slices": _write_slices, "xrays": _write_xrays}[kind]
     with atomic_folder(folder) as partial:
         total = n * PER_PATIENT if kind == "slices" else n
         rows = list(_with_bar(write(partial, n, seed, shape, label), total, progress))
-        with open(partial / "metadata.csv", "w", newline="") as file:
-            table = csv.DictWriter(file, list(rows[0]))
-            table.writeheader()
-            table.writerows(rows)
+        pd.DataFrame(rows, dtype=object).to_csv(partial / "metadata.csv", index=False, lineterminator="\r\n")
         (partial / "DATASHEET.md").write_text(_datasheet(n, seed, shape, label, kind, len(rows)))
     return folder
 

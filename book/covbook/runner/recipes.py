@@ -1,4 +1,4 @@
-"""``covlib train``: a chapter's methods trained without its notebook, on any number of devices and nodes.
+"""``covlib train``: a chapter's methods trained without its notebook, on any number of devices and nodes::
 
     covlib train 06_cyclegan --profile gpu --devices 8 --out runs/06
     torchrun --nproc-per-node 8 --nnodes 4 ... -m covbook.cli train 06_cyclegan --profile gpu --out /shared/06
@@ -15,8 +15,12 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
+from covbook import provenance
 from covbook.chapters.global_local import METHODS
-from covlib.errors import ConfigError, did_you_mean
+from covbook.runner import chapters, jobs
+from covlib.errors import ConfigError
+
+BATCH = 32  # images that a process makes at a time
 
 
 @dataclass(frozen=True)
@@ -124,26 +128,12 @@ RECIPES = {
 # ---- the command -----------------------------------------------------------------------------------------------------
 
 
-def find(chapter: str) -> tuple[str, Recipe]:
-    """A chapter's full name and its recipe; ConfigError naming the chapters that have one."""
-    for name, recipe in RECIPES.items():
-        if chapter in (name, name.split("_")[0], name.split("_", 1)[1]):
-            return name, recipe
-    hint = did_you_mean(str(chapter), RECIPES)
-    raise ConfigError(f"train: nothing is trained for {chapter!r}{hint}; chapters with a recipe are "
-                      f"{', '.join(RECIPES)}")
-
-
-def chosen(chapter: str, recipe: Recipe, names: Iterable[str] | None) -> list[str]:
-    """The methods asked for, in the recipe's order; all when None. ConfigError naming those that are offered."""
-    wanted = list(recipe.methods) if names is None else list(names)
-    for name in wanted:
-        if name not in recipe.methods:
-            raise ConfigError(f"methods: {name!r} is not offered for {chapter}; offered are "
-                              f"{', '.join(recipe.methods)}")
-    if not wanted:
-        raise ConfigError(f"methods: none given; {chapter} offers {', '.join(recipe.methods)}")
-    return [name for name in recipe.methods if name in wanted]
+def find(chapter: str) -> tuple[chapters.Chapter, Recipe]:
+    """A chapter and its recipe; ConfigError naming the chapters that have one."""
+    found = chapters.find(chapter)
+    if found.name not in RECIPES:
+        raise ConfigError(f"train: nothing is trained for {chapter!r}; chapters with a recipe are {', '.join(RECIPES)}")
+    return found, RECIPES[found.name]
 
 
 def train(chapter: str, *, profile: str = "cpu", data: str = "phantom", seed: int = 0, out: str | Path | None = None,
@@ -165,16 +155,14 @@ def train(chapter: str, *, profile: str = "cpu", data: str = "phantom", seed: in
         ConfigError, DataError: what was given does not fit; nothing is written then. TrainingError: divergence, or
             another process of the job has gone.
     """
-    from covbook.runner import chapters
-
-    name, recipe = find(chapter)
-    names = chosen(name, recipe, methods)
+    found, recipe = find(chapter)
+    name, names = found.name, jobs.chosen("methods", methods, recipe.methods)
     if images < 0 or not save_minutes >= 0:
         raise ConfigError(f"synthesize {images}, save-minutes {save_minutes:g}: numbers of at least 0 are wanted")
     config = resolve_name(chapters.CONFIGS[name]).for_profile(profile, overrides)
     out = Path(f"runs/{name}" if out is None else out)
-    chapters.check_settings(chapters.find(name), {"profile": profile, "data": data, "device": device, "out": str(out),
-                                                  "checkpoint": None, "overrides": {}})
+    chapters.check_settings(found, {"profile": profile, "data": data, "device": device, "out": str(out),
+                                     "checkpoint": None, "overrides": {}})
 
     from covlib.seeding import seed_everything
     from covlib.training.devices import resolve_device, team
@@ -198,7 +186,7 @@ def train(chapter: str, *, profile: str = "cpu", data: str = "phantom", seed: in
     return done
 
 
-def synthesise(trained: list[Trained], n: int, job: Job, fabric, tell: Callable[[str], None], batch: int = 32) -> None:
+def synthesise(trained: list[Trained], n: int, job: Job, fabric, tell: Callable[[str], None]) -> None:
     """Make ``n`` images with each method, each process its share, and write the data sets on the first one.
 
     Raises:
@@ -212,9 +200,9 @@ def synthesise(trained: list[Trained], n: int, job: Job, fabric, tell: Callable[
     folders = {}
     for t in trained:
         t.method.networks = {k: net.to(fabric.device).eval() for k, net in t.method.networks.items()}
-        folders[t.name] = shards.folder_for(job.out, t.method.networks, t.name, n, job.seed, batch)
+        folders[t.name] = shards.folder_for(job.out, t.method.networks, t.name, n, job.seed, BATCH)
         shards.make(lambda numbers, chance, t=t: _images(t, numbers, chance, fabric.device), n, folders[t.name],
-                    seed=job.seed, key=t.name, batch=batch, rank=fabric.global_rank, world=fabric.world_size,
+                    seed=job.seed, key=t.name, batch=BATCH, rank=fabric.global_rank, world=fabric.world_size,
                     device=fabric.device)
     fabric.barrier()
     if fabric.global_rank == 0:
@@ -239,7 +227,7 @@ def _export(part: list[Trained], n: int, job: Job, folders: dict[str, Path], to:
     import numpy as np
     import torch
 
-    from covbook.export import LIMITS, export_set, weights_told
+    from covbook.export import LIMITS, export_set
     from covbook.runner import shards
 
     images = torch.cat([shards.collect(folders[t.name], n) for t in part])
@@ -248,7 +236,7 @@ def _export(part: list[Trained], n: int, job: Job, folders: dict[str, Path], to:
     patients = [t.patients[k] if t.patients else f"{t.name}_seed{job.seed}" for t, k in zip(owners, rows, strict=True)]
     files = sorted((job.out / "checkpoints").glob("*.safetensors"))
     sheet = {"method": f"{', '.join(t.name for t in part)}, profile {job.profile}, trained on {job.data}",
-             "seed": job.seed, "limits": LIMITS, "checkpoint": weights_told(files) or "in the run's folder"}
+             "seed": job.seed, "limits": LIMITS, "checkpoint": provenance.sums(files) or "in the run's folder"}
     masks = {}
     if part[0].maps is not None:
         maps = np.stack([np.asarray(t.maps[k]) for t, k in zip(owners, rows, strict=True)])

@@ -18,7 +18,7 @@ from covbook.runner.jobs import Job, JobFailed, Outcome
 from covbook.runs import name_data
 from covbook.studies import Arm, Study, check_document, read_document
 from covlib.config import check_profile
-from covlib.errors import ConfigError, TrainingError, did_you_mean
+from covlib.errors import ConfigError, TrainingError
 
 MODULES = tuple(f"covbook.chapters.{name}.study" for name in ("cosingan", "cyclegan", "global_local", "side_by_side"))
 SAME = ("study", "chapter", "profile", "data", "config", "overrides")  # what all arms in one folder have in common
@@ -40,25 +40,14 @@ def known() -> dict[str, Study]:
 
 def find(name: str) -> Study:
     """The study called ``name``; ConfigError listing the valid ones otherwise."""
-    return _pick("study", name, known())
+    studies = known()
+    return studies[jobs.known("study", name, studies)]
 
 
 def chosen_arms(study: Study, profile: str, names: Iterable[str] | None = None) -> list[Arm]:
     """The study's arms, or those of ``names`` in the study's order; ConfigError listing the valid ones otherwise."""
     arms = {arm.name: arm for arm in study.arms(check_profile(profile))}
-    if names is None:
-        return list(arms.values())
-    wanted = {_pick("arms", name, arms).name for name in names}
-    if not wanted:
-        raise ConfigError(f"arms: none given; valid are {', '.join(arms)}")
-    return [arm for arm in arms.values() if arm.name in wanted]
-
-
-def _pick(what: str, name: str, valid: dict):
-    if name not in valid:
-        raise ConfigError(f"{what}: there is no {name!r}{did_you_mean(name, valid)}; valid are "
-                          f"{', '.join(valid) or '(none yet)'}")
-    return valid[name]
+    return [arms[name] for name in jobs.chosen("arms", names, arms)]
 
 
 def listing(profile: str = "cpu") -> list[list[str]]:
@@ -103,8 +92,7 @@ def sweep(study: Study, *, profile: str = "cpu", data: str = "phantom", seeds: I
               "overrides": {k: (config or overrides)[k] for k in sorted(overrides)}, "config": config}
     common = json.loads(json.dumps(common))  # as it will be read again: tuples are lists
     folder = Path(default_out(study.name, data, profile) if out is None else out).expanduser()
-    for document in read_arms(folder):
-        _check_same(folder, document, common)
+    _check_same(folder, read_arms(folder), common)
     resolve_device(device)
     asked = [_job(study, arm, common, folder.resolve(), {"seed": seed, "data": data, "device": device})
              for seed in dict.fromkeys(seeds) for arm in chosen]
@@ -206,8 +194,7 @@ def collect(study: Study, out: str | Path, folder: Path | None = None) -> Path:
     first = found[0]
     if first["study"] != study.name:
         raise ConfigError(f"collect: {out} holds arms of {first['study']}, not of {study.name}")
-    for document in found:
-        _check_same(out, document, first)
+    _check_same(out, found, first)
     order = [arm.name for arm in study.arms(first["profile"])]
     arms: dict[str, dict] = {}
     rank = lambda d: (order.index(d["arm"]) if d["arm"] in order else len(order), d["arm"], d["seed"])
@@ -222,19 +209,6 @@ def collect(study: Study, out: str | Path, folder: Path | None = None) -> Path:
     return project.write_json((studies.FOLDER if folder is None else Path(folder)) / file, whole)
 
 
-def _check_same(folder: Path, document: dict, common: dict) -> None:
-    for key in SAME:
-        if document[key] != common[key]:
-            raise ConfigError(f"out: {folder} holds {document['arm']}-seed{document['seed']} of another {key} "
-                              f"({_difference(document[key], common[key])}); give another --out")
-
-
-def _difference(there, wanted) -> str:
-    """The first thing that differs, in few words."""
-    if isinstance(there, dict) and isinstance(wanted, dict):
-        key = next(k for k in {**there, **wanted} if there.get(k) != wanted.get(k))
-        there, wanted, name = there.get(key), wanted.get(key), f"{key}: "
-    else:
-        name = ""
-    short = lambda value: str(value)[:40]
-    return f"{name}{short(there)} there, {short(wanted)} wanted"
+def _check_same(folder: Path, arms: list[dict], common: dict) -> None:
+    for arm in arms:
+        jobs.check_same(folder, f"{arm['arm']}-seed{arm['seed']}", arm, {key: common[key] for key in SAME})

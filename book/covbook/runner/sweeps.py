@@ -4,8 +4,6 @@ Each run goes into a folder of its own, named by its settings, and is what ``cov
 whose metrics.json is there is finished and not started again; one that was cut off goes on where its training stopped.
 """
 
-import csv
-import io
 import itertools
 import json
 import re
@@ -122,7 +120,7 @@ def finished(job: Job) -> bool:
     document = load_metrics(job.file)
     there = {"profile": document["profile"], "seed": document["seed"], "data": document["data"]["name"]}
     wanted = {key: job.settings[key] for key in there} | {"data": name_data(job.settings["data"])[1]}
-    _check_same(job.file.parent, "run", there, wanted)
+    jobs.check_same(job.file.parent, "a run", there, wanted)
     return True
 
 
@@ -131,15 +129,8 @@ def _keep_state(chapter, asked: list[Job], out: Path) -> None:
     common = {"chapter": chapter.name, **{key: asked[0].settings[key] for key in ("profile", "data")}}
     file = out / STATE
     if file.is_file():
-        _check_same(out, "sweep", project.read_json(file, "; give another --out"), common)
+        jobs.check_same(out, "a sweep", project.read_json(file, "; give another --out"), common)
     project.write_json(file, common)
-
-
-def _check_same(folder: Path, what: str, there: dict, wanted: dict) -> None:
-    for key, value in wanted.items():
-        if there.get(key) != value:
-            raise ConfigError(f"out: {folder} holds a {what} whose {key} is {there.get(key)!r}, not {value!r}; give "
-                              "another --out")
 
 
 # ---- one table -------------------------------------------------------------------------------------------------------
@@ -187,13 +178,12 @@ def _varied(asked: list[Job]) -> list[str]:
 
 def write_table(asked: list[Job], out: Path) -> Table:
     """``out``/table.csv, and the table to show: a row for each metric, a column for each combination."""
+    import pandas as pd
+
     rows = collect(asked)
     settings = [name for name in _varied(asked) if name != "seed"]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [*settings, *COLUMNS], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    atomic.write_atomically(Path(out) / TABLE, text.getvalue())
+    table = pd.DataFrame(rows, columns=[*settings, *COLUMNS], dtype=object)  # numbers stay as they are
+    atomic.write_atomically(Path(out) / TABLE, table.to_csv(index=False, lineterminator="\n"))
     label = lambda row: ", ".join(f"{name} {row[name]}" for name in settings) or "value"
     heads, metrics = list(dict.fromkeys(map(label, rows))), list(dict.fromkeys(row["metric"] for row in rows))
     cells = {(row["metric"], label(row)): show_value(row["value"], None if row["low"] is None else

@@ -1,4 +1,4 @@
-"""A run's synthetic images as a data set to take home (``covlib export RUN --to DIR --format png|nifti|dicom-sc``).
+"""A run's synthetic images as a data set to take home (``covlib export RUN --to DIR --format png|nifti|dicom-sc``)::
 
     png        train/CLASS/NAME.png, val/, test/ (torchvision's ImageFolder), labels/NAME.png, masks/lung/ ...
     nifti      imagesTr/NAME_0000.nii.gz, labelsTr/NAME.nii.gz, imagesTs/, labelsTs/ (nnU-Net v2), masks/lung/ ...
@@ -14,7 +14,6 @@ Splits go by source patient: the patient whose image or mask a synthetic image w
 none, and come from one training: they all go to train.
 """
 
-import csv
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from covbook.export import REQUIRED
+from covbook.report import load_metrics
 from covbook.runner import takehome_files, takehome_sheet
 from covlib.atomic import atomic_folder
 from covlib.data.hu import unwindow
@@ -106,15 +106,9 @@ def export_run(run, to, *, form: str = "png", licence: str = "", fractions=FRACT
 
 
 def read_run(run: Path) -> dict:
-    """The run's metrics.json."""
-    path = run / "metrics.json"
-    if not path.is_file():
-        raise ConfigError(f"{run}: holds no metrics.json; give the out folder of a run that has finished")
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-        return {key: document[key] for key in ("chapter", "profile", "seed", "data", "config", "git_commit", "notes")}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: cannot be read as the record of a run ({error}); run the chapter again") from error
+    """What an export tells of the run's metrics.json; DataError where there is none."""
+    document = load_metrics(run / "metrics.json")
+    return {key: document[key] for key in ("chapter", "profile", "seed", "data", "config", "git_commit", "notes")}
 
 
 def sets_of(run: Path) -> dict[str, Path]:
@@ -216,15 +210,14 @@ def _write(writer, picture: Picture, part: str) -> list[dict]:
 
 
 def _tables(folder: Path, rows: list[dict]) -> None:
+    import pandas as pd
+
     for row in rows:
         row["sha256"] = sha256(folder / row["file"])
     images = [row for row in rows if row["role"] in ("image", "volume")]
     for name, columns, listed in (("provenance.csv", COLUMNS, rows),
                                   ("metadata.csv", ("file", "patient", "label", "split"), images)):
-        with open(folder / name, "w", newline="", encoding="utf-8") as file:
-            table = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
-            table.writeheader()
-            table.writerows(listed)
+        pd.DataFrame(listed, columns=columns, dtype=object).to_csv(folder / name, index=False, lineterminator="\n")
 
 
 def _sums(folder: Path) -> None:

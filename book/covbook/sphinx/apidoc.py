@@ -172,9 +172,8 @@ def _calls(modules: dict[str, Module]) -> dict[str, set[str]]:
 # ---- pages -----------------------------------------------------------------------------------------------------------
 
 
-def pages(modules: dict[str, Module] | None = None) -> dict[str, str]:
+def pages(modules: dict[str, Module]) -> dict[str, str]:
     """The pages of the library: file name below ``book/api`` without suffix -> Markdown."""
-    modules = library() if modules is None else modules
     parts: dict[str, list[str]] = {}
     for name, module in modules.items():
         if module.public:
@@ -195,10 +194,8 @@ def _page(title: str, names: list[str]) -> str:
     return f"# {title}\n\n" + "\n".join(MODULE.format(module=name) for name in names)
 
 
-def index(modules: dict[str, Module] | None = None, where: dict[str, Use] | None = None) -> str:
+def index(modules: dict[str, Module], where: dict[str, Use]) -> str:
     """The table from function to its page and to the chapter that introduces it (``introduced``), as Markdown."""
-    modules = library() if modules is None else modules
-    where = introduced(modules) if where is None else where
     lines = []
     for module in modules.values():
         if not module.public:

@@ -1,6 +1,6 @@
 """The book's own Sphinx extension: what jupyter-book, its theme and its extensions leave to be put right in a page.
 
-* Docstrings become clean reStructuredText, whatever they hold, and name the chapter that introduces a function.
+* Each parameter of a docstring is a field of its own, and a function names the chapter that introduces it.
 * The glossary's definitions are written to ``_static/terms.js``, where ``covlib.js`` finds them for its hover texts.
 * Pages carry each script once, and none of thebe, which would run cells on a server.
 * What Sphinx and its extensions do over and over for the same result is done once: a third of the build's time. Pages
@@ -50,12 +50,7 @@ def _introduced(app) -> dict:
 
 
 def _docstring(app, what: str, name: str, thing, options, lines: list[str]) -> None:
-    text = literal_blocks(one_a_field(lines, _names(thing)))
-    env = getattr(app, "env", None)
-    if not valid(text, env):
-        text = [re.sub(r"(?<![\\`])([*|]|(?<=\w)_(?=\W|$))", r"\\\1", line) for line in text]
-        if not valid(text, env):
-            text = ["::", "", *("   " + line for line in lines)]
+    text = one_a_field(lines, _names(thing))
     use = _introduced(app).get(name) if what in ("function", "class", "exception") else None
     if use is not None:
         text += ["", f"*{'Introduced' if use.direct else 'Used'} in* :doc:`/book/{use.chapter}`.", ""]
@@ -89,51 +84,6 @@ def one_a_field(lines: list[str], names: set[str]) -> list[str]:
                 found.append(line)
         k = end
     return found
-
-
-def literal_blocks(lines: list[str]) -> list[str]:
-    """``lines`` with "::" before indented pieces between paragraphs: they are examples, not quotations."""
-    found: list[str] = []
-    inside = False
-    for k, line in enumerate(lines):
-        indented = line.startswith("    ")
-        before = next((x for x in reversed(lines[:k]) if x.strip()), "")
-        text = before != "" and not before[0].isspace() and not before.startswith((":", "..", "*", "-"))
-        starts = indented and not inside and k > 0 and not lines[k - 1].strip() and text and not before.endswith("::")
-        if starts:
-            found += ["::", ""]
-        if line.strip():
-            inside = indented and (inside or starts)
-        found.append(line)
-    return found
-
-
-@cache
-def _settings():
-    import docutils.frontend
-    import docutils.parsers.rst
-
-    settings = docutils.frontend.get_default_settings(docutils.parsers.rst.Parser)  # slow, so once
-    settings.report_level, settings.halt_level = 5, 6
-    return settings
-
-
-def valid(lines: list[str], env=None) -> bool:
-    """Whether docutils reads ``lines`` without a warning; ``env``: Sphinx's, which its roles want."""
-    import docutils.parsers.rst
-    import docutils.utils
-    from docutils import nodes
-
-    settings = _settings().copy()
-    settings.env = env
-    document = docutils.utils.new_document("docstring", settings)
-    problems: list[int] = []
-    document.reporter.attach_observer(lambda message: problems.append(message["level"]))
-    docutils.parsers.rst.Parser().parse("\n".join(lines), document)
-    dangling = (nodes.substitution_reference, nodes.footnote_reference, nodes.citation_reference)
-    refers = any(isinstance(node, dangling) or isinstance(node, nodes.reference) and not node.get("refuri")
-                 for node in document.findall())
-    return max(problems, default=0) < 2 and not refers
 
 
 # ---- pages side by side --------------------------------------------------------------------------------------------

@@ -11,13 +11,14 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from covbook import project
 from covbook.runner import chapters
 from covbook.sphinx import apidoc
 from covbook.sphinx.extension import INTRODUCED
 from covbook.sphinx.status import PLAN, cited
+from covbook.tables import Table
 
-LANDING_TAG = "landing"  # a cell whose picture stands for its chapter on the first page
+LANDING = "which_is_which"  # ends the name of the glued picture that stands for its chapter on the first page
+ALT = "Eight chest images under letters A to H, real and synthetic ones mixed."
 WIDE, PHONE = "paper_map.svg", "paper_map_phone.svg"
 
 MAP = """```{{raw}} html
@@ -58,7 +59,7 @@ def gallery(executed: dict[str, Path], pictures: Path) -> str:
     """A card for each paper's chapter, with its picture taken from the notebook's outputs.
 
     Args:
-        executed: chapter -> notebook; a chapter whose notebook does not exist is shown as planned.
+        executed: chapter -> notebook.
         pictures: folder to write ``landing_CHAPTER.png`` to.
     """
     cards = []
@@ -66,43 +67,23 @@ def gallery(executed: dict[str, Path], pictures: Path) -> str:
         if not paper:
             continue
         paper = paper.split(" {cite")[0]
-        if not executed[name].is_file():
-            cards.append(f":::{{grid-item-card}} {name[:2]} {about}\n{paper}. Planned.\n:::\n")
-            continue
         picture = landing_picture(chapters.read_notebook(executed[name]))
         image = ""
         if picture is not None:
-            content, alt = picture
-            (pictures / f"landing_{name}.png").write_bytes(content)
-            image = f":img-top: /book/_generated/landing_{name}.png\n:img-alt: {alt}\n"
+            (pictures / f"landing_{name}.png").write_bytes(picture)
+            image = f":img-top: /book/_generated/landing_{name}.png\n:img-alt: {ALT}\n"
         cards.append(f":::{{grid-item-card}} {name[:2]} {about}\n:link: {name}\n:link-type: doc\n"
                      f":link-alt: chapter {name[:2]}, {about}\n{image}\n{paper}\n:::\n")
     return "::::{grid} 1 2 2 3\n:gutter: 2\n:class-container: covlib-gallery\n\n" + "\n".join(cards) + "::::\n"
 
 
-def landing_picture(notebook: dict) -> tuple[bytes, str] | None:
-    """The picture (PNG) that stands for a chapter, and its alternative text; None if the notebook has none.
-
-    It is the output of the cell tagged ``landing``, else the unlabelled "which is which?" at the chapter's top, else
-    the first picture.
-    """
-    found = []
+def landing_picture(notebook: dict) -> bytes | None:
+    """The picture (PNG) that stands for a chapter, the unlabelled "which is which?" at its top; None without one."""
     for cell in notebook["cells"]:
-        tags = cell.get("metadata", {}).get("tags", [])
         for output in cell.get("outputs", []):
-            for kind in ("image/png", "application/papermill.record/image/png"):
-                if kind in output.get("data", {}):
-                    glued = output.get("metadata", {}).get("scrapbook", {}).get("name", "")
-                    rank = 0 if LANDING_TAG in tags else 1 if glued.endswith("which_is_which") else 2
-                    alt = cell["metadata"].get("mystnb", {}).get("image", {}).get("alt", "")
-                    found.append((rank, "".join(output["data"][kind]), alt))
-    if not found:
-        return None
-    rank, text, alt = min(found, key=lambda f: f[0])
-    if text.startswith(("b'", 'b"')):  # papermill records the repr of bytes
-        text = text[2:-1].replace("\\n", "")
-    alt = alt or "Eight chest images under letters A to H, real and synthetic ones mixed."
-    return base64.b64decode(text), " ".join(alt.split())
+            if output.get("metadata", {}).get("scrapbook", {}).get("name", "").endswith(LANDING):
+                return base64.b64decode("".join(output["data"]["application/papermill.record/image/png"]))
+    return None
 
 
 def _map(static: Path) -> str:
@@ -131,13 +112,7 @@ def scoreboard() -> str:
     for chapter, about, paper in PLAN:
         if not paper:
             continue
-        name = chapter.split("_", 1)[1]
-        there = (project.ROOT / "book" / f"{chapter}.ipynb").is_file()
-        where = f" in [chapter {chapter[:2]}]({chapter}.ipynb)" if there else ""
-        title = f"## {chapter[:2]} {about}\n\n{cited(paper)}{where}"
-        if not (project.REPORTED / f"{name}.yaml").is_file():
-            parts.append(f"{title}\n\nThis chapter is planned; nothing of it has been attempted.\n")
-            continue
+        title = f"## {chapter[:2]} {about}\n\n{cited(paper)} in [chapter {chapter[:2]}]({chapter}.ipynb)"
         table = report.paper_beside_ours(chapter)
         drop = table.columns.index("this run")
         table.columns.pop(drop)
@@ -173,14 +148,12 @@ def _dataset_page(source) -> str:
 
     licence, what, cite = source.licence, source.what, source.citation
     named = f"[{licence['name']}]({licence['url']})" if licence.get("url") else licence["name"]
-    here = {path.stem for path in (project.ROOT / "book").glob("*.ipynb")}
-    used = [f"[{name[:2]}](../{name}.ipynb)" if name in here else f"{name[:2]} (planned)" for name in source.chapters]
+    used = [f"[{name[:2]}](../{name}.ipynb)" for name in source.chapters]
     doi = f" [doi:{cite['doi']}](https://doi.org/{cite['doi']})" if cite.get("doi") else ""
-    rows = [("holds", f"{what['modality']}: {what['counts']}"), ("masks", what["masks"]), ("labels", what["labels"]),
-            ("size", size_text(source)), ("licence", f"**{named}**"), ("home page", f"<{source.homepage}>"),
-            ("used in chapters", ", ".join(used)), ("read as", f"layout `{source.layout}`")]
-    table = "\n".join(f"| {a} | {b} |".replace("\n", " ") for a, b in rows)
-    parts = [f"# {source.title}", f"| what | in short |\n| --- | --- |\n{table}", "## What its licence says",
+    rows = [["holds", f"{what['modality']}: {what['counts']}"], ["masks", what["masks"]], ["labels", what["labels"]],
+            ["size", size_text(source)], ["licence", f"**{named}**"], ["home page", f"<{source.homepage}>"],
+            ["used in chapters", ", ".join(used)], ["read as", f"layout `{source.layout}`"]]
+    parts = [f"# {source.title}", str(Table(["what", "in short"], rows)).rstrip(), "## What its licence says",
              licence["note"], "## How to get it", _how(source)]
     if source.notes:
         parts += ["## What to know before you use it", "\n".join(f"* {note}" for note in source.notes)]
@@ -202,11 +175,7 @@ def _how(source) -> str:
         steps = "\n".join(f"1. {_step(step.replace('{folder}', 'FOLDER'))}" for step in source.steps)
         return (f"It cannot be fetched for you, since it asks for an account or an address. "
                 f"`covlib data get {source.name}` prints these steps:\n\n{steps}")
-    files = [["file", "from", "checksum"]]
-    for file in source.files:
-        files.append([f"`{file.filename}`", f"<{file.url}>",
-                      f"`{file.known_hash}`" if file.known_hash else "none published"])
-    rows = [files[0], ["---"] * 3, *files[1:]]
-    table = "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    table = Table(["file", "from", "checksum"], [[f"`{file.filename}`", f"<{file.url}>", f"`{file.known_hash}`"
+                                                  if file.known_hash else "none published"] for file in source.files])
     return (f"```bash\ncovlib data get {source.name}      # downloads (and resumes), checks, unpacks\n"
             f"covlib run {source.chapters[-1]} --data {source.name}\n```\n\n{table}")

@@ -13,7 +13,7 @@ from covlib.errors import ConfigError
 
 GENERATED = project.ROOT / "book" / "_generated"
 
-# The book as planned: chapter, what it is about, paper (empty where there is none). Those in _toc.yml are there.
+# Chapter, what it is about in few words, paper (empty where there is none).
 PLAN = (
     ("01_data", "Virtual patients and real scans", ""),
     ("02_judging", "How a synthetic image is judged", ""),
@@ -37,7 +37,7 @@ def show(what: str | None = None) -> str:
         DataError: a file is missing or no metrics.json.
     """
     from covbook.tables import align
-    from covbook.text import show_value
+    from covbook.text import MEASURED, measured
 
     found = _chosen(what)
     if not found:
@@ -46,10 +46,7 @@ def show(what: str | None = None) -> str:
     for document in found:
         head = (f"{document['chapter']}: {document['data']['name']}, profile {document['profile']}, "
                 f"seed {document['seed']}, {document['device']}, {_minutes(document)}")
-        rows = [["  measurement", "value [95 % interval]", "n", "how"]]
-        for metric in document["metrics"]:
-            value = show_value(metric["value"], metric["interval"], metric["unit"])
-            rows.append([f"  {metric['name']}", value, "" if metric["n"] is None else str(metric["n"]), metric["how"]])
+        rows = [[f"  {name.strip('`')}", *rest] for name, *rest in (MEASURED, *measured(document["metrics"]))]
         parts.append(f"{head}\n{align(rows)}")
     return "\n\n".join(parts)
 
@@ -61,7 +58,7 @@ def _chosen(what: str | None) -> list[dict]:
         return load_results()
     path = Path(what)
     if path.is_dir() or path.suffix == ".json":
-        return [load_metrics(path / "metrics.json" if path.is_dir() else path)]
+        return [load_metrics(path)]
     found = load_results(what)
     if not found:
         known = sorted({document["chapter"] for document in load_results()})
@@ -96,12 +93,9 @@ def refresh() -> list[Path]:
 
 
 def _chapters_table() -> str:
-    from covbook.runner.chapters import table_of_contents
     from covbook.tables import Table
 
-    here = {entry.removeprefix("book/") for entry in table_of_contents()}
-    rows = [[name[:2], f"[{text}]({name}.ipynb)" if name in here else f"{text} (planned)", cited(paper) or "–"]
-            for name, text, paper in PLAN]
+    rows = [[name[:2], f"[{text}]({name}.ipynb)", cited(paper) or "–"] for name, text, paper in PLAN]
     return str(Table(["", "chapter", "paper"], rows))
 
 

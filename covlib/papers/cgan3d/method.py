@@ -3,7 +3,7 @@
 A scan is equalised, cut into blocks of 32x32x32, and given to the generator as it is ("autoencode"), with Poisson noise
 ("denoise") or at half its resolution ("depixelate"); the generator is to give back the original (Section III). The
 blocks are then laid together and converted back to HU. ``Config`` has the paper's values as defaults; what the paper
-leaves open is marked "ours" there and discussed in chapter 07.
+leaves open is marked "ours" there and discussed in chapter 07::
 
     config = Config.for_profile("cpu", {"task": "denoise"})
     method, result = train(config, training_cases, "runs/07_cgan3d/denoise")

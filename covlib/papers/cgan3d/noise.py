@@ -4,7 +4,7 @@
 iterative depixelating the image with cGAN until we arrive at a full resolution 3D scan volume." So: a small 3-D GAN
 turns noise into a coarse volume over the whole chest, and the network of the task "depixelate" doubles it again and
 again, block by block with overlap. Each size lies in a memory map, the last one in the NIfTI file itself, so memory
-does not grow with the volume.
+does not grow with the volume::
 
     model = NoiseModel.load("runs/07_cgan3d")
     model.write("patient.nii.gz", (80, 512, 512), seed=3)
@@ -46,8 +46,8 @@ LIMITS = (3000, -1024)  # HU a coarse volume may hold: metal and padding would s
 
 
 class CoarseGenerator(nn.Module):
-    """Noise (N, latent) to volumes (N, 1, *coarse) in [-1, 1]: a dense layer to the root, an eighth of each side, then
-    three transposed 4x4x4 convolutions of stride 2, BatchNorm and ReLU before each, tanh at the end."""
+    """Noise (N, latent) to volumes ``(N, 1, *coarse)`` in [-1, 1]: a dense layer to the root, an eighth of each side,
+    then three transposed 4x4x4 convolutions of stride 2, BatchNorm and ReLU before each, tanh at the end."""
 
     def __init__(self, coarse=(32, 32, 32), latent: int = 128, width: int = 64):
         super().__init__()
@@ -65,7 +65,7 @@ class CoarseGenerator(nn.Module):
 
 
 class CoarseDiscriminator(nn.Module):
-    """Volumes (N, 1, *coarse) to logits (N,): 2x2x2 voxels folded into channels, two 4x4x4 convolutions of stride 2
+    """Volumes ``(N, 1, *coarse)`` to logits (N,): 2x2x2 voxels folded into channels, two 4x4x4 convolutions of stride 2
     with LeakyReLU(0.2), a dense layer.
 
     No BatchNorm: behind the volume it would hide contrast (chapter 03), and in a small batch it is noisy.
@@ -92,7 +92,7 @@ def _root(coarse) -> tuple[int, ...]:
 
 
 class CoarseGAN(Method):
-    """Noise to coarse volumes of the chest; ``fit`` trains it on {"volume": (N, 1, *coarse)} in [-1, 1]."""
+    """Noise to coarse volumes of the chest; ``fit`` trains it on ``{"volume": (N, 1, *coarse)}`` in [-1, 1]."""
 
     name = "cgan3d_coarse"
     generators = ("G",)
@@ -124,7 +124,7 @@ class CoarseGAN(Method):
         return {"D": d_loss, "G": g_loss}
 
     def synthesize(self, condition: int, generator: torch.Generator, batch: int = 32) -> Tensor:
-        """``condition`` volumes (N, 1, *coarse) in [-1, 1], with BatchNorm's running statistics."""
+        """``condition`` volumes ``(N, 1, *coarse)`` in [-1, 1], with BatchNorm's running statistics."""
         z = torch.randn(condition, self.config.coarse_latent, generator=generator, device=generator.device)
         return torch.cat(batched(self.networks["G"], {"G": self.networks["G"]}, batch, z))
 
@@ -242,7 +242,7 @@ class NoiseModel:
         return z, y, x
 
     def coarse_volumes(self, n: int, seed: int = 0) -> np.ndarray:
-        """``n`` coarse volumes in HU, int16 (n, *coarse)."""
+        """``n`` coarse volumes in HU, int16 ``(n, *coarse)``."""
         device = next(self.coarse.networks["G"].parameters()).device
         made = self.coarse.synthesize(n, torch_generator(seed, "coarse", device=device))[:, 0]
         return np.rint(self.equaliser.inverse(made.cpu()).numpy()).astype(np.int16)

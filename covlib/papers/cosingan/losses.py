@@ -36,7 +36,7 @@ def generator_loss(fake: Tensor) -> Tensor:
 
 
 def wppl(fake: Tensor, real: Tensor, condition: Tensor, weights=(0.1, 0.5, 1.0)) -> Tensor:
-    """Eq. 7, the weighted pixel-level loss: mean over all pixels of weight(category) * |fake - real|.
+    """Eq. 7, the weighted pixel-level loss: mean over all pixels of ``weight(category) * |fake - real|``.
 
     Args:
         condition: labels (N, 1, H, W). weights: of background, lung and infection.

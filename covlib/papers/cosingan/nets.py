@@ -1,9 +1,9 @@
-"""CoSinGAN's networks: pix2pix's U-Net and PatchGAN, deeper as images grow (Section 2.1, "Implementation details").
+"""CoSinGAN's networks: pix2pix's U-Net and PatchGAN, deeper as images grow (Section 2.1, "Implementation details")::
 
-| size | 32 | 48 | 64 | 96 | 128 | 192 | 256 | 384 | 512 |
-|---|---|---|---|---|---|---|---|---|---|
-| halvings of the U-Net | 4 | 4 | 5 | 5 | 6 | 6 | 7 | 7 | 8 |
-| convolutions of the discriminator | 6 | 6 | 7 | 7 | 8 | 8 | 9 | 9 | 10 |
+    | size | 32 | 48 | 64 | 96 | 128 | 192 | 256 | 384 | 512 |
+    |---|---|---|---|---|---|---|---|---|---|
+    | halvings of the U-Net | 4 | 4 | 5 | 5 | 6 | 6 | 7 | 7 | 8 |
+    | convolutions of the discriminator | 6 | 6 | 7 | 7 | 8 | 8 | 9 | 9 | 10 |
 
 A generator reads two planes, the condition and an image. The second stage copies the first's network and knows no
 condition (Eq. 2), and the first scale knows no image, so that plane is zero there: weights then fit wherever the paper

@@ -341,8 +341,8 @@ def listen(method: GlobalLocal, maps: Tensor, batch: int = 8) -> dict[str, Tenso
 
     Returns:
         On the CPU: "image" (N, 1, S, S); "alpha" (N,), G2's own weight (0.5 for a plain sum, which weighs both alike);
-        "share" (N, S, S) in [0, 1], what part of the sum's size comes from the global branch: (1 - alpha) |F_global| /
-        (alpha |F_local| + (1 - alpha) |F_global|), each magnitude the mean over channels.
+        "share" (N, S, S) in [0, 1], what part of the sum's size comes from the global branch:
+        ``(1 - alpha) |F_global| / (alpha |F_local| + (1 - alpha) |F_global|)``, each magnitude the mean over channels.
 
     Raises:
         ConfigError: a method with one generator has nobody to listen to.

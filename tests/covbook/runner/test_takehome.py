@@ -30,6 +30,7 @@ from covlib.seeding import rng
 SHEET = {"method": "a test's generator", "seed": 3, "checkpoint": "g.safetensors (SHA-256 ab)",
          "limits": "Not for use."}
 WINDOW = (-600, 1500)
+COMMIT = "c0ffee" + 34 * "0"
 
 
 def make_run(folder, *, masks=True, hu=True, patients=True, n=20, kind="phantom"):
@@ -43,11 +44,14 @@ def make_run(folder, *, masks=True, hu=True, patients=True, n=20, kind="phantom"
     export_set(folder / "synthetic", images.astype(np.float32), labels=labels, classes=("normal", "covid"),
                patients=who, lung=lung if masks else None, infection=infection if masks else None, datasheet=SHEET,
                hu_window=WINDOW if hu else None, names=names)
-    data = {"kind": kind, "name": kind, "fingerprint": "f" * 64, "images": 7, "patients": 5, "classes": {},
+    data = {"kind": kind, "name": kind, "fingerprint": "f" * 64, "images": 7, "patients": 5, "classes": {}, "notes": [],
             "split": {"fingerprint": "e" * 64, "train": 4, "val": 1, "test": 2}}
+    versions = dict.fromkeys(("python", "covlib", "torch", "numpy"), "1")
     (folder / "metrics.json").write_text(json.dumps(
-        {"chapter": "03_dcgan", "profile": "smoke", "seed": 3, "data": data, "config": {"epochs": 2},
-         "git_commit": "c0ffee", "notes": ["a fallback was used"]}))
+        {"schema": 1, "chapter": "03_dcgan", "profile": "smoke", "seed": 3, "device": "cpu", "data": data,
+         "config": {"epochs": 2}, "overrides": {}, "weights": {}, "versions": versions, "git_commit": COMMIT,
+         "metrics": [], "notes": ["a fallback was used"], "figures": [], "paths": {},
+         "times": {"started": "2021-01-01T00:00:00+00:00", "wall_seconds": 1.0, "stage_seconds": {}}}))
     return folder, {"images": images[:, 0], "lung": lung, "infection": infection, "labels": labels, "patients": who}
 
 
@@ -273,8 +277,7 @@ def test_runs_that_are_none(run, tmp_path):
     (run[0] / "metrics.json").write_text("{")
     refused(lambda: takehome.export_run(run[0], tmp_path / "o"), "metrics.json")
     (run[0] / "metrics.json").unlink()
-    with pytest.raises(ConfigError, match="finished"):
-        takehome.export_run(run[0], tmp_path / "o")
+    refused(lambda: takehome.export_run(run[0], tmp_path / "o"), "metrics.json: does not exist; a finished run")
     assert not (tmp_path / "o").exists()
 
 

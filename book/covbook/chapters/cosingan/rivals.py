@@ -34,7 +34,7 @@ def rival_config(name: str, config, *, updates: int | None = None, measure_all: 
     """``config`` with one scale, one stage and the rival's terms.
 
     Args:
-        name: "pix2pix", "enhanced", or "only_..." of ``LOSSES``. config: of CoSinGAN.
+        name: "pix2pix", "enhanced", or ``"only_..."`` of ``LOSSES``. config: of CoSinGAN.
         updates: training steps; None: as many as CoSinGAN's. measure_all: log all four terms (Fig. 6).
 
     Raises:

@@ -1,9 +1,9 @@
-"""A whole class translated into a data set that says where it is from.
+"""A whole class translated into a data set that says where it is from::
 
     covlib translate --checkpoint RUN --data FOLDER --class normal pneumonia --to DIR
 
 writes one image of class COVID-19 for every image of the classes, 16,537 and 4,758 in the paper's case, to DIR/normal
-and DIR/pneumonia (to DIR itself where there is one class):
+and DIR/pneumonia (to DIR itself where there is one class)::
 
     DIR/covid/NAME.png           8-bit grey
     DIR/provenance.csv           a line per image: file, source image, its patient and class, model, seed, checksum

@@ -23,6 +23,7 @@ from covbook.chapters.side_by_side.arms import Trained, ema_of, layout, parts, s
 from covbook.chapters.side_by_side.budget import PER_STEP, recorded_costs, with_steps
 from covbook.chapters.side_by_side.settings import ENTRIES, TARGET, Config
 from covbook.chapters.side_by_side.tasks import Part, Task
+from covbook.provenance import peak_memory
 from covlib.atomic import write_atomically
 from covlib.data.case import Case, SliceSet
 from covlib.data.splits import Split
@@ -67,7 +68,7 @@ def measure_here(arm: str, profile: str, device="auto", steps: int = STEPS, repe
     config, device = Config.for_profile(profile), resolve_device(device)
     task = random_task(ENTRIES[arm].task, config)
     parts(arm, task, profile, 0, device)  # its imports are not its training's memory
-    before = _peak(device)
+    before = peak_memory(device)
     _timed(arm, task, profile, device, steps)
     seconds, trained = [], None
     for _ in range(repeats):
@@ -80,7 +81,8 @@ def measure_here(arm: str, profile: str, device="auto", steps: int = STEPS, repe
     each = (time.perf_counter() - began) / len(made)
     if statistics.median(seconds) <= 0:
         raise TrainingError(f"cost of {arm}: {2 * steps} steps took no longer than {steps}; measure on an idle machine")
-    return {PER_STEP: statistics.median(seconds), "seconds_per_image": each, "peak_mb": _peak(device) - before,
+    peak = (peak_memory(device) - before) / 1e6
+    return {PER_STEP: statistics.median(seconds), "seconds_per_image": each, "peak_mb": peak,
             "parameters": float(trained.parameters)}
 
 
@@ -131,16 +133,6 @@ def _timed(arm: str, task: Task, profile: str, device, steps: int) -> tuple[floa
         seconds, trained.steps = seconds + result.seconds, trained.steps + result.steps
         trained.methods[key] = method
     return seconds, trained
-
-
-def _peak(device: torch.device) -> float:
-    """Largest memory so far in MB (10^6 bytes)."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 1e6
-    import resource
-
-    scale = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux KiB
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale / 1e6
 
 
 def in_new_process(code: str) -> dict:

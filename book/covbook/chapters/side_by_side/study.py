@@ -1,4 +1,4 @@
-"""Chapter 08 as studies: ``covlib sweep side_by_side``, and the table of costs that its budget rests on.
+"""Chapter 08 as studies: ``covlib sweep side_by_side``, and the table of costs that its budget rests on::
 
     covlib sweep side_by_side-cost --profile gpu --collect     # once a profile, on an idle machine
     covlib sweep side_by_side --profile gpu --seeds 0 1 2
