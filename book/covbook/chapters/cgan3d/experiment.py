@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from covbook.chapters.cgan3d.scores import compare
+from covbook.chapters.cgan3d.tuning import tune_non_local_means
 from covbook.datasets.sources import located
 from covbook.tables import Table
 from covlib import phantom
@@ -27,7 +28,7 @@ from covlib.files import layouts
 from covlib.metrics import intervals
 from covlib.papers.cgan3d import method, noise
 from covlib.papers.cgan3d.method import CGAN3D, TASKS, Config, condition_of, restore
-from covlib.papers.cgan3d.restoration import NonLocalMeans, trilinear, tune_non_local_means
+from covlib.papers.cgan3d.restoration import NonLocalMeans, trilinear
 from covlib.parallel import spread
 from covlib.seeding import derive, rng
 from covlib.training.fit import FitResult, resolve_device
