@@ -28,8 +28,8 @@ NAMES = ("vgg16", "resnet18", "resnet50", "densenet121", "densenet169")
 class Classifier(nn.Module):
     """A torchvision network with a new last layer; made by ``build``.
 
-    Input is float (N, 1, H, W) in [-1, 1], repeated to three channels inside; H and W at least 32. With ImageNet weights
-    the input is mapped to [0, 1] and normalised as ImageNet was. Output is logits (N, n_classes).
+    Input is float (N, 1, H, W) in [-1, 1], repeated to three channels inside; H and W at least 32. With ImageNet
+    weights the input is mapped to [0, 1] and normalised as ImageNet was. Output is logits (N, n_classes).
 
     Attributes:
         name: one of ``NAMES``.

@@ -33,6 +33,7 @@ from covlib.parallel import spread
 from covlib.seeding import derive, rng
 from covlib.training.fit import FitResult, resolve_device
 from covlib.training.method import Method
+from covlib.training.trained import filled
 
 COARSE_FIRST = 10_000  # number of the first virtual patient of the coarse GAN: nobody of the scans
 JUDGES_FIRST = 20_000  # and of those that volumes from noise are judged against
@@ -179,8 +180,8 @@ def _from_checkpoint(config: Config, checkpoint, device) -> Trained:
         if getattr(stored, name) != getattr(config, name):
             raise ConfigError(f"checkpoint {checkpoint}: its {name} is {getattr(stored, name)!r}, this run's is "
                               f"{getattr(config, name)!r}; take the profile and overrides it was trained with")
-    methods = {task: noise.take(tensors, task, CGAN3D(replace(config, task=task), 1), resolve_device(device),
-                                str(checkpoint)) for task in TASKS}
+    methods = {task: filled(CGAN3D(replace(config, task=task), 1), tensors, task, f"checkpoint {checkpoint}", device)
+               for task in TASKS}
     model = noise.NoiseModel.load(checkpoint, device)
     return Trained(methods, replace(model, depixelate=methods["depixelate"]))
 
