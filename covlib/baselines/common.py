@@ -33,7 +33,7 @@ from torch import Tensor, nn
 
 from covlib.config import Config as BaseConfig
 from covlib.data import label_maps
-from covlib.errors import ConfigError, DataError
+from covlib.errors import ConfigError
 from covlib.losses import FeatureLoss
 from covlib.nets import PatchGAN, batched
 from covlib.training.method import Method, OptimizerSpec, Stage, Step
@@ -76,13 +76,12 @@ class MaskToSlice(Method):
         networks: name -> module, one of them "D".
 
     Attributes:
-        generators: what an image at test time is made by. examples: maps that ``sample_grid`` paints; None for none.
+        generators: what an image at test time is made by.
         notes: what a reader must know of this run's parts, such as a feature loss without its weights.
     """
 
     config: Config
     generators: tuple[str, ...] = ("G",)
-    examples: Tensor | None = None
 
     def __init__(self, config: Config, n_images: int, networks: dict[str, nn.Module]):
         if n_images < 1:
@@ -125,10 +124,7 @@ class MaskToSlice(Method):
             DataError: maps of another shape, or labels outside the map.
         """
         paint = lambda part: self.generate(label_maps.one_hot(part), generator).float()
-        return torch.cat(batched(paint, self.networks, batch, check_maps(maps, self.config.image_size)))
-
-    def sample_grid(self, generator: torch.Generator) -> Tensor | None:
-        return None if self.examples is None else self.synthesize(self.examples, generator)
+        return torch.cat(batched(paint, self.networks, batch, label_maps.check_maps(maps, self.config.image_size)))
 
 
 class FeatureMatcher(MaskToSlice):
@@ -153,14 +149,6 @@ class FeatureMatcher(MaskToSlice):
             losses["perceptual"] = self.perceptual(fake, real)
             total = total + self.config.lambda_perceptual * losses["perceptual"]
         return total
-
-
-def check_maps(maps, side: int) -> Tensor:
-    """``maps`` as a tensor; DataError unless it is (N >= 1, side, side)."""
-    maps = torch.as_tensor(maps)
-    if maps.ndim != 3 or not len(maps) or maps.shape[1:] != (side, side):
-        raise DataError(f"maps: shape {tuple(maps.shape)}; (N, {side}, {side}) with at least one map is wanted")
-    return maps
 
 
 # ---- discriminators --------------------------------------------------------------------------------------------------

@@ -25,7 +25,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from covlib.baselines.common import check_maps
 from covlib.config import Config as BaseConfig
 from covlib.data import label_maps
 from covlib.data.augment import horizontal_flip
@@ -115,7 +114,6 @@ class Diffusion(Method):
 
     name = "diffusion"
     generators = ("U",)
-    examples = None  # conditions that ``sample_grid`` shows
 
     def __init__(self, config: Config, n_images: int, seed: int = 0):
         from monai.networks.nets.diffusion_model_unet import DiffusionModelUNet
@@ -235,14 +233,9 @@ class Diffusion(Method):
             return {}, condition
         values = torch.as_tensor(condition)
         if c.condition == "map":
-            return {"map": check_maps(values, c.image_size)}, len(values)
+            return {"map": label_maps.check_maps(values, c.image_size)}, len(values)
         if values.ndim != 1 or not len(values) or values.is_floating_point():
             raise DataError(f"classes: shape {tuple(values.shape)}, {values.dtype}; (N,) whole numbers are wanted")
         if int(values.min()) < 0 or int(values.max()) >= c.classes:
             raise DataError(f"classes: from {int(values.min())} to {int(values.max())}; 0 to {c.classes - 1} are known")
         return {"label": values.long()}, len(values)
-
-    def sample_grid(self, generator: torch.Generator) -> Tensor | None:
-        if self.examples is None:
-            return None
-        return self.synthesize(self.examples, generator)

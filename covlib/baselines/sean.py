@@ -25,8 +25,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from covlib.baselines import spade
-from covlib.baselines.common import MaskToSlice, check_maps
-from covlib.baselines.spade import ModulatedBlock, SpatialNorm, block_widths, initialise, pyramid, root_side
+from covlib.baselines.common import MaskToSlice
+from covlib.baselines.spade import SpatialNorm, initialise, pyramid, root_side
 from covlib.data import label_maps
 from covlib.errors import ConfigError
 from covlib.nets import InstanceNorm2d, batched
@@ -158,7 +158,7 @@ class RegionNorm(nn.Module):
         return torch.addcmul(beta, gamma, x)
 
 
-class Generator(nn.Module):
+class Generator(spade.Generator):
     """One-hot maps (N, labels, S, S), style codes and noise to images (N, channels, S, S) in [-1, 1] (Fig. 4, right).
 
     SPADE's generator with SEAN normalisation: 3x3 convolution of the smallest map, residual blocks with nearest
@@ -170,26 +170,16 @@ class Generator(nn.Module):
 
     def __init__(self, image_size: int = 512, width: int = 32, widest: int = 1024, ups: int = 7, labels: int = 4,
                  hidden: int = 128, style: int = 512, channels: int = 1):
-        super().__init__()
-        side, widths = root_side(image_size, ups), block_widths(width, widest, ups)
-        self.ups, self.sides = ups, [side * 2**k for k in range(ups + 1)]
+        styled = lambda k, channels, place: RegionNorm(channels, labels, hidden, style if k < ups else 0, place)
+        super().__init__(image_size, width, widest, ups, labels, hidden, channels=channels, norm=styled)
+        self.sides = [root_side(image_size, ups) * 2**k for k in range(ups + 1)]
         self.noises = sum(NORMS * side**2 for side in self.sides)
-        self.start = nn.Conv2d(labels, widths[0], 3, padding=1)
-        self.blocks = nn.ModuleList()
-        for k, (a, b) in enumerate(zip(widths[:1] + widths, widths)):
-            styled = style if k < ups else 0
-            norm = lambda channels, place, s=styled: RegionNorm(channels, labels, hidden, s, place)
-            self.blocks.append(ModulatedBlock(a, b, norm))
-        self.image = nn.Conv2d(widths[-1], channels, 3, padding=1)
 
     def forward(self, condition: Tensor, codes: Tensor, noise: Tensor) -> Tensor:
         levels = pyramid(condition, self.ups)
         planes = noise.split([NORMS * side**2 for side in self.sides], 1)
-        x = self.start(levels[0])
-        for k, (block, level, plane, side) in enumerate(zip(self.blocks, levels, planes, self.sides)):
-            x = F.interpolate(x, scale_factor=2, mode="nearest") if k else x
-            x = block(x, level, codes, plane.view(-1, NORMS, side, side))
-        return torch.tanh(self.image(x))
+        planes = [plane.view(-1, NORMS, side, side) for plane, side in zip(planes, self.sides)]
+        return self.painted(levels[0], zip(levels, [codes] * len(levels), planes))
 
 
 # ---- method ----------------------------------------------------------------------------------------------------------
@@ -249,7 +239,7 @@ class SEAN(spade.Modulated):
                                   "styles='image'")
             return super().synthesize(maps, generator, batch)
         side = self.config.image_size
-        maps = check_maps(maps, side)
+        maps = label_maps.check_maps(maps, side)
         if images is None or images.shape != (len(maps), 1, side, side):
             shape = None if images is None else tuple(images.shape)
             raise ConfigError(f"styles: 'image' reads styles off images ({len(maps)}, 1, {side}, {side}), one a map, "

@@ -20,6 +20,7 @@ used commercially, and nothing of it is here). What the sources leave open, or c
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -165,10 +166,14 @@ class Generator(nn.Module):
 
     A start of ``widest`` channels (a 3x3 convolution of the smallest map or, with ``latent``, a linear layer of noise),
     residual blocks with a nearest up-sampling before each but the first, a 3x3 convolution, tanh.
+
+    Args:
+        norm: of the blocks, called as ``norm(k, channels, place)`` for block k and as ``ModulatedBlock`` says; SPADE's
+            own without one.
     """
 
     def __init__(self, image_size: int = 512, width: int = 32, widest: int = 1024, ups: int = 7, labels: int = 4,
-                 hidden: int = 128, latent: int = 0, channels: int = 1):
+                 hidden: int = 128, latent: int = 0, channels: int = 1, norm=None):
         super().__init__()
         side, widths = root_side(image_size, ups), block_widths(width, widest, ups)
         self.ups, self.latent, first = ups, latent, (widths[0], side, side)
@@ -176,15 +181,20 @@ class Generator(nn.Module):
             self.start = nn.Sequential(nn.Linear(latent, math.prod(first)), nn.Unflatten(1, first))
         else:
             self.start = nn.Conv2d(labels, widths[0], 3, padding=1)
-        norm = lambda channels, place: SpatialNorm(channels, labels, hidden)
-        self.blocks = nn.ModuleList(ModulatedBlock(a, b, norm) for a, b in zip(widths[:1] + widths, widths))
+        norm = norm or (lambda k, channels, place: SpatialNorm(channels, labels, hidden))
+        self.blocks = nn.ModuleList(ModulatedBlock(a, b, partial(norm, k))
+                                    for k, (a, b) in enumerate(zip(widths[:1] + widths, widths)))
         self.image = nn.Conv2d(widths[-1], channels, 3, padding=1)
 
     def forward(self, condition: Tensor, z: Tensor | None = None) -> Tensor:
         levels = pyramid(condition, self.ups)
-        x = self.start(z if self.latent else levels[0])
-        for k, (block, level) in enumerate(zip(self.blocks, levels)):
-            x = block(F.interpolate(x, scale_factor=2, mode="nearest") if k else x, level)
+        return self.painted(z if self.latent else levels[0], zip(levels))
+
+    def painted(self, x: Tensor, given) -> Tensor:
+        """From what ``start`` takes to the image; ``given``: what each block's norms are given beside the features."""
+        x = self.start(x)
+        for k, (block, condition) in enumerate(zip(self.blocks, given)):
+            x = block(F.interpolate(x, scale_factor=2, mode="nearest") if k else x, *condition)
         return torch.tanh(self.image(x))
 
 

@@ -144,6 +144,17 @@ def one_hot(maps) -> Tensor:
     return (maps[:, None] == labels[:, None, None]).float()
 
 
+def check_maps(maps, side: int) -> Tensor:
+    """``maps`` as a tensor. DataError: not whole numbers (N >= 1, side, side), or labels outside the map."""
+    maps = torch.as_tensor(maps)
+    if maps.is_floating_point() or maps.ndim != 3 or maps.shape[1:] != (side, side) or not len(maps):
+        raise DataError(f"map: {maps.dtype} of shape {tuple(maps.shape)}; whole numbers (N, {side}, {side}) are wanted")
+    low, high = int(maps.min()), int(maps.max())
+    if low < 0 or high >= LABELS:
+        raise DataError(f"map: holds label {low if low < 0 else high}; labels are 0 to {LABELS - 1}")
+    return maps
+
+
 def halve(maps):
     """Maps (N, H, W) at half the resolution, by the upper left pixel of each 2x2 (nearest).
 

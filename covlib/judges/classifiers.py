@@ -24,11 +24,12 @@ from covlib.seeding import derive
 
 NAMES = ("vgg16", "resnet18", "resnet50", "densenet121", "densenet169")
 
+
 class Classifier(nn.Module):
     """A torchvision network with a new last layer; made by ``build``.
 
-    Input is float (N, C, H, W) in [-1, 1], C = 1 (repeated to three channels inside) or 3; H and W at least 32. With
-    ImageNet weights the input is mapped to [0, 1] and normalised as ImageNet was. Output is logits (N, n_classes).
+    Input is float (N, 1, H, W) in [-1, 1], repeated to three channels inside; H and W at least 32. With ImageNet
+    weights the input is mapped to [0, 1] and normalised as ImageNet was. Output is logits (N, n_classes).
 
     Attributes:
         name: one of ``NAMES``.
@@ -38,10 +39,9 @@ class Classifier(nn.Module):
         pretrained: whether ImageNet weights were found and loaded.
     """
 
-    def __init__(self, name: str, body: nn.Module, dim: int, n_classes: int, in_channels: int, pretrained: bool,
-                 note: str):
+    def __init__(self, name: str, body: nn.Module, dim: int, n_classes: int, pretrained: bool, note: str):
         super().__init__()
-        self.name, self.dim, self.n_classes, self.in_channels = name, dim, n_classes, in_channels
+        self.name, self.dim, self.n_classes = name, dim, n_classes
         self.pretrained, self.note = pretrained, note
         self.body, self.head = body, nn.Linear(dim, n_classes)
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
@@ -49,14 +49,14 @@ class Classifier(nn.Module):
 
     def features(self, x: torch.Tensor) -> torch.Tensor:
         """Penultimate features, (N, ``dim``)."""
-        x = x.expand(-1, 3, -1, -1) if x.shape[1] == 1 else x
+        x = x.expand(-1, 3, -1, -1)
         return self.body((x * 0.5 + 0.5 - self.mean) / self.std if self.pretrained else x)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.head(self.features(x))
 
 
-def build(name: str, n_classes: int = 2, weights: str | None = None, in_channels: int = 1, *, small_stem: bool = False,
+def build(name: str, n_classes: int = 2, weights: str | None = None, *, small_stem: bool = False,
           seed: int = 0) -> Classifier:
     """A judge, not yet trained.
 
@@ -65,7 +65,6 @@ def build(name: str, n_classes: int = 2, weights: str | None = None, in_channels
             Ben Hamza (section 4.3) describe for all their classifiers; the others have it anyway.
         n_classes: number of classes, >= 2.
         weights: None (random) or "imagenet" (random too where the file is not at hand; ``note`` tells).
-        in_channels: 1 or 3, what images will be given.
         small_stem: for images of about 32 to 96 pixels. The stem of the ResNets and DenseNets (7x7 convolution of
             stride 2, then 3x3 max-pooling of stride 2) leaves 2x2 pixels for the last stage of a 64x64 image; this
             replaces it by a 3x3 convolution of stride 2 alone, so that 4x4 are left. VGG-16 halves only five times
@@ -76,8 +75,8 @@ def build(name: str, n_classes: int = 2, weights: str | None = None, in_channels
         raise ConfigError(f"judge {name!r} is not known; one of {', '.join(NAMES)}")
     if weights not in (None, "imagenet"):
         raise ConfigError(f"weights {weights!r} are not known; None or 'imagenet'")
-    if n_classes < 2 or in_channels not in (1, 3):
-        raise ConfigError(f"n_classes {n_classes}, in_channels {in_channels}: at least 2 classes, and 1 or 3 channels")
+    if n_classes < 2:
+        raise ConfigError(f"n_classes {n_classes}: at least 2 classes are wanted")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "judge", name))
         net, lack = _torchvision_net(name, weights)
@@ -86,7 +85,7 @@ def build(name: str, n_classes: int = 2, weights: str | None = None, in_channels
             _shrink_stem(net)
             note += ", small stem: 3x3 convolution of stride 2, no max-pooling" + (", untrained" if found else "")
         body, dim = _without_head(name, net)
-        return Classifier(name, body, dim, n_classes, in_channels, found, note)
+        return Classifier(name, body, dim, n_classes, found, note)
 
 
 def _torchvision_net(name: str, weights: str | None) -> tuple[nn.Module, str | None]:
@@ -191,7 +190,7 @@ def embed(model: Classifier, images, batch: int = 64) -> np.ndarray:
 
 
 def _check_images(model: Classifier, images) -> torch.Tensor:
-    x = training.check_images(images, model.in_channels)
+    x = training.check_images(images, 1)
     if min(x.shape[2:]) < 32:
         raise DataError(f"images are {x.shape[2]}x{x.shape[3]}; the judges need at least 32x32")
     return x

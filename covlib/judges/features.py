@@ -2,11 +2,9 @@
 
 * ``inception-64 | 192 | 768 | 2048``: the InceptionV3 of the original FID, in torch-fidelity's port. Its weights are
   taken from torch hub's cache, or downloaded when the environment says ``COVLIB_ALLOW_DOWNLOAD=1``.
-* ``imagenet:NAME``: penultimate features of a torchvision network with ImageNet weights, NAME as in ``classifiers``.
 * ``random-conv``: a fixed convolutional network of random weights, the same on every machine. The offline fallback: it
   tells blur, noise, contrast and coarse shape apart, and knows nothing of anatomy. Compare its distances with each
   other only, never with a published FID.
-* ``from_classifier(model)``: the embedding of a trained judge, sensitive to what it was trained to see.
 
 An extractor never changes silently: where weights are missing the fallback's name and note say so, and the log once.
 """
@@ -22,7 +20,6 @@ from torch.nn import functional as F
 
 from covlib import pretrained
 from covlib.errors import ConfigError
-from covlib.judges import classifiers
 from covlib.judges.training import check_images
 from covlib.pretrained import RandomConv
 
@@ -62,51 +59,33 @@ class Extractor:
         return torch.cat([self._forward(part).float().cpu() for part in x.split(batch)]).numpy()
 
 
-def get_extractor(name="inception-2048", *, device="cpu", fallback: bool = True) -> Extractor:
-    """An extractor by name; see the module's list.
+def get_extractor(name="inception-2048", *, device="cpu") -> Extractor:
+    """An extractor by name; see the module's list. When weights cannot be had it is "random-conv", with a note and a
+    warning in the log.
 
     Args:
-        name: "inception-2048" and so on (a bare 64, 192, 768 or 2048 means the same), "imagenet:resnet18" and so on
-            (a bare "resnet18" means the same), or "random-conv".
+        name: "inception-2048" and so on (a bare 64, 192, 768 or 2048 means the same), or "random-conv".
         device: where the network lives.
-        fallback: when weights cannot be had, give "random-conv" with a note and a warning in the log; False raises.
     Raises:
-        ConfigError: unknown name; or weights missing and ``fallback`` False.
+        ConfigError: unknown name.
     """
-    name = str(name)
-    layer = name.removeprefix("inception-")
-    network = name.removeprefix("imagenet:")
+    layer = str(name).removeprefix("inception-")
     if layer.isdigit() and int(layer) in INCEPTION_LAYERS:
         made, missing = _inception(layer, device)
-    elif network in classifiers.NAMES:
-        made, missing = _imagenet(network, device)
-    elif name == "random-conv":
+        if made is not None:
+            return made
+        note = f"asked for {name}, but {missing}; random-conv was used instead"
+        pretrained.say_once(note)
+        return _random_conv(device, note)
+    if name == "random-conv":
         return _random_conv(device)
-    else:
-        options = [f"inception-{n}" for n in INCEPTION_LAYERS] + [f"imagenet:{n}" for n in classifiers.NAMES]
-        raise ConfigError(f"extractor {name!r} is not known; one of {', '.join(options)}, random-conv")
-    if made is not None:
-        return made
-    if not fallback:
-        raise ConfigError(f"extractor {name}: {missing}")
-    note = f"asked for {name}, but {missing}; random-conv was used instead"
-    pretrained.say_once(note)
-    return _random_conv(device, note)
+    options = ", ".join(f"inception-{n}" for n in INCEPTION_LAYERS)
+    raise ConfigError(f"extractor {name!r} is not known; one of {options}, random-conv")
 
 
 def inception_available() -> bool:
     """Whether the InceptionV3 weights of FID are in torch hub's cache. Never downloads."""
     return _inception_file().is_file()
-
-
-def from_classifier(model: classifiers.Classifier) -> Extractor:
-    """A trained judge's penultimate features; distances on them compare for one and the same judge only."""
-
-    def forward(x: torch.Tensor) -> torch.Tensor:
-        x = x.mean(1, keepdim=True) if model.in_channels == 1 else x.expand(-1, 3, -1, -1)
-        return torch.from_numpy(classifiers.embed(model, x, batch=len(x)))
-
-    return Extractor(f"judge {model.name}", "penultimate", "none", model.note, model.dim, forward)
 
 
 def _inception_file() -> Path:
@@ -149,15 +128,6 @@ def inception_from_file(path: str | Path | None, layer: str | int = "2048", devi
 def to_uint8(x: torch.Tensor) -> torch.Tensor:
     """[-1, 1] to 0 ... 255, rounded."""
     return ((x + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-
-
-def _imagenet(network: str, device) -> tuple[Extractor | None, str]:
-    model = classifiers.build(network, weights="imagenet", in_channels=3).to(device)
-    if not model.pretrained:
-        return None, f"{network} has {model.note}"
-    made = from_classifier(model)
-    made.name = f"{network}, ImageNet weights"
-    return made, ""
 
 
 def _random_conv(device, note: str = "") -> Extractor:

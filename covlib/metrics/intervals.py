@@ -16,6 +16,9 @@ from covlib.errors import ConfigError, DataError
 from covlib.metrics.checks import finite
 from covlib.seeding import rng
 
+LEVEL = 0.95  # of confidence, of every interval here
+WORDS = "95 %"
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -47,7 +50,7 @@ class Interval:
         return f"{self.value:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
 
 
-def student_t(values, level: float = 0.95) -> Interval:
+def student_t(values) -> Interval:
     """Mean with Student's t interval, n - 1 degrees of freedom (scipy.stats.t).
 
     This is the interval of Zhang et al. (CoSinGAN, Tables 2 to 4, n = 5 scans) and the likely one of Jiang et al.
@@ -60,21 +63,19 @@ def student_t(values, level: float = 0.95) -> Interval:
     """
     from scipy import stats
 
-    _check_level(level)
     values = finite("values", values, ndim=1).astype(np.float64)
     n, mean = len(values), float(values.mean())
     if n == 1:
         return Interval(mean, math.nan, math.nan, 1, "no interval from one value")
-    method = f"Student t, {n - 1} degrees of freedom, {100 * level:g} %"
+    method = f"Student t, {n - 1} degrees of freedom, {WORDS}"
     error = float(stats.sem(values))
     if error == 0.0 or values.min() == values.max():
         return Interval(mean, mean, mean, n, method + ", all values equal")
-    low, high = stats.t.interval(level, n - 1, loc=mean, scale=error)
+    low, high = stats.t.interval(LEVEL, n - 1, loc=mean, scale=error)
     return Interval(mean, float(low), float(high), n, method)
 
 
-def bootstrap(values, statistic: Callable = np.mean, seed: int = 0, n_boot: int = 2000, level: float = 0.95,
-              groups=None) -> Interval:
+def bootstrap(values, statistic: Callable = np.mean, seed: int = 0, n_boot: int = 2000, groups=None) -> Interval:
     """Percentile bootstrap interval of ``statistic(values)``.
 
     Args:
@@ -86,7 +87,6 @@ def bootstrap(values, statistic: Callable = np.mean, seed: int = 0, n_boot: int 
         groups: (n,) patient of each value; then patients are drawn with replacement, each with all its values, and the
             interval's n counts patients. Without it values are taken as independent.
     """
-    _check_level(level)
     if n_boot < 100:
         raise ConfigError(f"n_boot is {n_boot}; at least 100 resamples are needed for an interval")
     arrays = tuple(finite("values", v) for v in (values if isinstance(values, tuple) else (values,)))
@@ -99,14 +99,14 @@ def bootstrap(values, statistic: Callable = np.mean, seed: int = 0, n_boot: int 
     if units == 1:
         return Interval(value, math.nan, math.nan, 1, "no interval from one value")
     draws = _draws(arrays, statistic, members, units, n_boot, rng(seed, "bootstrap"))
-    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     unit = "values" if members is None else "groups"
-    method = f"percentile bootstrap of {units} {unit}, {n_boot} resamples, {100 * level:g} %"
+    method = f"percentile bootstrap of {units} {unit}, {n_boot} resamples, {WORDS}"
     return Interval(value, float(low), float(high), units, method)
 
 
 def jackknife(values: tuple, statistic: Callable, groups: tuple, folds: int = 10, seed: int = 0,
-              level: float = 0.95, bounds: tuple[float, float] = (-math.inf, math.inf)) -> Interval:
+              bounds: tuple[float, float] = (-math.inf, math.inf)) -> Interval:
     """Interval of a statistic of several sets by leaving out a fold of patients at a time (delete-a-group jackknife,
     Shao and Tu 1995, chapter 2; Student t with folds - 1 degrees of freedom).
 
@@ -121,7 +121,6 @@ def jackknife(values: tuple, statistic: Callable, groups: tuple, folds: int = 10
     Returns:
         The statistic of the whole sets with its interval.
     """
-    _check_level(level)
     arrays, names = [finite("values", v) for v in values], [np.asarray([str(x) for x in g]) for g in groups]
     if len(arrays) != len(names) or any(len(a) != len(g) for a, g in zip(arrays, names)):
         raise DataError(f"groups: {[len(g) for g in names]} names for {[len(a) for a in arrays]} values; one each is "
@@ -141,28 +140,27 @@ def jackknife(values: tuple, statistic: Callable, groups: tuple, folds: int = 10
     each = np.array([float(statistic(*(a[f != k] for a, f in zip(arrays, left)))) for k in range(folds)])
     from scipy import stats
 
-    half = stats.t.ppf((1 + level) / 2, folds - 1) * math.sqrt((folds - 1) / folds * ((each - each.mean()) ** 2).sum())
+    half = stats.t.ppf((1 + LEVEL) / 2, folds - 1) * math.sqrt((folds - 1) / folds * ((each - each.mean()) ** 2).sum())
     low, high = max(bounds[0], value - half), min(bounds[1], value + half)
     return Interval(value, low, high, len(known),
-                    f"jackknife of {folds} folds of {len(known)} groups, Student t, {100 * level:g} %")
+                    f"jackknife of {folds} folds of {len(known)} groups, Student t, {WORDS}")
 
 
-def wilson(successes: int, n: int, level: float = 0.95) -> Interval:
+def wilson(successes: int, n: int) -> Interval:
     """Proportion ``successes / n`` with Wilson's score interval (scipy.stats.binomtest), always within [0, 1].
 
     It holds for independent trials: for slices of few patients it is too narrow (use ``proportion`` with groups).
     """
     from scipy import stats
 
-    _check_level(level)
     if int(successes) != successes or int(n) != n or n < 1 or not 0 <= successes <= n:
         raise DataError(f"wilson: {successes} of {n} is no proportion; whole numbers with 0 <= successes <= n, n >= 1")
     successes, n = int(successes), int(n)
-    ends = stats.binomtest(successes, n).proportion_ci(level, method="wilson")
-    return Interval(successes / n, float(ends.low), float(ends.high), n, f"Wilson score, {100 * level:g} %")
+    ends = stats.binomtest(successes, n).proportion_ci(LEVEL, method="wilson")
+    return Interval(successes / n, float(ends.low), float(ends.high), n, f"Wilson score, {WORDS}")
 
 
-def proportion(hits, groups=None, level: float = 0.95) -> Interval:
+def proportion(hits, groups=None) -> Interval:
     """Share of ``hits`` that are true, with Wilson's score interval on as many trials as there are independent groups.
 
     Images of one patient may all be hit or missed together. At worst they are one trial: a design effect of the sum of
@@ -177,25 +175,19 @@ def proportion(hits, groups=None, level: float = 0.95) -> Interval:
     """
     from scipy import stats
 
-    _check_level(level)
     hits = np.asarray(hits)
     if hits.ndim != 1 or not len(hits) or not np.isin(hits, (0, 1)).all():
         raise DataError(f"hits: shape {hits.shape}; one row of true or false (1 or 0) is needed, and at least one")
     k, n, members = int(hits.sum()), len(hits), _members(groups, len(hits))
     if members is None or len(members) == n:
-        return wilson(k, n, level)
+        return wilson(k, n)
     trials = n * n / sum(len(m) ** 2 for m in members)
-    share, z = k / n, float(stats.norm.ppf((1 + level) / 2))
+    share, z = k / n, float(stats.norm.ppf((1 + LEVEL) / 2))
     half = z * math.sqrt(share * (1 - share) / trials + (z / (2 * trials)) ** 2)
     low, high = ((share + z * z / (2 * trials) + side * half) / (1 + z * z / trials) for side in (-1, 1))
     of = f"{len(members)} group" + "s" * (len(members) > 1)
     return Interval(share, 0.0 if k == 0 else low, 1.0 if k == n else high, len(members),
-                    f"Wilson score of {of} ({n} images count as {trials:.3g}), {100 * level:g} %")
-
-
-def _check_level(level: float) -> None:
-    if not 0 < level < 1:
-        raise ConfigError(f"level is {level}; a confidence level lies between 0 and 1, 0.95 say")
+                    f"Wilson score of {of} ({n} images count as {trials:.3g}), {WORDS}")
 
 
 def _members(groups, n: int) -> list[np.ndarray] | None:

@@ -9,19 +9,13 @@ SIDE = 32  # pixels of the thumbnails that are compared
 
 
 class PixelSpace:
-    """1 - correlation of thumbnails: 0 the same picture, 1 unrelated ones.
-
-    Args:
-        side: pixels of a thumbnail. mirrored: the smaller distance of the two, left-right mirrored or not.
-    """
+    """1 - correlation of thumbnails, left-right mirrored or not, the smaller one: 0 the same picture, 1 unrelated
+    ones."""
 
     unit = "1 - correlation of thumbnails"
 
-    def __init__(self, side: int = SIDE, mirrored: bool = True):
-        self.side, self.mirrored = side, mirrored
-
     def prepare(self, images) -> np.ndarray:
-        """Thumbnails less their mean, of length one: float32 (n, side^2) from (n, 1, H, W) or (n, H, W) of any size."""
+        """Thumbnails less their mean, of length one: float32 (n, SIDE^2) from (n, 1, H, W) or (n, H, W) of any size."""
         import torch
         from torch.nn import functional as F
 
@@ -29,17 +23,15 @@ class PixelSpace:
         x = x[:, None] if x.ndim == 3 else x
         if x.ndim != 4 or x.shape[1] != 1:
             raise DataError(f"images have shape {tuple(x.shape)}; (N, 1, H, W) or (N, H, W) is needed")
-        x = F.interpolate(x, (self.side, self.side), mode="area").flatten(1)
+        x = F.interpolate(x, (SIDE, SIDE), mode="area").flatten(1)
         x = x - x.mean(1, keepdim=True)
         return (x / x.norm(dim=1, keepdim=True).clamp_min(1e-6)).numpy()
 
     def distance(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         """float32 (n, m) of prepared images (n, ...) and (m, ...)."""
         alike = a @ b.T
-        if self.mirrored:
-            turned = a.reshape(len(a), self.side, self.side)[:, :, ::-1].reshape(a.shape)
-            alike = np.maximum(alike, turned @ b.T)
-        return np.maximum(1 - alike, 0)
+        turned = a.reshape(len(a), SIDE, SIDE)[:, :, ::-1].reshape(a.shape)
+        return np.maximum(1 - np.maximum(alike, turned @ b.T), 0)
 
 
 class FeatureSpace:

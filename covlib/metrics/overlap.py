@@ -1,9 +1,8 @@
 """A predicted mask beside the drawn one: Dice, sensitivity, specificity, by pixel or voxel.
 
-Masks are whole numbers of equal shape. ``label=None`` takes everything that is not 0 as foreground (infection: ground
-glass and consolidation together, as in Jiang et al.), ``label=k`` only the pixels equal to k. By default all
-pixels are counted together (one volume, one number); with ``per_image=True`` the first axis numbers images, and
-the answer is a float64 array. Values are fractions; Jiang et al. (Tables III, IV) print percentages.
+Masks are whole numbers of equal shape; everything that is not 0 is foreground (infection: ground glass and
+consolidation together, as in Jiang et al.). All pixels are counted together (one volume, one number). Values are
+fractions; Jiang et al. (Tables III, IV) print percentages.
 
 Masks without foreground: Dice of two empty masks is 1 (nothing to find, nothing marked), which flatters sets with many
 slices free of disease; ``empty=nan`` leaves such slices out of a ``nanmean``. Where a rate has no denominator
@@ -28,37 +27,38 @@ class Counts:
     fn: np.ndarray | float
 
 
-def dice(pred, target, label: int | None = None, per_image: bool = False, empty: float = 1.0):
+def dice(pred, target, empty: float = 1.0) -> float:
     """Dice score, ``2 TP / (2 TP + FP + FN)`` (Jiang et al., Tables III and IV; Zhang et al., "DSC").
 
     Args:
         empty: the value where both masks are empty.
     """
-    c = counts(pred, target, label, per_image)
+    c = counts(pred, target)
     return _ratio(2 * c.tp, 2 * c.tp + c.fp + c.fn, empty)
 
 
-def sensitivity(pred, target, label: int | None = None, per_image: bool = False):
+def sensitivity(pred, target) -> float:
     """Share of the drawn pixels that are marked, ``TP / (TP + FN)`` (Jiang et al., "Sen"); NaN where none is drawn."""
-    c = counts(pred, target, label, per_image)
+    c = counts(pred, target)
     return _ratio(c.tp, c.tp + c.fn, np.nan)
 
 
-def specificity(pred, target, label: int | None = None, per_image: bool = False):
+def specificity(pred, target) -> float:
     """Share of the other pixels left unmarked, ``TN / (TN + FP)`` (Jiang et al., "Spec").
 
     Lesions fill a small part of a slice, so this is close to 1 for any sensible prediction. NaN where all is drawn.
     """
-    c = counts(pred, target, label, per_image)
+    c = counts(pred, target)
     return _ratio(c.tn, c.tn + c.fp, np.nan)
 
 
-def counts(pred, target, label: int | None = None, per_image: bool = False) -> Counts:
-    """True and false positives and negatives; torchmetrics' ``binary_stat_scores``."""
+def counts(pred, target, per_image: bool = False) -> Counts:
+    """True and false positives and negatives (torchmetrics' ``binary_stat_scores``): of all pixels together, or, with
+    ``per_image``, of each image along the first axis."""
     import torch
     from torchmetrics.functional.classification import binary_stat_scores
 
-    pred, target = _mask("pred", pred, label), _mask("target", target, label)
+    pred, target = _mask("pred", pred), _mask("target", target)
     same_shape("pred", pred, "target", target)
     if per_image and pred.ndim < 3:
         raise DataError(f"masks have shape {pred.shape}; per_image needs (N, H, W) or more dimensions")
@@ -71,14 +71,12 @@ def counts(pred, target, label: int | None = None, per_image: bool = False) -> C
     return Counts(tp, fp, tn, missed)
 
 
-def _mask(name: str, values, label: int | None) -> np.ndarray:
+def _mask(name: str, values) -> np.ndarray:
     mask = finite(name, values)
     if mask.dtype.kind == "f" and (mask != np.round(mask)).any():
         raise DataError(f"{name}: holds fractions; a mask of whole numbers is needed (threshold probabilities first)")
-    return mask != 0 if label is None else mask == label
+    return mask != 0
 
 
-def _ratio(above, below, empty: float):
-    above, below = np.asarray(above, np.float64), np.asarray(below, np.float64)
-    values = np.where(below > 0, above / np.where(below > 0, below, 1), empty)
-    return values if values.ndim else float(values)
+def _ratio(above, below, empty: float) -> float:
+    return float(above / below if below > 0 else empty)

@@ -185,6 +185,7 @@ class Method(ABC):
     Attributes:
         name: short name, kept in checkpoints. networks: name -> module. stages: run one after the other.
         generators: names of the networks whose running average ``fit(ema=…)`` keeps; what synthesis needs.
+        examples: what ``sample_grid`` synthesises from (masks, source images, a number); None for nothing.
         config: the settings it was made with; the methods of ``covlib.training.trained.METHODS`` have them.
     """
 
@@ -192,6 +193,7 @@ class Method(ABC):
     networks: dict[str, nn.Module]
     stages: list[Stage]
     generators: tuple[str, ...] = ()
+    examples: Any = None
     config: Any
 
     @abstractmethod
@@ -250,7 +252,7 @@ class Method(ABC):
 
     def sample_grid(self, generator: torch.Generator) -> Tensor | None:
         """Images (N, C, H, W) in [-1, 1] for ``fit(sample_every=…)``; None where there is nothing to show."""
-        return None
+        return None if self.examples is None else self.synthesize(self.examples, generator)
 
     def state(self) -> dict[str, Tensor]:
         """Tensors beyond the networks that training rests on (an image pool, say); kept in checkpoints."""

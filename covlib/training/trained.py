@@ -77,11 +77,17 @@ def load(path, part: str = "", device="auto") -> Method:
         part = parts[0]
     if part not in (parts or [""]):
         raise ConfigError(f"checkpoint {path}: part {part!r} is not one of {', '.join(parts) or '(none)'}")
+    return filled(method, tensors, part, f"checkpoint {path}", device)
+
+
+def filled(method: Method, tensors: dict[str, Tensor], part: str, where: str, device="auto") -> Method:
+    """``method`` with the weights of ``part`` ("": the only one) among ``tensors``, on ``device``, in eval mode.
+    Discriminators, which only training needs, may be left out. ConfigError: weights that do not fit."""
     for name, net in method.networks.items():
-        prefix = f"{part}.{name}." if part else f"{name}."
+        prefix = f"{part}.{name}.".lstrip(".")
         state = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-        if state or name in method.generators:  # discriminators, which only training needs, may be left out
-            check_state(net, state, f"checkpoint {path}: network {prefix[:-1]!r}")
+        if state or name in method.generators:
+            check_state(net, state, f"{where}: network {prefix[:-1]!r}")
             net.load_state_dict(state)
         net.to(resolve_device(device)).eval()
     return method

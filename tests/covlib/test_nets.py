@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from receptive_field import receptive_field
 from torch import nn
 
 from covlib.errors import ConfigError
@@ -18,7 +19,6 @@ from covlib.nets import (
     init_normal,
     layer_shapes,
     norm_layer,
-    receptive_field,
 )
 
 

@@ -16,7 +16,7 @@ import json
 import math
 import tempfile
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -33,9 +33,10 @@ from covlib.papers.cgan3d.losses import discriminator_loss, generator_loss
 from covlib.papers.cgan3d.method import CGAN3D, Config, restore_volume
 from covlib.papers.cgan3d.nets import fold
 from covlib.seeding import derive, torch_generator
-from covlib.training.checkpoints import check_state, read_weights, save_weights
-from covlib.training.fit import FitResult, fit, resolve_device
+from covlib.training.checkpoints import read_weights, save_weights
+from covlib.training.fit import FitResult, fit
 from covlib.training.method import Method, OptimizerSpec, Stage, Step, seeded
+from covlib.training.trained import filled
 
 BUNDLE = "cgan3d.safetensors"
 HALVINGS = 3  # between a coarse volume and the root of its generator
@@ -304,9 +305,9 @@ class NoiseModel:
         tensors, header, config = read_bundle(path)
         if "equaliser" not in header:
             raise ConfigError(f"checkpoint {path}: holds no coarse GAN; run chapter 07 with data to learn one from")
-        coarse, depixelate = CoarseGAN(config, 1), CGAN3D(_of_task(config, "depixelate"), 1)
+        coarse, depixelate = CoarseGAN(config, 1), CGAN3D(replace(config, task="depixelate"), 1)
         for name, method in (("coarse", coarse), ("depixelate", depixelate)):
-            take(tensors, name, method, resolve_device(device), str(path))
+            filled(method, tensors, name, f"checkpoint {path}", device)
         return cls(coarse, depixelate, Equaliser.from_dict(json.loads(header["equaliser"])),
                    tuple(json.loads(header["extent_mm"])))
 
@@ -343,20 +344,3 @@ def read_bundle(path) -> tuple[dict[str, Tensor], dict[str, str], Config]:
         raise ConfigError(f"checkpoint {path}: its chapter is {header.get('chapter', 'not stated')!r}, but "
                           "'07_cgan3d' is needed")
     return tensors, header, Config.for_profile("paper", json.loads(header["config"]))
-
-
-def take(tensors: dict[str, Tensor], name: str, method: Method, device, where: str) -> Method:
-    """Load the networks of one method from a bundle's tensors, on ``device``, in eval mode."""
-    for net, module in method.networks.items():
-        prefix = f"{name}.{net}."
-        state = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-        check_state(module, state, f"checkpoint {where}: network {name}.{net}")
-        module.load_state_dict(state)
-        module.to(device).eval()
-    return method
-
-
-def _of_task(config: Config, task: str) -> Config:
-    from dataclasses import replace
-
-    return replace(config, task=task)

@@ -1,31 +1,17 @@
 """What chapter 07's network has to beat, besides its own input: classical ways to denoise and to enlarge a CT volume.
 
-Enlargement: nearest neighbour (the pixelated input itself) and trilinear. Denoising: non-local means in 3-D (Buades,
-Coll and Morel, CVPR 2005; scikit-image), its strength tuned on training patients only. Volumes are (Z, Y, X) in HU, in
-and out.
+Enlargement: trilinear (nearest neighbour is the pixelated input itself). Denoising: non-local means in 3-D (Buades,
+Coll and Morel, CVPR 2005; scikit-image). Volumes are (Z, Y, X) in HU, in and out.
 """
 
 from dataclasses import dataclass
-from itertools import product
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from covlib.errors import ConfigError, DataError
-from covlib.papers.cgan3d.conditions import MU_WATER, counts_to_hu, expected_counts, pixelate, shrink
-from covlib.parallel import spread
-
-STRENGTHS = (0.4, 0.5, 0.6)  # tried by tune_non_local_means, in standard deviations of the noise
-PATCHES = (3, 5)
-DISTANCES = (2, 3)
-MIDDLE = (12, 96, 96)  # voxels of each training volume that the tuning looks at: what is outside the chest counts too
-WORTH_A_PROCESS = 150_000  # voxels in all
-
-
-def nearest(pixelated: np.ndarray, how: str = "nearest") -> np.ndarray:
-    """Half the resolution enlarged by nearest neighbour: of a pixelated volume, that volume; float32 (Z, Y, X)."""
-    return pixelate(np.asarray(pixelated, np.float32), how)
+from covlib.errors import DataError
+from covlib.papers.cgan3d.conditions import MU_WATER, counts_to_hu, expected_counts, shrink
 
 
 def trilinear(pixelated: np.ndarray, how: str = "nearest") -> np.ndarray:
@@ -69,7 +55,7 @@ class NonLocalMeans:
 
     photons: float
     path_mm: float
-    strength: float = 0.5  # the defaults are the best of ``tune_non_local_means`` on virtual patients
+    strength: float = 0.5  # the defaults are the best of the chapter's tuning on virtual patients
     patch: int = 5
     distance: int = 2
     stabilise: bool = True
@@ -93,28 +79,3 @@ class NonLocalMeans:
             # 1/8, not 3/8, makes the mean right but for the fewest counts (Makitalo and Foi, 2011)
             image = counts_to_hu((np.asarray(image, np.float64) / 2) ** 2 - 1 / 8, self.photons, self.path_mm)
         return np.asarray(image, np.float32)
-
-
-def tune_non_local_means(noisy: list[np.ndarray], clean: list[np.ndarray], *, photons: float, path_mm: float,
-                         strengths=STRENGTHS, patches=PATCHES, distances=DISTANCES) -> NonLocalMeans:
-    """The non-local means with the smallest mean squared error in HU on pairs of training volumes (their middles).
-
-    Strengths, patch sides, distances and both scales (HU, stabilised counts) are tried.
-    """
-    if not noisy or len(noisy) != len(clean):
-        raise ConfigError(f"non-local means: {len(noisy)} noisy and {len(clean)} clean volumes; as many of each")
-    pairs = [(_middle(np.asarray(a)), _middle(np.asarray(b, np.float64))) for a, b in zip(noisy, clean)]
-    tried = [NonLocalMeans(photons, path_mm, s, p, d, stable)
-             for s, p, d, stable in product(strengths, patches, distances, (True, False))]
-    workers = None if sum(a.size for a, _ in pairs) > WORTH_A_PROCESS else 1
-    errors = spread(_error, [(method, pairs) for method in tried], workers)
-    return tried[int(np.argmin(errors))]
-
-
-def _middle(volume: np.ndarray) -> np.ndarray:
-    first = [max(0, (n - m) // 2) for n, m in zip(volume.shape, MIDDLE)]
-    return volume[tuple(slice(k, k + m) for k, m in zip(first, MIDDLE))]
-
-
-def _error(method: NonLocalMeans, pairs: list[tuple[np.ndarray, np.ndarray]]) -> float:
-    return float(np.mean([np.mean((method(a) - b) ** 2) for a, b in pairs]))

@@ -197,7 +197,6 @@ class CoSinGAN(Method):
         self.notes = [self.rec.note] if self.rec.note else []
         self.stages = schedule(config, own_unet)
         self.generators = tuple(name for size in config.scales for name in generator_names(config, size))
-        self.examples: Tensor | None = None
         self._scaled: dict = {}
         self._ahead: tuple = (None, None)
         self.size = config.scales[0]
@@ -399,9 +398,7 @@ class CoSinGAN(Method):
         return resize_image(last.get("second", last["first"]), self.config.size)
 
     def sample_grid(self, generator: torch.Generator) -> Tensor | None:
-        if self.examples is None or not self.trained():
-            return None
-        return self.synthesize(self.examples, generator)
+        return super().sample_grid(generator) if self.trained() else None
 
 
 def generator_names(config: Config, size: int) -> list[str]:

@@ -39,11 +39,6 @@ def depth(size: int) -> int:
     return levels
 
 
-def convolutions(size: int) -> int:
-    """Convolutional layers of the discriminator at ``size`` pixels; all but the last two have stride 2."""
-    return depth(size) + 2
-
-
 def build_generator(config, size: int) -> nn.Module:
     """(N, 2, size, size), condition and image, to images (N, 1, size, size) in [-1, 1]; started from N(0, 0.02)."""
     return init_normal(UNetGenerator(PLANES, 1, config.width, depth(size), config.dropout, config.norm))

@@ -103,6 +103,7 @@ class DCGAN(Method):
 
     name = "dcgan"
     generators = ("G",)
+    examples = 16
 
     def __init__(self, config: Config, n_images: int, seed: int = 0):
         c = self.config = config
@@ -146,9 +147,6 @@ class DCGAN(Method):
         """Grey images (N, 1, S, S) from noise z (N, latent), with BatchNorm's running statistics."""
         G = self.networks["G"]
         return torch.cat(batched(lambda part: G(part).mean(1, keepdim=True), {"G": G}, batch, z))
-
-    def sample_grid(self, generator: torch.Generator) -> Tensor:
-        return self.synthesize(16, generator)
 
 
 def prepare(slices: SliceSet) -> Tensor:

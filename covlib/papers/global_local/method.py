@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from covlib.config import Config as BaseConfig
-from covlib.data.label_maps import LABELS, augment_pair, halve, one_hot
+from covlib.data.label_maps import LABELS, augment_pair, check_maps, halve, one_hot
 from covlib.errors import ConfigError, DataError
 from covlib.nets import batched, gathered_statistics, layer_shapes
 from covlib.papers.global_local.losses import dfm_loss, discriminator_loss, feature_difference, generator_loss
@@ -161,7 +161,7 @@ class GlobalLocal(Method):
             if isinstance(self.networks[name], Parts):
                 self.networks[name].checkpoint_parts = config.checkpoint_blocks
         self.stages = schedule(config, n_images)
-        self.part, self.examples = "joint", None  # what sample_grid shows: a stage's own image, of these maps
+        self.part = "joint"  # what sample_grid shows: a stage's own image
 
     def optimizers(self, stage: Stage) -> dict[str, OptimizerSpec]:
         c = self.config
@@ -291,7 +291,7 @@ class GlobalLocal(Method):
                 return self.generate(conditions).image
             return self.networks[ALONE[part]](conditions[LEVEL[part]])
 
-        return torch.cat(batched(work, self.networks, batch, check_maps(condition, self.config)))
+        return torch.cat(batched(work, self.networks, batch, check_maps(condition, self.config.image_size)))
 
     def sample_grid(self, generator: torch.Generator) -> Tensor | None:
         return None if self.examples is None else self.synthesize(self.examples, generator, part=self.part)
@@ -357,7 +357,7 @@ def listen(method: GlobalLocal, maps: Tensor, batch: int = 8) -> dict[str, Tenso
         near, far = weight * made.local.abs().mean(1), (1 - weight) * made.global_.abs().mean(1)
         return made.image.cpu(), alpha.cpu(), (far / (near + far).clamp_min(1e-12)).cpu()
 
-    images, alphas, shares = zip(*batched(work, method.networks, batch, check_maps(maps, method.config)))
+    images, alphas, shares = zip(*batched(work, method.networks, batch, check_maps(maps, method.config.image_size)))
     return {"image": torch.cat(images), "alpha": torch.cat(alphas), "share": torch.cat(shares)}
 
 
@@ -378,21 +378,10 @@ def betas(method: GlobalLocal, images: Tensor, maps: Tensor, batch: int = 8) -> 
                 for k in range(c.discriminators)]
         return method.loss_weights(seen)[:, 1].cpu()
 
-    return torch.cat(batched(work, method.networks, batch, images, check_maps(maps, c)))
+    return torch.cat(batched(work, method.networks, batch, images, check_maps(maps, c.image_size)))
 
 
 # ---- training and its checks -----------------------------------------------------------------------------------------
-
-
-def check_maps(maps, config: Config) -> Tensor:
-    """``maps`` as a tensor. DataError: not whole numbers (N, S, S) of the config's size, or labels outside the map."""
-    maps, size = torch.as_tensor(maps), config.image_size
-    if maps.is_floating_point() or maps.ndim != 3 or maps.shape[1:] != (size, size) or not len(maps):
-        raise DataError(f"map: {maps.dtype} of shape {tuple(maps.shape)}; whole numbers (N, {size}, {size}) are wanted")
-    low, high = int(maps.min()), int(maps.max())
-    if low < 0 or high >= config.labels:
-        raise DataError(f"map: holds label {low if low < 0 else high}; labels are 0 to {config.labels - 1}")
-    return maps
 
 
 def check_training(data: dict[str, Tensor], config: Config) -> None:
@@ -401,7 +390,7 @@ def check_training(data: dict[str, Tensor], config: Config) -> None:
         if key not in data:
             raise DataError(f"training data: {key!r} is missing; give image and map, as Paired.training_data does")
     images, size = data["image"], config.image_size
-    maps = check_maps(data["map"], config)
+    maps = check_maps(data["map"], size)
     if images.shape != (len(maps), 1, size, size) or not images.is_floating_point():
         raise DataError(f"image: {images.dtype} of shape {tuple(images.shape)}; float ({len(maps)}, 1, {size}, {size}) "
                         "is wanted, one for each map")

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from receptive_field import receptive_field
 from rivals import paired
 from torch import nn
 
@@ -14,7 +15,7 @@ from covlib import losses
 from covlib.baselines import common as c
 from covlib.data import label_maps
 from covlib.errors import ConfigError, DataError
-from covlib.nets import PatchGAN, receptive_field
+from covlib.nets import PatchGAN
 from covlib.seeding import torch_generator
 from covlib.training.method import Step
 
@@ -103,7 +104,7 @@ def test_synthesis_gives_one_image_a_map_in_eval_mode_and_leaves_modes_alone():
 @pytest.mark.parametrize("maps", [torch.zeros(2, 16, 16), torch.zeros(0, 32, 32), torch.zeros(32, 32),
                                   torch.zeros(1, 1, 32, 32)])
 def test_maps_of_another_shape_are_refused(maps):
-    with pytest.raises(DataError, match=r"maps: shape .*\(N, 32, 32\)"):
+    with pytest.raises(DataError, match=r"map: .* shape .*\(N, 32, 32\)"):
         Rival(small(), 4).synthesize(maps.to(torch.uint8), torch_generator(0, "s"))
 
 

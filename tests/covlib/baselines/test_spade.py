@@ -316,7 +316,7 @@ def test_synthesis_is_bounded_seeded_and_leaves_the_mode_alone(data):
     assert a.shape == (8, 1, 16, 16) and a.dtype == torch.float32 and a.abs().max() <= 1
     assert method.networks["G"].training and not a.requires_grad
     torch.testing.assert_close(a, b)  # without the encoder one map gives one image
-    with pytest.raises(DataError, match="maps"):
+    with pytest.raises(DataError, match="map: "):
         method.synthesize(data["map"][:, :8], torch_generator(0, "s"))
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from covlib.errors import ConfigError, DataError
+from covlib.errors import DataError
 from covlib.metrics import classification as c
 
 
@@ -40,30 +40,22 @@ def test_rates_agree_with_torchmetrics():
     assert c.accuracy(labels, pred) == pytest.approx(float(reference.binary_accuracy(*args)), rel=1e-6)
     assert c.sensitivity(labels, pred) == pytest.approx(float(reference.binary_recall(*args)), rel=1e-6)
     assert c.specificity(labels, pred) == pytest.approx(float(reference.binary_specificity(*args)), rel=1e-6)
-    np.testing.assert_array_equal(c.confusion(labels, pred), reference.binary_confusion_matrix(*args).numpy())
+    (tn, fp), (fn, tp) = reference.binary_confusion_matrix(*args).tolist()
+    assert c._binary(labels, pred) == (tp, fp, tn, fn)
 
 
 def test_zunairs_first_row_and_skew():
     labels = np.r_[np.ones(46, int), np.zeros(100, int)]
     pred = np.r_[np.ones(9, int), np.zeros(137, int)]
-    assert c.confusion(labels, pred)[1, 0] == 37 and c.sensitivity(labels, pred) == pytest.approx(0.1956, abs=1e-4)
+    assert c._binary(labels, pred)[3] == 37 and c.sensitivity(labels, pred) == pytest.approx(0.1956, abs=1e-4)
     assert c.skew(labels) == pytest.approx(100 / 46) and c.skew([1, 0]) == 1 and c.skew([1, 1]) == 0
 
 
-def test_three_classes_and_another_positive_class():
-    labels, pred = [0, 1, 2, 2, 1], [0, 2, 2, 1, 1]
-    np.testing.assert_array_equal(c.confusion(labels, pred), [[1, 0, 0], [0, 1, 1], [0, 1, 1]])
-    assert c.confusion([0, 0], [0, 1], n_classes=3).shape == (3, 3)
-    assert c.sensitivity(labels, pred, positive=2) == 0.5
-    assert c.specificity(labels, pred, positive=2) == pytest.approx(2 / 3)
-    assert c.skew(labels, positive=2) == 1.5
-
-
-def test_positive_rate_counts_above_the_threshold():
+def test_positive_rate_counts_above_one_half():
     probs = np.array([[0.9, 0.1], [0.5, 0.5], [0.4, 0.6], [0.1, 0.9]])
     found = c.positive_rate(probs)
     assert found.value == 0.5 and found.n == 4 and "Wilson" in found.method
-    assert c.positive_rate(probs[:, 1], threshold=0.05).value == 1 and c.positive_rate(probs, positive=0).value == 0.25
+    assert c.positive_rate(probs[:, 1]).value == 0.5 and c.positive_rate(probs[:, 0]).value == 0.25
 
 
 def test_judge_report_with_and_without_patients():
@@ -82,10 +74,12 @@ def test_judge_report_with_and_without_patients():
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)), min_size=1, max_size=40))
 def test_properties(rows):
     labels, pred = np.array(rows).T
-    table = c.confusion(labels, pred, n_classes=3)
-    assert table.sum() == len(labels) and c.accuracy(labels, pred) == pytest.approx(np.trace(table) / len(labels))
-    if table[2].sum():
-        assert c.sensitivity(labels, pred, positive=2) == table[2, 2] / table[2].sum()
+    tp, fp, tn, fn = c._binary(labels, pred)
+    assert tp + fp + tn + fn == len(labels) and c.accuracy(labels, pred) == pytest.approx((labels == pred).mean())
+    if (labels == 1).any():
+        assert c.sensitivity(labels, pred) == ((labels == 1) & (pred == 1)).sum() / (labels == 1).sum()
+    if (labels != 1).any():
+        assert c.specificity(labels, pred) == ((labels != 1) & (pred != 1)).sum() / (labels != 1).sum()
 
 
 @pytest.mark.parametrize(("call", "error", "text"), [
@@ -97,10 +91,8 @@ def test_properties(rows):
     (lambda: c.specificity([1, 1], [0, 1]), DataError, "negatives"),
     (lambda: c.skew([0, 0]), DataError, "positives"),
     (lambda: c.accuracy([0, 1], [0.2, 0.8]), DataError, "class numbers"),
-    (lambda: c.confusion([0, 3], [0, 1], n_classes=2), DataError, "n_classes"),
-    (lambda: c.positive_rate([[0.5, 0.5]], positive=2), DataError, "column 2"),
+    (lambda: c.positive_rate([[[0.5, 0.5]]]), DataError, "positive class last"),
     (lambda: c.positive_rate([3.0, -1.0]), DataError, r"\[0, 1\]"),
-    (lambda: c.positive_rate([0.5], threshold=50), ConfigError, "threshold"),
     (lambda: c.judge_report([1, 1], [0.2, 0.8]), DataError, "one class"),
 ])
 def test_unusable_input_is_refused(call, error, text):

@@ -40,10 +40,10 @@ def test_wilson_is_the_closed_form_on_zunairs_first_row():
 
 
 @settings(max_examples=60, deadline=None)
-@given(n=st.integers(1, 500), share=st.floats(0, 1), level=st.floats(0.5, 0.999))
-def test_wilson_stays_within_bounds_and_mirrors(n, share, level):
+@given(n=st.integers(1, 500), share=st.floats(0, 1))
+def test_wilson_stays_within_bounds_and_mirrors(n, share):
     k = round(share * n)
-    found, mirror = wilson(k, n, level), wilson(n - k, n, level)
+    found, mirror = wilson(k, n), wilson(n - k, n)
     assert 0 <= found.low <= found.value + 1e-12 and found.value <= found.high + 1e-12 and found.high <= 1
     assert found.low == pytest.approx(1 - mirror.high, abs=1e-9)
 
@@ -69,21 +69,21 @@ def test_a_proportion_of_groups_is_the_closed_form():
     assert found.high == pytest.approx(six_of_ten.high, rel=1e-9)
 
 
-@given(st.lists(st.booleans(), min_size=1, max_size=60), st.floats(0.5, 0.999))
-def test_a_proportion_of_groups_of_one_is_wilsons(hits, level):
-    plain = wilson(sum(hits), len(hits), level)
-    assert proportion(hits, level=level) == plain == proportion(hits, [f"p{k}" for k in range(len(hits))], level)
+@given(st.lists(st.booleans(), min_size=1, max_size=60))
+def test_a_proportion_of_groups_of_one_is_wilsons(hits):
+    plain = wilson(sum(hits), len(hits))
+    assert proportion(hits) == plain == proportion(hits, [f"p{k}" for k in range(len(hits))])
 
 
-@given(grouped_hits(), st.floats(0.5, 0.999))
-def test_a_proportion_of_groups_is_never_narrower_than_wilsons_nor_than_that_of_copies(drawn, level):
+@given(grouped_hits())
+def test_a_proportion_of_groups_is_never_narrower_than_wilsons_nor_than_that_of_copies(drawn):
     hits, patients = drawn
-    found, plain = proportion(hits, patients, level), wilson(int(hits.sum()), len(hits), level)
+    found, plain = proportion(hits, patients), wilson(int(hits.sum()), len(hits))
     assert found.value == plain.value == float(np.mean(hits.astype(float)))  # to the last bit
     assert 0 <= found.low <= plain.low + 1e-12 and plain.high - 1e-12 <= found.high <= 1
-    copied = proportion(np.tile(hits, 3), patients * 3, level)  # each image three times: nothing new was seen
+    copied = proportion(np.tile(hits, 3), patients * 3)  # each image three times: nothing new was seen
     assert copied.low == pytest.approx(found.low, abs=1e-12) and copied.high == pytest.approx(found.high, abs=1e-12)
-    mirror = proportion(~hits, patients, level)
+    mirror = proportion(~hits, patients)
     assert found.low == pytest.approx(1 - mirror.high, abs=1e-12)
 
 
@@ -164,7 +164,7 @@ def test_bootstrap_of_pairs_redraws_undefined_resamples():
 @pytest.mark.parametrize(("call", "error"), [
     (lambda: student_t([]), DataError), (lambda: student_t([1, math.nan]), DataError),
     (lambda: student_t([[1, 2]]), DataError), (lambda: student_t(["a"]), DataError),
-    (lambda: student_t([1, 2], level=95), ConfigError), (lambda: wilson(5, 4), DataError),
+    (lambda: wilson(5, 4), DataError),
     (lambda: wilson(0, 0), DataError), (lambda: wilson(1.5, 4), DataError),
     (lambda: bootstrap([1, 2], n_boot=5), ConfigError), (lambda: bootstrap([1, 2, 3], groups=[1, 2]), DataError),
     (lambda: bootstrap(([1, 2], [1, 2, 3]), np.mean), DataError),

@@ -15,18 +15,24 @@ def masks(seed=0, shape=(4, 20, 24)):
     return generator.choice(3, shape, p=[0.6, 0.3, 0.1]), generator.choice(3, shape, p=[0.5, 0.3, 0.2]).astype(np.uint8)
 
 
+def each(score, pred, target, **options):
+    """A score of one image after the other."""
+    return np.array([score(p, t, **options) for p, t in zip(pred, target, strict=True)])
+
+
 @pytest.mark.parametrize("label", [None, 1, 2])
 def test_agree_with_monai(label):
     import torch
     from monai.metrics import compute_confusion_matrix_metric, compute_dice, get_confusion_matrix
 
     pred, target = masks()
-    onehot = [torch.from_numpy((m != 0) if label is None else (m == label)).float()[:, None] for m in (pred, target)]
+    pred, target = ((m != 0) if label is None else (m == label) for m in (pred, target))
+    onehot = [torch.from_numpy(m).float()[:, None] for m in (pred, target)]
     matrix = get_confusion_matrix(*onehot)
     for name, found in (("sensitivity", overlap.sensitivity), ("specificity", overlap.specificity)):
         reference = compute_confusion_matrix_metric(name, matrix).numpy()[:, 0]
-        np.testing.assert_allclose(found(pred, target, label, per_image=True), reference, rtol=1e-6)
-    dice = overlap.dice(pred, target, label, per_image=True)
+        np.testing.assert_allclose(each(found, pred, target), reference, rtol=1e-6)
+    dice = each(overlap.dice, pred, target)
     np.testing.assert_allclose(dice, compute_dice(*onehot).numpy()[:, 0], rtol=1e-6)
 
 
@@ -46,20 +52,20 @@ def test_pooled_values_agree_with_scikit_learn():
 @given(hnp.arrays(np.uint8, (2, 3, 5, 5), elements=st.integers(0, 2)))
 def test_properties(pair):
     pred, target = pair
-    dice = overlap.dice(pred, target, per_image=True)
+    dice = each(overlap.dice, pred, target)
     assert ((dice >= 0) & (dice <= 1)).all()
-    np.testing.assert_array_equal(dice, overlap.dice(target, pred, per_image=True))
-    c = overlap.counts(pred, target, label=1)
+    np.testing.assert_array_equal(dice, each(overlap.dice, target, pred))
+    c = overlap.counts(pred == 1, target == 1)
     assert c.tp + c.fp + c.tn + c.fn == pred.size and c.tp + c.fn == (target == 1).sum()
-    assert overlap.dice(target, target, label=2) == 1
+    assert overlap.dice(target == 2, target == 2) == 1
 
 
 def test_empty_masks():
     blank, dot = np.zeros((2, 8, 8), np.uint8), np.zeros((2, 8, 8), np.uint8)
     dot[1, 3, 3] = 2
-    np.testing.assert_array_equal(overlap.dice(blank, dot, per_image=True), [1, 0])
-    np.testing.assert_array_equal(overlap.dice(blank, dot, per_image=True, empty=np.nan), [np.nan, 0])
-    np.testing.assert_array_equal(overlap.sensitivity(dot, dot, per_image=True), [np.nan, 1])
+    np.testing.assert_array_equal(each(overlap.dice, blank, dot), [1, 0])
+    np.testing.assert_array_equal(each(overlap.dice, blank, dot, empty=np.nan), [np.nan, 0])
+    np.testing.assert_array_equal(each(overlap.sensitivity, dot, dot), [np.nan, 1])
     assert np.isnan(overlap.specificity(blank + 1, blank + 1)) and overlap.dice(blank, blank) == 1
 
 
@@ -71,7 +77,7 @@ def test_many_pixels_do_not_overflow():
 @pytest.mark.parametrize("call", [
     lambda p, t: overlap.dice(p, t[:, :10]), lambda p, t: overlap.dice(p * 0.3, t),
     lambda p, t: overlap.sensitivity(np.where(p == 1, np.nan, p), t),
-    lambda p, t: overlap.dice(p[0], t[0], per_image=True), lambda p, t: overlap.dice(p[:0], t[:0]),
+    lambda p, t: overlap.counts(p[0], t[0], per_image=True), lambda p, t: overlap.dice(p[:0], t[:0]),
 ])
 def test_unusable_masks_are_refused(call):
     with pytest.raises(DataError):

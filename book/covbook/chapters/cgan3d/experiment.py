@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from covbook.chapters.cgan3d.scores import compare
+from covbook.chapters.cgan3d.tuning import tune_non_local_means
 from covbook.datasets.sources import located
 from covbook.tables import Table
 from covlib import phantom
@@ -27,11 +28,12 @@ from covlib.files import layouts
 from covlib.metrics import intervals
 from covlib.papers.cgan3d import method, noise
 from covlib.papers.cgan3d.method import CGAN3D, TASKS, Config, condition_of, restore
-from covlib.papers.cgan3d.restoration import NonLocalMeans, trilinear, tune_non_local_means
+from covlib.papers.cgan3d.restoration import NonLocalMeans, trilinear
 from covlib.parallel import spread
 from covlib.seeding import derive, rng
 from covlib.training.fit import FitResult, resolve_device
 from covlib.training.method import Method
+from covlib.training.trained import filled
 
 COARSE_FIRST = 10_000  # number of the first virtual patient of the coarse GAN: nobody of the scans
 JUDGES_FIRST = 20_000  # and of those that volumes from noise are judged against
@@ -178,8 +180,8 @@ def _from_checkpoint(config: Config, checkpoint, device) -> Trained:
         if getattr(stored, name) != getattr(config, name):
             raise ConfigError(f"checkpoint {checkpoint}: its {name} is {getattr(stored, name)!r}, this run's is "
                               f"{getattr(config, name)!r}; take the profile and overrides it was trained with")
-    methods = {task: noise.take(tensors, task, CGAN3D(replace(config, task=task), 1), resolve_device(device),
-                                str(checkpoint)) for task in TASKS}
+    methods = {task: filled(CGAN3D(replace(config, task=task), 1), tensors, task, f"checkpoint {checkpoint}", device)
+               for task in TASKS}
     model = noise.NoiseModel.load(checkpoint, device)
     return Trained(methods, replace(model, depixelate=methods["depixelate"]))
 

@@ -171,7 +171,7 @@ def build_detector(name: str, config: Config, seed: int = 0) -> classifiers.Clas
         weights = None if config.detect_weights == "none" else config.detect_weights
         return classifiers.build(name, weights=weights, seed=seed, small_stem=config.image_size <= 96)
     with seeded(seed, "detector", SMALL):
-        return classifiers.Classifier(SMALL, SmallBody(), 64, 2, 1, False, "small residual network, random start")
+        return classifiers.Classifier(SMALL, SmallBody(), 64, 2, False, "small residual network, random start")
 
 
 def train_detector(config: Config, name: str, images: Tensor, labels: np.ndarray, watch: tuple[Tensor, np.ndarray], *,

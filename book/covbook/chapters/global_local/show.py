@@ -11,7 +11,7 @@ from covlib.errors import ConfigError
 from covlib.metrics import generative
 from covlib.metrics.intervals import Interval
 from covlib.nets import batched
-from covlib.papers.global_local.method import GlobalLocal, check_maps, pyramid
+from covlib.papers.global_local.method import GlobalLocal, pyramid
 from covlib.papers.global_local.nets import desum, enlarge_to
 
 HU_RANGE = (-600.0, 1500.0)  # "Hounsfield unit scale [-600, 1500]" (Section IV-A)
@@ -51,7 +51,7 @@ def with_alpha(method: GlobalLocal, maps: Tensor, alpha: float, batch: int = 8) 
         weight = torch.full((len(part),), float(alpha), device=local.device)
         return method.networks["G2"].render(desum(weight, local, far)).cpu()
 
-    made = torch.cat(batched(work, method.networks, batch, check_maps(maps, method.config)))
+    made = torch.cat(batched(work, method.networks, batch, label_maps.check_maps(maps, method.config.image_size)))
     return label_maps.lung_only(made.float(), torch.as_tensor(maps).cpu())
 
 

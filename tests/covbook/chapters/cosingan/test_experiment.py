@@ -178,18 +178,18 @@ def test_dsc_and_rows_against_counting_by_hand(roles):
     marked = segmenters.predict_maps(net, roles.test.images)
     found = experiment.dsc(net, roles.test.images, masks)
     for region, label in (("lung", 1), ("infection", 2)):
-        assert found[region] == pytest.approx(overlap.dice(marked, masks[:, 0].numpy(), label=label))
+        assert found[region] == pytest.approx(overlap.dice(marked == label, masks[:, 0].numpy() == label))
     called = marked == 2
     outside = np.mean(masks[:, 0].numpy()[called] == 0) if called.any() else np.nan
     assert experiment.stray(net, roles.test.images, masks) == pytest.approx(outside, nan_ok=True)
     row = experiment.on_test(net, roles)
     mine = roles.test_modality == 2
-    assert row["m2_infection"] == pytest.approx(overlap.dice(marked[mine], masks[mine][:, 0].numpy(), label=2))
+    assert row["m2_infection"] == pytest.approx(overlap.dice(marked[mine] == 2, masks[mine][:, 0].numpy() == 2))
     each = []
     for patient in dict.fromkeys(roles.test.patients):
         here = np.asarray(roles.test.patients) == patient
         if bool((masks[here] == 2).any()):
-            each.append(overlap.dice(marked[here], masks[here][:, 0].numpy(), label=2))
+            each.append(overlap.dice(marked[here] == 2, masks[here][:, 0].numpy() == 2))
     assert row["scans_infection"] == pytest.approx(student_t(each).value)
     table = experiment.quality({"unet": net, "enet": net}, {1: roles.test.images, 2: roles.test.images}, masks)
     assert table["overall_lung"] == pytest.approx(found["lung"]) and len(table) == 10

@@ -1,13 +1,13 @@
-"""Enlargement against plain interpolation, non-local means against its input, tuning against every setting it tries."""
+"""Enlargement against plain interpolation, non-local means against its input."""
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from covlib.errors import ConfigError, DataError
+from covlib.errors import DataError
 from covlib.papers.cgan3d.conditions import pixelate, poisson_noise
-from covlib.papers.cgan3d.restoration import NonLocalMeans, nearest, trilinear, tune_non_local_means
+from covlib.papers.cgan3d.restoration import NonLocalMeans, trilinear
 from covlib.seeding import rng
 
 sizes = st.tuples(*[st.integers(1, 11)] * 3)
@@ -24,13 +24,6 @@ def test_trilinear_is_numpys_interpolation_along_each_axis(shape, how):
     np.testing.assert_allclose(trilinear(pixelate(v, how), how), low, atol=1e-2)
 
 
-@given(sizes)
-@settings(max_examples=20)
-def test_nearest_gives_a_pixelated_volume_back(shape):
-    v = pixelate(rng(0, "v").normal(0, 300, shape).astype(np.float32))
-    assert np.array_equal(nearest(v), v)
-
-
 def test_trilinear_is_exact_on_straight_lines_and_beats_nearest():
     z, y, x = np.meshgrid(*[np.arange(13.0)] * 3, indexing="ij")
     line = (3 * z - 5 * y + 2 * x).astype(np.float32)
@@ -39,7 +32,7 @@ def test_trilinear_is_exact_on_straight_lines_and_beats_nearest():
     np.testing.assert_allclose(trilinear(pixelate(line, "average"), "average")[inner], line[inner], atol=1e-4)
     wave = (200 * np.sin(z / 3) * np.cos(y / 4 + x / 5)).astype(np.float32)
     error = lambda a: np.square(a - wave).mean()
-    assert error(trilinear(pixelate(wave))) < error(nearest(pixelate(wave))) / 4
+    assert error(trilinear(pixelate(wave))) < error(pixelate(wave)) / 4
 
 
 @pytest.fixture(scope="module")
@@ -59,18 +52,6 @@ def test_non_local_means_takes_noise_away_and_keeps_levels(pair, stabilise):
     assert np.square(out - clean).mean() < np.square(noisy - clean).mean() / 4  # 6 dB
     for level in (40, -850):
         assert out[clean == level].mean() == pytest.approx(level, abs=12)
-
-
-def test_tuning_picks_the_smallest_error_of_all_it_tries(pair):
-    noisy, clean = pair
-    found = tune_non_local_means([noisy], [clean], photons=160, path_mm=50, strengths=(0.1, 0.6, 3.0), patches=(3, 5),
-                                 distances=(1, 2))
-    error = lambda m: np.square(m(noisy) - clean).mean()
-    others = [NonLocalMeans(160, 50, s, p, d, stable) for s in (0.1, 0.6, 3.0) for p in (3, 5) for d in (1, 2)
-              for stable in (True, False)]
-    assert error(found) == pytest.approx(min(map(error, others)))
-    with pytest.raises(ConfigError, match="as many of each"):
-        tune_non_local_means([noisy], [], photons=160, path_mm=50)
 
 
 def test_flat_images_are_refused():

@@ -5,9 +5,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from receptive_field import receptive_field
 from torch import nn
 
-from covlib.nets import PatchGAN, receptive_field
+from covlib.nets import PatchGAN
 from covlib.papers.global_local.method import Config, parameter_table
 from covlib.papers.global_local.nets import (
     GlobalGenerator,
