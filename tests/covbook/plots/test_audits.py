@@ -42,7 +42,7 @@ def interval(value, half=0.05):
 
 
 def probe(question, value, verdict):
-    return Probe(question, interval(value), 0.01, verdict, "linear", 40, 20, ("a", "b"), np.zeros((1, 2)))
+    return Probe(question, interval(value), 0.01, verdict, 40, 20, ("a", "b"), np.zeros((1, 2)))
 
 
 def test_distances_and_pairs(sets):
@@ -86,7 +86,7 @@ def test_cam_and_examples(sets):
 
 
 def test_planting():
-    rows = [Row(paper, metric, "corner", trained, tested, interval(value), "why")
+    rows = [Row(paper, metric, "corner", trained, tested, interval(value))
             for paper, metric, value in (("cyclegan", "sensitivity", 0.9), ("cgan3d", "PSNR, depixelated (dB)", 24.0))
             for trained, tested in ((CLEAN, AS_TRAINED), (CLEAN, ADDED), (MARKED, AS_TRAINED), (MARKED, REMOVED))]
     figure = plots.planting(rows)

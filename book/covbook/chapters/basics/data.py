@@ -277,13 +277,9 @@ def split_experiment(slices: SliceSet, labels: list, seed: int) -> dict[str, np.
 
 def first_of_each(patients: list[str], n: int) -> np.ndarray:
     """Indices of the first ``n`` slices of each patient."""
-    seen: dict[str, int] = {}
-    kept = []
-    for index, patient in enumerate(patients):
-        seen[patient] = seen.get(patient, 0) + 1
-        if seen[patient] <= n:
-            kept.append(index)
-    return np.array(kept)
+    import pandas
+
+    return np.flatnonzero(pandas.Series(patients).groupby(patients).cumcount() < n)
 
 
 def plant_duplicates(slices: SliceSet, split) -> tuple[SliceSet, object]:
