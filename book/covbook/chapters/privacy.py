@@ -14,7 +14,7 @@ are dealt anew to whole patients, a thousand times (a permutation test, exact at
 * ``nearest_train`` beside ``real_to_train``: median distances to the nearest training image, of synthetic images and of
   held-out real ones (compare Meehan et al. 2020, "data-copying").
 
-Intervals count patients, never slices: shares of synthetic images by the patients they were made from
+Intervals count patients, never slices: shares of synthetic images by the patients they hang on
 (``intervals.proportion``), the attack by the real patients it calls (bootstrap). The tests need no interval.
 
 What it cannot see: a copy that neither the pixels nor the features recognise (turned, cropped, warped). "Nothing found"
@@ -24,7 +24,6 @@ is no proof of privacy, and no such test is (differential privacy is a property 
 into a real slice) hide whose it was?
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from math import comb
@@ -58,8 +57,8 @@ class PrivacyAudit:
         membership_auc: of the distance-based attack; chance is 0.5.
         near_copies: share of synthetic images within ``threshold`` of a training image; near_copies_held_out: of a
             held-out one. threshold_how: where the threshold is from. exact_copies: how many lie within a twentieth.
-        nearest_train, nearest_held_out: median distance of synthetic images to the nearest one of each set (sets of
-            different size: compare with ``real_to_train``). real_to_train: the same for held-out real images.
+        nearest_train: median distance of synthetic images to the nearest training image. real_to_train: the same for
+            held-out real images.
         p: test -> one-sided permutation p-value. smallest_p: the smallest that these patients can give.
         nearest: row of the nearest training image of each synthetic one, (N,); distance: to it, float32 (N,).
         reference: distance of each held-out image to its nearest training image, float32 (M,).
@@ -78,7 +77,6 @@ class PrivacyAudit:
     threshold: float
     threshold_how: str
     nearest_train: Interval
-    nearest_held_out: Interval
     real_to_train: Interval
     p: dict[str, float]
     smallest_p: float
@@ -91,9 +89,8 @@ class PrivacyAudit:
     patients: tuple[int, int]
 
 
-def audit(synthetic, train, held_out, *, patients=None, held_out_patients=None, made_from: Sequence | None = None,
-          groups: Sequence | None = None, space: str = "pixels", seed: int = 0, permutations: int = 999,
-          n_boot: int = 500) -> PrivacyAudit:
+def audit(synthetic, train, held_out, *, patients=None, held_out_patients=None, groups: list[str] | None = None,
+          space: str = "pixels", seed: int = 0, permutations: int = 999, n_boot: int = 500) -> PrivacyAudit:
     """Whether the synthetic set is nearer to the real images it was trained on than to others.
 
     The verdict is COPIES where there are more near copies of training images than chance gives, or a single exact one
@@ -108,12 +105,9 @@ def audit(synthetic, train, held_out, *, patients=None, held_out_patients=None, 
             features, compared in standard deviations (``FeatureSpace``).
         patients, held_out_patients: of the real images, (M,) and (K,). None: each image is a patient of its own, which
             makes intervals too narrow where it is not so.
-        made_from: (N,) the real patient that each synthetic image was made from, "" or None for none. Real images of
-            that patient are not compared with it: that it resembles its source is no sign of memory. (With few held-out
-            patients this makes the test of ``closer_to_train`` slightly too easy to pass or fail.)
         groups: (N,) what each synthetic image hangs on, for intervals: the patient whose mask it fills, say, or the
-            volume it is a slice of. None: ``made_from``; without that, each image counts as independent, as it is where
-            each was made from noise of its own.
+            volume it is a slice of. None: each image counts as independent, as it is where each was made from noise of
+            its own.
         space: name, for tables. seed: of permutations and bootstrap.
 
     Raises:
@@ -121,23 +115,24 @@ def audit(synthetic, train, held_out, *, patients=None, held_out_patients=None, 
     """
     made, real, n_train = *_checked_sets(synthetic, train, held_out), len(train)
     who = _Patients(patients, held_out_patients, n_train, len(real) - n_train)
-    sources = _sources(made_from, len(made))
     metric = FeatureSpace(real) if real.ndim == 2 else PixelSpace()
     made, real = metric.prepare(made), metric.prepare(real)
-    found = _neighbours(metric, made, real, who, n_train, sources)
+    found = _neighbours(metric, made, real, who, n_train)
     threshold = float(np.quantile(_between_patients(metric, real, who), COPY_QUANTILE))
     near = found.by_patient <= threshold
     chance, p, smallest = _permuted(found, near, who, permutations, seed)
     exact = int((found.distance <= EXACT * threshold).sum())
-    groups = _groups(groups, sources, len(made))
+    if groups is not None and len(groups) != len(made):
+        raise DataError(f"groups: {len(groups)} groups for {len(made)} synthetic images; one each is needed")
     median = lambda values, by: bootstrap(values, np.median, seed, n_boot, groups=by)
-    reference = _nearest_rows(metric, real[n_train:], real[:n_train])[1]
+    reference = np.concatenate([metric.distance(real[i : i + BLOCK], real[:n_train]).min(1)
+                                for i in range(n_train, len(real), BLOCK)])
     return PrivacyAudit(
         space, metric.unit, _verdict(p, smallest, exact), proportion(who.member[found.owner], groups), chance,
         _attack(found.to_synthetic, who, seed, n_boot), proportion(near[:, who.member].any(1), groups),
         proportion(near[:, ~who.member].any(1), groups), exact, threshold,
         f"1st percentile of the distances from each of {len(real)} real images to the nearest one of another patient",
-        median(found.distance, groups), median(found.to_held_out, groups), median(reference, who.number[n_train:]),
+        median(found.distance, groups), median(reference, who.number[n_train:]),
         p, smallest, found.nearest, found.distance, reference, len(made), n_train, len(real) - n_train,
         (int(who.member.sum()), int((~who.member).sum())))
 
@@ -175,41 +170,27 @@ class _Patients:
 @dataclass
 class _Neighbours:
     """by_patient: distance of each synthetic image to the nearest image of each patient (N, Q). owner: the nearest
-    patient. nearest, distance: of the nearest training image; to_held_out: distance to the nearest held-out one.
+    patient. nearest, distance: of the nearest training image.
     to_synthetic: (R,) distance of each real image to the nearest synthetic one."""
 
     by_patient: np.ndarray
     owner: np.ndarray
     nearest: np.ndarray
     distance: np.ndarray
-    to_held_out: np.ndarray
     to_synthetic: np.ndarray
 
 
-def _neighbours(metric, made, real, who: _Patients, n_train: int, sources) -> _Neighbours:
-    by_patient, rows, train, held = [], [], [], []
+def _neighbours(metric, made, real, who: _Patients, n_train: int) -> _Neighbours:
+    by_patient, rows, train = [], [], []
     to_synthetic = np.full(len(real), np.inf, np.float32)
     for i in range(0, len(made), BLOCK):
         table = metric.distance(made[i : i + BLOCK], real)
-        if sources is not None:
-            own = np.array(sources[i : i + BLOCK])[:, None] == who.names[None]
-            table = np.where(own[:, who.number], np.inf, table)
         by_patient.append(who.nearest(table))
         rows.append(table[:, :n_train].argmin(1))
         train.append(table[:, :n_train].min(1))
-        held.append(table[:, n_train:].min(1))
         to_synthetic = np.minimum(to_synthetic, table.min(0))
-    by_patient, rows, train, held = map(np.concatenate, (by_patient, rows, train, held))
-    if not (np.isfinite(train).all() and np.isfinite(held).all() and np.isfinite(to_synthetic).all()):
-        raise DataError("made_from: leaves a synthetic image without training or held-out patients to compare with, or "
-                        "a real one without synthetic images; more source patients are needed")
-    return _Neighbours(by_patient, by_patient.argmin(1), rows, train, held, to_synthetic)
-
-
-def _nearest_rows(metric, queries: np.ndarray, gallery: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Row of the nearest one in ``gallery`` for each query, and the distance."""
-    tables = [metric.distance(queries[i : i + BLOCK], gallery) for i in range(0, len(queries), BLOCK)]
-    return np.concatenate([t.argmin(1) for t in tables]), np.concatenate([t.min(1) for t in tables])
+    by_patient, rows, train = map(np.concatenate, (by_patient, rows, train))
+    return _Neighbours(by_patient, by_patient.argmin(1), rows, train, to_synthetic)
 
 
 def _between_patients(metric, real: np.ndarray, who: _Patients) -> np.ndarray:
@@ -276,17 +257,18 @@ def _verdict(p: dict[str, float], smallest: float, exact: int) -> str:
 
 def _attack(to_synthetic: np.ndarray, who: _Patients, seed: int, n_boot: int) -> Interval:
     """AUC of "trained on" by nearness to the synthetic set, bootstrap over patients."""
-    from scipy.stats import rankdata
-
-    def area(labels: np.ndarray, scores: np.ndarray) -> float:
-        positives = int(labels.sum())
-        if positives in (0, len(labels)):
-            raise DataError("membership: one kind only")
-        ranks = rankdata(scores)[labels == 1].sum()
-        return float((ranks - positives * (positives + 1) / 2) / (positives * (len(labels) - positives)))
-
     labels = who.member[who.number].astype(np.int64)
-    return bootstrap((labels, -to_synthetic.astype(np.float64)), area, seed, n_boot, groups=who.number)
+    return bootstrap((labels, -to_synthetic.astype(np.float64)), rank_auc, seed, n_boot, groups=who.number)
+
+
+def rank_auc(labels: np.ndarray, scores: np.ndarray) -> float:
+    """Area under the ROC curve by ranks (Mann and Whitney), ties half; as classification.auc, and quicker."""
+    positives = int(labels.sum())
+    if positives in (0, len(labels)):
+        raise DataError("auc: one class only")
+    order = np.sort(scores)
+    ranks = (np.searchsorted(order, scores, "left") + np.searchsorted(order, scores, "right") + 1) / 2
+    return float((ranks[labels == 1].sum() - positives * (positives + 1) / 2) / (positives * (len(labels) - positives)))
 
 
 def _checked_sets(synthetic, train, held_out) -> tuple[np.ndarray, np.ndarray]:
@@ -300,22 +282,6 @@ def _checked_sets(synthetic, train, held_out) -> tuple[np.ndarray, np.ndarray]:
         if len(array) < 2:
             raise DataError(f"{name}: holds {len(array)} image; at least 2 are needed")
     return arrays["synthetic"], np.concatenate([arrays["train"], arrays["held_out"]])
-
-
-def _sources(made_from, n: int) -> list[str] | None:
-    if made_from is None:
-        return None
-    if len(made_from) != n:
-        raise DataError(f"made_from: {len(made_from)} patients for {n} synthetic images; one each (or \"\") is needed")
-    return ["" if source is None else str(source) for source in made_from]
-
-
-def _groups(groups, sources: list[str] | None, n: int) -> list[str] | None:
-    if groups is None:
-        return None if sources is None else [s or f"image {k}" for k, s in enumerate(sources)]
-    if len(groups) != n:
-        raise DataError(f"groups: {len(groups)} groups for {n} synthetic images; one each is needed")
-    return [str(group) for group in groups]
 
 
 # ---- whose picture was it? -------------------------------------------------------------------------------------------

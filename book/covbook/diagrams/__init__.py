@@ -11,8 +11,8 @@ from covbook.diagrams.overview import judging, pipeline
 from covbook.diagrams.paper_map import paper_map
 from covbook.diagrams.single_slice import cosingan
 from covbook.diagrams.translation import cyclegan
-from covbook.diagrams.unconditional import dcgan, dcgan_layers, shapes
+from covbook.diagrams.unconditional import dcgan
 from covbook.diagrams.volumes import cgan3d, growing
 
-__all__ = ["Canvas", "cgan3d", "cosingan", "cyclegan", "dcgan", "dcgan_layers", "global_local", "growing", "judging",
-           "paper_map", "pipeline", "shapes"]
+__all__ = ["Canvas", "cgan3d", "cosingan", "cyclegan", "dcgan", "global_local", "growing", "judging", "paper_map",
+           "pipeline"]

@@ -89,21 +89,20 @@ class Canvas:
         self.axes.add_patch(FancyArrowPatch(points[-2], points[-1], arrowstyle="-|>", mutation_scale=11, color=colour,
                                             linewidth=width, linestyle=style, shrinkA=0, shrinkB=0, zorder=2))
 
-    def stack(self, pictures, x, y, side, *, limits=(-1.0, 1.0), step=0.11, label=""):
+    def stack(self, pictures, x, y, side, label):
         """Several images, one behind the other, the front one first."""
+        step = 0.11
         shift = step * (len(pictures) - 1) / 2
         for k in reversed(range(len(pictures))):
-            self.image(pictures[k], x - shift + step * k, y - shift + step * k, side, limits=limits,
+            self.image(pictures[k], x - shift + step * k, y - shift + step * k, side,
                        zorder=3 + 0.1 * (len(pictures) - k))
-        if label:
-            self.text(x, y - side / 2 - shift - 0.07, label, va="top", linespacing=1.2)
+        self.text(x, y - side / 2 - shift - 0.07, label, va="top", linespacing=1.2)
 
-    def mosaic(self, pictures, x, y, side, columns, *, limits=(-1.0, 1.0), gap=0.04, label="", frame=INK):
+    def mosaic(self, pictures, x, y, side, columns, label, *, frame=INK):
         """A set of images as a small grid centred at (x, y), each ``side`` inches."""
-        rows = -(-len(pictures) // columns)
+        rows, gap = -(-len(pictures) // columns), 0.04
         for k, picture in enumerate(pictures):
             r, c = divmod(k, columns)
             across, down = (c - (columns - 1) / 2) * (side + gap), (r - (rows - 1) / 2) * (side + gap)
-            self.image(picture, x + across, y - down, side, limits=limits, frame=frame)
-        if label:
-            self.text(x, y - rows * (side + gap) / 2 - 0.06, label, va="top", linespacing=1.2)
+            self.image(picture, x + across, y - down, side, frame=frame)
+        self.text(x, y - rows * (side + gap) / 2 - 0.06, label, va="top", linespacing=1.2)

@@ -7,42 +7,27 @@ from covbook.plots.style import BLUE, GREEN, GREY, HEAD, SMALL, VERMILION, as_im
 HALF = "\N{VULGAR FRACTION ONE HALF}"
 
 
-def global_local(one_map=None, real=None, fake=None, *, config):
+def global_local(one_map, real, *, config):
     """The method of Jiang et al. in the joint step (two generators, two discriminators), and below it which parts each
     of the three training steps moves.
 
     Args:
-        one_map: (S, S) labels 0 to 3. real, fake: (S, S) or (1, S, S) lungs in [-1, 1]. Boxes are drawn where one of
-            them is left out.
+        one_map: (S, S) labels 0 to 3. real: (S, S) or (1, S, S), a lung in [-1, 1].
         config: covlib.papers.global_local.method.Config.
     """
     c = Canvas(6.86)
     half = config.image_size // 2
-    pictures = {"map": None if one_map is None else map_colours(one_map)[0],
-                "real": None if real is None else as_images(real)[0],
-                "fake": None if fake is None else as_images(fake)[0]}
-    _generators(c, pictures, config, half)
-    _discriminators(c, pictures, config, half)
+    _generators(c, map_colours(one_map)[0], config, half)
+    _discriminators(c, as_images(real)[0], config, half)
     _steps(c)
     return c.figure
 
 
-def _picture(c: Canvas, picture, x, y, side, label="", **place) -> None:
-    if picture is None:
-        c.tensor(x, y, side, side, label, **place)
-    else:
-        c.image(picture, x, y, side, label=label, **place)
-
-
-def _shrunk(picture):
-    return None if picture is None else picture[::2, ::2]
-
-
-def _generators(c: Canvas, pictures: dict, config, half: int) -> None:
+def _generators(c: Canvas, colours, config, half: int) -> None:
     """Upper part: G1 above, G2 below, DESUM between them, from maps at the left to the image at the right."""
     far, near, w, s = 6.12, 4.66, config.width, config.image_size
-    _picture(c, _shrunk(pictures["map"]), 0.5, far, 0.5, f"{half}{TIMES}{half}", below=False)
-    _picture(c, pictures["map"], 0.5, near, 0.8, f"map\n{s}{TIMES}{s}")
+    c.image(colours[::2, ::2], 0.5, far, 0.5, label=f"{half}{TIMES}{half}", below=False)
+    c.image(colours, 0.5, near, 0.8, label=f"map\n{s}{TIMES}{s}")
     c.arrow((0.5, near + 0.42), (0.5, far - 0.28))
     c.text(0.58, (near + far) / 2 + 0.08, HALF, ha="left", size=SMALL, colour=GREY)
     # G1: down, blocks, up; what G2 listens to leaves the way up.
@@ -72,13 +57,13 @@ def _generators(c: Canvas, pictures: dict, config, half: int) -> None:
     c.arrow((4.7, near), (4.86, near))
     c.network(5.2, near, 0.64, 0.9, 0.9, "conv,\ntanh", colour=WARM)
     c.arrow((5.53, near), (5.78, near))
-    _picture(c, pictures["fake"], 6.3, near, 0.95, f"synthetic lung\n1{TIMES}{s}{TIMES}{s}", below=False)
+    c.tensor(6.3, near, 0.95, 0.95, f"synthetic lung\n1{TIMES}{s}{TIMES}{s}", below=False)
 
 
-def _discriminators(c: Canvas, pictures: dict, config, half: int) -> None:
+def _discriminators(c: Canvas, real, config, half: int) -> None:
     """Middle: real or synthetic image with the map, at full and half resolution, to D1 and D2, their losses and DFM."""
     top, low, mid = 3.08, 1.98, 2.53
-    _picture(c, pictures["real"], 0.55, mid, 0.9, "real lung", below=True)
+    c.image(real, 0.55, mid, 0.9, label="real lung")
     c.arrow((6.1, 4.17), (6.1, 3.9), (1.32, 3.9), (1.32, mid + 0.12), (1.5, mid + 0.12))
     c.text(2.0, 3.94, "synthetic", ha="left", va="bottom", size=SMALL)
     c.arrow((1.04, mid - 0.12), (1.5, mid - 0.12))

@@ -7,12 +7,12 @@ from covbook.plots.style import BLUE, GREY, INK, ORANGE, SKY, SMALL, VERMILION, 
 from covlib.errors import DataError
 
 
-def pipeline(coronal, slices, xray, *, counts: tuple[int, int, int] | None = None):
+def pipeline(coronal, slices, xray):
     """Chapter 01 in one drawing: a patient, the volume, slices and X-ray made from it, the data set, the split.
 
     Args:
         coronal: (H, W) view of one volume in [-1, 1]. slices: (N >= 3, H, W) axial slices in [-1, 1], lowest first.
-        xray: (H, W) in [0, 1]. counts: patients in train, val and test, shown where given.
+        xray: (H, W) in [0, 1].
     """
     coronal, slices, xray = as_images(coronal)[0], as_images(slices), 2 * as_images(xray, "xray")[0] - 1
     if len(slices) < 3:
@@ -39,12 +39,12 @@ def pipeline(coronal, slices, xray, *, counts: tuple[int, int, int] | None = Non
     tiles = [slices[k % len(slices)] if k % 3 != 1 else _square(xray, slices[0].shape) for k in range(9)]
     c.mosaic(tiles, x + 0.53, mid, 0.31, 3, label="data set:\nimages, labels,\nmasks, patients")
     c.arrow((x + 1.1, mid), (x + 1.36, mid))
-    parts = [("train", 0.6, BLUE, "white"), ("val", 0.2, SKY, INK), ("test", 0.2, ORANGE, INK)]
+    parts = (("train", 0.6, BLUE, "white"), ("val", 0.2, SKY, INK), ("test", 0.2, ORANGE, INK))
     bar, y = WIDTH - 0.1 - (x + 1.4), mid + 0.75
-    for k, (name, share, colour, ink) in enumerate(parts):
+    for name, share, colour, ink in parts:
         h = 1.5 * share
         c.tensor(x + 1.4 + bar / 2, y - h / 2, bar, h, colour=colour)
-        c.text(x + 1.4 + bar / 2, y - h / 2, name if counts is None else f"{name} {counts[k]}", colour=ink)
+        c.text(x + 1.4 + bar / 2, y - h / 2, name, colour=ink)
         y -= h
     c.text(x + 1.4 + bar / 2, mid - 0.82, "split by\npatient", va="top", linespacing=1.2)
     return c.figure
@@ -56,7 +56,7 @@ def _square(picture, shape):
     return picture[np.ix_(rows, np.linspace(0, picture.shape[1] - 1, shape[1]).round().astype(int))]
 
 
-def judging(real, synthetic, *, extractor: str = "feature\nextractor", judge: str = "judge"):
+def judging(real, synthetic):
     """Chapter 02 in one drawing: how far two sets lie apart in features, and what a judge says about each image.
 
     Args:
@@ -72,8 +72,8 @@ def judging(real, synthetic, *, extractor: str = "feature\nextractor", judge: st
     c.arrow((1.13, top), (1.75, top), colour=BLUE)
     c.arrow((1.13, low + 0.25), (1.4, low + 0.25), (1.4, top - 0.3), (1.75, top - 0.3), colour=VERMILION)
     c.arrow((1.13, low), (1.75, low), colour=VERMILION)
-    c.network(2.32, top, 1.1, 1.25, 0.7, extractor, frozen=True)
-    c.network(2.32, low, 1.1, 1.25, 0.7, judge, frozen=True)
+    c.network(2.32, top, 1.1, 1.25, 0.7, "feature\nextractor", frozen=True)
+    c.network(2.32, low, 1.1, 1.25, 0.7, "judge", frozen=True)
     c.arrow((2.88, top), (3.2, top))
     c.arrow((2.88, low), (3.2, low))
     _clouds(c, 3.25, top)

@@ -8,26 +8,26 @@ from covbook.plots.style import BLUE, GREEN, GREY, HEAD, SMALL, VERMILION, as_ar
 from covlib.errors import DataError
 
 
-def cosingan(condition=None, outputs=None, *, config):
+def cosingan(condition, outputs, *, config):
     """The method of Zhang et al.: above the pyramid, all scales but the one in training frozen; below it how the two
     stages of a scale are trained.
 
     Args:
         condition: (S, S) labels 0 to 2. outputs: one picture (s, s) in [-1, 1] for each of the config's scales, what
-            the scales make of it. Boxes where one of the two is left out.
+            the scales make of it.
         config: covlib.papers.cosingan.method.Config.
 
     Raises:
         DataError: another number of pictures than scales.
     """
     sizes = config.scales
-    if outputs is not None and len(outputs) != len(sizes):
+    if len(outputs) != len(sizes):
         raise DataError(f"cosingan: {len(outputs)} pictures for {len(sizes)} scales; one each is wanted")
     c = Canvas(6.1)
     shown = list(range(len(sizes))) if len(sizes) <= 3 else [0, 1, len(sizes) - 1]
-    map_picture = None if condition is None else map_colours(np.asarray(condition))[0]
+    map_picture = map_colours(np.asarray(condition))[0]
     for place, k in enumerate(shown):
-        picture = None if outputs is None else np.asarray(as_array(outputs[k])).squeeze()
+        picture = as_array(outputs[k]).squeeze()
         gap = place and k != shown[place - 1] + 1
         _scale(c, 0.1 + 2.36 * place, sizes[k], k, map_picture, picture, last=k == len(sizes) - 1, gap=gap)
     _training(c, 2.35, "first stage: fit the condition", "strong\naugmentation:\ncrop, turn, flip,\nbend",
@@ -42,20 +42,13 @@ def _scale(c: Canvas, left: float, size: int, number: int, condition, picture, *
     mid, side = 4.3, 0.5 + 0.13 * (left > 0.2) + 0.13 * last
     where = left + 0.42
     shape = f"{size}{TIMES}{size}"
-    if condition is None:
-        c.tensor(where, mid + 0.95, side, side, f"condition\n{shape}", below=False)
-    else:
-        c.image(condition, where, mid + 0.95, side, label=f"condition\n{shape}", below=False)
+    c.image(condition, where, mid + 0.95, side, label=f"condition\n{shape}", below=False)
     c.arrow((where, mid + 0.95 - side / 2), (where, mid + 0.3))
     c.network(where, mid, 0.46, 0.62, 0.62, f"G{number}s", colour=WARM, frozen=not last)
     c.arrow((where + 0.23, mid), (where + 0.42, mid))
     c.network(where + 0.65, mid, 0.46, 0.62, 0.62, f"G{number}r", colour=WARM, frozen=not last)
     c.arrow((where + 0.88, mid), (where + 1.07, mid))
-    x = where + 1.07 + side / 2
-    if picture is None:
-        c.tensor(x, mid, side, side, shape)
-    else:
-        c.image(picture, x, mid, side, label=shape)
+    c.image(picture, where + 1.07 + side / 2, mid, side, label=shape)
     if number:
         c.arrow((left - 0.16, mid), (left + 0.19, mid))
         c.text(left + 0.02, mid - 0.7, "enlarged" + (", scale by scale" if gap else ""), size=SMALL, va="top",

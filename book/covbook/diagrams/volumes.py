@@ -7,27 +7,22 @@ from covbook.plots.style import BLUE, GREEN, INK, SMALL, VERMILION, as_array
 from covlib.errors import DataError
 
 
-def cgan3d(blocks=None, scan=None, *, config):
+def cgan3d(*, config):
     """One training step of Mangalagiri et al.: a block and its condition, generator, discriminator, three losses.
 
     Args:
-        blocks: three slices (H, W) in [-1, 1]: of the original block, its condition and what the generator makes of
-            it; boxes where left out. scan: (H, W) axial slice of the scan the block was cut from.
         config: covlib.papers.cgan3d.method.Config.
     """
-    blocks = [None] * 3 if blocks is None else [np.asarray(as_array(b, "blocks")).squeeze() for b in blocks]
-    if len(blocks) != 3 or any(b is not None and b.ndim != 2 for b in blocks):
-        raise DataError("cgan3d: three slices (H, W) are wanted: original, condition, synthetic")
     c, side = Canvas(4.5), config.block
     size = f"{side}{TIMES}{side}{TIMES}{side}"
     top, low, mid = 3.05, 1.15, 2.1
-    _cube(c, scan, 0.62, low, 0.95, "scan in HU,\nto [\N{MINUS SIGN}1, 1]")
+    _cube(c, 0.62, low, 0.95, "scan in HU,\nto [\N{MINUS SIGN}1, 1]")
     c.arrow((1.18, low), (1.42, low))
-    _cube(c, blocks[0], 1.86, low, 0.68, f"block X\n{size}")
+    _cube(c, 1.86, low, 0.68, f"block X\n{size}")
     c.arrow((1.86, low + 0.46), (1.86, mid - 0.08))
     c.arrow((1.86, mid + 0.34), (1.86, top - 0.36))
     c.box(1.86, mid + 0.13, 1.32, 0.4, "as it is, noise,\nor half resolution", size=SMALL)
-    _cube(c, blocks[1], 1.86, top, 0.68, "condition Y", below=False)
+    _cube(c, 1.86, top, 0.68, "condition Y", below=False)
     c.tensor(0.62, top, 0.34, 0.34, "uniform\nnoise Z", depth=0.1)
     c.arrow((0.93, top), (1.2, top), (1.2, top + 0.7), (2.5, top + 0.7), (2.5, top + 0.2), (2.64, top + 0.2))
     c.arrow((2.32, top - 0.05), (2.64, top - 0.05))
@@ -35,17 +30,15 @@ def cgan3d(blocks=None, scan=None, *, config):
     c.network(3.59, top, 0.62, 0.42, 1.05, "U-Net", colour=WARM)
     c.text(3.28, top - 0.62, "generator G", va="top")
     c.arrow((3.9, top), (4.16, top))
-    _cube(c, blocks[2], 4.56, top, 0.68, "G(Z|Y)", below=False)
+    _cube(c, 4.56, top, 0.68, "G(Z|Y)", below=False)
     _judged(c, top, low)
     _gradients(c, top, low)
     return c.figure
 
 
-def _cube(c: Canvas, picture, x, y, side, label, below=True):
-    """A block: a cuboid with its middle slice on the front, or an empty one."""
+def _cube(c: Canvas, x, y, side, label, below=True):
+    """A block: a cuboid."""
     c.tensor(x, y, side, side, label, depth=0.12, below=below)
-    if picture is not None:
-        c.image(picture, x, y, side)
 
 
 def _judged(c: Canvas, top: float, low: float) -> None:
@@ -81,15 +74,15 @@ def _gradients(c: Canvas, top: float, low: float) -> None:
     c.text(5.36, 0.3, "gradient of D's loss changes D only", colour=BLUE, va="top")
 
 
-def growing(views=None, *, shapes):
+def growing(views, *, shapes):
     """A volume from noise: the coarse GAN, then the depixelating network again and again, to the full size.
 
     Args:
-        views: slices (H, W) in [-1, 1], one for each of ``shapes``, or None. shapes: (Z, Y, X), coarse first.
+        views: slices (H, W) in [-1, 1], one for each of ``shapes``. shapes: (Z, Y, X), coarse first.
     """
-    if len(shapes) < 2 or (views is not None and len(views) != len(shapes)):
-        raise DataError(f"growing: {len(shapes)} shapes and {0 if views is None else len(views)} views; two shapes at "
-                        "least, and a view for each, are wanted")
+    if len(shapes) < 2 or len(views) != len(shapes):
+        raise DataError(f"growing: {len(shapes)} shapes and {len(views)} views; two shapes at least, and a view for "
+                        "each, are wanted")
     c, mid = Canvas(2.15), 1.1
     c.tensor(0.3, mid, 0.16, 0.8, "noise")
     c.arrow((0.42, mid), (0.66, mid))
@@ -98,11 +91,11 @@ def growing(views=None, *, shapes):
     side = min(1.0, (7.1 - 1.42 - 0.34 * n - 0.47 * (n - 1)) / n)  # what arrows and networks leave, on average
     sides = np.linspace(0.75, 1.25, n) * side
     x = 1.42
-    for k, (shape, side) in enumerate(zip(shapes, sides)):
+    for k, (view, shape, side) in enumerate(zip(views, shapes, sides)):
         c.arrow((x, mid), (x + 0.2, mid))
         centre = x + 0.2 + side / 2
-        _cube(c, None if views is None else as_array(views[k]).squeeze(), centre, mid, side,
-              f"{shape[0]}{TIMES}\n{shape[1]}{TIMES}{shape[2]}")
+        _cube(c, centre, mid, side, f"{shape[0]}{TIMES}\n{shape[1]}{TIMES}{shape[2]}")
+        c.image(as_array(view).squeeze(), centre, mid, side)
         x = centre + side / 2 + 0.14
         if k + 1 < len(shapes):
             c.arrow((x, mid), (x + 0.12, mid))

@@ -9,10 +9,10 @@ from covlib.errors import DataError
 
 def _foot(figure, text: str) -> None:
     """A footnote of several lines; the figure has room for two."""
-    style.footnote(figure, style.wrap(text.strip(), 96))
+    style.footnote(figure, style.wrap(text, 96))
 
 
-def nearest_distances(audits: dict, *, note: str = ""):
+def nearest_distances(audits: dict):
     """A panel an audit: how far synthetic images (vermilion) and held-out real ones (blue) lie from the nearest
     training image, each as a cumulative share; the near-copy threshold dashed.
 
@@ -40,11 +40,11 @@ def nearest_distances(audits: dict, *, note: str = ""):
         axes.set(ylim=(0, 1.02), xlim=(0, 1.04 * right), yticks=[0, 0.5, 1], xlabel=style.wrap(audit.unit, 44))
         axes.set_yticklabels(["0", "50 %", "100 %"] if column == 0 else ["", "", ""])
     _foot(figure, "Share within a distance of the nearest training image. Vermilion: synthetic; blue: held-out real. "
-                  f"Dashed: near copy. {note}")
+                  "Dashed: near copy.")
     return figure
 
 
-def nearest_pairs(synthetic, train, audit, *, n: int = 6, note: str = ""):
+def nearest_pairs(synthetic, train, audit, *, n: int = 6):
     """The ``n`` synthetic images that lie nearest to a training image (the worst, called so), above that image."""
     made, known = style.as_images(synthetic, "synthetic"), style.as_images(train, "train")
     if len(made) != audit.n_synthetic or len(known) != audit.n_train:
@@ -54,10 +54,10 @@ def nearest_pairs(synthetic, train, audit, *, n: int = 6, note: str = ""):
     titles = [[f"{audit.distance[k]:.2g}" if audit.distance[k] > 1e-4 else "0" for k in worst], [""] * len(worst)]
     return _grid([list(made[worst]), list(known[audit.nearest[worst]])], titles=titles,
                  row_labels=["synthetic", "nearest in training"],
-                 note=f"The {len(worst)} nearest of {len(made):,}, with their distance ({audit.space}). {note}".strip())
+                 note=f"The {len(worst)} nearest of {len(made):,}, with their distance ({audit.space}).")
 
 
-def probe_bars(probes: dict, *, note: str = ""):
+def probe_bars(probes: dict):
     """AUC with interval of every probe, chance at 0.5 marked; vermilion where something is told that should not be.
 
     Args:
@@ -86,24 +86,24 @@ def probe_bars(probes: dict, *, note: str = ""):
     axes.set(ylim=(-0.6, len(probes) - 0.4), yticks=[], xlim=(max(0.0, lowest), 1.005),
              xlabel="AUC on patients not learnt from")
     _foot(figure, "Bars: 95 % interval over patients. Dashed: a guess. Vermilion: told, and should not be. Grey: not "
-                  f"told. {note}")
+                  "told.")
     return figure
 
 
-def cam_overlay(images, maps, lung, *, n: int = 5, seed: int | None = 0, note: str = ""):
-    """Images, and the same with Grad-CAM laid over in vermilion and the lungs outlined in blue.
+def cam_overlay(images, maps, lung, *, seed: int):
+    """Up to five images, and the same with Grad-CAM laid over in vermilion and the lungs outlined in blue.
 
     Args:
         images: (N, 1, S, S). maps: (N, S, S) in [0, 1]. lung: (N, S, S), above 0 is lung.
-        seed: which images are drawn; None shows the first.
+        seed: which images are drawn.
     """
     pictures, maps, lung = style.as_images(images), style.as_array(maps, "maps"), style.as_array(lung, "lung") > 0
     if maps.shape != pictures.shape[:3] or lung.shape != maps.shape:
         raise DataError(f"cam_overlay: images {pictures.shape}, maps {maps.shape}, lungs {lung.shape}; one each is "
                         "wanted")
-    chosen = np.arange(min(n, len(pictures))) if seed is None else pick(len(pictures), n, seed)
+    chosen = pick(len(pictures), 5, seed)
     figure = _grid([list(pictures[chosen])] * 2, row_labels=["image", "Grad-CAM"],
-                   note=f"Vermilion: what spoke for the class; blue: lungs. {note}".strip())
+                   note="Vermilion: what spoke for the class; blue: lungs.")
     for axes, k in zip(figure.axes[len(chosen) :], chosen):
         colour = np.zeros((*maps.shape[1:], 4))
         colour[..., :3] = [int(style.VERMILION[i : i + 2], 16) / 255 for i in (1, 3, 5)]
@@ -114,7 +114,7 @@ def cam_overlay(images, maps, lung, *, n: int = 5, seed: int | None = 0, note: s
     return figure
 
 
-def planted_examples(clean, planted: dict, *, note: str = ""):
+def planted_examples(clean, planted: dict):
     """One image without and with each shortcut, and what is left of it when the lungs are hidden.
 
     Args:
@@ -122,10 +122,10 @@ def planted_examples(clean, planted: dict, *, note: str = ""):
     """
     columns = {"clean": clean, **planted}
     pictures = [style.as_images(images, name)[0] for name, images in columns.items()]
-    return _grid([pictures], titles=[list(columns)], max_side=1.6, note=note)
+    return _grid([pictures], titles=[list(columns)], max_side=1.6)
 
 
-def planting(rows, *, note: str = ""):
+def planting(rows):
     """A panel a headline number and shortcut: trained on clean images (blue) and on marked ones (vermilion), tested in
     every way; 95 % intervals.
 
@@ -166,5 +166,5 @@ def planting(rows, *, note: str = ""):
             axes.set_xlim(min(low, (low + high) / 2 - 2), max(high, (low + high) / 2 + 2))
         top += height + 0.85
     _foot(figure, "Lines: trained on clean (blue) or marked images (vermilion), then what it was tested on. Bars: 95 % "
-                  f"interval. {note}")
+                  "interval.")
     return figure

@@ -40,10 +40,9 @@ def _map(axes, picture) -> None:
     axes.images[0].set_interpolation("nearest" if axes.bbox.width > 1.2 * picture.shape[1] else "antialiased")
 
 
-def _cells(rows: int, columns: int, *, heads=(), sides=(), note="", legend=LABELS, tall: float = 1.0, gaps=None,
+def _cells(rows: int, columns: int, *, heads, sides=(), legend=LABELS, tall: float = 1.0, gaps=None,
            right: float = 0.05, most: float = 1.75):
-    """Empty axes in a grid of equal cells with texts above columns and beside rows; a legend (none where empty) and a
-    note below.
+    """Empty axes in a grid of equal cells with texts above columns and beside rows, and a legend below.
 
     ``gaps``: inches above each row but the first. ``right``: inches left free at the right edge.
 
@@ -61,7 +60,7 @@ def _cells(rows: int, columns: int, *, heads=(), sides=(), note="", legend=LABEL
     lines = max((h.count("\n") + 1 for h in heads), default=0)
     top = 0.09 + 0.175 * lines
     gaps = [style.GAP] * (rows - 1) if gaps is None else gaps
-    height = top + rows * width * tall + sum(gaps) + (LEGEND if legend else 0.03) + (style.FOOT if note else 0.03)
+    height = top + rows * width * tall + sum(gaps) + LEGEND + 0.03
     figure, grid, y = style.new_figure(height), [], top
     for r in range(rows):
         y += gaps[r - 1] if r else 0.0
@@ -73,9 +72,7 @@ def _cells(rows: int, columns: int, *, heads=(), sides=(), note="", legend=LABEL
     for c, head in enumerate(heads):
         style.inch_text(figure, left + c * (width + style.GAP) + width / 2, top - 0.06, head, size=size, ha="center",
                         linespacing=1.15)
-    if legend:
-        style.legend(figure, left, y + 0.17, {name: {"facecolor": colour} for name, colour in legend})
-    style.footnote(figure, note, left=left)
+    style.legend(figure, left, y + 0.17, {name: {"facecolor": colour} for name, colour in legend})
     return figure, grid
 
 
@@ -103,20 +100,18 @@ def _triples(maps, *pictures):
     return maps, colours, *found
 
 
-def condition_panels(maps, real, synthetic, *, titles=None, rows: int = 8, note: str = ""):
+def condition_panels(maps, real, synthetic):
     """One slice a row (Fig. 7 of Jiang et al.): its map, the complete slice and the lung alone, real and synthetic.
 
     Args:
         maps: (N, H, W) labels. real: (N, 1, H, W) complete slices in [-1, 1].
         synthetic: (N, 1, H, W); what it holds inside lung and lesions is laid into the real slice, and onto black.
-        titles: N texts for the rows, patients say. rows: at most so many are shown, in the order given.
     """
-    maps, colours, real, synthetic = (a[:rows] for a in _triples(maps, real, synthetic))
+    maps, colours, real, synthetic = _triples(maps, real, synthetic)
     inside = maps > 0
     columns = (real, np.where(inside, synthetic, real), np.where(inside, real, -1), np.where(inside, synthetic, -1))
     heads = ("map", "complete\nreal", "complete\nsynthetic", "lung only\nreal", "lung only\nsynthetic")
-    sides = [] if titles is None else [str(t) for t in titles][:rows]
-    figure, grid = _cells(len(maps), 5, heads=heads, sides=sides, note=note, tall=maps.shape[1] / maps.shape[2])
+    figure, grid = _cells(len(maps), 5, heads=heads, tall=maps.shape[1] / maps.shape[2])
     for r, row in enumerate(grid):
         _map(row[0], colours[r])
         for axes, pictures in zip(row[1:], columns):
@@ -140,13 +135,12 @@ def zoom_box(one_map, side: int) -> tuple[int, int]:
     return tuple(int(i) for i in np.unravel_index(squares.argmax(), squares.shape))
 
 
-def method_comparison(maps, real, methods: dict, *, titles=None, zoom: float | None = 0.36, note: str = "",
-                      legend=LABELS):
+def method_comparison(maps, real, methods: dict, *, zoom: float | None = 0.36, legend=LABELS):
     """Cases in rows, methods in columns, each case again enlarged (Fig. 6 of Jiang et al.).
 
     Args:
         maps: (N, H, W). real: (N, 1, H, W) in [-1, 1]. methods: name -> (N, 1, H, W), in the order of the columns.
-        titles: N texts for the rows. zoom: side of the enlarged square as a share of the picture's, placed by
+        zoom: side of the enlarged square as a share of the picture's, placed by
             ``zoom_box``; None shows no enlarged row. legend: (name, colour) of the labels, ``TERNARY`` for 0 to 2.
     """
     from matplotlib.patches import Rectangle
@@ -156,11 +150,10 @@ def method_comparison(maps, real, methods: dict, *, titles=None, zoom: float | N
     side = 0 if zoom is None else max(4, round(zoom * min(maps.shape[1:])))
     sides = []
     for k in range(len(maps)):
-        sides += [f"case {k + 1}" if titles is None else str(titles[k])] + ["enlarged"] * (each - 1)
+        sides += [f"case {k + 1}"] + ["enlarged"] * (each - 1)
     gaps = [style.GAP if each == 2 and r % 2 else 0.1 for r in range(1, each * len(maps))]
     heads = ["map", "real", *methods]
-    figure, grid = _cells(len(sides), len(heads), heads=heads, sides=sides, note=note, gaps=gaps,
-                          legend=legend)
+    figure, grid = _cells(len(sides), len(heads), heads=heads, sides=sides, gaps=gaps, legend=legend)
     for r, row in enumerate(grid):
         k, enlarged = divmod(r, each)
         top, left = zoom_box(maps[k], side) if side else (0, 0)
@@ -176,38 +169,33 @@ def method_comparison(maps, real, methods: dict, *, titles=None, zoom: float | N
     return figure
 
 
-def condition_editing(maps, images, labels, *, hu_width: float | None = 1500, limit: float | None = None,
-                      reference: int = 0, note: str = "", legend=LABELS):
+def condition_editing(maps, images, labels, *, hu_width: float | None):
     """Edited maps above what the generator makes of each, and below the change from the unedited one.
 
     Args:
-        maps: (N, H, W), one of them (``reference``) unedited. images: (N, 1, H, W) in [-1, 1]. labels: N texts;
+        maps: (N, H, W), the first unedited. images: (N, 1, H, W) in [-1, 1]. labels: N texts;
             "ggo" in them is written GGO.
         hu_width: width of the window in HU, so that the change is in HU; None: in grey values.
-        limit: change shown in full colour; None: the largest that 0.5 % of the pixels exceed.
     """
     maps, colours, images = _triples(maps, images)
     if len(labels) != len(maps):
         raise DataError(f"condition_editing: {len(maps)} maps but {len(labels)} labels; one each is wanted")
     scale, unit = (1.0, "grey") if hu_width is None else (hu_width / 2, "HU")
-    change = scale * (images - images[reference])
+    change = scale * (images - images[0])
     heads = [re.sub(r"\bggo\b", "GGO", str(label)) for label in labels]
-    figure, grid = _cells(3, len(maps), heads=heads, sides=["map", "synthetic", f"change ({unit})"], note=note,
-                          right=0.75, legend=legend)
+    figure, grid = _cells(3, len(maps), heads=heads, sides=["map", "synthetic", f"change ({unit})"],
+                          right=0.75)
     for k in range(len(maps)):
         _map(grid[0][k], colours[k])
         style.show(grid[1][k], images[k])
-    draw_changes(figure, grid[2], change, limit)
+    draw_changes(figure, grid[2], change)
     return figure
 
 
-def draw_changes(figure, row, changes, limit: float | None = None) -> None:
-    """Changes (H, W) in a row of axes, more is red and less is blue, with their scale at the right.
-
-    Args:
-        limit: change in full colour; None: the largest that 0.5 % of the pixels exceed.
-    """
-    limit = float(np.quantile(np.abs(changes), 0.995)) or 1.0 if limit is None else limit
+def draw_changes(figure, row, changes) -> None:
+    """Changes (H, W) in a row of axes, more is red and less is blue, with their scale at the right: in full colour the
+    largest change that 0.5 % of the pixels exceed."""
+    limit = float(np.quantile(np.abs(changes), 0.995)) or 1.0
     for axes, change in zip(row, changes, strict=True):
         style.show(axes, np.zeros_like(change))
         artist = axes.imshow(change, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto", interpolation="auto")
@@ -215,7 +203,7 @@ def draw_changes(figure, row, changes, limit: float | None = None) -> None:
     style.colour_bar(figure, figure.add_axes((box.x1 + 0.07 / w, box.y0, 0.1 / w, box.height)), artist)
 
 
-def listening(alpha, lesion_share, *, maps, images, share, shown=(0,), note: str = ""):
+def listening(alpha, lesion_share, *, maps, images, share, shown):
     """Where the full-resolution network listens: its weight per slice, and the global branch's part per pixel.
 
     Args:
@@ -260,5 +248,4 @@ def listening(alpha, lesion_share, *, maps, images, share, shown=(0,), note: str
     axes.set_ylim(max(0.0, alpha.min() - margin), min(1.0, alpha.max() + margin))
     axes.set_xlabel("lesion (% of the lung)")
     axes.set_ylabel("$\\alpha$, weight of the local branch")
-    style.footnote(figure, note)
     return figure

@@ -10,7 +10,7 @@ from covbook.plots import style
 from covlib.errors import DataError
 
 
-def umap_embed(features, *, seed: int = 0, neighbours: int = 15, min_dist: float = 0.1) -> np.ndarray:
+def umap_embed(features, *, seed: int = 0, neighbours: int = 15) -> np.ndarray:
     """Positions (N, 2) float32 of N images by UMAP (McInnes et al., 2018), fitted on all of them together.
 
     One thread and a fixed seed: the same features give the same positions, bit for bit, on the same machine. Distances
@@ -31,7 +31,7 @@ def umap_embed(features, *, seed: int = 0, neighbours: int = 15, min_dist: float
         import torch
 
         threads = torch.get_num_threads()
-        fit = _umap().UMAP(n_neighbors=neighbours, min_dist=min_dist, random_state=seed, n_jobs=1,
+        fit = _umap().UMAP(n_neighbors=neighbours, min_dist=0.1, random_state=seed, n_jobs=1,
                            init="pca" if features.shape[1] > 2 else "random", force_approximation_algorithm=True,
                            precomputed_knn=_nearest(features, neighbours))  # exact ones: nothing is approximated
         positions = np.asarray(fit.fit_transform(features), np.float32)
@@ -64,26 +64,16 @@ def _umap():
     return umap
 
 
-def umap_embedding(features, groups=None, *, seed: int = 0, embedding=None, neighbours: int = 15, note: str = ""):
+def umap_embedding(features: dict, *, seed: int):
     """Scatter of the embedding, real groups as cool circles, synthetic ones as warm triangles.
 
     Args:
-        features: (N, D) features of all images, or a dict group name -> (n, D); None where ``embedding`` is given.
-        groups: N group names, unless they come with the dict; the legend has them in order of appearance. Names that
-            hold "synthetic" are synthetic.
-        embedding: (N, 2) from ``umap_embed``, to draw without fitting again.
-        note: added to the footnote (which extractor, which layer).
+        features: group name -> (n, D) features of its images; the legend has the groups in this order. Names that hold
+            "synthetic" are synthetic.
     """
-    if isinstance(features, dict):
-        groups = [name for name, values in features.items() for _ in range(len(values))]
-        features = np.concatenate([style.as_array(values, name) for name, values in features.items()])
-    if embedding is None:
-        embedding = umap_embed(features, seed=seed, neighbours=neighbours)
-    xy = style.as_array(embedding, "embedding")
-    groups = np.asarray([str(g) for g in (() if groups is None else groups)])
-    if len(groups) != len(xy):
-        raise DataError(f"umap_embedding: {len(xy)} images but {len(groups)} group names; there must be one each")
-    styles = style.group_styles(dict.fromkeys(groups.tolist()))
+    groups = np.repeat(list(features), [len(values) for values in features.values()])
+    xy = umap_embed(np.concatenate([style.as_array(values, name) for name, values in features.items()]), seed=seed)
+    styles = style.group_styles(features)
     legend = {name: f"{name} ({(groups == name).sum():,})" for name in styles}
     right = max(style.text_width(t) for t in legend.values()) + 0.55
     side = min(4.3, style.WIDTH - right - 0.1)
@@ -107,5 +97,5 @@ def umap_embedding(features, groups=None, *, seed: int = 0, embedding=None, neig
     for k, (name, look) in enumerate(styles.items()):
         style.legend(figure, x, 0.3 + 0.3 * k, {legend[name]: style.mark(*look, 46)}, size=style.TEXT)
     style.inch_text(figure, x, 0.3 + 0.3 * len(styles) + 0.12, "axes have no unit", size=style.SMALL, colour=style.GREY)
-    style.footnote(figure, f"UMAP, {min(neighbours, len(xy) - 1)} neighbours, seed {seed}.", note, left=0.1)
+    style.footnote(figure, f"UMAP, {min(15, len(xy) - 1)} neighbours, seed {seed}.", left=0.1)
     return figure

@@ -1,4 +1,4 @@
-"""Figures made of pictures: sample grids, the guessing game, volumes, masks over them, training over time."""
+"""Figures made of pictures: sample grids, the guessing game, volumes, masks over them."""
 
 import numpy as np
 
@@ -15,7 +15,7 @@ def pick(count: int, n: int, seed: int) -> np.ndarray:
     return np.sort(rng(seed, "plots", "pick", count).choice(count, n, replace=False))
 
 
-def _grid(rows: list[list], *, row_labels=(), column_labels=(), titles=None, limits=(-1.0, 1.0), note="", frames=None,
+def _grid(rows: list[list], *, row_labels=(), column_labels=(), titles=None, note="", frames=None,
           max_side: float = 1.75):
     """Pictures in rows of equal cells, labels at the left of rows, above columns and above each picture."""
     columns = max(map(len, rows))
@@ -34,7 +34,7 @@ def _grid(rows: list[list], *, row_labels=(), column_labels=(), titles=None, lim
         for c, picture in enumerate(row):
             x = left + c * (cell_w + style.GAP)
             axes = style.inch_axes(figure, x, top, cell_w, cell_h)
-            style.show(axes, picture, limits=limits, frame=frames[r][c] if frames else None)
+            style.show(axes, picture, frame=frames[r][c] if frames else None)
             if titles:
                 style.inch_text(figure, x + cell_w / 2, top - 0.06, titles[r][c], ha="center", size=style.TEXT)
             if column_labels and r == 0:
@@ -43,12 +43,12 @@ def _grid(rows: list[list], *, row_labels=(), column_labels=(), titles=None, lim
     return figure
 
 
-def sample_grid(images, *, n: int = 16, columns: int = 8, seed: int | None = 0, titles=None, limits=(-1.0, 1.0),
+def sample_grid(images, *, n: int = 16, columns: int = 8, seed: int | None = 0, titles=None,
                 note: str | None = None):
     """Random samples, never picked: one grid, or one row of samples per group.
 
     Args:
-        images: (N, 1, H, W) or (N, 3, H, W) in ``limits``, or a dict group -> such an array (one row each).
+        images: (N, 1, H, W) or (N, 3, H, W) in [-1, 1], or a dict group -> such an array (one row each).
         n: how many of a single array; per group as many as there are columns.
         seed: which ones are drawn; None shows the first ``n`` in order.
         titles: with a single array, N texts (one per image, not per shown image).
@@ -60,61 +60,43 @@ def sample_grid(images, *, n: int = 16, columns: int = 8, seed: int | None = 0, 
     if isinstance(images, dict):
         pictures = {name: style.as_images(group, name) for name, group in images.items()}
         rows = [list(group[choose(len(group), columns)]) for group in pictures.values()]
-        return _grid(rows, row_labels=list(pictures), limits=limits, note=note)
+        return _grid(rows, row_labels=list(pictures), note=note)
     pictures = style.as_images(images)
     index = choose(len(pictures), n)
     columns = min(columns, len(index))
     cut = [index[i:i + columns] for i in range(0, len(index), columns)]
     texts = None if titles is None else [[str(titles[i]) for i in row] for row in cut]
-    return _grid([list(pictures[row]) for row in cut], titles=texts, limits=limits, note=note)
+    return _grid([list(pictures[row]) for row in cut], titles=texts, note=note)
 
 
-def which_is_which(real, synthetic, *, n: int = 4, seed: int = 0, reveal: bool = False, limits=(-1.0, 1.0)):
+def which_is_which(real, synthetic, *, seed: int, reveal: bool = False):
     """Real and synthetic pictures shuffled under letters, unlabelled; the answers are in ``figure.answers``.
 
     Args:
-        real, synthetic: (N, 1, H, W) each, same size and window; ``n`` of each are drawn by ``seed``.
+        real, synthetic: (N, 1, H, W) each, same size and window; four of each are drawn by ``seed``.
         reveal: name each picture and frame the synthetic ones.
     """
     real, synthetic = style.as_images(real, "real"), style.as_images(synthetic, "synthetic")
     if real.shape[1:] != synthetic.shape[1:]:
         raise DataError(f"which_is_which: real pictures are {real.shape[1:]}, synthetic {synthetic.shape[1:]}; "
                         "sizes must be equal")
-    n = min(n, len(real), len(synthetic))
+    n = min(4, len(real), len(synthetic))
     deck = [("real", p) for p in real[pick(len(real), n, seed)]]
     deck += [("synthetic", p) for p in synthetic[pick(len(synthetic), n, seed + 1)]]
     deck = [deck[i] for i in rng(seed, "plots", "shuffle").permutation(2 * n)]
-    columns = min(4, n) if n > 2 else 2 * n
+    columns = n if n > 2 else 2 * n
     cut = [range(i, min(i + columns, 2 * n)) for i in range(0, 2 * n, columns)]
     letters = [chr(ord("A") + i) for i in range(2 * n)]
     titles = [[f"{letters[i]}: {deck[i][0]}" if reveal else letters[i] for i in row] for row in cut]
     frames = [[style.VERMILION if deck[i][0] == "synthetic" else None for i in row] for row in cut] if reveal else None
-    figure = _grid([[deck[i][1] for i in row] for row in cut], titles=titles, frames=frames, limits=limits,
+    figure = _grid([[deck[i][1] for i in row] for row in cut], titles=titles, frames=frames,
                    note=f"Drawn at random, seed {seed}; same window and size for all." +
                         (" Synthetic ones are framed." if reveal else ""))
     figure.answers = {letters[i]: kind for i, (kind, _) in enumerate(deck)}
     return figure
 
 
-def training_strip(grids, steps, *, unit: str = "step", rows: int = 3, limits=(-1.0, 1.0), note: str | None = None,
-                   columns: int = 7):
-    """The same noise through the generator as training goes on: time runs to the right, one row per noise vector.
-
-    Args:
-        grids: list over time of (N, C, H, W) samples made from the same N noise vectors; steps: one number each.
-        columns: at most so many times are shown, evenly over the list, first and last among them.
-    """
-    if len(grids) != len(steps) or not len(grids):
-        raise DataError(f"training_strip: {len(grids)} grids but {len(steps)} steps; there must be one each")
-    shown = np.unique(np.linspace(0, len(grids) - 1, min(columns, len(grids))).round().astype(int))
-    pictures = [style.as_images(grids[i])[:rows] for i in shown]
-    heads = [f"{unit} {steps[i]:,}" if k == 0 else f"{steps[i]:,}" for k, i in enumerate(shown)]
-    note = "Each row is one noise vector, the same throughout." if note is None else note
-    cells = [[p[r] for p in pictures] for r in range(len(pictures[0]))]
-    return _grid(cells, column_labels=heads, limits=limits, note=note)
-
-
-def overlay(axes, lung=None, infection=None, *, alpha: float = 0.45):
+def overlay(axes, lung, infection):
     """Masks over a picture: lung as a blue outline, GGO translucent orange, consolidation translucent vermilion.
 
     Holes that vessels leave in a lung mask are not outlined.
@@ -125,7 +107,7 @@ def overlay(axes, lung=None, infection=None, *, alpha: float = 0.45):
     if infection is not None:
         colours = np.zeros((*np.shape(infection), 4), np.float32)
         for label, colour in ((GGO, style.GGO_COLOUR), (CONSOLIDATION, style.CONSOLIDATION_COLOUR)):
-            colours[infection == label] = (*to_rgb(colour), alpha)
+            colours[infection == label] = (*to_rgb(colour), 0.45)
         axes.imshow(colours, aspect="auto", interpolation="nearest")
         for label, colour in ((GGO, style.GGO_COLOUR), (CONSOLIDATION, style.CONSOLIDATION_COLOUR)):
             if (infection == label).any():
@@ -148,18 +130,15 @@ def present_masks(lung, infection) -> dict[str, dict]:
     return {name: MASKS[name] for name in names}
 
 
-def volume_views(case, *, at=None, window: tuple[float, float] = (-600, 1500), masks: bool = True):
+def volume_views(case):
     """One volume in axial, coronal and sagittal view, at true proportions, with a scale bar and the cutting planes.
 
     Args:
-        case: a ``covlib.data.case.Case`` (hu in HU, spacing in mm, masks or None).
-        at: (z, y, x) voxel where the planes cross; by default each plane cuts most of the infection, else of the lungs.
-        window: (level, width) in HU.
+        case: a ``covlib.data.case.Case`` (hu in HU, spacing in mm, masks or None). Each plane cuts most of the
+            infection, else of the lungs.
     """
     hu, (sz, sy, sx) = np.asarray(case.hu), case.spacing
-    z, y, x = _centre(case) if at is None else at
-    level, width = window
-    limits = (level - width / 2, level + width / 2)
+    z, y, x = _centre(case)
     views = [("axial", (z, slice(None), slice(None)), sy, sx, (y, x)),
              ("coronal", (slice(None, None, -1), y, slice(None)), sz, sx, (hu.shape[0] - 1 - z, x)),
              ("sagittal", (slice(None, None, -1), slice(None), x), sz, sy, (hu.shape[0] - 1 - z, y))]
@@ -168,8 +147,8 @@ def volume_views(case, *, at=None, window: tuple[float, float] = (-600, 1500), m
     scale = (style.WIDTH - 0.1 - 2 * gap) / sum(w for _, w in sizes)  # inches per mm
     scale = min(scale, 3.4 / max(h for h, _ in sizes))
     row = max(h for h, _ in sizes) * scale
-    present = present_masks(case.lung, case.infection) if masks else {}
-    note = f"{style.window_text(window)} Bar: 5 cm."
+    present = present_masks(case.lung, case.infection)
+    note = f"{style.LUNG_WINDOW_TEXT} Bar: 5 cm."
     start = style.WIDTH - 0.05 - sum(0.47 + style.text_width(n, style.SMALL) for n in present) + 0.25
     # Where there is no room beside the note the legend has a line of its own.
     crowded = bool(present) and start < 0.05 + style.text_width(note, style.SMALL) + 0.3
@@ -177,8 +156,8 @@ def volume_views(case, *, at=None, window: tuple[float, float] = (-600, 1500), m
     left = 0.05 + (style.WIDTH - 0.1 - 2 * gap - scale * sum(w for _, w in sizes)) / 2
     for (name, cut, dv, dh, cross), (h, w) in zip(views, sizes):
         axes = style.inch_axes(figure, left, head + (row - h * scale) / 2, w * scale, h * scale)
-        style.show(axes, hu[cut], limits=limits)
-        lung, infection = (None if not masks or m is None else m[cut] for m in (case.lung, case.infection))
+        style.show(axes, hu[cut], limits=style.LUNG_LIMITS)
+        lung, infection = (None if m is None else m[cut] for m in (case.lung, case.infection))
         overlay(axes, lung, infection)
         axes.axhline(cross[0], color="white", linewidth=0.6, alpha=0.55, linestyle=(0, (4, 4)))
         axes.axvline(cross[1], color="white", linewidth=0.6, alpha=0.55, linestyle=(0, (4, 4)))

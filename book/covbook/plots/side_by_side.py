@@ -9,14 +9,14 @@ from covlib.errors import DataError
 PITCH, HEAD_ROOM, FOOT_ROOM = 0.27, 0.5, 0.42  # inches: a method's line, above a panel, below it
 
 
-def comparison(tasks: dict, measures: dict, *, reference: str = "real", controls=(), note: str = ""):
+def comparison(tasks: dict, measures: dict, *, controls):
     """Tasks below each other, measures beside each other: a dot and its 95 % interval for every method.
 
     Args:
         tasks: task -> {method: {measure: Interval}}; a measure may be missing.
         measures: measure -> (heading, "lower", "higher" or "": what is better).
-        reference: methods whose name begins so are blue, and their value is a
-            dashed line through the panel. controls: names of methods drawn in grey.
+        controls: names of methods drawn in grey. Those whose name begins with "real" are blue, and their value is a
+            dashed line through the panel.
     """
     if not tasks or not all(tasks.values()):
         raise DataError("comparison: no method to draw")
@@ -32,7 +32,7 @@ def comparison(tasks: dict, measures: dict, *, reference: str = "real", controls
         top += HEAD_ROOM
         for c, (measure, (heading, better)) in enumerate(measures.items()):
             axes = style.chart_axes(figure, left + c * (width + gap), top, width, height, grid="x")
-            _panel(axes, methods, measure, reference, controls)
+            _panel(axes, methods, measure, controls)
             said = f"{heading} " + {"lower": "\N{DOWNWARDS ARROW}", "higher": "\N{UPWARDS ARROW}"}.get(better, "")
             style.inch_text(figure, left + c * (width + gap), top - 0.06, said, size=style.SMALL)
         for k, method in enumerate(names[task]):
@@ -40,18 +40,18 @@ def comparison(tasks: dict, measures: dict, *, reference: str = "real", controls
             style.inch_text(figure, left - 0.08, middle, style.wrap(method, 18), size=style.SMALL, ha="right",
                             va="center")
         top += height + FOOT_ROOM
-    said = "Line: 95 % interval. Dashed: real images in the synthetic ones' place. Arrow: what is better."
-    style.footnote(figure, said, note)
+    style.footnote(figure,
+                   "Line: 95 % interval. Dashed: real images in the synthetic ones' place. Arrow: what is better.")
     return figure
 
 
-def _panel(axes, methods: dict, measure: str, reference: str, controls) -> None:
+def _panel(axes, methods: dict, measure: str, controls) -> None:
     for k, (name, values) in enumerate(methods.items()):
         found, y = values.get(measure), len(methods) - 1 - k
         if found is None or not np.isfinite(found.value):
             style.row_text(axes, 0.5, y, "–", ha="center", color=style.GREY)
             continue
-        real = name.startswith(reference)
+        real = name.startswith("real")
         colour = style.BLUE if real else style.GREY if name in controls else style.VERMILION
         if np.isfinite([found.low, found.high]).all():
             axes.plot([found.low, found.high], [y, y], color=colour, linewidth=1.6, solid_capstyle="butt", alpha=0.6)
@@ -64,7 +64,7 @@ def _panel(axes, methods: dict, measure: str, reference: str, controls) -> None:
     axes.tick_params(axis="x", labelsize=style.SMALL)
 
 
-def sampling_steps(steps, fid, seconds, *, floor: float | None = None, note: str = ""):
+def sampling_steps(steps, fid, seconds, *, floor: float | None):
     """Quality and time against the number of sampling steps, two panels.
 
     Args:
@@ -90,7 +90,7 @@ def sampling_steps(steps, fid, seconds, *, floor: float | None = None, note: str
         axes.set(xlabel="sampling steps", ylabel=label)
         axes.set_ylim(bottom=0)
     dashed = "" if floor is None else "Dashed: real images of other patients."
-    style.footnote(figure, "Bars: 95 % interval.", dashed, note)
+    style.footnote(figure, "Bars: 95 % interval.", dashed)
     return figure
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from covbook.plots import style
 from covbook.plots.conditions import TERNARY, _cells, _map, draw_changes, map_colours
-from covbook.plots.curves import smooth
+from covbook.plots.curves import numbers, smooth
 from covlib.errors import DataError
 
 STAGES = {"first": "first stage", "second": "second stage"}
@@ -19,12 +19,12 @@ def _colours(conditions) -> np.ndarray:
     return map_colours(array[:, 0] if array.ndim == 4 else array)
 
 
-def scales_and_stages(condition, outputs, real=None, *, note: str = ""):
+def scales_and_stages(condition, outputs, real):
     """One condition through all scales and both stages (Fig. 8 of Zhang et al.), all drawn at one size.
 
     Args:
         condition: (1, 1, S, S) or (S, S) labels. outputs: what ``CoSinGAN.outputs`` gives for it, smallest scale
-            first. real: (1, 1, S, S), the slice behind the condition; None leaves it out.
+            first. real: (1, 1, S, S), the slice behind the condition.
     """
     if not outputs:
         raise DataError("scales_and_stages: no scale to draw")
@@ -37,16 +37,15 @@ def scales_and_stages(condition, outputs, real=None, *, note: str = ""):
     rows = len(lines) * len(stages)
     sides = [STAGES[s] for _ in lines for s in stages]
     gaps = [0.05 if r % len(stages) else 0.3 for r in range(1, rows)]
-    first = "condition" if real is None or rows < 2 else "condition, real"
-    figure, grid = _cells(rows, columns, heads=[first, *heads[:per_line]], sides=sides, note=note, gaps=gaps,
-                          legend=TERNARY)
+    first = "condition" if rows < 2 else "condition, real"
+    figure, grid = _cells(rows, columns, heads=[first, *heads[:per_line]], sides=sides, gaps=gaps, legend=TERNARY)
     for axes in (a for row in grid for a in row):
         axes.set_axis_off()
     _map(grid[0][0], colours[0])
-    if real is not None and rows > 1:
+    if rows > 1:
         style.show(grid[1][0], style.as_images(real)[0])
-    for line, numbers in enumerate(lines):
-        for c, k in enumerate(numbers, start=1):
+    for line, scales in enumerate(lines):
+        for c, k in enumerate(scales, start=1):
             for r, stage in enumerate(stages):
                 axes = grid[line * len(stages) + r][c]
                 style.show(axes, style.as_images(outputs[k][stage])[0])
@@ -55,7 +54,7 @@ def scales_and_stages(condition, outputs, real=None, *, note: str = ""):
     return figure
 
 
-def image_rows(conditions, rows: dict, *, titles=None, note: str = ""):
+def image_rows(conditions, rows: dict, *, titles=()):
     """Conditions in columns, ways of painting them in rows (Fig. 13 of Zhang et al.); a single condition without a
     title and its paintings stand side by side.
 
@@ -69,11 +68,10 @@ def image_rows(conditions, rows: dict, *, titles=None, note: str = ""):
                             f"{images.shape}; one picture of equal size per condition is wanted")
     names = ["condition", *rows]
     if len(colours) == 1 and not titles:  # a column of its own would leave most of the figure empty
-        figure, grid = _cells(1, len(names), heads=names, note=note, legend=TERNARY)
+        figure, grid = _cells(1, len(names), heads=names, legend=TERNARY)
         grid = [[axes] for axes in grid[0]]
     else:
-        figure, grid = _cells(len(names), len(colours), heads=titles or (), sides=names, note=note, most=1.3,
-                              legend=TERNARY)
+        figure, grid = _cells(len(names), len(colours), heads=titles, sides=names, most=1.3, legend=TERNARY)
     for k in range(len(colours)):
         _map(grid[0][k], colours[k])
         for row, images in zip(grid[1:], pictures.values()):
@@ -81,7 +79,7 @@ def image_rows(conditions, rows: dict, *, titles=None, note: str = ""):
     return figure
 
 
-def infection_edits(image, condition, edits: dict, *, hu_width: float | None = None, note: str = ""):
+def infection_edits(image, condition, edits: dict, *, hu_width: float | None):
     """A slice as it is and with infection added or removed: condition, slice, and the change.
 
     Args:
@@ -98,8 +96,7 @@ def infection_edits(image, condition, edits: dict, *, hu_width: float | None = N
     scale, unit = (1.0, "grey") if hu_width is None else (hu_width / 2, "HU")
     change = [scale * (p - before) for p in pictures]
     sides = ["condition", "slice", f"change ({unit})"]
-    figure, grid = _cells(3, len(pictures), heads=["as it is", *edits], sides=sides, note=note, right=0.75,
-                          legend=TERNARY)
+    figure, grid = _cells(3, len(pictures), heads=["as it is", *edits], sides=sides, right=0.75, legend=TERNARY)
     colours = map_colours(np.stack(conditions))
     for k, picture in enumerate(pictures):
         _map(grid[0][k], colours[k])
@@ -108,13 +105,13 @@ def infection_edits(image, condition, edits: dict, *, hu_width: float | None = N
     return figure
 
 
-def term_panels(logs: dict, panels: dict, *, x: str = "step", weight: float = 0.9, note: str | None = None):
+def term_panels(logs: dict, panels: dict, *, weight: float = 0.9):
     """Trainings beside each other, one panel a loss (Fig. 6 of Zhang et al.): moving averages, one line a training.
 
     Args:
         logs: training -> its log, column -> numbers. panels: column -> heading. A training whose log lacks the column,
             or has only NaN there, has no line in that panel.
-        x: column for the horizontal axis. weight: of the moving average.
+        weight: of the moving average.
 
     Raises:
         DataError: a column that no training has.
@@ -130,11 +127,11 @@ def term_panels(logs: dict, panels: dict, *, x: str = "step", weight: float = 0.
         axes = style.chart_axes(figure, left + c * (width + gap), head + r * (height + 0.72), width, height)
         drawn = 0
         for name, log in logs.items():
-            values = np.asarray([np.nan if v in (None, "") else v for v in log.get(column, [])], float)
+            values = numbers(log.get(column, []))
             good = np.isfinite(values)
             if not good.any():
                 continue
-            steps = np.asarray(log[x], float)[good]
+            steps = np.asarray(log["step"], float)[good]
             axes.plot(steps, smooth(values[good], weight), color=colours[name], linewidth=1.5)
             drawn += 1
         if not drawn:
@@ -142,9 +139,8 @@ def term_panels(logs: dict, panels: dict, *, x: str = "step", weight: float = 0.
         axes.set_title(title, fontsize=style.HEAD, color=style.INK, pad=5)
         axes.set_ylim(bottom=0)
         if r == rows - 1:
-            axes.set_xlabel(x)
+            axes.set_xlabel("step")
     style.legend(figure, left, rows * (height + 0.72) + 0.32, {name: {"color": colour, "linewidth": 2}
                  for name, colour in colours.items()}, size=style.TEXT, pitch=0.2)
-    said = f"Moving averages, weight {weight:g}."
-    style.footnote(figure, said if note is None else note)
+    style.footnote(figure, f"Moving averages, weight {weight:g}.")
     return figure

@@ -27,6 +27,9 @@ LABEL_GAP = 0.1  # inches between a row's label and its pictures
 GAP = 0.05  # inches between pictures
 FOOT = 0.3  # inches below the pictures, where there is a footnote
 
+LUNG_LIMITS = (-1350.0, 150.0)  # HU drawn black and white
+LUNG_WINDOW_TEXT = "Window: level \N{MINUS SIGN}600, width 1500 HU."
+
 
 @cache
 def _figure_class():
@@ -115,11 +118,6 @@ def wrap(text: str, width: int) -> str:
 def hu_text(value: float) -> str:
     """A whole number with a true minus sign, as the axes have it."""
     return f"{value:.0f}".replace("-", "\N{MINUS SIGN}")
-
-
-def window_text(window: tuple[float, float]) -> str:
-    """The display window in words for a footnote."""
-    return f"Window: level {hu_text(window[0])}, width {hu_text(window[1])} HU."
 
 
 def text_width(text: str, size: float = TEXT) -> float:

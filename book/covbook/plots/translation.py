@@ -11,27 +11,24 @@ ROWS = ("source", "translation", "reconstruction", "difference")
 MINUS = "\N{MINUS SIGN}"
 
 
-def translation_panels(trip: dict, *, n: int = 5, seed: int | None = 0, source: str = "normal",
-                       target: str = "COVID-19", limit: float | None = None):
-    """One column per image: source, translation, reconstruction, and what the translation changed.
+def translation_panels(trip: dict, *, seed: int, source: str):
+    """One column for each of five images: source, translation, reconstruction, and what the translation changed, the
+    99.5th percentile of it in full colour.
 
     Args:
         trip: "source", "translation", "reconstruction", each (N, 1, S, S) in [-1, 1], as ``CycleGAN.round_trip`` gives
             them; the difference is taken here.
-        n: columns. seed: which images are drawn; None shows the first.
-        limit: grey difference (of 2, black to white) shown in full colour; by default the 99.5th percentile of the
-            images shown.
+        seed: which images are drawn. source: their class.
     """
     rows = {name: style.as_images(trip[name], name) for name in ROWS[:3]}
     if len({pictures.shape for pictures in rows.values()}) > 1:
         raise DataError("translation_panels: source, translation and reconstruction differ in shape")
     total = len(rows["source"])
-    chosen = np.arange(min(n, total)) if seed is None else pick(total, n, seed)
+    chosen = pick(total, 5, seed)
     rows = {name: pictures[chosen] for name, pictures in rows.items()}
     rows["difference"] = rows["translation"] - rows["source"]
-    if limit is None:
-        limit = max(float(np.quantile(np.abs(rows["difference"]), 0.995)), 0.02)
-    words = {"source": f"source\n({source})", "translation": f"translation\n(synthetic\n{target})",
+    limit = max(float(np.quantile(np.abs(rows["difference"]), 0.995)), 0.02)  # grey, of 2 from black to white
+    words = {"source": f"source\n({source})", "translation": "translation\n(synthetic\nCOVID-19)",
              "reconstruction": "recon-\nstruction", "difference": f"translation\n{MINUS} source"}
     left = max(map(style.text_width, words.values())) + style.LABEL_GAP + 0.05
     cell = min(1.3, (style.WIDTH - left - 0.6 - style.GAP * (len(chosen) - 1)) / len(chosen))
@@ -50,8 +47,7 @@ def translation_panels(trip: dict, *, n: int = 5, seed: int | None = 0, source: 
     bar = style.inch_axes(figure, left + len(chosen) * pitch + 0.05, 0.05 + 3 * pitch, 0.11, cell)
     style.colour_bar(figure, bar, artist, ticks=[-limit, 0, limit],
                      labels=[f"{MINUS}{limit:.2g}", "0", f"+{limit:.2g}"])
-    drawn = "the first" if seed is None else f"drawn at random, seed {seed}"
-    style.footnote(figure, f"{len(chosen)} of {total:,} images, {drawn}.",
+    style.footnote(figure, f"{len(chosen)} of {total:,} images, drawn at random, seed {seed}.",
                    "Vermilion: made brighter, blue: darker.", left=left)
     return figure
 
@@ -62,7 +58,7 @@ def _diverging():
     return LinearSegmentedColormap.from_list("covlib_difference", [style.BLUE, "white", style.VERMILION])
 
 
-def class_bars(tasks: dict, *, note: str = ""):
+def class_bars(tasks: dict, *, note: str):
     """How many images of each class are in the training and the test set, and the skew of the training set (Fig. 3).
 
     Args:
@@ -73,7 +69,7 @@ def class_bars(tasks: dict, *, note: str = ""):
     labels = [name for classes in tasks.values() for name in classes]
     left, right = max(map(style.text_width, labels)) + 0.25, 0.95
     block = [0.42 + 0.62 * len(classes) for classes in tasks.values()]
-    figure = style.new_figure(sum(block) + 0.3 + (0.2 if note else 0.0))
+    figure = style.new_figure(sum(block) + 0.5)
     top = 0.05
     for (title, classes), height in zip(tasks.items(), block):
         *negatives, positive = classes.values()
@@ -96,13 +92,13 @@ def class_bars(tasks: dict, *, note: str = ""):
     return figure
 
 
-def confidence_by_training(tasks: dict, *, threshold: float = 0.5, positive: str = "COVID-19"):
+def confidence_by_training(tasks: dict):
     """Confidence for every held-out positive case, a column per task, a row per training set (Figs. 4 to 7).
 
     Args:
-        tasks: title -> {training set: probabilities (N,) of ``positive`` for its real test cases}. All titles have the
-            same training sets. Cases stand in order of their probability.
-        threshold: drawn as a dashed line; the number of cases above it stands in the panel.
+        tasks: title -> {training set: probabilities (N,) of COVID-19 for its real test cases}. All titles have the
+            same training sets. Cases stand in order of their probability; the number above 0.5, a dashed line, stands
+            in the panel.
     """
     arms = list(next(iter(tasks.values()), {}))
     if not arms or any(list(panel) != arms for panel in tasks.values()):
@@ -118,37 +114,37 @@ def confidence_by_training(tasks: dict, *, threshold: float = 0.5, positive: str
             if not len(p) or p[0] < -1e-6 or p[-1] > 1 + 1e-6:
                 raise DataError(f"confidence_by_training: {title}, {arm}: probabilities between 0 and 1 are wanted")
             axes = style.inch_axes(figure, x, 0.34 + row * (height + 0.14), width, height)
-            _cases(axes, p, threshold)
+            _cases(axes, p)
             if row < len(arms) - 1:
                 axes.set_xticklabels([])
             else:
-                axes.set_xlabel(f"{positive} case, in order")
+                axes.set_xlabel("COVID-19 case, in order")
             if column:
                 axes.set_yticklabels([])
             else:
                 style.row_label(figure, left - 0.32, 0.34 + row * (height + 0.14) + height / 2, style.wrap(arm, 14),
                                 linespacing=1.2)
-    style.footnote(figure, f"Real held-out cases. Dashed: threshold {threshold:g}.",
+    style.footnote(figure, "Real held-out cases. Dashed: threshold 0.5.",
                    "A higher confidence alone is no better detection.")
     return figure
 
 
-def _cases(axes, p: np.ndarray, threshold: float) -> None:
-    """Probabilities in order as stems from the threshold: found ones vermilion, missed ones grey."""
+def _cases(axes, p: np.ndarray) -> None:
+    """Probabilities in order as stems from the threshold, 0.5: found ones vermilion, missed ones grey."""
     style.plain_axes(axes)
-    at, found = np.arange(1, len(p) + 1), p > threshold
-    axes.axhspan(threshold, 1, color=style.PALE, alpha=0.45, linewidth=0)
-    axes.axhline(threshold, color=style.INK, linewidth=1, linestyle=(0, (4, 3)))
+    at, found = np.arange(1, len(p) + 1), p > 0.5
+    axes.axhspan(0.5, 1, color=style.PALE, alpha=0.45, linewidth=0)
+    axes.axhline(0.5, color=style.INK, linewidth=1, linestyle=(0, (4, 3)))
     for which, colour in ((found, style.VERMILION), (~found, "#8a8a8a")):
-        axes.vlines(at[which], threshold, p[which], color=colour, linewidth=0.8, alpha=0.6)
+        axes.vlines(at[which], 0.5, p[which], color=colour, linewidth=0.8, alpha=0.6)
         axes.plot(at[which], p[which], "o", color=colour, markersize=3.2, clip_on=False)
     axes.text(0.985, 0.14, f"{found.sum()} of {len(p)} found", transform=axes.transAxes, fontsize=style.SMALL,
               va="center", ha="right")
-    axes.set(xlim=(0.3, len(p) + 0.7), ylim=(0, 1), yticks=[0, threshold, 1])
-    axes.set_yticklabels(["0", f"{threshold:g}", "1"])
+    axes.set(xlim=(0.3, len(p) + 0.7), ylim=(0, 1), yticks=[0, 0.5, 1])
+    axes.set_yticklabels(["0", "0.5", "1"])
 
 
-def umap_by_training(tasks: dict, headings, *, seed: int = 0, neighbours: int = 15, note: str = ""):
+def umap_by_training(tasks: dict, headings, *, seed: int):
     """UMAP of features, a row per task, and from panel to panel one more set of images (Fig. 8).
 
     Each row is laid out once, with all its images, so that an image lies at the same place in every panel of it.
@@ -172,7 +168,7 @@ def umap_by_training(tasks: dict, headings, *, seed: int = 0, neighbours: int = 
     for title, added in tasks.items():
         style.inch_text(figure, 0.05, top + 0.24, title, size=style.HEAD)
         features = np.concatenate([style.as_array(x, name) for part in added for name, x in part.items()])
-        xy = umap_embed(features, seed=seed, neighbours=neighbours)
+        xy = umap_embed(features, seed=seed)
         names = np.array([name for part in added for name, x in part.items() for _ in range(len(x))])
         panel = np.array([k for k, part in enumerate(added) for x in part.values() for _ in range(len(x))])
         for k in range(len(headings)):
@@ -180,8 +176,7 @@ def umap_by_training(tasks: dict, headings, *, seed: int = 0, neighbours: int = 
             _umap_panel(axes, xy, names, panel <= k, styles)
         top += side + 0.42
     style.legend(figure, 0.12, top + 0.25, key, pitch=0.26)
-    words = f"UMAP, {neighbours} neighbours, seed {seed}; axes have no unit."
-    style.footnote(figure, words, note)
+    style.footnote(figure, f"UMAP, 15 neighbours, seed {seed}; axes have no unit.")
     return figure
 
 

@@ -5,31 +5,29 @@ import numpy as np
 from covbook.plots import style
 from covlib.errors import DataError
 
-LUNG_WINDOW = (-600.0, 1500.0)
 BAR = 0.12  # inches, width of a colour bar
 
 
-def difference_images(original, volumes: dict, *, window=LUNG_WINDOW, span: float | None = None, note: str = ""):
-    """Fig. 2 of Mangalagiri et al.: slices above, their difference from the original below, in colour with a scale.
+def difference_images(original, volumes: dict):
+    """Fig. 2 of Mangalagiri et al.: slices above, their difference from the original below, in colour with a scale
+    that ends at the 99.5th percentile of all absolute differences.
 
     Args:
         original: (H, W) in HU. volumes: name -> slice (H, W) in HU; shown in this order after the original.
-        span: HU at the ends of the colour scale; by default the 99.5th percentile of all absolute differences.
     """
     original = _plane(original, "original")
     shown = {name: _plane(v, name, original.shape) for name, v in volumes.items()}
     differences = {name: v.astype(np.float32) - original for name, v in shown.items()}
     if not shown:
         raise DataError("difference_images: nothing to compare with the original; at least one slice is wanted")
-    span = max(1.0, np.percentile(np.abs(list(differences.values())), 99.5)) if span is None else span
+    span = max(1.0, np.percentile(np.abs(list(differences.values())), 99.5))
     columns = len(shown) + 1
     cell = min(2.3, (style.WIDTH - 0.1 - style.GAP * (columns - 1)) / columns)
     height = cell * original.shape[0] / original.shape[1]
     figure = style.new_figure(0.27 + 2 * height + 0.3 + style.FOOT)
-    limits = _limits(window)
     for k, (name, picture) in enumerate({"original": original, **shown}.items()):
         x = 0.05 + k * (cell + style.GAP)
-        style.show(style.inch_axes(figure, x, 0.27, cell, height), picture, limits=limits)
+        style.show(style.inch_axes(figure, x, 0.27, cell, height), picture, limits=style.LUNG_LIMITS)
         style.inch_text(figure, x + cell / 2, 0.18, name, ha="center")
         if name in differences:
             axes = style.inch_axes(figure, x, 0.27 + height + style.GAP, cell, height)
@@ -39,16 +37,15 @@ def difference_images(original, volumes: dict, *, window=LUNG_WINDOW, span: floa
     bar = style.inch_axes(figure, 0.05 + 0.15 * cell, top + height / 2, 0.7 * cell, BAR)
     style.colour_bar(figure, bar, artist, ticks=[-span, 0, span], labels=_ends(span), upright=False)
     bar.set_xlabel("HU", fontsize=style.SMALL, labelpad=1)
-    style.footnote(figure, style.window_text(window), note)
+    style.footnote(figure, style.LUNG_WINDOW_TEXT)
     return figure
 
 
-def close_ups(rows: list[dict], *, window=LUNG_WINDOW, note: str = "", labels=None):
+def close_ups(rows: list[dict], *, note: str):
     """Figs. 3 to 5: small regions, one column a region, one row a kind (condition, generated, original ...).
 
     Args:
         rows: one dict a region, name of the row -> (H, W) in HU; all with the same names and sizes.
-        labels: one text above each column.
     """
     if not rows or any(row.keys() != rows[0].keys() for row in rows):
         raise DataError("close_ups: regions must have the same rows, and there must be at least one")
@@ -57,33 +54,28 @@ def close_ups(rows: list[dict], *, window=LUNG_WINDOW, note: str = "", labels=No
     left = max(style.text_width(style.wrap(n, 12)) for n in names) + style.LABEL_GAP + 0.05
     cell = min(1.45, (style.WIDTH - left - 0.05 - style.GAP * (len(rows) - 1)) / len(rows))
     height = cell * pictures[0][0].shape[0] / pictures[0][0].shape[1]
-    head = 0.27 if labels else 0.05
-    figure = style.new_figure(head + (height + style.GAP) * len(names) + style.FOOT)
+    figure = style.new_figure(0.05 + (height + style.GAP) * len(names) + style.FOOT)
     for r, (name, line) in enumerate(zip(names, pictures)):
-        top = head + r * (height + style.GAP)
+        top = 0.05 + r * (height + style.GAP)
         style.row_label(figure, left, top + height / 2, style.wrap(name, 12))
         for c, picture in enumerate(line):
-            x = left + c * (cell + style.GAP)
-            axes = style.inch_axes(figure, x, top, cell, height)
-            style.show(axes, picture, limits=_limits(window)).set_interpolation("nearest")
-            if r == 0 and labels:
-                style.inch_text(figure, x + cell / 2, 0.19, str(labels[c]), ha="center", size=style.SMALL)
-    style.footnote(figure, style.window_text(window), note, left=left)
+            axes = style.inch_axes(figure, left + c * (cell + style.GAP), top, cell, height)
+            style.show(axes, picture, limits=style.LUNG_LIMITS).set_interpolation("nearest")
+    style.footnote(figure, style.LUNG_WINDOW_TEXT, note, left=left)
     return figure
 
 
-def seams(errors: dict, ratios: dict | None = None, *, block: int = 32, span: float | None = None, note: str = ""):
-    """Where the error of a stitched slice lies: one picture a way of stitching, the faces of the plain grid marked.
+def seams(errors: dict, ratios: dict | None, *, block: int):
+    """Where the error of a stitched slice lies: one picture a way of stitching, the faces of the plain grid marked; the
+    colours end at the 99th percentile of all absolute errors.
 
     Args:
         errors: name -> (H, W), made minus original in HU. ratios: name -> seam ratio, put into the titles.
-        span: HU at the ends of the colour scale; by default the 99th percentile of all absolute errors.
     """
     planes = {name: _plane(v, name) for name, v in errors.items()}
     if not planes:
         raise DataError("seams: no pictures; at least one is wanted")
-    if span is None:
-        span = max(1.0, np.percentile(np.abs(np.concatenate([p.ravel() for p in planes.values()])), 99))
+    span = max(1.0, np.percentile(np.abs(np.concatenate([p.ravel() for p in planes.values()])), 99))
     cell = min(3.1, (style.WIDTH - 0.75 - style.GAP * (len(planes) - 1)) / len(planes))
     first = next(iter(planes.values()))
     height = cell * first.shape[0] / first.shape[1]
@@ -100,20 +92,20 @@ def seams(errors: dict, ratios: dict | None = None, *, block: int = 32, span: fl
     x += cell + 0.12
     bar = style.inch_axes(figure, x, 0.34 + 0.12 * height, BAR, 0.76 * height)
     style.colour_bar(figure, bar, artist, ticks=[-span, 0, span], labels=_ends(span))
-    style.footnote(figure, note or "Error in HU. Dotted: faces of the blocks when they are laid side by side.")
+    style.footnote(figure, "Error in HU. Dotted: faces of the blocks when they are laid side by side.")
     return figure
 
 
-def three_planes(cases: dict, *, window=LUNG_WINDOW, note: str = "", at=(0.5, 0.5, 0.5)):
-    """Volumes in axial, coronal and sagittal view at true proportions, one row each; patient's right on the left.
+def three_planes(cases: dict):
+    """Volumes cut through their middle in axial, coronal and sagittal view at true proportions, one row each; patient's
+    right on the left.
 
     Args:
         cases: name -> ``Case`` (hu in HU, spacing in mm); masks are not drawn.
-        at: where the planes cut, as shares of (z, y, x).
     """
     if not cases:
         raise DataError("three_planes: no volumes; at least one is wanted")
-    rows = {name: _views(case, at) for name, case in cases.items()}
+    rows = {name: _views(case) for name, case in cases.items()}
     left = max(style.text_width(style.wrap(n, 12)) for n in cases) + style.LABEL_GAP + 0.05
     widths = np.max([[w for _, _, w in views] for views in rows.values()], 0)
     heights = {name: max(h for _, h, _ in views) for name, views in rows.items()}
@@ -125,27 +117,27 @@ def three_planes(cases: dict, *, window=LUNG_WINDOW, note: str = "", at=(0.5, 0.
         x = left
         for k, (picture, h, w) in enumerate(views):
             place = (x + (widths[k] - w) * scale / 2, top + (heights[name] - h) * scale / 2)
-            style.show(style.inch_axes(figure, *place, w * scale, h * scale), picture, limits=_limits(window))
+            style.show(style.inch_axes(figure, *place, w * scale, h * scale), picture, limits=style.LUNG_LIMITS)
             if r == 0:
                 plane = ("axial", "coronal", "sagittal")[k]
                 style.inch_text(figure, x + widths[k] * scale / 2, 0.2, plane, ha="center")
             x += widths[k] * scale + 0.1
         top += heights[name] * scale + 0.08
-    style.footnote(figure, style.window_text(window), note, left=left)
+    style.footnote(figure, style.LUNG_WINDOW_TEXT, left=left)
     return figure
 
 
-def hu_distribution(groups: dict, *, limits=(-1050, 400), bins: int = 58, note: str = ""):
-    """Histograms of HU, one line a group: solid where the group is real, dashed where synthetic.
+def hu_distribution(groups: dict):
+    """Histograms of HU from -1050 to 400, one line a group: solid where the group is real, dashed where synthetic.
 
     Args:
-        groups: name -> array of HU of any shape. limits: range shown; what lies beyond is not counted.
+        groups: name -> array of HU of any shape; what lies beyond the range is not counted.
     """
     if not groups:
         raise DataError("hu_distribution: no groups; at least one is wanted")
     figure = style.new_figure(2.75)
     axes = style.plain_axes(style.inch_axes(figure, 0.75, 0.15, style.WIDTH - 2.6, 1.95))
-    edges = np.linspace(*limits, bins + 1)
+    edges = np.arange(-1050, 401, 25)
     styles, highest = style.group_styles(groups), 0.0
     for name, values in groups.items():
         counts, _ = np.histogram(style.as_array(values, name), edges)
@@ -154,16 +146,15 @@ def hu_distribution(groups: dict, *, limits=(-1050, 400), bins: int = 58, note: 
         axes.stairs(share, edges, color=colour, linewidth=1.8, linestyle="-" if marker == "o" else (0, (4, 2)),
                     label=name, baseline=None)
         highest = max(highest, share.max())
-    axes.set(xlim=limits, ylim=(0, 1.08 * highest), xlabel="HU", ylabel=f"voxels per {edges[1] - edges[0]:.0f} HU, %")
-    axes.set_xticks([t for t in (-1000, -800, -600, -400, -200, 0, 200, 400) if limits[0] <= t <= limits[1]])
+    axes.set(xlim=(-1050, 400), ylim=(0, 1.08 * highest), xlabel="HU", ylabel="voxels per 25 HU, %")
+    axes.set_xticks(range(-1000, 401, 200))
     axes.set_xticklabels([style.hu_text(t) for t in axes.get_xticks()])
     axes.legend(loc="upper left", bbox_to_anchor=(1.02, 1.0), frameon=False, fontsize=style.SMALL, handlelength=1.8,
                 borderaxespad=0)
-    style.footnote(figure, note)
     return figure
 
 
-def gains(rows: list[dict], *, xlabel: str = "PSNR over the input, dB", note: str = ""):
+def gains(rows: list[dict]):
     """What methods gain over doing nothing, patient by patient: a dot each, the mean as a bar, zero marked.
 
     Args:
@@ -186,10 +177,10 @@ def gains(rows: list[dict], *, xlabel: str = "PSNR over the input, dB", note: st
         if row.get("paper") is not None:
             axes.plot([row["paper"]], [k], "D", markerfacecolor="white", markeredgecolor=style.INK, markersize=6)
         style.row_text(axes, 1.02, k, f"{values.mean():+.1f}".replace("-", "\N{MINUS SIGN}"))
-    axes.set(ylim=(len(rows) - 0.5, -0.5), xlabel=xlabel)
+    axes.set(ylim=(len(rows) - 0.5, -0.5), xlabel="PSNR over the input, dB")
     axes.set_yticks(range(len(rows)), labels)
     paper = " Diamond: the paper." if any(row.get("paper") is not None for row in rows) else ""
-    style.footnote(figure, f"A dot a patient, the bar and the number their mean.{paper}", note)
+    style.footnote(figure, f"A dot a patient, the bar and the number their mean.{paper}")
     return figure
 
 
@@ -199,10 +190,6 @@ def _plane(values, what: str, shape=None) -> np.ndarray:
         wanted = "(H, W)" if shape is None else str(tuple(shape))
         raise DataError(f"{what}: slice has shape {array.shape}; {wanted} is wanted")
     return array
-
-
-def _limits(window) -> tuple[float, float]:
-    return window[0] - window[1] / 2, window[0] + window[1] / 2
 
 
 def _signed(axes, picture, span: float):
@@ -218,11 +205,11 @@ def _ends(span: float) -> list[str]:
     return [style.hu_text(-span), "0", style.hu_text(span)]
 
 
-def _views(case, at) -> list[tuple[np.ndarray, float, float]]:
+def _views(case) -> list[tuple[np.ndarray, float, float]]:
     """(picture, height mm, width mm) of the axial, coronal and sagittal plane."""
     hu = style.as_array(case.hu, "volume")
     if hu.ndim != 3:
         raise DataError(f"three_planes: volume has shape {hu.shape}; (Z, Y, X) is wanted")
-    z, y, x = (min(n - 1, int(share * n)) for share, n in zip(at, hu.shape))
+    z, y, x = (n // 2 for n in hu.shape)
     mm = [n * s for n, s in zip(hu.shape, case.spacing)]
     return [(hu[z], mm[1], mm[2]), (hu[::-1, y], mm[0], mm[2]), (hu[::-1, :, x], mm[0], mm[1])]

@@ -136,16 +136,6 @@ def test_distances():
     assert nearest(a[..., ::-1][[2]], a, mirrored=True)[0] == [2]
 
 
-def test_images_made_from_a_patient_are_not_compared_with_them():
-    train, who = people(10, seed=1)
-    held, others = people(10, seed=2)
-    made = np.concatenate([held, held])  # looks like a copier of held-out people, and is one: of its own sources
-    with_sources = audit(made, train, held, patients=who, held_out_patients=others, made_from=others * 2)
-    without = audit(made, train, held, patients=who, held_out_patients=others)
-    assert without.near_copies_held_out.value == 1 and with_sources.near_copies_held_out.value < 0.2
-    assert with_sources.verdict == CLEAN and "groups" in with_sources.closer_to_train.method
-
-
 def test_intervals_of_shares_count_the_groups_of_synthetic_images():
     train, held, made = people(12, seed=1)[0], people(6, seed=2)[0], people(40, seed=3)[0]
     made[:8] = train[:8]  # two patients' slices are copies
@@ -189,8 +179,7 @@ def test_a_table_of_audits():
     ({"held_out": np.zeros((3, 1, 8, 8))}, "one kind"), ({"synthetic": np.full((3, 1, 16, 16), np.nan)}, "NaN"),
     ({"train": np.zeros((1, 1, 16, 16))}, "at least 2"), ({"patients": ["a"]}, "1 names for 6"),
     ({"patients": list("abcdef"), "held_out_patients": list("fghi")}, "'f' is both"),
-    ({"made_from": ["a"]}, "made_from"), ({"groups": ["a"]}, "1 groups for 5"),
-    ({"made_from": ["h"] * 5, "held_out_patients": list("hhhh")}, "source patients")])
+    ({"groups": ["a"]}, "1 groups for 5")])
 def test_what_does_not_fit_is_refused(change, words):
     settings = {"synthetic": people(5, seed=1)[0], "train": people(6, seed=2)[0], "held_out": people(4, seed=3)[0]}
     with pytest.raises(DataError, match=words):

@@ -24,56 +24,27 @@ def pictures(n, size=16):
     return rng(0, "test", "diagram").uniform(-1, 1, (n, 1, size, size)).astype(np.float32)
 
 
-def test_shapes_are_the_papers():
-    assert diagrams.shapes(Settings()) == [(3072, 7, 7), (1536, 14, 14), (768, 28, 28), (384, 56, 56), (192, 112, 112),
-                                           (3, 224, 224)]
-
-
-def test_shapes_are_those_of_the_networks():
-    import torch
-
-    from covlib.papers.dcgan.method import Config
-    from covlib.papers.dcgan.nets import Generator
-
-    config = Config.for_profile("smoke")
-    with torch.device("meta"):
-        net = Generator(config.image_size, config.width, config.latent, config.channels)
-        seen = [net.root(net.project(torch.empty(2, config.latent)))]
-        for layer in net.up:
-            seen.append(layer(seen[-1]))
-    found = list(dict.fromkeys(tuple(t.shape[1:]) for t in seen))
-    assert found == diagrams.shapes(config)
-
-
 @pytest.mark.parametrize("config", [Settings(), Settings(28, 8, 16, 1)])
-def test_the_dcgan_diagrams_follow_the_config(config):
-    real, fake = pictures(2)
-    game = diagrams.dcgan(real, fake, config=config)
+def test_the_dcgan_diagram_follows_the_config(config):
+    game = diagrams.dcgan(config=config)
     check_page(game)
-    shown = [np.asarray(a.images[0].get_array()) for a in game.axes if a.images]
-    assert np.array_equal(shown[0], fake[0]) and np.array_equal(shown[1], real[0])
     assert any(f"{config.channels}×{config.image_size}×{config.image_size}" in t for t in texts(game))
-    check_page(diagrams.dcgan(config=config))
-    layers = diagrams.dcgan_layers(config)
-    check_page(layers)
-    for channels, side, _ in diagrams.shapes(config):
-        assert texts(layers).count(f"{channels}×\n{side}×{side}") == 2  # once in each network
 
 
 def test_the_pipeline_shows_what_it_is_given():
     images = pictures(5)
-    figure = diagrams.pipeline(images[0, 0], images[1:, 0], (images[0, 0] + 1) / 2, counts=(12, 4, 4))
+    figure = diagrams.pipeline(images[0, 0], images[1:, 0], (images[0, 0] + 1) / 2)
     check_page(figure)
-    assert {"train 12", "val 4", "test 4"} <= set(texts(figure))
+    assert {"train", "val", "test"} <= set(texts(figure))
     assert sum(bool(a.images) for a in figure.axes) == 1 + 3 + 1 + 9
     with pytest.raises(DataError, match="at least 3 slices"):
         diagrams.pipeline(images[0, 0], images[:2, 0], images[0, 0])
 
 
 def test_judging_shows_both_sets():
-    figure = diagrams.judging(pictures(6), -pictures(4), judge="DenseNet-169")
+    figure = diagrams.judging(pictures(6), -pictures(4))
     check_page(figure)
-    assert "DenseNet-169" in texts(figure) and sum(bool(a.images) for a in figure.axes) == 8
+    assert "judge" in texts(figure) and sum(bool(a.images) for a in figure.axes) == 8
     with pytest.raises(DataError, match="at least 4"):
         diagrams.judging(pictures(3), pictures(4))
 
@@ -85,24 +56,23 @@ def test_the_global_local_diagram_follows_the_config(profile):
     config = Config.for_profile(profile)
     one_map = np.zeros((16, 16), np.uint8)
     one_map[4:12, 4:12], one_map[6:8, 6:8], one_map[8, 8] = 1, 2, 3
-    real, fake = pictures(2)
-    figure = diagrams.global_local(one_map, real, fake, config=config)
+    real = pictures(1)[0]
+    figure = diagrams.global_local(one_map, real, config=config)
     check_page(figure)
     shown = [np.asarray(a.images[0].get_array()) for a in figure.axes if a.images]
-    assert [s.shape for s in shown] == [(8, 8, 3), (16, 16, 3), (16, 16), (16, 16)]
-    assert np.array_equal(shown[2], fake[0]) and np.array_equal(shown[3], real[0])
+    assert [s.shape for s in shown] == [(8, 8, 3), (16, 16, 3), (16, 16)]
+    assert np.array_equal(shown[2], real[0])
     said, size = texts(figure), config.image_size
     assert f"{config.blocks} blocks\n{8 * config.width}×{size // 16}×{size // 16}" in said
     assert f"{config.blocks} blocks\n{2 * config.width}×{size}×{size}" in said
     assert f"D2\n{size // 2}×{size // 2}" in said
     assert all(said.count(name) >= 3 for name in ("DESUM", "DFM"))  # once in the drawing, once in each step
-    check_page(diagrams.global_local(config=config))
 
 
 def test_texts_of_the_global_local_diagram_do_not_overlap():
     from covlib.papers.global_local.method import Config
 
-    figure = diagrams.global_local(config=Config.for_profile("paper"))
+    figure = diagrams.global_local(np.zeros((16, 16), np.uint8), pictures(1)[0], config=Config.for_profile("paper"))
     figure.draw_without_rendering()
     boxes = [(t.get_text(), t.get_window_extent()) for t in figure.axes[0].texts if t.get_text()]
     for k, (name, box) in enumerate(boxes):

@@ -1,4 +1,4 @@
-"""Figures of conditions and of studies' arms: what they show, that nothing is cut off, and clear errors."""
+"""Figures of conditions: what they show, that nothing is cut off, and clear errors."""
 
 import numpy as np
 import pytest
@@ -35,10 +35,10 @@ def test_maps_have_the_house_s_colours():
 
 def test_a_row_shows_map_complete_and_lung_alone():
     maps, real, fake = some_maps(3), pictures(3), pictures(3, key="b")
-    figure = check_apart(plots.condition_panels(maps, real, fake, titles=["p1", "p2", "p3"], rows=2, note="Window."))
+    figure = check_apart(plots.condition_panels(maps, real, fake))
     cells = on_top(figure)
-    assert len(cells) == 10
-    assert {"p1", "p2", "map", "complete\nreal", "lung only\nsynthetic", "Window."} <= set(texts(figure))
+    assert len(cells) == 15
+    assert {"map", "complete\nreal", "lung only\nsynthetic"} <= set(texts(figure))
     inside = maps[1] > 0
     assert np.array_equal(cells[6], real[1, 0])
     assert np.array_equal(cells[7], np.where(inside, fake[1, 0], real[1, 0]))
@@ -69,9 +69,10 @@ def test_methods_stand_in_columns_and_are_enlarged_at_one_place():
     maps, real = some_maps(2), pictures(2)
     names = ("global-local", "SEAN", "SPADE", "pix2pixHD", "pix2pix", "painted")
     made = {name: pictures(2, key=name) for name in names}
-    figure = check_apart(plots.method_comparison(maps, real, made, titles=["one", "two"], zoom=0.5))
+    figure = check_apart(plots.method_comparison(maps, real, made, zoom=0.5))
     cells = on_top(figure)
-    assert len(cells) == 2 * 2 * 8 and {"global-\nlocal", "pix2pixHD", "one", "two", "enlarged"} <= set(texts(figure))
+    assert len(cells) == 2 * 2 * 8
+    assert {"global-\nlocal", "pix2pixHD", "case 1", "case 2", "enlarged"} <= set(texts(figure))
     row, column = plots.zoom_box(maps[1], 8)
     cut = np.s_[row:row + 8, column:column + 8]
     assert np.array_equal(cells[16 + 2], made["global-local"][1, 0]) and np.array_equal(cells[24 + 1], real[1, 0][cut])
@@ -94,7 +95,7 @@ def test_few_columns_stand_in_the_middle_of_the_page():
 def test_an_edit_is_shown_with_the_change_it_makes():
     maps, images = some_maps(4), pictures(4)
     labels = ["as it was", "add ggo", "all consolidated", "lesions grown"]
-    figure = check_apart(plots.condition_editing(maps, images, labels, note="n"))
+    figure = check_apart(plots.condition_editing(maps, images, labels, hu_width=1500))
     assert "add GGO" in texts(figure) and "add ggo" not in texts(figure)
     cells = on_top(figure)
     assert len(cells) >= 12 and np.array_equal(cells[4 + 2], images[2, 0])
@@ -102,10 +103,10 @@ def test_an_edit_is_shown_with_the_change_it_makes():
     low, high = figure.axes[10].images[-1].get_clim()
     assert low == -high and high > 0 and "change (HU)" in texts(figure)
     assert "change (grey)" in texts(plots.condition_editing(maps, images, labels, hu_width=None))
-    same = check_apart(plots.condition_editing(maps[:2], images[[0, 0]], labels[:2]))  # nothing changes: no empty scale
-    assert same.axes[5].images[-1].get_clim() == (-1, 1)
+    same = check_apart(plots.condition_editing(maps[:2], images[[0, 0]], labels[:2], hu_width=1500))
+    assert same.axes[5].images[-1].get_clim() == (-1, 1)  # nothing changes: no empty scale
     with pytest.raises(DataError, match="4 maps but 2 labels"):
-        plots.condition_editing(maps, images, labels[:2])
+        plots.condition_editing(maps, images, labels[:2], hu_width=1500)
 
 
 @pytest.mark.parametrize("chosen", [(1, 4, 2), (0,)])
@@ -113,56 +114,18 @@ def test_listening_shows_every_slice_s_weight(chosen):
     maps, images = some_maps(6), pictures(6)
     alpha, lesion = np.linspace(0.4, 0.6, 6), np.linspace(0, 0.3, 6)
     share = np.abs(pictures(6, key="s")[:, 0])
-    figure = check_apart(plots.listening(alpha, lesion, maps=maps, images=images, share=share, shown=chosen, note="n"))
+    figure = check_apart(plots.listening(alpha, lesion, maps=maps, images=images, share=share, shown=chosen))
     points = [np.asarray(c.get_offsets()) for a in figure.axes for c in a.collections if len(c.get_offsets()) == 6]
     assert any(np.allclose(p, np.stack([100 * lesion, alpha], 1)) for p in points)
     assert f"$\\alpha$ = {alpha[chosen[0]]:.3f}" in texts(figure)
     assert any(np.array_equal(cell, share[chosen[0]]) for cell in on_top(figure))
     with pytest.raises(DataError, match="5 weights, 6 shares and 6 maps"):
-        plots.listening(alpha[:5], lesion, maps=maps, images=images, share=share)
+        plots.listening(alpha[:5], lesion, maps=maps, images=images, share=share, shown=[0])
 
 
 def test_a_weight_that_is_the_same_for_all_slices_does_not_look_like_a_spread():
     maps, images = some_maps(4), pictures(4)
     figure = check_apart(plots.listening(np.ones(4), np.linspace(0, 0.3, 4), maps=maps, images=images,
-                                        share=np.zeros((4, *maps.shape[1:]))))
+                                        share=np.zeros((4, *maps.shape[1:])), shown=[0]))
     axes = next(a for a in figure.axes if "weight" in a.get_ylabel())
     assert axes.get_ylim() == (0.95, 1.0) and not any(c.get_clip_on() for c in axes.collections)
-
-
-CURVES = {"infection": {"global-local": {0: [0.7, 0.8, 0.75], 50: [0.6, 0.7, 0.62]}, "SEAN": {50: [0.5]}},
-          "consolidation": {"global-local": {0: [0.5, 0.6], 50: [0.4, 0.6]}}}
-
-
-def test_curves_show_each_seed_the_mean_and_the_interval():
-    from covlib.metrics.intervals import student_t
-
-    figure = check_apart(plots.share_curves(CURVES, paper={"infection": {0: 0.89, 50: 0.86}}))
-    axes = figure.axes[0]
-    drawn = [(line.get_marker(), list(line.get_ydata())) for line in axes.get_lines()]
-    assert ("o", [0.7, 0.8, 0.75]) in drawn and ("D", [0.89, 0.86]) in drawn
-    means = next(y for marker, y in drawn if marker == "o" and len(y) == 2)
-    assert np.allclose(means, [0.75, 0.64])
-    bar = axes.containers[0].lines[2][0].get_segments()[0]
-    interval = student_t([0.7, 0.8, 0.75])
-    assert np.allclose(sorted(bar[:, 1]), [interval.low, interval.high])
-    assert {"infection", "consolidation", "global-local", "SEAN", "the paper"} <= set(texts(figure))
-    assert figure.axes[0].get_ylim() == figure.axes[1].get_ylim()
-    for bad in ({}, {"infection": {}}, {"infection": {"a": {0: []}}}, {"infection": {"a": {0: [np.nan]}}}):
-        with pytest.raises(DataError, match="share_curves|at least one value"):
-            plots.share_curves(bad)
-
-
-def test_methods_by_metric_show_seeds_and_say_which_way_is_better():
-    panels = {"FID": {"global-local": [0.3, 0.4, 0.35], "painted": [0.9]}, "PSNR (dB)": {"global-local": [25.0, 26.0]},
-              "SSIM": {"painted": [0.8, 0.9]}}
-    better = {"FID": "lower", "SSIM": "higher"}
-    figure = check_apart(plots.metric_panels(panels, better=better, highlight="global-local",
-                                             paper={"FID": {"global-local": 0.03}}, columns=2))
-    assert len(figure.axes) == 3 and {"FID", "lower is better", "higher is better", "painted"} <= set(texts(figure))
-    lines = figure.axes[0].get_lines()
-    dots = [(list(line.get_xdata()), line.get_color()) for line in lines if line.get_marker() == "o"]
-    assert dots == [([0.3, 0.4, 0.35], style.VERMILION), ([0.9], style.BLUE)]
-    assert any(line.get_marker() == "D" and list(line.get_xdata()) == [0.03] for line in figure.axes[0].get_lines())
-    with pytest.raises(DataError, match="no methods"):
-        plots.metric_panels({})

@@ -25,22 +25,22 @@ def some_conditions(n, size=16):
 def test_every_scale_and_stage_is_shown(sizes):
     outputs = [{"size": s, "first": pictures(1, s, f"f{s}"), "second": pictures(1, s, f"s{s}")} for s in sizes]
     real = pictures(1, 16, "real")
-    figure = check_apart(plots.scales_and_stages(some_conditions(1), outputs, real, note="Seed 0."))
+    figure = check_apart(plots.scales_and_stages(some_conditions(1), outputs, real))
     found = [p for p in on_top(figure) if p.ndim == 2]
     for o in outputs:
         for stage in ("first", "second"):
             assert any(p.shape == o[stage].shape[2:] and np.array_equal(p, o[stage][0, 0]) for p in found)
     assert any(p.shape == (16, 16) and np.array_equal(p, real[0, 0]) for p in found)
-    assert {f"{s}×{s}" for s in sizes} | {"condition, real", "infection", "Seed 0."} <= set(texts(figure))
+    assert {f"{s}×{s}" for s in sizes} | {"condition, real", "infection"} <= set(texts(figure))
     alone = [{"size": 16, "first": pictures(1)}]
-    assert "second stage" not in texts(check_apart(plots.scales_and_stages(some_conditions(1)[0, 0], alone)))
+    assert "second stage" not in texts(check_apart(plots.scales_and_stages(some_conditions(1)[0, 0], alone, real)))
     with pytest.raises(DataError, match="no scale to draw"):
-        plots.scales_and_stages(some_conditions(1), [])
+        plots.scales_and_stages(some_conditions(1), [], real)
 
 
 def test_rows_of_images_stand_below_their_conditions():
     rows = {"plain": pictures(5), "randomised condition": pictures(5, key="b")}
-    figure = check_apart(plots.image_rows(some_conditions(5), rows, titles=list("abcde"), note="n"))
+    figure = check_apart(plots.image_rows(some_conditions(5), rows, titles=list("abcde")))
     grey = [p for p in on_top(figure) if p.ndim == 2]
     assert len(grey) == 10 and np.array_equal(grey[5], rows["randomised condition"][0, 0])
     assert set("abcde") <= set(texts(figure))
@@ -61,7 +61,7 @@ def test_edits_show_the_change_and_nothing_else():
     assert any(np.allclose(p, change, atol=1e-3) for p in arrays) and np.count_nonzero(change) == 4
     assert {"as it is", "added", "change (HU)"} <= set(t.replace("\n", " ") for t in texts(figure))
     with pytest.raises(DataError, match="no edit"):
-        plots.infection_edits(image, condition, {})
+        plots.infection_edits(image, condition, {}, hu_width=None)
 
 
 def test_a_panel_holds_a_line_for_each_training_that_has_the_term():

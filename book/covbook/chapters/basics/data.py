@@ -153,14 +153,13 @@ def pick_slices(
     n_patients: int,
     per_patient: int,
     seed: int,
-    need: tuple[str, ...] = (),
-    labels: tuple[str, ...] = ("normal", "covid"),
+    need: tuple[str, ...],
 ) -> Picked:
     """Slices from ``data`` where they have what is needed; virtual patients, saying so, where they have not.
 
     Args:
         data: as in every chapter.
-        n_patients, labels: of virtual patients; of a real source all patients and classes are taken.
+        n_patients: of virtual patients, half of them with COVID-19; of a real source all are taken.
         need: subset of "labels" (at least two classes), "lung", "infection".
         per_patient: at most so many slices of a patient.
 
@@ -169,7 +168,7 @@ def pick_slices(
     """
     from covlib.files.layouts import load_slices
 
-    virtual = {"size": size, "n_patients": n_patients, "per_patient": per_patient, "seed": seed, "labels": labels}
+    virtual = {"size": size, "n_patients": n_patients, "per_patient": per_patient, "seed": seed}
     if str(data) == "phantom":
         made = load_slices("phantom", need=need, **virtual)
         return Picked(made, True, f"Virtual patients: {describe_set(made)}.")
@@ -257,8 +256,8 @@ def coin_flip_labels(patients: list[str], seed: int) -> np.ndarray:
     return np.array([int(p in heads) for p in patients])
 
 
-def split_experiment(slices: SliceSet, labels: list, seed: int, test_share: float = 0.25) -> dict[str, np.ndarray]:
-    """Nearest-neighbour accuracy with slices dealt one by one, and with whole patients dealt.
+def split_experiment(slices: SliceSet, labels: list, seed: int) -> dict[str, np.ndarray]:
+    """Nearest-neighbour accuracy with slices dealt one by one, and with whole patients dealt, a quarter to the test.
 
     Args:
         labels: one (N,) array per random split: the same ones again, or fresh coin flips.
@@ -267,24 +266,20 @@ def split_experiment(slices: SliceSet, labels: list, seed: int, test_share: floa
     """
     from covlib.data.splits import split_by_patient
 
-    cut, found = round(len(slices) * test_share), {"slice-level": [], "patient-level": []}
+    cut, found = round(len(slices) / 4), {"slice-level": [], "patient-level": []}
     for repeat, truth in enumerate(labels):
         order = rng(seed, "slice split", repeat).permutation(len(slices))
         found["slice-level"].append(nearest_neighbour_accuracy(slices.images, truth, order[cut:], order[:cut]))
-        split = split_by_patient(slices.patients, truth, (1 - test_share, 0, test_share), seed + repeat)
+        split = split_by_patient(slices.patients, truth, (0.75, 0, 0.25), seed + repeat)
         found["patient-level"].append(nearest_neighbour_accuracy(slices.images, truth, split.train, split.test))
     return {way: np.array(values) for way, values in found.items()}
 
 
 def first_of_each(patients: list[str], n: int) -> np.ndarray:
     """Indices of the first ``n`` slices of each patient."""
-    seen: dict[str, int] = {}
-    kept = []
-    for index, patient in enumerate(patients):
-        seen[patient] = seen.get(patient, 0) + 1
-        if seen[patient] <= n:
-            kept.append(index)
-    return np.array(kept)
+    import pandas
+
+    return np.flatnonzero(pandas.Series(patients).groupby(patients).cumcount() < n)
 
 
 def plant_duplicates(slices: SliceSet, split) -> tuple[SliceSet, object]:
@@ -333,10 +328,10 @@ def richest_slice(case: Case) -> int:
     return len(case.hu) // 2
 
 
-def body_crop(picture: np.ndarray, margin: int = 6) -> np.ndarray:
+def body_crop(picture: np.ndarray) -> np.ndarray:
     """The rows of an axial picture in [-1, 1] that hold the body (lung window): table and air above are cut off."""
     filled = np.flatnonzero((picture > 0.2).mean(1) > 0.05)
-    return picture[max(filled[0] - margin, 0) : filled[-1] + margin] if len(filled) else picture
+    return picture[max(filled[0] - 6, 0) : filled[-1] + 6] if len(filled) else picture
 
 
 def three_levels(case: Case) -> list[int]:
@@ -345,10 +340,10 @@ def three_levels(case: Case) -> list[int]:
     return [int(filled[round(share * (len(filled) - 1))]) for share in (0.3, 0.5, 0.7)]
 
 
-def coronal_view(case: Case, window: tuple[float, float] = (-600, 1500)) -> np.ndarray:
-    """The coronal cut through the middle of the lungs in [-1, 1], head up, with square pixels."""
+def coronal_view(case: Case) -> np.ndarray:
+    """The coronal cut through the middle of the lungs, lung window in [-1, 1], head up, with square pixels."""
     middle = int(np.nonzero(case.lung)[1].mean()) if case.lung is not None else case.hu.shape[1] // 2
-    grey = np.clip((case.hu[::-1, middle].astype(np.float32) - window[0]) / (window[1] / 2), -1, 1)
+    grey = np.clip((case.hu[::-1, middle].astype(np.float32) + 600) / 750, -1, 1)
     return square_pixels(grey, case.spacing[0], case.spacing[2])
 
 

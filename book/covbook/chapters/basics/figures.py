@@ -11,6 +11,7 @@ from covbook.plots.style import (
     GREEN,
     GREY,
     INK,
+    LUNG_LIMITS,
     ORANGE,
     PALE,
     PURPLE,
@@ -48,22 +49,20 @@ def picture_rows(
     rows: Sequence[Sequence],
     *,
     titles: Sequence[str] = (),
-    labels: Sequence[str] = (),
-    limits=(-1.0, 1.0),
     lung=None,
     infection=None,
     note: str = "",
     under: Sequence[Sequence[str]] = (),
     max_side: float = 2.6,
 ):
-    """Rows of pictures of one height each, with column titles, row labels and texts below each picture.
+    """Rows of pictures of one height each, with column titles and texts below each picture.
 
     Args:
-        rows: pictures (H, W) in ``limits``; pictures of a row share its height and keep their proportions.
+        rows: pictures (H, W) in [-1, 1]; pictures of a row share its height and keep their proportions.
         lung, infection: rows of masks (or None) to draw over the pictures, in the same order.
         under: rows of short texts, below each picture.
     """
-    left = max((text_width(t, SMALL) for t in labels), default=-0.1) + 0.15
+    left = 0.05
     gap, head, below = 0.08, 0.3 if titles else 0.06, 0.3 if under else 0.08
     heights, top = [], head
     for row in rows:
@@ -72,12 +71,10 @@ def picture_rows(
     figure = sheet(head + sum(heights) + below * len(rows) + (0.25 if note else 0.02))
     for r, (row, height) in enumerate(zip(rows, heights)):
         x = left
-        if labels:
-            inch_text(figure, left - 0.1, top + height / 2, labels[r], size=SMALL, ha="right", va="center")
         for c, picture in enumerate(row):
             width = height * picture.shape[1] / picture.shape[0]
             axes = inch_axes(figure, x, top, width, height)
-            show(axes, picture, limits=limits)
+            show(axes, picture)
             masks = [None if m is None else m[r][c] for m in (lung, infection)]
             overlay(axes, *masks)
             if titles and r == 0:
@@ -93,23 +90,20 @@ def picture_rows(
 # ---- chapter 01 -----------------------------------------------------------------------------------------------------
 
 
-def one_patient(case, xray, at: int, window=(-600, 1500)):
+def one_patient(case, xray, at: int):
     """One patient four times: axial slice ``at``, the same with masks, coronal cut, frontal X-ray in [0, 1]."""
-    level, width = window
-    grey = lambda hu: np.clip((np.asarray(hu, float) - level) / (width / 2), -1, 1)
-    coronal = coronal_view(case, window)
     body = np.flatnonzero((case.hu[at] > -300).mean(1) > 0.05)
     crop = slice(max(body[0] - 6, 0), body[-1] + 6) if len(body) else slice(None)
-    axial = grey(case.hu[at, crop])
+    axial = np.clip((np.asarray(case.hu[at, crop], float) + 600) / 750, -1, 1)
     lung = None if case.lung is None else case.lung[at, crop]
     infection = None if case.infection is None else case.infection[at, crop]
-    rows = [[axial, axial], [coronal, np.asarray(xray) * 2 - 1]]
+    rows = [[axial, axial], [coronal_view(case), np.asarray(xray) * 2 - 1]]
     return picture_rows(
         rows,
         lung=[[None, lung], [None, None]],
         infection=[[None, infection], [None, None]],
         under=[["axial slice", "the same, with its masks"], ["coronal cut", "X-ray of the same body"]],
-        note=f"CT window: level {level}, width {width} HU. Patient's right on the left.",
+        note="CT window: level -600, width 1500 HU. Patient's right on the left.",
         max_side=3.1,
     )
 
@@ -137,13 +131,13 @@ def window_panel(hu, windows: dict[str, tuple[float, float]]):
     return figure
 
 
-def orientation(hu, limits=(-1350, 150)):
+def orientation(hu):
     """An axial slice with the array's axes and the patient's sides written at its edges."""
     side = 3.3
     figure = sheet(side + 1.0)
     left = (WIDTH - side) / 2
     axes = inch_axes(figure, left, 0.45, side * hu.shape[1] / hu.shape[0], side)
-    show(axes, hu, limits=limits)
+    show(axes, hu, limits=LUNG_LIMITS)
     centre = left + side / 2
     for x, y, text, ha, va in (
         (centre, 0.38, "front (anterior)", "center", "bottom"),
@@ -200,7 +194,7 @@ def projection_steps(path_integral, transmission, picture):
     return figure
 
 
-def split_dots(results: dict[str, dict[str, np.ndarray]], chance: dict[str, float], note: str = ""):
+def split_dots(results: dict[str, dict[str, np.ndarray]], chance: dict[str, float], note: str):
     """Accuracies of two ways to split, for each kind of labels: a dot per random split, a bar at the mean.
 
     Args:
@@ -232,7 +226,7 @@ def split_dots(results: dict[str, dict[str, np.ndarray]], chance: dict[str, floa
     return figure
 
 
-def mask_comparison(pictures, reference, made, scores, names, note: str = "", limits=(-1.0, 1.0)):
+def mask_comparison(pictures, reference, made, scores, names, note: str):
     """Slices with the reference lung mask (blue) and the one made classically (dashed orange), Dice below.
 
     Args:
@@ -244,7 +238,7 @@ def mask_comparison(pictures, reference, made, scores, names, note: str = "", li
     left = (WIDTH - len(pictures) * side - gap * (len(pictures) - 1)) / 2
     for picture, true, own, score, name in zip(pictures, reference, made, scores, names):
         axes = inch_axes(figure, left, 0.32, side, side * picture.shape[0] / picture.shape[1])
-        show(axes, picture, limits=limits)
+        show(axes, picture)
         if np.any(true):
             axes.contour(true > 0, levels=[0.5], colors=[BLUE], linewidths=1.8)
         if np.any(own):
@@ -262,9 +256,9 @@ def mask_comparison(pictures, reference, made, scores, names, note: str = "", li
 def curve_panels(
     panels: dict[str, dict[str, tuple]],
     *,
-    xlabels: dict[str, str] | str = "",
+    xlabels: dict[str, str] | str,
     logx: bool = False,
-    references: dict[str, tuple[float, str]] | None = None,
+    references: dict[str, tuple[float, str]],
     note: str = "",
     columns: int = 3,
     zero: bool = True,
@@ -286,7 +280,7 @@ def curve_panels(
             if ends:
                 axes.fill_between(x, ends[0], ends[1], color=colour, alpha=0.18, linewidth=0)
             axes.plot(x, y, color=colour, marker="o", markersize=4, linewidth=1.8, label=name)
-        if references and title in references:
+        if title in references:
             level, text = references[title]
             axes.axhline(level, color=GREY, linestyle="--", linewidth=1.2)
             # at the end where the curves are farther from the line
@@ -319,7 +313,7 @@ def curve_panels(
     return figure
 
 
-def reliability_plot(rows: list[dict], probs, note: str = ""):
+def reliability_plot(rows: list[dict], probs, note: str):
     """Predicted probability beside the observed share with its Wilson interval, and where the predictions lie."""
     figure = sheet(3.6)
     axes = inch_axes(figure, 1.9, 0.15, 3.4, 2.1)
@@ -344,7 +338,7 @@ def reliability_plot(rows: list[dict], probs, note: str = ""):
     return figure
 
 
-def coverage_dots(rows: list[dict], target: float = 0.95, note: str = ""):
+def coverage_dots(rows: list[dict], note: str):
     """Coverage of interval recipes, each with the simulation's own interval, beside the promised 95 %.
 
     Args:
@@ -353,12 +347,12 @@ def coverage_dots(rows: list[dict], target: float = 0.95, note: str = ""):
     names = max(text_width(r["name"], SMALL) for r in rows)
     figure = sheet(0.42 * len(rows) + 1.0)
     axes = inch_axes(figure, names + 0.3, 0.1, WIDTH - names - 1.7, 0.42 * len(rows))
-    axes.axvline(target, color=GREY, linestyle="--", linewidth=1.3)
+    axes.axvline(0.95, color=GREY, linestyle="--", linewidth=1.3)
     for k, row in enumerate(rows):
         c = row["coverage"]
-        good = c.high >= target
-        axes.plot([c.low, c.high], [k, k], color=BLUE if good else VERMILION, linewidth=2)
-        axes.scatter([c.value], [k], color=BLUE if good else VERMILION, s=34, zorder=3)
+        colour = BLUE if c.high >= 0.95 else VERMILION
+        axes.plot([c.low, c.high], [k, k], color=colour, linewidth=2)
+        axes.scatter([c.value], [k], color=colour, s=34, zorder=3)
         axes.text(
             1.06,
             k,
@@ -376,20 +370,21 @@ def coverage_dots(rows: list[dict], target: float = 0.95, note: str = ""):
     return figure
 
 
-def scatter_panels(panels: dict[str, np.ndarray], groups, note: str = "", columns: int = 3):
+def scatter_panels(panels: dict[str, np.ndarray], groups: dict[str, np.ndarray], note: str):
     """Point clouds side by side, coloured by group, without ticks (embeddings have no units).
 
     Args:
-        panels: title -> (N, 2); groups: N names, the same for all panels, or a dict title -> N names.
+        panels: title -> (N, 2); groups: title -> N names.
     """
-    rows, gap = -(-len(panels) // columns), 0.12
+    columns, gap = 3, 0.12
+    rows = -(-len(panels) // columns)
     side = (WIDTH - 0.1 - gap * (columns - 1)) / columns
     figure = sheet(rows * (side + 0.32) + 0.55)
     seen: dict[str, str] = {}
     for k, (title, xy) in enumerate(panels.items()):
         left, top = 0.05 + (k % columns) * (side + gap), (k // columns) * (side + 0.32) + 0.3
         axes = inch_axes(figure, left, top, side, side)
-        names = np.asarray(groups[title] if isinstance(groups, dict) else groups)
+        names = groups[title]
         for name in dict.fromkeys(names.tolist()):
             colour = seen.setdefault(name, SERIES[len(seen) % len(SERIES)])
             axes.scatter(*xy[names == name].T, s=9, color=colour, alpha=0.75, linewidths=0)

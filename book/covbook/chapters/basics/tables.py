@@ -405,28 +405,24 @@ def mask_table(slices: SliceSet) -> Table:
     masks = (slices.infection > 0).astype(np.uint8)
     area = masks.sum((1, 2))
     order = np.argsort(area)[np.sort(area) >= 8]
-    rows = []
-    for name, k in (("small", order[0]), ("middling", order[len(order) // 2]), ("large", order[-1])):
-        moved = np.roll(masks[k], 1, axis=1)
-        rows.append(
-            [
-                f"{name}, moved by 1 pixel",
-                f"{area[k]}",
-                f"{dice(moved, masks[k]):.3f}",
-                f"{sensitivity(moved, masks[k]):.3f}",
-                f"{specificity(moved, masks[k]):.4f}",
-            ]
-        )
-    k, nothing = order[len(order) // 2], np.zeros_like(masks[0])
-    rows.append(
+    small, middling, large = order[0], order[len(order) // 2], order[-1]
+    moved = lambda k: np.roll(masks[k], 1, axis=1)
+    cases = [
+        ("small, moved by 1 pixel", small, moved(small)),
+        ("middling, moved by 1 pixel", middling, moved(middling)),
+        ("large, moved by 1 pixel", large, moved(large)),
+        ("middling, nothing found", middling, np.zeros_like(masks[0])),
+    ]
+    rows = [
         [
-            "middling, nothing found",
+            name,
             f"{area[k]}",
-            f"{dice(nothing, masks[k]):.3f}",
-            f"{sensitivity(nothing, masks[k]):.3f}",
-            f"{specificity(nothing, masks[k]):.4f}",
+            f"{dice(found, masks[k]):.3f}",
+            f"{sensitivity(found, masks[k]):.3f}",
+            f"{specificity(found, masks[k]):.4f}",
         ]
-    )
+        for name, k, found in cases
+    ]
     return Table(
         ["lesion and prediction", "pixels", "Dice", "sensitivity", "specificity"],
         rows,

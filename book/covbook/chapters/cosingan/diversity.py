@@ -14,14 +14,15 @@ from covbook.chapters.edits import edit_map
 from covlib.errors import ConfigError, DataError
 from covlib.papers.cosingan.slices import INFECTION, check_conditions
 
+FEATHER = 1.5  # pixels over which a changed region fades into the slice
 
-def fuse(models, conditions, generator: torch.Generator, share=None, **options) -> Tensor:
+
+def fuse(models, conditions, generator: torch.Generator, share=None) -> Tensor:
     """Eq. 11, image fusion: share * I_1 + (1 - share) * I_2 of two models' images of the same conditions.
 
     Args:
         models: two trained methods with ``synthesize``, of one size.
         share: the fusion coefficient, a number or (N,) numbers in [0, 1]; None draws one for each image.
-        options: passed on to both ``synthesize``.
 
     Returns:
         float32 (N, 1, S, S) in [-1, 1].
@@ -32,7 +33,7 @@ def fuse(models, conditions, generator: torch.Generator, share=None, **options) 
     models = list(models)
     if len(models) != 2:
         raise ConfigError(f"fuse: {len(models)} model(s) given; Eq. 11 mixes two")
-    first, second = (model.synthesize(conditions, generator, **options) for model in models)
+    first, second = (model.synthesize(conditions, generator) for model in models)
     if share is None:
         share = torch.rand(len(first), generator=generator, device=generator.device)
     share = torch.as_tensor(share, dtype=torch.float32).to(first.device).expand(len(first))
@@ -54,22 +55,20 @@ class Edited:
 
 
 def add_infection(model, image, condition, generator: torch.Generator, *, centre: tuple[int, int] | None = None,
-                  radius: float | None = None, feather: float = 1.5, **options) -> Edited:
+                  radius: float | None = None) -> Edited:
     """A slice with a round infection more.
 
     Args:
         model: a trained CoSinGAN (or a rival). image: float (1, 1, S, S) in [-1, 1]. condition: its labels.
         centre: (row, column) in the lung; None: where most healthy lung is around. radius: pixels; None: S / 8.
-        feather: pixels over which the changed region fades into the slice.
-        options: passed on to ``synthesize``.
 
     Raises:
         DataError: image and condition that do not fit together, a centre outside the lungs, no healthy lung left.
     """
-    return _edit(model, image, condition, generator, "add_ggo", feather, options, centre=centre, radius=radius)
+    return _edit(model, image, condition, generator, "add_ggo", centre=centre, radius=radius)
 
 
-def remove_infection(model, image, condition, generator: torch.Generator, *, feather: float = 1.5, **options) -> Edited:
+def remove_infection(model, image, condition, generator: torch.Generator) -> Edited:
     """A slice with all its infection replaced by lung. Arguments as ``add_infection``.
 
     Raises:
@@ -77,26 +76,24 @@ def remove_infection(model, image, condition, generator: torch.Generator, *, fea
     """
     if not bool((torch.as_tensor(condition) == INFECTION).any()):
         raise DataError("remove_infection: the condition has no infection (label 2) to remove")
-    return _edit(model, image, condition, generator, "remove", feather, options)
+    return _edit(model, image, condition, generator, "remove")
 
 
-def _edit(model, image, condition, generator, what: str, feather: float, options: dict, **where) -> Edited:
+def _edit(model, image, condition, generator, what: str, **where) -> Edited:
     image = torch.as_tensor(image)
     before = check_conditions(condition, model.config.size)
     if image.shape != before.shape or len(image) != 1:
         raise DataError(f"edit: an image of shape {tuple(image.shape)} and a condition of {tuple(before.shape)}; one "
                         f"of each, (1, 1, {model.config.size}, {model.config.size}), is wanted")
     after = edit_map(before.cpu()[:, 0], what, **where)[:, None]
-    synthetic = model.synthesize(after, generator, **options)
+    synthetic = model.synthesize(after, generator)
     image = image.to(synthetic.device)
-    mask = soften((before.cpu() != after).float(), feather).to(synthetic.device)
+    mask = soften((before.cpu() != after).float(), FEATHER).to(synthetic.device)
     return Edited(mask * synthetic + (1 - mask) * image, after, synthetic, mask)
 
 
 def soften(mask: Tensor, feather: float) -> Tensor:
     """A 0/1 mask (N, 1, H, W) that is 1 inside and falls to 0 over about ``feather`` pixels outside its edge."""
-    if feather <= 0:
-        return mask
     reach = max(1, round(2 * feather))
     place = torch.arange(-reach, reach + 1, dtype=mask.dtype, device=mask.device)
     line = (-(place**2) / (2 * feather**2)).exp()

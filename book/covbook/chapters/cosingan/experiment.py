@@ -13,6 +13,7 @@ train on six sets, with equal numbers of updates, and test on the real slices of
 import dataclasses
 import hashlib
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -43,14 +44,6 @@ RATES = ("sensitivity", "specificity", "accuracy")
 # ---- generators ------------------------------------------------------------------------------------------------------
 
 
-def train_model(name: str, config, one: OneSlice, out, *, seed: int = 0, device="auto", resume: bool = True,
-                unet: nn.Module | None = None):
-    """One of ``MODELS`` trained on one slice: (method, FitResult)."""
-    if name == "cosingan":
-        return cosingan.train(config, one, out, seed=seed, device=device, resume=resume)
-    return train_rival(name, config, one, out, seed=seed, device=device, resume=resume, unet=unet)
-
-
 def trained(name: str, config, roles: Roles, modality: int, out, *, seed: int = 0, device="auto"):
     """A model trained on the single slice of a modality, once for all arms that share a folder.
 
@@ -64,7 +57,8 @@ def trained(name: str, config, roles: Roles, modality: int, out, *, seed: int = 
     key = hashlib.sha256(json.dumps(code, sort_keys=True).encode()).hexdigest()[:12]
     shared = Path(out).parent / "generators" / f"{name}-m{modality}-seed{seed}-{key}.safetensors"
     if not shared.is_file():
-        made, _ = train_model(name, config, one, Path(out) / f"{name}-m{modality}-{key}", seed=seed, device=device)
+        train = cosingan.train if name == "cosingan" else partial(train_rival, name)
+        made, _ = train(config, one, Path(out) / f"{name}-m{modality}-{key}", seed=seed, device=device)
         save_weights(shared, {n: net for n, net in made.networks.items() if n != "D"}, {"key": key})
         return made
     own = config if name == "cosingan" else rival_config(name, config)
@@ -111,13 +105,17 @@ def training_set(name: str, roles: Roles, models: dict, seed: int = 0) -> tuple[
     if name == "oc_ts":
         return roles.train.images, masks
     if name == "painted_sts":
-        means = label_maps.label_means(one[1].image, one[1].condition[:, 0])
-        return label_maps.painted(masks[:, 0], means), masks
+        return painted(one[1], masks), masks
     if name in ("o_sts", "rc_sts"):
         return synthesize(models[1], masks, seed, randomise=name == "rc_sts"), masks
     if name == "if_sts":
         return fuse([models[1], models[2]], masks, _chance(models[1], seed)).cpu(), masks
     raise ConfigError(f"training set: {name!r} is not one of {', '.join((*SETS, *OURS))}")
+
+
+def painted(one: OneSlice, masks: Tensor) -> Tensor:
+    """Conditions (N, 1, S, S) filled with the single slice's mean grey of each label."""
+    return label_maps.painted(masks[:, 0], label_maps.label_means(one.image, one.condition[:, 0]))
 
 
 def needs(name: str) -> tuple[int, ...]:
@@ -199,8 +197,13 @@ def dsc_by_patient(net: nn.Module, images: Tensor, masks: Tensor, patients: list
     for region, labels in REGIONS.items():
         each = [overlap.dice(np.isin(marked[scans == s], labels), np.isin(truth[scans == s], labels))
                 for s in dict.fromkeys(patients) if np.isin(truth[scans == s], labels).any()]
-        found[region] = student_t(each) if each else Interval(np.nan, np.nan, np.nan, 0, "no patient has it")
+        found[region] = _over(each)
     return found
+
+
+def _over(each: list[float]) -> Interval:
+    """Mean of one number a scan with Student's t interval."""
+    return student_t(each) if each else Interval(np.nan, np.nan, np.nan, 0, "no patient has it")
 
 
 def quality(judges: dict[str, nn.Module], made: dict[int, Tensor], masks: Tensor) -> dict[str, float]:
@@ -277,7 +280,7 @@ def rates(truth: np.ndarray, called: np.ndarray, patients: list[str]) -> dict[st
     for name, counted in where.items():
         found[name] = float(right[counted].mean()) if counted.any() else np.nan
         each = [right[counted & (scans == s)].mean() for s in dict.fromkeys(patients) if (counted & (scans == s)).any()]
-        over = student_t(each) if each else Interval(np.nan, np.nan, np.nan, 0, "")
+        over = _over(each)
         found |= {f"{name}_scans": over.value, f"{name}_scans_low": over.low, f"{name}_scans_high": over.high}
     return found
 
@@ -321,9 +324,5 @@ def quality_arm(config, roles: Roles, name: str, make, judges: dict[str, nn.Modu
             row |= {f"m{m}_{net}_{r}": found[f"m{m}_{r}"] for m in MODALITIES for r in REGIONS}
         return row | {f"overall_{r}": float(np.mean([v for k, v in row.items() if k.endswith(r)])) for r in REGIONS}
     for m in MODALITIES:
-        if name == "painted":
-            means = label_maps.label_means(roles.singles[m].image, roles.singles[m].condition[:, 0])
-            made[m] = label_maps.painted(masks[:, 0], means)
-        else:
-            made[m] = synthesize(make(name, m), masks, seed)
+        made[m] = painted(roles.singles[m], masks) if name == "painted" else synthesize(make(name, m), masks, seed)
     return quality(judges, made, masks)

@@ -44,11 +44,11 @@ def impossible_intervals() -> list[dict]:
     return found
 
 
-def quality_table(rows: dict[str, dict[str, float]], names: dict[str, str], modality: int = 1) -> Table:
-    """Table 1 of one run: a row a model, DSC in per cent (``experiment.quality``); best of a column bold."""
+def quality_table(rows: dict[str, dict[str, float]], names: dict[str, str]) -> Table:
+    """Table 1 of one run, modality 1: a row a model, DSC in per cent (``experiment.quality``); best bold."""
     judges = {"enet": "ENet", "unet": "U-Net"}
     columns = {f"{shown}, {region}": key for j, shown in judges.items() for region in ("lung", "infection")
-               if (key := f"m{modality}_{j}_{region}") in next(iter(rows.values()))}
+               if (key := f"m1_{j}_{region}") in next(iter(rows.values()))}
     return _scores(rows, names, columns, "slices painted by",
                    "DSC in per cent, all pixels together; one training each, so bold is the best of this run, not a "
                    "finding. Real slices are not part of the contest.")
@@ -77,7 +77,7 @@ def _scores(rows: dict, names: dict[str, str], columns: dict[str, str], head: st
 
 
 @torch.no_grad()
-def infection_confidence(net, images: Tensor, conditions: Tensor, batch: int = 32) -> np.ndarray:
+def infection_confidence(net, images: Tensor, conditions: Tensor) -> np.ndarray:
     """What a segmenting judge thinks of each slice's infection: its probability of "infection", the mean over the
     pixels where the condition has it. Slices without infection are left out.
 
@@ -88,7 +88,7 @@ def infection_confidence(net, images: Tensor, conditions: Tensor, batch: int = 3
         float64 (n,) in [0, 1].
     """
     device, found = next(net.parameters()).device, []
-    for x, c in zip(images.split(batch), conditions.split(batch), strict=True):
+    for x, c in zip(images.split(32), conditions.split(32), strict=True):
         p, here = net(x.to(device)).softmax(1)[:, INFECTION].cpu(), c[:, 0] == INFECTION
         found += [float(p[k][here[k]].mean()) for k in range(len(x)) if bool(here[k].any())]
     return np.asarray(found)

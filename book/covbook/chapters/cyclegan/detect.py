@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from covbook.chapters.cyclegan.bagging import BaggedTrees
-from covbook.chapters.privacy import Attack, reidentify
+from covbook.chapters.cyclegan.bagging import bagged_trees
+from covbook.chapters.privacy import Attack, rank_auc, reidentify
 from covlib.data.case import SliceSet
 from covlib.data.splits import Split
 from covlib.errors import ConfigError, DataError, TrainingError
@@ -240,8 +240,8 @@ def arm_result(task: Task, arm: str, model: str, config: Config, *, stopping: st
                                   device=device)
     note, predict = net.note, lambda x: classifiers.predict(net, x)
     if model.endswith(TREES):
-        judge = BaggedTrees(net, trees=config.detect_trees, seed=seed).fit(images, labels)
-        note, predict = judge.note, judge.predict
+        predict = bagged_trees(net, images, labels, trees=config.detect_trees, seed=seed)
+        note = f"{config.detect_trees} bagged trees on features of {net.name} ({net.note})"
     test, val = (task.images[torch.from_numpy(r)] for r in (task.split.test, task.split.val))
     checked = stopping == "validation"
     return Result(task.source, arm, model, stopping, predict(test)[:, 1], task.labels[task.split.test],
@@ -278,7 +278,7 @@ def score(result: Result, *, threshold: float = 0.5, seed: int = 0) -> dict[str,
         raise DataError(f"{result.source} against {TARGET}: the test images are all of one class")
     return {"sensitivity": _share(called[truth], result.patients[truth], seed),
             "specificity": _share(~called[~truth], result.patients[~truth], seed),
-            "auc": bootstrap((truth.astype(np.int64), result.probs.astype(np.float64)), _auc, seed, N_BOOT,
+            "auc": bootstrap((truth.astype(np.int64), result.probs.astype(np.float64)), rank_auc, seed, N_BOOT,
                              groups=result.patients),
             "fn": int((~called[truth]).sum()), "positives": int(truth.sum()), "skew": result.skew,
             "threshold": threshold}
@@ -291,16 +291,6 @@ def _share(right: np.ndarray, patients: np.ndarray, seed: int) -> Interval:
     if right.all() or not right.any():  # every resample would be the same: an interval of no width, for few patients
         return replace(wilson(n * int(right[0]), n), method="Wilson score over patients, 95 %, all called alike")
     return bootstrap(right.astype(float), np.mean, seed, N_BOOT, groups=patients)
-
-
-def _auc(labels: np.ndarray, scores: np.ndarray) -> float:
-    """Area under the ROC curve by ranks (Mann and Whitney), ties half; as classification.auc, and quicker."""
-    positives = int(labels.sum())
-    if positives in (0, len(labels)):
-        raise DataError("auc: one class only")
-    order = np.sort(scores)
-    ranks = (np.searchsorted(order, scores, "left") + np.searchsorted(order, scores, "right") + 1) / 2
-    return float((ranks[labels == 1].sum() - positives * (positives + 1) / 2) / (positives * (len(labels) - positives)))
 
 
 def score_at_specificity(result: Result, specificity: float = 0.9, *, seed: int = 0) -> dict:
@@ -334,18 +324,16 @@ def auc_gain(real: Result, added: Result, *, seed: int = 0) -> Interval:
     if not np.array_equal(real.patients, added.patients):
         raise DataError("auc_gain: the two results were not tested on the same images")
     return bootstrap((real.labels.astype(np.int64), real.probs.astype(np.float64), added.probs.astype(np.float64)),
-                     lambda labels, before, after: _auc(labels, after) - _auc(labels, before), seed, N_BOOT,
+                     lambda labels, before, after: rank_auc(labels, after) - rank_auc(labels, before), seed, N_BOOT,
                      groups=real.patients)
 
 
 # ---- anonymity -------------------------------------------------------------------------------------------------------
 
 
-def attack_both(method: CycleGAN, images: Tensor, patients, features: Callable,
-                n: int | None = None) -> dict[str, Attack]:
+def attack_both(method: CycleGAN, images: Tensor, patients, features: Callable, n: int) -> dict[str, Attack]:
     """The attack on translations of the first ``n`` images, in pixels and in ``features`` (images -> (N, D))."""
     check_images(images, method.config)
-    n = len(images) if n is None else min(n, len(images))
     made = method.synthesize(images[:n], None)
     sources = np.arange(n)
     return {"pixels": reidentify(made, sources, images, patients),

@@ -142,12 +142,11 @@ def attack_table(attacks: dict) -> Table:
                       "pixels, or of features.")
 
 
-def keep(run, results: dict, seed: int | None = None) -> None:
+def keep(run, results: dict) -> None:
     """Keep sensitivity, specificity and AUC of every arm among the run's measurements."""
-    seed = run.seed if seed is None else seed
     for (source, arm, stopping), result in results.items():
         end = metric_name(source, arm) + ("" if stopping == "validation" else "_stopped_on_test")
-        scores = detect.score(result, seed=seed)
+        scores = detect.score(result, seed=run.seed)
         for name in ("sensitivity", "specificity", "auc"):
             run.metric(f"{name}_{end}", scores[name])
         run.metric(f"fn_{end}", scores["fn"], n=scores["positives"], how="cases called negative, threshold 0.5")

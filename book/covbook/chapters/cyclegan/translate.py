@@ -129,9 +129,9 @@ def translate_set(method: CycleGAN, sources: Sources, folder, *, model: str, see
         _write_missing(method, sources, names, folder, left, identity, batch, precision, workers, progress)
         rows = {row[0]: row for row in _rows(folder)}
         order = [rows[f"{target}/{name}.png"] for name in names]
-        write_atomically(folder / TABLE, _table([COLUMNS, *order]))
+        write_atomically(folder / TABLE, csv_text([COLUMNS, *order]))
         table = [("file", "patient", "label"), *((row[0], row[2], target) for row in order)]
-        write_atomically(folder / "metadata.csv", _table(table))
+        write_atomically(folder / "metadata.csv", csv_text(table))
         write_sheet(folder, _sheet(identity, method.config))
     except OSError as error:
         raise DataError(f"{folder}: writing failed ({error.strerror or error}); give the command again when there is "
@@ -158,8 +158,8 @@ def _take_up(folder: Path, identity: dict) -> set[str]:
         name = next(k for k in identity if before.get(k) != identity[k])
         raise ConfigError(f"{folder}: holds a set whose {name} is {before.get(name)!r}, this one's is "
                           f"{identity[name]!r}; give a new folder")
-    good = [row for row in _rows(folder) if _checksum(folder / row[0]) == row[-1]]
-    write_atomically(folder / TABLE, _table([COLUMNS, *good]))
+    good = [row for row in _rows(folder) if checksum(folder / row[0]) == row[-1]]
+    write_atomically(folder / TABLE, csv_text([COLUMNS, *good]))
     return {row[0] for row in good}
 
 
@@ -178,11 +178,13 @@ def _rows(folder: Path) -> list[list[str]]:
         return [row for row in csv.reader(file) if len(row) == len(COLUMNS) and row[0] != COLUMNS[0]]
 
 
-def _checksum(path: Path) -> str:
+def checksum(path: Path) -> str:
+    """SHA-256 of a file; "" where there is none."""
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
 
 
-def _table(rows) -> str:
+def csv_text(rows) -> str:
+    """Rows as a CSV file's text."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()

@@ -27,6 +27,7 @@ from covlib.data.label_maps import PAPER_SPLIT, Paired
 from covlib.data.splits import Split, fingerprint, split_by_patient
 from covlib.errors import ConfigError, DataError
 from covlib.files import layouts
+from covlib.judges import segmenters
 from covlib.judges.features import Extractor
 from covlib.metrics import generative, image
 from covlib.papers.global_local import method as global_local
@@ -37,7 +38,7 @@ from covlib.training.fit import FitResult, fit, resolve_device
 
 FOCI = ("ggo", "consolidation", "infection")
 SCORES = ("dice", "sensitivity", "specificity")
-SPLITS, SEG_TESTS = ("patient", "slice"), ("held_out", "train")
+SPLITS = ("patient", "slice")
 
 
 # ---- data ------------------------------------------------------------------------------------------------------------
@@ -90,23 +91,22 @@ def load(config, data="phantom", seed: int = 0) -> Paired:
     return label_maps.from_slices(crop_to_lungs(slices, size) if config.crop_to_lungs else slices).infected()
 
 
-def prepare(config, data="phantom", seed: int = 0, *, split: str | None = None, seg_test: str | None = None) -> Roles:
+def prepare(config, data="phantom", seed: int = 0, *, split: str | None = None) -> Roles:
     """Load the slices and deal them in the paper's proportion 300 / 73 / 73 (Table I).
 
     Args:
         config: has image_size, patients, slices_per_patient, crop_to_lungs, split and seg_test.
         data: "phantom", a folder with lesion masks, a registered source, or a ``Paired`` that is already loaded.
+            The config's seg_test: "held_out": the third part (Table I, Section IV-A); "train": the synthesis training
+            set, as Section IV-B says.
         split: "patient": whole patients; "slice": single slices at random. None: as the config says.
-        seg_test: "held_out": the third part (Table I, Section IV-A); "train": the synthesis training set, as Section
-            IV-B says. None: as the config says.
 
     Raises:
-        ConfigError: another word for split or seg_test. DataError: fewer than three patients or slices.
+        ConfigError: another word for split. DataError: fewer than three patients or slices.
     """
-    split, seg_test = split or config.split, seg_test or config.seg_test
-    for name, word, words in (("split", split, SPLITS), ("seg_test", seg_test, SEG_TESTS)):
-        if word not in words:
-            raise ConfigError(f"{name}: {word!r} is not one of {', '.join(words)}")
+    split, seg_test = split or config.split, config.seg_test
+    if split not in SPLITS:
+        raise ConfigError(f"split: {split!r} is not one of {', '.join(SPLITS)}")
     paired = data if isinstance(data, Paired) else load(config, data, seed)
     if split == "patient":
         if (found := len(set(paired.patients))) < len(PAPER_SPLIT):
@@ -424,13 +424,17 @@ def segment(config, images: Tensor, maps: Tensor, test: Paired, *, seed: int = 0
         {"ggo_dice", "ggo_sensitivity", ..., "infection_specificity"}, shares from 0 to 1, pixels of all test slices
         counted together; a rate without a denominator (no such pixel) is left out.
     """
-    from covlib.judges import segmenters
+    net = train_unet(config, images, maps, seed, device)
+    return flat_scores(segmenters.scores(segmenters.predict_maps(net, test.images), test.maps))
 
+
+def train_unet(config, images: Tensor, maps: Tensor, seed: int, device) -> torch.nn.Module:
+    """A U-Net that finds lung, ground glass and consolidation, trained as the config's ``unet_...`` settings say."""
     net = segmenters.build("unet", label_maps.LABELS, width=config.unet_width, seed=derive(seed, "unet"))
     segmenters.train_segmenter(net, images, maps, steps=config.unet_steps, batch_size=config.unet_batch,
                                lr=config.unet_rate, seed=derive(seed, "unet"), weights=config.unet_weights,
                                augment=label_maps.augment_pair, device=resolve_device(device))
-    return flat_scores(segmenters.scores(segmenters.predict_maps(net, test.images), test.maps))
+    return net
 
 
 def segment_all(config, sets: dict[str, tuple[Tensor, Tensor, Paired]], *, seed: int = 0,

@@ -33,7 +33,7 @@ def window_readings(paired: Paired) -> dict[str, float]:
     return {name: float((lung <= black + 0.5).double().mean()) for name, black in readings.items()}
 
 
-def with_alpha(method: GlobalLocal, maps: Tensor, alpha: float, batch: int = 8) -> Tensor:
+def with_alpha(method: GlobalLocal, maps: Tensor, alpha: float) -> Tensor:
     """Images (N, 1, S, S) in [-1, 1], black outside the lung, with ``alpha`` forced on DESUM (Eq. 1) for every slice.
 
     Raises:
@@ -51,7 +51,7 @@ def with_alpha(method: GlobalLocal, maps: Tensor, alpha: float, batch: int = 8) 
         weight = torch.full((len(part),), float(alpha), device=local.device)
         return method.networks["G2"].render(desum(weight, local, far)).cpu()
 
-    made = torch.cat(batched(work, method.networks, batch, label_maps.check_maps(maps, method.config.image_size)))
+    made = torch.cat(batched(work, method.networks, 8, label_maps.check_maps(maps, method.config.image_size)))
     return label_maps.lung_only(made.float(), torch.as_tensor(maps).cpu())
 
 
@@ -111,15 +111,16 @@ def segmentation_table(arms: dict[str, dict[str, float]], names: dict[str, str])
                  note="Per cent, all test pixels counted together; one training each.")
 
 
-def export(run, synthetic: Tensor, paired: Paired):
+def export(run, synthetic: Tensor, paired: Paired, method="Global-local conditional GAN after Jiang et al.", **told):
     """Write the complete synthetic slices of ``paired``'s maps with lung and lesion masks to ``run.out``/synthetic.
+    ``told``: more of ``Run.export``.
 
     Every slice keeps the patient whose mask and surroundings it has: splits must go by that patient.
     """
     maps = paired.maps.numpy()
     lesion = np.where(maps == GGO, 1, np.where(maps == CONSOLIDATION, 2, 0)).astype(np.uint8)
     images = label_maps.complete(synthetic, paired.images, paired.maps)
-    return run.export({"covid": images}, method="Global-local conditional GAN after Jiang et al.",
+    return run.export({"covid": images}, method=method, **told,
                       limits="Lungs made by a network, everything around them copied from the source slice: as "
                              "private as that slice. Not for diagnosis.",
                       patients=list(paired.patients), lung=(maps > 0).astype(np.uint8), infection=lesion,

@@ -79,9 +79,7 @@ def _cosingan(task: Task, profile: str, seed: int, device) -> dict[str, tuple[Me
     """CoSinGAN learns from one slice of the training patients, whatever their number."""
     own = cosingan.Config.for_profile(profile)
     scales = (*(s for s in own.scales if s < task.size), task.size)
-    t = task.train
-    paired = label_maps.Paired(t.images, t.maps, t.patients, t.names, task.hu_window, task.slices.source)
-    one = choose(paired)
+    one = choose(task.paired(task.train))
     return {"": (cosingan.CoSinGAN(replace(own, scales=scales), one, seed, resolve_device(device)),
                  one.training_data())}
 

@@ -8,7 +8,6 @@ process of its own.
 """
 
 import json
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -32,8 +31,7 @@ from covlib.seeding import rng, torch_generator
 from covlib.training.fit import fit, resolve_device
 
 IMAGES = 16
-STEPS = 24  # n
-REPEATS = 1  # of the pair of trainings; the study repeats the whole with several seeds
+STEPS = 24  # n; the study repeats the whole with several seeds
 
 
 def costs_for(arms, config: Config, profile: str, out, device="auto") -> tuple[dict[str, dict[str, float]], list[str]]:
@@ -56,33 +54,31 @@ def costs_for(arms, config: Config, profile: str, out, device="auto") -> tuple[d
     return {arm: {**here, **known}[arm] for arm in trained if arm in known or arm in here}, notes
 
 
-def measure(arm: str, profile: str, device="auto", steps: int = STEPS, repeats: int = REPEATS) -> dict[str, float]:
+def measure(arm: str, profile: str, device) -> dict[str, float]:
     """{"seconds_per_step", "seconds_per_image", "peak_mb", "parameters"} of an arm, in a process of its own."""
     code = (f"import json; from covbook.chapters.side_by_side.cost import measure_here; "
-            f"print(json.dumps(measure_here({arm!r}, {profile!r}, {str(device)!r}, {steps}, {repeats})))")
+            f"print(json.dumps(measure_here({arm!r}, {profile!r}, {str(device)!r})))")
     return in_new_process(code)
 
 
-def measure_here(arm: str, profile: str, device="auto", steps: int = STEPS, repeats: int = REPEATS) -> dict[str, float]:
+def measure_here(arm: str, profile: str, device, steps: int = STEPS) -> dict[str, float]:
     """As ``measure``, in this process; the memory is only right where nothing was trained before."""
     config, device = Config.for_profile(profile), resolve_device(device)
     task = random_task(ENTRIES[arm].task, config)
     parts(arm, task, profile, 0, device)  # its imports are not its training's memory
     before = peak_memory(device)
     _timed(arm, task, profile, device, steps)
-    seconds, trained = [], None
-    for _ in range(repeats):
-        short, first = _timed(arm, task, profile, device, steps)
-        long, trained = _timed(arm, task, profile, device, 2 * steps)
-        seconds.append((long - short) / (trained.steps - first.steps))
+    short, first = _timed(arm, task, profile, device, steps)
+    long, trained = _timed(arm, task, profile, device, 2 * steps)
+    seconds = (long - short) / (trained.steps - first.steps)
     synthesize(trained, task.conditions)
     began = time.perf_counter()
     made = synthesize(trained, task.conditions)
     each = (time.perf_counter() - began) / len(made)
-    if statistics.median(seconds) <= 0:
+    if seconds <= 0:
         raise TrainingError(f"cost of {arm}: {2 * steps} steps took no longer than {steps}; measure on an idle machine")
     peak = (peak_memory(device) - before) / 1e6
-    return {PER_STEP: statistics.median(seconds), "seconds_per_image": each, "peak_mb": peak,
+    return {PER_STEP: seconds, "seconds_per_image": each, "peak_mb": peak,
             "parameters": float(trained.parameters)}
 
 

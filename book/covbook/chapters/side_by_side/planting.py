@@ -74,21 +74,18 @@ class Config(BaseConfig):
     @classmethod
     def profiles(cls) -> dict[str, dict]:
         """What each profile changes."""
+        large = {"slice_patients": 400, "xray_patients": 400, "dcgan_width": 64, "dcgan_epochs": 200,
+                 "judge_steps": 400, "segment_width": 32, "segment_steps": 600, "volumes": 6, "volume_epochs": 20}
         return {"smoke": {"slice_patients": 24, "xray_patients": 24, "image_size": 32, "dcgan_width": 4,
                           "samples": 16, "judge_steps": 4, "segment_width": 4, "segment_steps": 6,
                           "detect_epochs": 2, "volumes": 2, "volume_epochs": 1},
-                "cpu": {}, "gpu": {"slice_patients": 400, "xray_patients": 400, "dcgan_width": 64, "dcgan_epochs": 200,
-                                   "judge_steps": 400, "segment_width": 32, "segment_steps": 600, "volumes": 6,
-                                   "volume_epochs": 20},
-                "paper": {"slice_patients": 400, "xray_patients": 400, "dcgan_width": 64, "dcgan_epochs": 200,
-                          "judge_steps": 400, "segment_width": 32, "segment_steps": 600, "volumes": 6,
-                          "volume_epochs": 20}}
+                "cpu": {}, "gpu": large, "paper": large}
 
 
 @dataclass(frozen=True)
 class Row:
     """One measurement: ``metric`` of ``paper`` with the shortcut ``kind``, ``trained`` on CLEAN or MARKED images and
-    ``tested`` as one of TESTED says. ``why``: what the mark can do there; whether it did, the numbers say."""
+    ``tested`` as one of TESTED says."""
 
     paper: str
     metric: str
@@ -96,7 +93,6 @@ class Row:
     trained: str
     tested: str
     value: Interval
-    why: str
 
 
 def study(config: Config, papers=PAPERS, kinds=PLANTS, *, slices: SliceSet | None = None,
@@ -106,10 +102,8 @@ def study(config: Config, papers=PAPERS, kinds=PLANTS, *, slices: SliceSet | Non
     Args:
         slices, xrays: virtual patients at hand, with classes "normal" and "covid" (slices with masks); made where None.
     """
-    for name, given, known in (("papers", papers, PAPERS), ("kinds", kinds, PLANTS)):
-        if isinstance(given, str) or (wrong := [g for g in given if g not in known]):
-            raise ConfigError(f"{name}: {given if isinstance(given, str) else wrong[0]!r}; a tuple of any of "
-                              f"{', '.join(known)} is wanted")
+    if wrong := [paper for paper in papers if paper not in PAPERS]:
+        raise ConfigError(f"papers: {wrong[0]!r} among {papers!r}; a tuple of any of {', '.join(PAPERS)} is wanted")
     from covlib.phantom import phantom_slices, phantom_xrays
 
     if slices is None and {"dcgan", "global_local"} & set(papers):
@@ -123,8 +117,10 @@ def study(config: Config, papers=PAPERS, kinds=PLANTS, *, slices: SliceSet | Non
     return [row for paper in papers for row in arms[paper]()]
 
 
-def _row(paper: str, metric: str, kind: str, trained: str, tested: str, value: Interval) -> Row:
-    return Row(paper, metric, kind, trained, tested, value, WHY[paper, kind])
+def _rows(paper: str, metric: str, kind: str, trained: str, measure, tests: dict) -> list[Row]:
+    """``measure`` of what was trained on ``trained`` (CLEAN, or images with a mark), for each of ``tests``."""
+    how = CLEAN if trained == CLEAN else MARKED
+    return [Row(paper, metric, kind, how, tested, measure(x)) for tested, x in tests.items()]
 
 
 def _two_classes(slices: SliceSet) -> tuple[np.ndarray, np.ndarray]:
@@ -151,14 +147,14 @@ def _dcgan(config: Config, kinds, slices: SliceSet, seed: int, device) -> list[R
     split = split_by_patient(patients, labels, (0.7, 0, 0.3), seed)
     train, test = split.train, split.test
     as_judged = lambda x: dcgan.normalise_brightness(torch.as_tensor(x))
-    rate = lambda judge, made: positive_rate(classifiers.predict(judge, made)[:, -1])
     metric = "positive rate" if config.dcgan_epochs else "positive rate (of real held-out slices)"
     found = []
     for kind in (CLEAN, *kinds):
         marked = images if kind == CLEAN else plant(images, labels == 1, kind)
         seen = as_judged(marked)
         judge, _ = chapters_dcgan.train_judge(own, seen[train], labels[train], seed=seed, device=device,
-                                     steps=config.judge_steps)
+                                              steps=config.judge_steps)
+        rate = lambda x, judge=judge: positive_rate(classifiers.predict(judge, as_judged(x))[:, -1])
         if config.dcgan_epochs:
             made = _generated(own, seen[train], labels[train], config.samples, seed, device)
         else:
@@ -171,8 +167,7 @@ def _dcgan(config: Config, kinds, slices: SliceSet, seed: int, device) -> list[R
                 tests[REMOVED] = (unplant(made["positive"], which) if config.dcgan_epochs else
                                   images[test[labels[test] == 1]])
             tests |= {OTHERS: made["negative"], OTHERS_ADDED: plant(made["negative"], True, which)}
-            found += [_row("dcgan", metric, which, CLEAN if kind == CLEAN else MARKED, tested,
-                           rate(judge, as_judged(x))) for tested, x in tests.items()]
+            found += _rows("dcgan", metric, which, kind, rate, tests)
     return found
 
 
@@ -208,8 +203,7 @@ def _detection(config: Config, kinds, xrays: SliceSet, seed: int, device) -> lis
             tests = {AS_TRAINED: marked[ill]}
             tests |= {ADDED: plant(images[ill], True, which)} if kind == CLEAN else {REMOVED: images[ill]}
             tests |= {OTHERS: images[well], OTHERS_ADDED: plant(images[well], True, which)}
-            found += [_row("cyclegan", "sensitivity", which, CLEAN if kind == CLEAN else MARKED, tested, rate(x))
-                      for tested, x in tests.items()]
+            found += _rows("cyclegan", "sensitivity", which, kind, rate, tests)
     return found
 
 
@@ -239,8 +233,7 @@ def _segmentation(config: Config, kinds, slices: SliceSet, seed: int, device) ->
             tests = {AS_TRAINED: marked[split.test]}
             tests |= ({ADDED: plant(images, ill, which)[split.test]} if kind == CLEAN else
                       {REMOVED: images[split.test]})
-            found += [_row("global_local", "Dice of infection", which, CLEAN if kind == CLEAN else MARKED, tested,
-                           dice(x)) for tested, x in tests.items()]
+            found += _rows("global_local", "Dice of infection", which, kind, dice, tests)
     return found
 
 
@@ -273,14 +266,16 @@ def _volumes(config: Config, kinds, seed: int, device) -> list[Row]:
     for kind in (CLEAN, *kinds):
         with tempfile.TemporaryDirectory() as out:
             method, _ = cgan3d.train(own, _plant_volumes(train, kind, ill), out, seed=seed, device=device, resume=False)
+
+        def restored(volumes, method=method):
+            made = [cgan3d.restore(method, cgan3d.condition_of(own, case, seed), seed=seed) for case in volumes]
+            values = [psnr(clip(m.hu)[:, None], clip(c.hu)[:, None], span) for m, c in zip(made, volumes)]
+            return bootstrap(np.array(values), np.mean, seed, 300)
+
         for which in kinds if kind == CLEAN else (kind,):
-            sets = {AS_TRAINED: _plant_volumes(test, kind, every), (ADDED if kind == CLEAN else REMOVED):
-                    _plant_volumes(test, which if kind == CLEAN else CLEAN, every)}
-            for tested, volumes in sets.items():
-                made = [cgan3d.restore(method, cgan3d.condition_of(own, case, seed), seed=seed) for case in volumes]
-                values = [psnr(clip(m.hu)[:, None], clip(c.hu)[:, None], span) for m, c in zip(made, volumes)]
-                found.append(_row("cgan3d", "PSNR, depixelated (dB)", which, CLEAN if kind == CLEAN else MARKED, tested,
-                                  bootstrap(np.array(values), np.mean, seed, 300)))
+            tests = {AS_TRAINED: _plant_volumes(test, kind, every), (ADDED if kind == CLEAN else REMOVED):
+                     _plant_volumes(test, which if kind == CLEAN else CLEAN, every)}
+            found += _rows("cgan3d", "PSNR, depixelated (dB)", which, kind, restored, tests)
     return found
 
 
@@ -301,7 +296,7 @@ def _plant_volumes(cases, kind: str, where) -> list:
 # ---- showing ---------------------------------------------------------------------------------------------------------
 
 
-def planting_table(rows: list[Row], title: str = "") -> Table:
+def planting_table(rows: list[Row]) -> Table:
     """A line a paper, shortcut and training; a column a test."""
     if not rows:
         raise DataError("planting_table: no rows given")
@@ -310,10 +305,10 @@ def planting_table(rows: list[Row], title: str = "") -> Table:
     for paper, kind, trained in dict.fromkeys((r.paper, r.kind, r.trained) for r in rows):
         first = by[paper, kind, trained, AS_TRAINED]
         cells = [_cell(by.get((paper, kind, trained, tested))) for tested in TESTED]
-        lines.append([NAMES[paper], first.metric, kind, trained, *cells, first.why if trained == MARKED else ""])
+        lines.append([NAMES[paper], first.metric, kind, trained, *cells, WHY[paper, kind] if trained == MARKED else ""])
     columns = ["method", "headline number", "shortcut", "trained on", AS_TRAINED, REMOVED, ADDED, OTHERS, OTHERS_ADDED,
                "what the mark can do"]
-    return Table(columns, lines, title=title, right=TESTED, note=(
+    return Table(columns, lines, right=TESTED, note=(
         "Positive rate and sensitivity in %, of positive images and (negatives) of images without the disease, where "
         "it should be low. 95 % intervals: Wilson; bootstrap over patients for Dice and PSNR. One training each."))
 

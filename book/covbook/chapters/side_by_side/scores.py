@@ -17,6 +17,7 @@ from torch import Tensor
 
 from covbook.chapters import privacy
 from covbook.chapters.cyclegan import detect
+from covbook.chapters.global_local.experiment import train_unet
 from covbook.chapters.side_by_side import volumes
 from covbook.chapters.side_by_side.arms import Trained, synthesis_seed, synthesize
 from covbook.chapters.side_by_side.settings import ENTRIES, Config
@@ -150,15 +151,11 @@ def build_judge(config: Config, seed: int = 0) -> classifiers.Classifier:
     return detect.build_detector("small", cyclegan.Config(), seed=derive(seed, "judge"))
 
 
-def infection_dice(task: Task, made: Tensor, config: Config, seed: int = 0, device="cpu") -> Interval:
+def infection_dice(task: Task, made: Tensor, config: Config, seed: int, device) -> Interval:
     """Dice of infection (ground glass and consolidation) of a U-Net trained on synthetic lungs in their real
     surroundings, over all pixels of the test slices; bootstrap over patients."""
     part, test = task.conditions, task.test
-    net = segmenters.build("unet", label_maps.LABELS, width=config.unet_width, seed=derive(seed, "unet"))
-    segmenters.train_segmenter(net, label_maps.complete(made, part.images, part.maps), part.maps,
-                               steps=config.unet_steps, batch_size=config.unet_batch, lr=config.unet_rate,
-                               seed=derive(seed, "unet"), weights=config.unet_weights, augment=label_maps.augment_pair,
-                               device=device)
+    net = train_unet(config, label_maps.complete(made, part.images, part.maps), part.maps, seed, device)
     called = segmenters.predict_maps(net, test.images) >= label_maps.GGO
     drawn = test.maps.numpy() >= label_maps.GGO
     c = overlap.counts(called.astype(np.uint8), drawn.astype(np.uint8), per_image=True)
@@ -169,11 +166,9 @@ def infection_dice(task: Task, made: Tensor, config: Config, seed: int = 0, devi
 # ---- privacy ---------------------------------------------------------------------------------------------------------
 
 
-def audit_of(task: Task, made: Tensor, seed: int = 0, permutations: int = 499,
-             owners: list[str] | None = None) -> privacy.PrivacyAudit:
+def audit_of(task: Task, made: Tensor, seed: int, owners: list[str] | None = None) -> privacy.PrivacyAudit:
     """The audit in pixels: training patients against test patients, whom no generator and no condition has seen.
     ``owners``: of the synthetic images (``owners_of``), which intervals of shares count; None: each its own."""
     train, test = task.target("train"), task.target("test")
     return privacy.audit(made.numpy(), train.lungs().numpy(), test.lungs().numpy(), patients=train.patients,
-                         held_out_patients=test.patients, groups=owners, seed=seed, permutations=permutations,
-                         n_boot=200)
+                         held_out_patients=test.patients, groups=owners, seed=seed, permutations=499, n_boot=200)

@@ -101,16 +101,15 @@ class Config(BaseConfig):
     @classmethod
     def profiles(cls) -> dict[str, dict]:
         """What each profile changes from the defaults."""
-        small = {"extractor": "random-conv", "judge": "small", "xray_size": 64, "noise_size": 56, "mask_size": 64}
+        arms = ("mask-real", "mask-painted", "mask-global_local", "mask-diffusion", "noise-real", "noise-memoriser",
+                "noise-dcgan", "noise-diffusion")
+        small = {"arms": arms, "extractor": "random-conv", "judge": "small", "xray_size": 64, "noise_size": 56,
+                 "mask_size": 64}
         return {
-            "smoke": small | {"arms": ("mask-real", "mask-painted", "mask-global_local", "mask-diffusion", "noise-real",
-                                       "noise-memoriser", "noise-dcgan", "noise-diffusion"),
-                              "steps": 3, "patients": 24, "slices_per_patient": 2, "xray_patients": 60, "mask_size": 32,
+            "smoke": small | {"steps": 3, "patients": 24, "slices_per_patient": 2, "xray_patients": 60, "mask_size": 32,
                               "xray_size": 32, "pairs": 10, "judge_steps": 4, "unet_width": 4, "unet_steps": 4,
                               "unet_batch": 4, "sampling": (1, 2), "folds": 3},
-            "cpu": small | {"arms": ("mask-real", "mask-painted", "mask-global_local", "mask-diffusion", "noise-real",
-                                     "noise-memoriser", "noise-dcgan", "noise-diffusion"),
-                            "seconds": 12.0, "patients": 80, "xray_patients": 120, "pairs": 100, "judge_steps": 60,
+            "cpu": small | {"seconds": 12.0, "patients": 80, "xray_patients": 120, "pairs": 100, "judge_steps": 60,
                             "unet_width": 8, "unet_steps": 80, "unet_batch": 8, "unet_rate": 3e-3,
                             "sampling": (1, 2, 4, 10, 20)},
             "gpu": {"seconds": 30.0},

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from covbook.chapters.privacy import rank_auc
 from covlib.data.case import SliceSet
 from covlib.errors import ConfigError, DataError
 from covlib.metrics.checks import finite
@@ -29,7 +30,6 @@ from covlib.seeding import derive, rng
 PLANTS = ("corner", "brightness")
 HIDING = ("frame", "box", "mask")
 TOLD, NOT_TOLD, FEW = "told", "not told", "too few to tell"
-LINEAR = "linear"
 FEWEST = 5  # patients of every class, for a verdict
 SIDE = 32  # pixels of the thumbnails that the linear judge sees
 SHIFT, MARK, PLACE = 0.2, 12, 24  # added to [-1, 1]; side and distance to the edge of the mark, as parts of the side
@@ -46,7 +46,7 @@ class Probe:
     Attributes:
         question: what was asked. auc: mean over classes of the area under each one's ROC against the others, with its
             bootstrap interval over patients; 0.5 is a guess. p: of an AUC as large by chance (labels dealt anew to
-            patients, 999 times). judge: what was trained.
+            patients, 999 times).
         verdict: TOLD (p at most 0.05), NOT_TOLD, or FEW (a class with fewer than 5 patients).
         n, patients: what it was tested on. classes: their names. scores: float (N, C), out-of-fold probabilities.
     """
@@ -55,24 +55,21 @@ class Probe:
     auc: Interval
     p: float
     verdict: str
-    judge: str
     n: int
     patients: int
     classes: tuple[str, ...]
     scores: np.ndarray = field(repr=False)
 
 
-def probe(images, labels, patients, *, question: str = "class", classes: Sequence[str] = (), judge: str = LINEAR,
-          folds: int = 5, steps: int = 150, seed: int = 0, device="cpu") -> Probe:
-    """Train ``judge`` to tell ``labels`` from ``images``, whole patients held out in turn, and score what it says.
+def probe(images, labels, patients, *, question: str = "class", classes: Sequence[str] = (), seed: int = 0) -> Probe:
+    """Train a linear judge (a logistic regression on thumbnails and random-convolution features: seconds) to tell
+    ``labels`` from ``images``, whole patients held out in turn, and score what it says.
+
+    Where a linear judge tells the source the matter is settled; where it does not, a network might.
 
     Args:
         images: float (N, 1, S, S) in [-1, 1]. labels: (N,) whole numbers from 0. patients: (N,).
         classes: names, for tables.
-        judge: "linear" (a logistic regression on thumbnails and random-convolution features: seconds), or a network of
-            ``covlib.judges.classifiers.NAMES`` trained for ``steps``. Where a linear judge tells the source the matter
-            is settled; where it does not, a network might.
-        folds: at most; fewer where a class has fewer patients.
 
     Raises:
         DataError: one class only, or a class with a single patient.
@@ -86,8 +83,8 @@ def probe(images, labels, patients, *, question: str = "class", classes: Sequenc
         raise DataError(f"probe {question!r}: patients by class are {dict(zip(values.tolist(), counts))}; two classes "
                         "of two patients at least are needed")
     names = tuple(classes[v] for v in values) if len(classes) else tuple(map(str, values))
-    parts = StratifiedGroupKFold(min(folds, *counts), shuffle=True, random_state=derive(seed, "probe") % 2**31)
-    answer = _linear(images) if judge == LINEAR else _network(images, judge, steps, seed, device)
+    parts = StratifiedGroupKFold(min(5, *counts), shuffle=True, random_state=derive(seed, "probe") % 2**31)
+    answer = _linear(images)
     scores = np.zeros((len(labels), len(values)))
     for train, test in parts.split(labels, labels, patients):
         if len(set(labels[train])) == len(values):
@@ -97,7 +94,7 @@ def probe(images, labels, patients, *, question: str = "class", classes: Sequenc
     auc = bootstrap((labels, scores), _macro_auc, seed, 300, groups=patients)
     p = _permuted(labels, scores, patients, seed)
     verdict = FEW if min(counts) < FEWEST else TOLD if p <= 0.05 and auc.value > 0.5 else NOT_TOLD
-    return Probe(question, auc, p, verdict, judge, len(labels), len(set(patients)), names, scores)
+    return Probe(question, auc, p, verdict, len(labels), len(set(patients)), names, scores)
 
 
 def _linear(images: np.ndarray):
@@ -122,43 +119,22 @@ def _linear(images: np.ndarray):
     return answer
 
 
-def _network(images: np.ndarray, judge: str, steps: int, seed: int, device):
-    from covlib.judges import classifiers
-
-    def answer(train, labels, test):
-        model = classifiers.build(judge, n_classes=int(labels.max()) + 1, seed=seed,
-                                  small_stem=images.shape[-1] <= 96)
-        classifiers.train_classifier(model, images[train], labels, steps=steps, seed=seed, device=device, augment=False,
-                                     batch_size=16)
-        return classifiers.predict(model, images[test])
-
-    return answer
-
-
 def _macro_auc(labels: np.ndarray, scores: np.ndarray) -> float:
-    """Mean over classes of the area under the ROC of each against the others, by ranks."""
-    from scipy.stats import rankdata
-
-    areas = []
-    for k in range(scores.shape[1])[-1 if scores.shape[1] == 2 else 0 :]:
-        positives = int((labels == k).sum())
-        if positives in (0, len(labels)):
-            raise DataError("auc: a class is missing")
-        ranks = rankdata(scores[:, k])[labels == k].sum()
-        areas.append((ranks - positives * (positives + 1) / 2) / (positives * (len(labels) - positives)))
-    return float(np.mean(areas))
+    """Mean over classes of the area under the ROC of each against the others; of two classes the last one's."""
+    classes = range(scores.shape[1])[-1 if scores.shape[1] == 2 else 0 :]
+    return float(np.mean([rank_auc((labels == k).astype(np.int64), scores[:, k]) for k in classes]))
 
 
-def _permuted(labels: np.ndarray, scores: np.ndarray, patients: np.ndarray, seed: int, n: int = 999) -> float:
+def _permuted(labels: np.ndarray, scores: np.ndarray, patients: np.ndarray, seed: int) -> float:
     """Chance of an AUC as large with labels dealt anew, to patients where each has one label, else to images."""
     _, who = np.unique(patients, return_inverse=True)
     of_patient = np.zeros(who.max() + 1, np.int64)
     of_patient[who] = labels
     units, index = (of_patient, who) if np.array_equal(of_patient[who], labels) else (labels, np.arange(len(labels)))
     draw, here, reached = rng(seed, "probe permutation"), _macro_auc(labels, scores), 1
-    for _ in range(n):
+    for _ in range(999):
         reached += _macro_auc(draw.permutation(units)[index], scores) >= here - 1e-12
-    return reached / (n + 1)
+    return reached / 1000
 
 
 def _checked(images, labels, patients) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -207,20 +183,19 @@ def hide_lungs(images, lung=None, *, how: str = "frame", margin: float = 0.125) 
     return shown
 
 
-def source_audit(slices: SliceSet, sources=None, *, hiding: str = "frame", margin: float = 0.125, seed: int = 0,
-                 **settings) -> dict[str, Probe]:
+def source_audit(slices: SliceSet, sources=None, *, hiding: str = "frame", seed: int = 0) -> dict[str, Probe]:
     """All questions that a set allows, in this order (those that its patients are too few for are left out):
 
     "class"; "class, lungs hidden"; "source"; and "source, among CLASS" for each class, the one question in which the
     disease cannot be mistaken for the source.
 
     Args:
-        slices: with labels. sources: (N,) names, or None. hiding, margin: of ``hide_lungs``. settings: of ``probe``.
+        slices: with labels. sources: (N,) names, or None. hiding: of ``hide_lungs``.
     """
     if slices.labels is None:
         raise DataError(f"{slices.source}: has no classes; a shortcut is a shortcut to a class")
     patients = np.asarray(slices.patients)
-    hidden = hide_lungs(slices.images, slices.lung, how=hiding, margin=margin)
+    hidden = hide_lungs(slices.images, slices.lung, how=hiding)
     asked = {"class": (slices.images, slices.labels, slices.classes, None),
              "class, lungs hidden": (hidden, slices.labels, slices.classes, None)}
     if sources is not None:
@@ -236,7 +211,7 @@ def source_audit(slices: SliceSet, sources=None, *, hiding: str = "frame", margi
         counts = [len(set(patients[rows][labels[rows] == k])) for k in np.unique(labels[rows])]
         if len(counts) > 1 and min(counts) > 1:
             found[question] = probe(images[rows], labels[rows], patients[rows], question=question, classes=classes,
-                                    seed=seed, **settings)
+                                    seed=seed)
     return found
 
 
@@ -244,7 +219,8 @@ def keep(run, probes: dict[str, Probe], prefix: str = "probe_") -> None:
     """Keep the probes' AUCs among a run's measurements, as ``{prefix}{question}``."""
     for name, p in probes.items():
         run.metric(prefix + re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_"), p.auc,
-                   how=f"AUC of a {p.judge} judge on unseen patients, p = {p.p:.3g}; bootstrap over patients")
+                   how="AUC of a linear judge on unseen patients, "
+                       f"p = {p.p:.3g}; bootstrap over patients")
 
 
 # ---- where a network looks -------------------------------------------------------------------------------------------
@@ -269,14 +245,13 @@ class CamMass:
     empty: int
 
 
-def cam_mass(model, images, lung, *, patients=None, target: int = -1, layer: str | None = None, seed: int = 0,
-             batch: int = 16) -> CamMass:
-    """Grad-CAM (Selvaraju et al. 2017; MONAI's) of one class of a classifier, and how much of it lies in the lungs.
+def cam_mass(model, images, lung, *, patients=None, seed: int = 0) -> CamMass:
+    """Grad-CAM (Selvaraju et al. 2017; MONAI's) of a classifier's last class, and how much of it lies in the lungs; of
+    the last layer whose output has at least 7 pixels a side.
 
     Args:
         model: a ``covlib.judges.classifiers.Classifier``; it is left as it was. images: (N, 1, S, S), of that class
             for a fair question. lung: (N, S, S), above 0 is lung. patients: (N,), for the intervals.
-        target: the class. layer: a module's name; by default the last one whose output has at least 7 pixels a side.
     """
     import torch
     from monai.visualize import GradCAM
@@ -289,12 +264,11 @@ def cam_mass(model, images, lung, *, patients=None, target: int = -1, layer: str
         if hasattr(module, "inplace"):
             module.inplace = False
     device = next(net.parameters()).device
-    layer, side = _cam_layer(net, x[:1].to(device), layer)
+    layer, side = _cam_layer(net, x[:1].to(device))
     cam = GradCAM(net, layer, postprocessing=lambda maps: maps)
-    target = target % net.n_classes
     with torch.enable_grad():
-        maps = np.concatenate([cam(part.to(device), class_idx=target).detach().cpu().numpy()[:, 0]
-                               for part in x.split(batch)])
+        maps = np.concatenate([cam(part.to(device), class_idx=net.n_classes - 1).detach().cpu().numpy()[:, 0]
+                               for part in x.split(16)])
     total = maps.sum((1, 2), dtype=np.float64)
     seen = total > 1e-12
     if not seen.any():
@@ -308,7 +282,7 @@ def cam_mass(model, images, lung, *, patients=None, target: int = -1, layer: str
                    f"{layer}, {side} x {side}", int((~seen).sum()))
 
 
-def _cam_layer(net, image, wanted: str | None) -> tuple[str, int]:
+def _cam_layer(net, image) -> tuple[str, int]:
     """The name of the module whose map is taken, and the map's side."""
     import torch
     from torch import nn
@@ -321,11 +295,8 @@ def _cam_layer(net, image, wanted: str | None) -> tuple[str, int]:
         net(image)
     for hook in hooks:
         hook.remove()
-    if wanted is not None and (wanted not in sizes or len(sizes[wanted]) != 4):
-        raise ConfigError(f"layer {wanted!r} is no module with a map; some are {', '.join(list(sizes)[:6])}")
     fit = [name for name, s in sizes.items() if len(s) == 4 and min(s[2:]) >= min(CAM_SIDE, image.shape[-1])]
-    layer = wanted or fit[-1]
-    return layer, int(sizes[layer][-1])
+    return fit[-1], int(sizes[fit[-1]][-1])
 
 
 # ---- planting --------------------------------------------------------------------------------------------------------

@@ -1,16 +1,14 @@
 """What chapter 08 shows of a comparison: the table, the picture, samples, and what sampling steps buy."""
 
-import csv
-import hashlib
-import io
 import time
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from covbook import plots, studies
+from covbook.chapters.cyclegan.translate import TABLE, checksum, csv_text
+from covbook.chapters.global_local.show import export as export_completed
 from covbook.chapters.side_by_side.arms import Trained, synthesize
 from covbook.chapters.side_by_side.budget import PER_STEP, steps_for
 from covbook.chapters.side_by_side.scores import NEIGHBOURS, Scores
@@ -73,7 +71,7 @@ def _with_use(found: Scores) -> dict[str, Interval]:
     return found.values | ({} if use is None else {"use": use})
 
 
-def results_table(scores: dict[str, Scores], costs: dict, steps: dict[str, int] | None = None) -> Table:
+def results_table(scores: dict[str, Scores], costs: dict, steps: dict[str, int]) -> Table:
     """All measures of this run, a row an arm. ``steps``: of training, for the seconds they cost."""
     shown = {name: head for name, head in HEADS.items() if any(name in _with_use(s) for s in scores.values())}
     heads = ["task", "method", *shown.values(), "audit", "s"]
@@ -81,7 +79,7 @@ def results_table(scores: dict[str, Scores], costs: dict, steps: dict[str, int] 
     for arm, found in scores.items():
         values = _with_use(found)
         cells = [_cell(scaled(name, values[name]) if name in values else None) for name in shown]
-        took = (steps or {}).get(arm, 0) * costs.get(arm, {}).get(PER_STEP, 0)
+        took = steps.get(arm, 0) * costs.get(arm, {}).get(PER_STEP, 0)
         rows.append([ENTRIES[arm].task, ENTRIES[arm].title, *cells, found.audit.verdict if found.audit else "–",
                      f"{took:.0f}" if took else "–"])
     return Table(heads, rows, right=(*shown.values(), "s"), sortable=True,
@@ -101,9 +99,9 @@ def _cell(value: Interval | None) -> str:
     return show_value(value.value, (value.low, value.high)).replace(" [", "\n[", 1)
 
 
-def recorded_table(documents: list[dict] | None = None) -> Table:
+def recorded_table() -> Table:
     """The recorded study: mean and standard deviation over seeds, a row an arm."""
-    documents = studies.load("side_by_side") if documents is None else documents
+    documents = studies.load("side_by_side")
     columns = {m: head for m, (head, _) in MEASURES.items() if m not in ("precision", "ms_ssim_twice")}
     names = {arm: f"{entry.task}: {entry.title}" for arm, entry in ENTRIES.items()}
     if len(documents) == 1:
@@ -140,19 +138,19 @@ def keep(run, scores: dict[str, Scores], trained: dict[str, Trained]) -> None:
 # ---- samples ---------------------------------------------------------------------------------------------------------
 
 
-def mask_samples(scores: dict[str, Scores], task: Task, rows: int = 2, seed: int = 0):
+def mask_samples(scores: dict[str, Scores], task: Task, seed: int):
     """The same held-out maps painted by every method, lungs alone."""
     part = task.conditions
-    some = plots.pick(len(part), rows, seed)
+    some = plots.pick(len(part), 2, seed)
     made = {ENTRIES[arm].title: s.images[some].numpy() for arm, s in scores.items()
             if ENTRIES[arm].task == "mask" and ENTRIES[arm].name != "real"}
     return plots.method_comparison(part.maps[some].numpy(), part.lungs()[some].numpy(), made)
 
 
-def class_samples(scores: dict[str, Scores], task: Task, columns: int = 6, seed: int = 0):
+def class_samples(scores: dict[str, Scores], task: Task, seed: int):
     """Random samples of every method that draws from noise, COVID-19 and the other class in turn."""
     labels = task.conditions.labels
-    each = [torch.nonzero(labels == k).flatten()[: columns // 2] for k in range(len(task.classes))]
+    each = [torch.nonzero(labels == k).flatten()[:3] for k in range(len(task.classes))]
     order = torch.stack([x[: min(map(len, each))] for x in each], 1).flatten()
     rows = {ENTRIES[arm].title: s.images[order] for arm, s in scores.items() if ENTRIES[arm].task == "noise"}
     return figures.picture_rows(rows, [task.classes[k] for k in labels[order].tolist()],
@@ -167,16 +165,15 @@ def complete(found: Scores, part: Part) -> Tensor:
 # ---- sampling steps of the diffusion model ---------------------------------------------------------------------------
 
 
-def sampling_study(trained: Trained, steps, extractor, *, images: int = 48, folds: int = 10,
-                   seed: int = 0) -> list[dict]:
-    """The trained diffusion model asked for the same images in fewer and more steps.
+def sampling_study(trained: Trained, steps, extractor, *, folds: int, seed: int) -> list[dict]:
+    """The trained diffusion model asked for the same images, at most 48, in fewer and more steps.
 
     Returns:
         One dict a number of steps: "steps", "fid" (an Interval, to the test patients), "seconds" (of one image, here
         and now: it does not repeat), "images".
     """
     task, found = trained.task, []
-    part = task.conditions.subset(torch.arange(min(images, len(task.conditions))))
+    part = task.conditions.subset(torch.arange(min(48, len(task.conditions))))
     test = task.target("test")
     real = extractor(test.lungs())
     for n in steps:
@@ -215,13 +212,7 @@ def export(run, trained: Trained, found: Scores):
         return None
     told = {"method": f"{entry.title} ({TASKS[task.kind]}), {trained.steps} steps", "weights": trained.arm}
     if task.kind == "mask":
-        maps = part.maps.numpy()
-        made = run.export({TARGET: complete(found, part)}, **told, patients=list(part.patients),
-                          lung=(maps > 0).astype(np.uint8), infection=np.where(maps > 1, maps - 1, 0).astype(np.uint8),
-                          hu_window=task.hu_window,
-                          limits="Lungs made by a network, everything around them copied from the source slice: as "
-                                 "private as that slice. Not for diagnosis.")
-        return _with_sources(made, part)
+        return _with_sources(export_completed(run, found.images, task.paired(part), **told), part)
     if task.kind == "translate":
         sources = part.subset(part.labels == 0)
         made = run.export({TARGET: found.images}, **told, patients=list(sources.patients),
@@ -234,12 +225,10 @@ def export(run, trained: Trained, found: Scores):
 
 def _with_sources(folder: Path, part: Part) -> Path:
     """Add provenance.csv, which ``covlib export`` reads: the image that each file was made from, and its checksum."""
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["file", "source", "source_patient", "sha256"])
+    rows = [("file", "source", "source_patient", "sha256")]
     for file, name, patient in zip(read_table(folder / "metadata.csv").rows, part.names, part.patients, strict=True):
-        table.writerow([file, name, patient, hashlib.sha256((folder / file).read_bytes()).hexdigest()])
-    write_atomically(folder / "provenance.csv", text.getvalue())
+        rows.append((file, name, patient, checksum(folder / file)))
+    write_atomically(folder / TABLE, csv_text(rows))
     return folder
 
 

@@ -1,20 +1,19 @@
 """Chapter 08's audits as tables."""
 
+from covbook.chapters.cyclegan.show import per_cent
 from covbook.chapters.privacy import ALPHA, CLEAN, FEW, TESTS, PrivacyAudit
 from covbook.chapters.side_by_side.shortcuts import TOLD, Probe
 from covbook.tables import Table
 from covlib.errors import DataError
-from covlib.metrics.intervals import Interval
 
 
 def probe_table(probes: dict[str, Probe]) -> Table:
     """One row a probe; the question is the key."""
     mark = lambda name, p: f"**{p.verdict}**" if p.verdict == TOLD and name.split(": ")[-1] != "class" else p.verdict
     rows = [[name, p.auc.text(2), f"{p.p:.3f}", mark(name, p), str(p.patients), str(p.n)] for name, p in probes.items()]
-    judges = ", ".join(dict.fromkeys(p.judge for p in probes.values()))
     return Table(["what is asked", "AUC", "p", "on unseen patients", "patients", "images"], rows,
                  right=("AUC", "p", "patients", "images"),
-                 note=f"Judge: {judges}. 0.5 is a guess. 95 % interval: bootstrap over patients, whole patients held "
+                 note="Judge: linear. 0.5 is a guess. 95 % interval: bootstrap over patients, whole patients held "
                       "out in turn. p: labels dealt anew to patients. Bold: should not be possible, and is.")
 
 
@@ -26,8 +25,8 @@ def audit_table(audits: dict[str, PrivacyAudit]) -> Table:
     for name, a in audits.items():
         star = lambda test, a=a: " *" if a.p[test] <= ALPHA / len(TESTS) else ""
         rows.append([name, a.space, a.membership_auc.text(2) + star("membership_auc"),
-                     f"{_per_cent(a.closer_to_train)}, chance {100 * a.closer_chance:.0f}{star('closer_to_train')}",
-                     f"{_per_cent(a.near_copies)}, others {100 * float(a.near_copies_held_out):.0f}"
+                     f"{per_cent(a.closer_to_train)}, chance {100 * a.closer_chance:.0f}{star('closer_to_train')}",
+                     f"{per_cent(a.near_copies)}, others {100 * float(a.near_copies_held_out):.0f}"
                      + star("near_copies") + (f", {a.exact_copies} exact" if a.exact_copies else ""),
                      f"{a.nearest_train.value:.2g}, real {a.real_to_train.value:.2g}",
                      a.verdict if a.verdict in (CLEAN, FEW) else f"**{a.verdict}**"])
@@ -48,7 +47,3 @@ def _sizes(a: PrivacyAudit) -> str:
     counted = "" if groups == a.n_synthetic else f" in {groups} groups (of one source patient or volume)"
     return (f"{a.n_synthetic} synthetic images{counted}, {a.n_train} real ones of {a.patients[0]} patients trained on, "
             f"{a.n_held_out} of {a.patients[1]} held out")
-
-
-def _per_cent(share: Interval) -> str:
-    return f"{100 * share.value:.0f} [{100 * share.low:.0f}, {100 * share.high:.0f}]"

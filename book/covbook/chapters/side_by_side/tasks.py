@@ -89,6 +89,10 @@ class Task:
         whole = getattr(self, part)
         return whole.subset(whole.labels == 1) if self.kind == "translate" else whole
 
+    def paired(self, part: Part) -> label_maps.Paired:
+        """Images and maps of a part, as chapters 04 and 05 take them."""
+        return label_maps.Paired(part.images, part.maps, part.patients, part.names, self.hu_window, self.slices.source)
+
     def counts(self) -> dict[str, tuple[int, int]]:
         """Part -> (images, patients)."""
         return {name: (len(getattr(self, name)), len(set(getattr(self, name).patients))) for name in PARTS}

@@ -63,7 +63,7 @@ def test_real_folder_without_classes_falls_back_and_says_so(tmp_path):
     picked = basics.pick_slices(str(tmp_path), size=32, n_patients=4, per_patient=2, seed=0, need=("labels",))
     assert not picked.own and "virtual patients instead" in picked.line
     assert picked.item.source == "phantom"
-    whole = basics.pick_slices(str(tmp_path), size=16, n_patients=4, per_patient=2, seed=0)
+    whole = basics.pick_slices(str(tmp_path), size=16, n_patients=4, per_patient=2, seed=0, need=())
     assert whole.own and len(whole.item) == 3
 
 

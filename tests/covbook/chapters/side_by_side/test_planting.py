@@ -77,8 +77,6 @@ def test_marks_in_volumes():
 def test_wrong_words():
     with pytest.raises(ConfigError, match="dcgan, global_local, cyclegan, cgan3d"):
         study(SMOKE, ("cosingan",))
-    with pytest.raises(ConfigError, match="kinds"):
-        study(SMOKE, kinds="corner")
     one = phantom_slices(2, size=32, per_patient=1, labels=("covid",), seed=0)
     with pytest.raises(DataError, match="two classes"):
         study(SMOKE, ("dcgan",), slices=one)
