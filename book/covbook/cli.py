@@ -330,11 +330,12 @@ def _export(given) -> None:
 
 
 def _volume(given) -> None:
+    from covbook.chapters.cgan3d.nifti_map import write_volume
     from covlib.papers.cgan3d.noise import NoiseModel
 
     model = NoiseModel.load(given.checkpoint, given.device)
     size = tuple(given.size[::-1] if given.size else model.coarse.config.volume)
-    print(model.write(given.to, size, seed=given.seed, overlap=given.overlap, report=_say))
+    print(write_volume(model, given.to, size, seed=given.seed, overlap=given.overlap, report=_say))
 
 
 def _book(given) -> None:

@@ -114,6 +114,7 @@ class Diffusion(Method):
 
     name = "diffusion"
     generators = ("U",)
+    repeating = True
 
     def __init__(self, config: Config, n_images: int, seed: int = 0):
         from monai.networks.nets.diffusion_model_unet import DiffusionModelUNet
@@ -145,9 +146,6 @@ class Diffusion(Method):
         return {**batch, "image": horizontal_flip(batch["image"], generator)}
 
     # ---- training ---------------------------------------------------------------------------------------------------
-
-    def repeats(self, step: Step) -> bool:
-        return True
 
     def training_step(self, batch: dict[str, Tensor], step: Step) -> dict[str, Tensor]:
         """One step down the mean squared error of what is predicted, each image at a time t of its own."""

@@ -82,6 +82,7 @@ class Pix2Pix(MaskToSlice):
 
     config: Config
     name = "pix2pix"
+    repeating = True
 
     def __init__(self, config: Config, n_images: int, seed: int = 0):
         c = config
@@ -91,9 +92,6 @@ class Pix2Pix(MaskToSlice):
                 "D": init_normal(PatchGAN(c.labels + 1, c.width_d, c.patch_layers, norm="batch")),
             }
         super().__init__(config, n_images, networks)
-
-    def repeats(self, step: Step) -> bool:
-        return True
 
     def training_step(self, batch: dict[str, Tensor], step: Step) -> dict[str, Tensor]:
         """One step of D, then one of G against the new D (section 3.3)."""

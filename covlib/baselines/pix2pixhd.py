@@ -169,6 +169,7 @@ class Pix2PixHD(FeatureMatcher):
     config: Config
     name = "pix2pixhd"
     generators = ("G1", "G2")
+    repeating = True
 
     def __init__(self, config: Config, n_images: int, seed: int = 0):
         c = config
@@ -189,9 +190,6 @@ class Pix2PixHD(FeatureMatcher):
         # The whole is constant for half of its steps: the joint stage makes up what the others leave of that half.
         constant = max(0, self.steps // 2 - sum(early))
         return [*made[:-1], replace(made[-1], lr_decay="linear", constant_steps=constant)]
-
-    def repeats(self, step: Step) -> bool:
-        return True
 
     def training_step(self, batch: dict[str, Tensor], step: Step) -> dict[str, Tensor]:
         """One step of the generators of this stage, one of the discriminators, both from the weights at its start."""

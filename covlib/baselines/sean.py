@@ -175,7 +175,7 @@ class Generator(spade.Generator):
         self.sides = [root_side(image_size, ups) * 2**k for k in range(ups + 1)]
         self.noises = sum(NORMS * side**2 for side in self.sides)
 
-    def forward(self, condition: Tensor, codes: Tensor, noise: Tensor) -> Tensor:
+    def forward(self, condition: Tensor, codes: Tensor, noise: Tensor) -> Tensor:  # type: ignore[override]  # not z
         levels = pyramid(condition, self.ups)
         planes = noise.split([NORMS * side**2 for side in self.sides], 1)
         planes = [plane.view(-1, NORMS, side, side) for plane, side in zip(planes, self.sides)]

@@ -255,13 +255,11 @@ class Modulated(FeatureMatcher):
     """What SPADE and SEAN share: the hinge loss with D's features and VGG19's, and how one step makes them."""
 
     config: Config
+    repeating = True
 
     def reconstruct(self, real: Tensor, condition: Tensor, step: Step) -> tuple[Tensor, Tensor | None]:
         """A fake for each real image, and the noise's divergence from N(0, 1) where there is an encoder of it."""
         raise NotImplementedError
-
-    def repeats(self, step: Step) -> bool:
-        return True
 
     def training_step(self, batch: dict[str, Tensor], step: Step) -> dict[str, Tensor]:
         real, condition = batch["image"], label_maps.one_hot(batch["map"])

@@ -15,14 +15,12 @@ from torch import Tensor
 
 from covlib.data.case import SliceSet
 from covlib.errors import ConfigError, DataError
-from covlib.seeding import rng
 
 BACKGROUND, LUNG, GGO, CONSOLIDATION = range(4)
 LABEL_NAMES = ("background", "lung", "ground-glass opacity", "consolidation")
 LABELS = len(LABEL_NAMES)
 BLACK = -1.0
 
-PAPER_SPLIT = (300, 73, 73)  # slices: synthesis training, synthesis test, segmentation test (Table I)
 CELLS = 4  # knots of the elastic field are a quarter of the side apart
 
 
@@ -284,21 +282,3 @@ def _nearest(maps: Tensor, y: Tensor, x: Tensor) -> Tensor:
 # ---- split -----------------------------------------------------------------------------------------------------------
 
 
-def split_like_paper(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Slices dealt at random, whatever their patient, in the paper's proportion 300 / 73 / 73 (Table I).
-
-    Neighbouring slices of one patient then lie on both sides. ``covlib.data.splits.split_by_patient`` is the honest
-    split.
-
-    Returns:
-        Ascending int64 indices: synthesis training, synthesis test, segmentation test. Each part has at least one.
-
-    Raises:
-        DataError: fewer than three slices.
-    """
-    if n < 3:
-        raise DataError(f"split: {n} slice(s); at least 3 are wanted, one for each part")
-    test = max(1, round(n * PAPER_SPLIT[1] / sum(PAPER_SPLIT)))
-    order = rng(seed, "split like paper").permutation(n)
-    parts = np.split(order, [n - 2 * test, n - test])
-    return tuple(np.sort(part).astype(np.int64) for part in parts)

@@ -186,6 +186,7 @@ class Method(ABC):
         name: short name, kept in checkpoints. networks: name -> module. stages: run one after the other.
         generators: names of the networks whose running average ``fit(ema=…)`` keeps; what synthesis needs.
         examples: what ``sample_grid`` synthesises from (masks, source images, a number); None for nothing.
+        repeating: whether ``repeats`` is true from the first step on.
         config: the settings it was made with; the methods of ``covlib.training.trained.METHODS`` have them.
     """
 
@@ -194,6 +195,7 @@ class Method(ABC):
     stages: list[Stage]
     generators: tuple[str, ...] = ()
     examples: Any = None
+    repeating: bool = False
     config: Any
 
     @abstractmethod
@@ -236,7 +238,7 @@ class Method(ABC):
     def repeats(self, step: Step) -> bool:
         """Whether from now on ``training_step`` runs the same operations on the same memory at every step of the stage,
         and never waits for the device: a GPU may then record one step and play it again (``graphs``)."""
-        return False
+        return self.repeating
 
     def settle(self, batches: Iterable[dict[str, Tensor]]) -> None:  # noqa: B027 (nothing to do is a fair default)
         """Called after the last step with one epoch of batches, not augmented: what is left to do with the networks,

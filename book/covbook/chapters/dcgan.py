@@ -11,8 +11,10 @@ from covlib.data.case import SliceSet
 from covlib.data.splits import Split, split_by_patient
 from covlib.files import layouts
 from covlib.judges import classifiers
+from covlib.nets import layer_shapes
 from covlib.papers import dcgan
 from covlib.papers.dcgan.method import DCGAN, Config, crop_and_flip
+from covlib.papers.dcgan.nets import Discriminator, Generator
 from covlib.seeding import derive, torch_generator
 from covlib.training.fit import FitResult, resolve_device
 
@@ -105,3 +107,18 @@ def compare_arms(config: Config, images: Tensor, labels: np.ndarray, split: Spli
             answers.append(classifiers.predict(judge, images[split.test]).argmax(1) == labels[split.test])
         correct[arm] = np.array(answers, dtype=float)
     return correct
+
+
+def parameter_table(image_size: int = 224, width: int = 192) -> list[dict]:
+    """What the paper's own layers add up to: one row per layer that has parameters, nothing is allocated.
+
+    Returns:
+        Rows {"network", "layer", "kind", "output" (C, H, W), "parameters"}; the sums are 115.5 and 100.4 million at the
+        paper's size, where the paper writes "~30 million" and "approximately 5 million".
+    """
+    with torch.device("meta"):
+        networks = {"generator": (Generator(image_size, width), (1, 100)),
+                    "discriminator": (Discriminator(image_size, width), (1, 3, image_size, image_size))}
+    rows = [(network, row) for network, (module, shape) in networks.items() for row in layer_shapes(module, shape)]
+    return [{"network": network, "layer": row["name"], "kind": row["kind"], "output": tuple(row["shape"][1:]),
+             "parameters": row["parameters"]} for network, row in rows if row["parameters"]]

@@ -97,9 +97,8 @@ def _cosingan(job: Job, roles, train: Callable, name: str) -> list[Trained]:
 
 
 def _cyclegan(job: Job, roles, train: Callable, name: str) -> list[Trained]:
-    from covbook.chapters.cyclegan.experiment import known
+    from covbook.chapters.cyclegan.experiment import by_class, known
     from covlib.papers.cyclegan.config import TARGET
-    from covlib.papers.cyclegan.method import by_class
 
     methods, results = train(job.config, roles, job.out, progress=True, **job.options)
     slices = known(*roles)

@@ -151,6 +151,7 @@ class CGAN3D(Method):
 
     name = "cgan3d"
     generators = ("G",)
+    repeating = True
 
     def __init__(self, config: Config, n_blocks: int, seed: int = 0):
         c = self.config = config
@@ -182,9 +183,6 @@ class CGAN3D(Method):
         if c.task == "depixelate" and c.pixels == "nearest":
             batch["condition"] = pixelate(batch["target"])
         return batch
-
-    def repeats(self, step: Step) -> bool:
-        return True
 
     def training_step(self, batch: dict[str, Tensor], step: Step) -> dict[str, Tensor]:
         G, D, c = self.networks["G"], self.networks["D"], self.config

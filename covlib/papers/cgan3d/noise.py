@@ -3,11 +3,10 @@
 "We propose an iterative upsampling approach of first generating a low resolution (pixelated) image with GAN and
 iterative depixelating the image with cGAN until we arrive at a full resolution 3D scan volume." So: a small 3-D GAN
 turns noise into a coarse volume over the whole chest, and the network of the task "depixelate" doubles it again and
-again, block by block with overlap. Each size lies in a memory map, the last one in the NIfTI file itself, so memory
-does not grow with the volume::
+again, block by block with overlap. Each size lies in a memory map, so memory does not grow with the volume::
 
     model = NoiseModel.load("runs/07_cgan3d")
-    model.write("patient.nii.gz", (80, 512, 512), seed=3)
+    hu = model.grow(model.coarse_volumes(1, seed=3)[0], np.empty((80, 512, 512), np.int16), seed=3)
 
 Everything here is ours; the coarse GAN follows Radford et al. (2016), one axis added.
 """
@@ -27,7 +26,6 @@ from torch import Tensor, nn
 from covlib.data.case import Case
 from covlib.data.equalise import Equaliser, fit_equaliser
 from covlib.errors import ConfigError, DataError
-from covlib.files.nifti_map import nifti_map
 from covlib.nets import batched, init_normal
 from covlib.papers.cgan3d.losses import discriminator_loss, generator_loss
 from covlib.papers.cgan3d.method import CGAN3D, Config, restore_volume
@@ -98,6 +96,7 @@ class CoarseGAN(Method):
     name = "cgan3d_coarse"
     generators = ("G",)
     ema = EMA
+    repeating = True
 
     def __init__(self, config: Config, n_volumes: int, seed: int = 0):
         c = self.config = config
@@ -109,9 +108,6 @@ class CoarseGAN(Method):
 
     def optimizers(self, stage: Stage) -> dict[str, OptimizerSpec]:
         return {net: OptimizerSpec((net,), lr=LEARNING_RATE, betas=(0.5, 0.999)) for net in ("D", "G")}
-
-    def repeats(self, step: Step) -> bool:
-        return True
 
     def training_step(self, batch: dict[str, Tensor], step: Step) -> dict[str, Tensor]:
         G, D, real = self.networks["G"], self.networks["D"], batch["volume"]
@@ -286,18 +282,6 @@ class NoiseModel:
         for k, low in enumerate(self.coarse_volumes(n, seed)):
             hu = self.grow(low, np.empty(size, np.int16), seed=derive(seed, "volume", k), overlap=overlap)
             yield Case(f"noise_{seed}_{k:03d}", hu, spacing, origin=(-z, y, x))
-
-    def write(self, path, size, *, seed: int = 0, overlap: int | None = None, report=None) -> Path:
-        """One volume of ``size`` (Z, Y, X) written to a NIfTI file, int16 HU, by way of memory maps.
-
-        Raises:
-            ConfigError: a size that is none. DataError: a file that cannot be written.
-        """
-        plan(self.coarse.config.coarse, size)
-        low = self.coarse_volumes(1, seed)[0]
-        with nifti_map(path, tuple(size), self.spacing(size)) as voxels:
-            self.grow(low, voxels, seed=derive(seed, "volume", 0), overlap=overlap, report=report)
-        return Path(path)
 
     @classmethod
     def load(cls, path, device="auto") -> "NoiseModel":

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from covlib.errors import ConfigError
-from covlib.nets import PatchGAN, UNetGenerator, init_normal, layer_shapes
+from covlib.nets import PatchGAN, UNetGenerator, init_normal
 
 SCALES = (32, 48, 64, 96, 128, 192, 256, 384, 512)
 PLANES = 2  # condition and image
@@ -85,15 +85,3 @@ def resize_condition(condition: Tensor, size: int) -> Tensor:
     return condition[..., place[:, None], place[None, :]]
 
 
-def parameter_table(config) -> list[dict]:
-    """One row a scale, nothing allocated: {"size", "downsamplings", "convolutions", "generator", "discriminator"} (the
-    last two in parameters) and "patches" (h, w) of the discriminator's answer."""
-    rows = []
-    for size in config.scales:
-        with torch.device("meta"):
-            G, D = build_generator(config, size), build_discriminator(config, size)
-        count = lambda net: sum(p.numel() for p in net.parameters())
-        answer = layer_shapes(D, (1, PLANES, size, size))[-1]["shape"]
-        rows.append({"size": size, "downsamplings": len(G.down), "convolutions": len(D.layers),
-                     "generator": count(G), "discriminator": count(D), "patches": tuple(answer[2:])})
-    return rows

@@ -7,7 +7,7 @@ import importlib
 
 from covlib.papers.cyclegan.config import TARGET, Config
 
-_METHOD = ("CycleGAN", "by_class", "domains", "train_all")
+_METHOD = ("CycleGAN", "domains", "train_all")
 __all__ = ["TARGET", "Config", *_METHOD, "losses", "nets"]
 
 

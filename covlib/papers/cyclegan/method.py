@@ -12,10 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from covlib.config import convert, field_types
 from covlib.data import augment
-from covlib.data.case import SliceSet
-from covlib.errors import ConfigError, DataError
+from covlib.errors import DataError
 from covlib.nets import PatchGAN, batched, init_normal
 from covlib.papers.cyclegan.config import CHAPTER, SHAPE_FIELDS, TARGET, Config, training_fields
 from covlib.papers.cyclegan.losses import cycle_loss, discriminator_loss, generator_loss, identity_loss
@@ -23,7 +21,6 @@ from covlib.papers.cyclegan.nets import ImagePool, build_generator
 from covlib.parallel import spread
 from covlib.seeding import derive, rng
 from covlib.training.batches import Unpaired
-from covlib.training.checkpoints import load_weights, read_weights
 from covlib.training.fit import FitResult, fit, resolve_device
 from covlib.training.method import Method, OptimizerSpec, Stage, Step, seeded
 from covlib.training.trained import fit_or_load
@@ -162,24 +159,6 @@ def check_images(images: Tensor, config: Config) -> Tensor:
 # ---- data and training -----------------------------------------------------------------------------------------------
 
 
-def by_class(slices: SliceSet, config: Config) -> dict[str, Tensor]:
-    """Images (N, 1, S, S) of COVID-19 and of each source class.
-
-    Raises:
-        DataError: no labels, or a class that is missing or empty; the classes that are there are named.
-    """
-    if slices.labels is None:
-        raise DataError(f"{slices.source}: has no classes; folders named {TARGET}, {', '.join(config.sources)} are "
-                        "wanted")
-    found = {}
-    for name in (*config.sources, TARGET):
-        rows = [] if name not in slices.classes else (slices.labels == slices.classes.index(name)).nonzero()[0]
-        if not len(rows):
-            there = {c: int((slices.labels == k).sum()) for k, c in enumerate(slices.classes)}
-            raise DataError(f"{slices.source}: no image of class {name!r}; there are {there} (name the folder {name}, "
-                            "or change sources)")
-        found[name] = torch.from_numpy(slices.images[rows])
-    return found
 
 
 def undersample(images: Tensor, n: int, seed: int = 0, key: str = "") -> Tensor:
@@ -238,33 +217,3 @@ def _train(method: CycleGAN, data: Unpaired, out: Path, source: str, seed: int, 
                identity=identity, **options)
 
 
-def load_trained(path, source: str, device="cpu") -> tuple[CycleGAN, dict[str, str]]:
-    """The generators of class ``source`` from weights that ``train_all`` reads, and their own notes (seed, sizes).
-
-    Args:
-        path: a file that ``train_all`` wrote, or a folder with one file a generator (``normal.G_A.safetensors``).
-            Discriminators, which only training needs, stay as they begin.
-
-    Raises:
-        ConfigError: no such file, not of this chapter, or without that source class.
-    """
-    path = Path(path)
-    files = sorted(path.glob("*.*.safetensors")) if path.is_dir() else [path]
-    if not files:
-        raise ConfigError(f"checkpoint {path}: holds no file a generator, such as normal.G_A.safetensors")
-    tensors, meta = read_weights(files[0])
-    if meta.get("chapter") != CHAPTER:
-        raise ConfigError(f"checkpoint {files[0]}: is of {meta.get('chapter', 'another program')}, {CHAPTER} is wanted")
-    there = sorted({name.split(".")[0] for name in (tensors if files == [path] else (file.name for file in files))})
-    if source not in there:
-        raise ConfigError(f"checkpoint {path}: has no model for class {source!r}; it has {', '.join(there)}")
-    if missing := [k for k in SHAPE_FIELDS if k not in meta]:
-        raise ConfigError(f"checkpoint {files[0]}: its header lacks {missing[0]!r}; give a file that a training run "
-                          "wrote")
-    kinds = field_types(Config)
-    method = CycleGAN(Config(**{k: convert(k, meta[k], kinds[k]) for k in SHAPE_FIELDS}), 1)
-    generators = {f"{source}.{name}": method.networks[name] for name in CycleGAN.generators}
-    load_weights(path, generators, expect={k: meta[k] for k in ("chapter", *SHAPE_FIELDS)})
-    for net in method.networks.values():
-        net.to(resolve_device(device)).eval()
-    return method, meta

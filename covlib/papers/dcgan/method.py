@@ -104,6 +104,7 @@ class DCGAN(Method):
     name = "dcgan"
     generators = ("G",)
     examples = 16
+    repeating = True
 
     def __init__(self, config: Config, n_images: int, seed: int = 0):
         c = self.config = config
@@ -122,9 +123,6 @@ class DCGAN(Method):
     def augment(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
         """RandomResizedCrop and horizontal flip (Section III), on the device."""
         return {**batch, "image": crop_and_flip(self.config, batch["image"], generator)}
-
-    def repeats(self, step: Step) -> bool:
-        return True
 
     def training_step(self, batch: dict[str, Tensor], step: Step) -> dict[str, Tensor]:
         G, D = self.networks["G"], self.networks["D"]

@@ -2,11 +2,9 @@
 
 import math
 
-import torch
 from torch import Tensor, nn
 
 from covlib.errors import ConfigError
-from covlib.nets import layer_shapes
 
 ROOT = 7  # side of the generator's first feature map (Section III)
 KERNEL, STRIDE, PADDING = 4, 2, 1  # "kernel size of (4, 4) and stride of (2, 2)"; padding 1 follows from the sizes
@@ -72,16 +70,3 @@ class Discriminator(nn.Module):
         return self.dense(self.down(x).flatten(1)).squeeze(1)
 
 
-def parameter_table(image_size: int = 224, width: int = 192) -> list[dict]:
-    """What the paper's own layers add up to: one row per layer that has parameters, nothing is allocated.
-
-    Returns:
-        Rows {"network", "layer", "kind", "output" (C, H, W), "parameters"}; the sums are 115.5 and 100.4 million at the
-        paper's size, where the paper writes "~30 million" and "approximately 5 million".
-    """
-    with torch.device("meta"):
-        networks = {"generator": (Generator(image_size, width), (1, 100)),
-                    "discriminator": (Discriminator(image_size, width), (1, 3, image_size, image_size))}
-    rows = [(network, row) for network, (module, shape) in networks.items() for row in layer_shapes(module, shape)]
-    return [{"network": network, "layer": row["name"], "kind": row["kind"], "output": tuple(row["shape"][1:]),
-             "parameters": row["parameters"]} for network, row in rows if row["parameters"]]

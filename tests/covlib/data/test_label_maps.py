@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from covbook.chapters.global_local import experiment
 from covlib.data import label_maps
 from covlib.data.case import SliceSet
 from covlib.data.splits import split_by_patient
@@ -147,13 +148,13 @@ def test_one_patient_cannot_be_split_by_patient():
 
 
 def test_the_paper_s_split_is_by_slice():
-    assert [len(part) for part in label_maps.split_like_paper(446)] == [300, 73, 73]
-    parts = label_maps.split_like_paper(50, seed=3)
+    assert [len(part) for part in experiment.split_like_paper(446)] == [300, 73, 73]
+    parts = experiment.split_like_paper(50, seed=3)
     assert sorted(np.concatenate(parts).tolist()) == list(range(50)) and all((np.diff(p) > 0).all() for p in parts)
-    assert not all(np.array_equal(a, b) for a, b in zip(parts, label_maps.split_like_paper(50, seed=4)))
-    assert [len(part) for part in label_maps.split_like_paper(3)] == [1, 1, 1]
+    assert not all(np.array_equal(a, b) for a, b in zip(parts, experiment.split_like_paper(50, seed=4)))
+    assert [len(part) for part in experiment.split_like_paper(3)] == [1, 1, 1]
     with pytest.raises(DataError, match=r"2 slice\(s\); at least 3"):
-        label_maps.split_like_paper(2)
+        experiment.split_like_paper(2)
 
 
 # ---- lung, complete, painted -----------------------------------------------------------------------------------------

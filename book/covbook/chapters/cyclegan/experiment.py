@@ -1,19 +1,23 @@
 """Chapter 06's data and its training: X-rays of three classes, dealt by patient; a CycleGAN for each source class."""
 
 import hashlib
+from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from covbook.datasets.sources import located
+from covlib.config import convert, field_types
 from covlib.data.case import SliceSet
 from covlib.data.splits import Split, split_by_patient
-from covlib.errors import DataError
+from covlib.errors import ConfigError, DataError
 from covlib.files import layouts
-from covlib.papers.cyclegan.config import TARGET, Config
-from covlib.papers.cyclegan.method import CycleGAN, by_class, train_all
+from covlib.papers.cyclegan.config import CHAPTER, SHAPE_FIELDS, TARGET, Config
+from covlib.papers.cyclegan.method import CycleGAN, train_all
 from covlib.seeding import rng
-from covlib.training.fit import FitResult
+from covlib.training.checkpoints import load_weights, read_weights
+from covlib.training.fit import FitResult, resolve_device
 
 NORMAL_SHARE = 0.6  # ours: of the virtual patients without COVID-19; the others have another pneumonia
 
@@ -115,3 +119,55 @@ def train(config: Config, roles: tuple[SliceSet, Split], out, *, seed: int = 0, 
     images: dict[str, Tensor] = by_class(known(*roles), config)
     return train_all(config, images, out, seed=seed, device=device, resume=resume, checkpoint=checkpoint,
                      progress=progress)
+
+
+def by_class(slices: SliceSet, config: Config) -> dict[str, Tensor]:
+    """Images (N, 1, S, S) of COVID-19 and of each source class.
+
+    Raises:
+        DataError: no labels, or a class that is missing or empty; the classes that are there are named.
+    """
+    if slices.labels is None:
+        raise DataError(f"{slices.source}: has no classes; folders named {TARGET}, {', '.join(config.sources)} are "
+                        "wanted")
+    found = {}
+    for name in (*config.sources, TARGET):
+        rows = [] if name not in slices.classes else (slices.labels == slices.classes.index(name)).nonzero()[0]
+        if not len(rows):
+            there = {c: int((slices.labels == k).sum()) for k, c in enumerate(slices.classes)}
+            raise DataError(f"{slices.source}: no image of class {name!r}; there are {there} (name the folder {name}, "
+                            "or change sources)")
+        found[name] = torch.from_numpy(slices.images[rows])
+    return found
+
+
+def load_trained(path, source: str, device="cpu") -> tuple[CycleGAN, dict[str, str]]:
+    """The generators of class ``source`` from weights that ``train_all`` reads, and their own notes (seed, sizes).
+
+    Args:
+        path: a file that ``train_all`` wrote, or a folder with one file a generator (``normal.G_A.safetensors``).
+            Discriminators, which only training needs, stay as they begin.
+
+    Raises:
+        ConfigError: no such file, not of this chapter, or without that source class.
+    """
+    path = Path(path)
+    files = sorted(path.glob("*.*.safetensors")) if path.is_dir() else [path]
+    if not files:
+        raise ConfigError(f"checkpoint {path}: holds no file a generator, such as normal.G_A.safetensors")
+    tensors, meta = read_weights(files[0])
+    if meta.get("chapter") != CHAPTER:
+        raise ConfigError(f"checkpoint {files[0]}: is of {meta.get('chapter', 'another program')}, {CHAPTER} is wanted")
+    there = sorted({name.split(".")[0] for name in (tensors if files == [path] else (file.name for file in files))})
+    if source not in there:
+        raise ConfigError(f"checkpoint {path}: has no model for class {source!r}; it has {', '.join(there)}")
+    if missing := [k for k in SHAPE_FIELDS if k not in meta]:
+        raise ConfigError(f"checkpoint {files[0]}: its header lacks {missing[0]!r}; give a file that a training run "
+                          "wrote")
+    kinds = field_types(Config)
+    method = CycleGAN(Config(**{k: convert(k, meta[k], kinds[k]) for k in SHAPE_FIELDS}), 1)
+    generators = {f"{source}.{name}": method.networks[name] for name in CycleGAN.generators}
+    load_weights(path, generators, expect={k: meta[k] for k in ("chapter", *SHAPE_FIELDS)})
+    for net in method.networks.values():
+        net.to(resolve_device(device)).eval()
+    return method, meta

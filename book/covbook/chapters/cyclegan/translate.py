@@ -26,6 +26,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from covbook.chapters.cyclegan.experiment import load_trained
 from covbook.datasets.sources import located
 from covbook.export import write_sheet
 from covlib.atomic import write_atomically
@@ -37,7 +38,7 @@ from covlib.files.images import read_image
 from covlib.files.index import SHEET, read_datasheet
 from covlib.files.marks import png_text
 from covlib.papers.cyclegan.config import CHAPTER, TARGET, Config
-from covlib.papers.cyclegan.method import CycleGAN, load_trained
+from covlib.papers.cyclegan.method import CycleGAN
 
 COLUMNS = ("file", "source", "source_patient", "source_class", "model", "seed", "sha256")
 TABLE, STATE = "provenance.csv", "translating.json"

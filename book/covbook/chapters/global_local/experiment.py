@@ -23,7 +23,7 @@ from covbook.datasets.sources import located
 from covlib.baselines import pix2pix, pix2pixhd, sean, spade
 from covlib.data import label_maps
 from covlib.data.crops import crop_to_lungs
-from covlib.data.label_maps import PAPER_SPLIT, Paired
+from covlib.data.label_maps import Paired
 from covlib.data.splits import Split, fingerprint, split_by_patient
 from covlib.errors import ConfigError, DataError
 from covlib.files import layouts
@@ -36,6 +36,7 @@ from covlib.seeding import derive, rng, torch_generator
 from covlib.training.checkpoints import load_weights, save_weights
 from covlib.training.fit import FitResult, fit, resolve_device
 
+PAPER_SPLIT = (300, 73, 73)  # slices: synthesis training, synthesis test, segmentation test (Table I)
 FOCI = ("ggo", "consolidation", "infection")
 SCORES = ("dice", "sensitivity", "specificity")
 SPLITS = ("patient", "slice")
@@ -116,7 +117,7 @@ def prepare(config, data="phantom", seed: int = 0, *, split: str | None = None) 
         dealt = split_by_patient(paired.patients, fractions=[n / total for n in PAPER_SPLIT], seed=seed)
         index = (dealt.train, dealt.val, dealt.test)
     else:
-        index = label_maps.split_like_paper(len(paired), seed)
+        index = split_like_paper(len(paired), seed)
     train, test, held_out = (paired.subset(i) for i in index)
     known = set(train.patients)
     others = test.patients + held_out.patients
@@ -460,3 +461,25 @@ def flat_scores(scores: dict) -> dict[str, float]:
     """{"ggo": {"dice": ...}} as {"ggo_dice": ...}, without what is NaN."""
     flat = {f"{focus}_{name}": float(scores[focus][name]) for focus in FOCI for name in SCORES}
     return {name: value for name, value in flat.items() if np.isfinite(value)}
+
+
+
+
+def split_like_paper(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Slices dealt at random, whatever their patient, in the paper's proportion 300 / 73 / 73 (Table I).
+
+    Neighbouring slices of one patient then lie on both sides. ``covlib.data.splits.split_by_patient`` is the honest
+    split.
+
+    Returns:
+        Ascending int64 indices: synthesis training, synthesis test, segmentation test. Each part has at least one.
+
+    Raises:
+        DataError: fewer than three slices.
+    """
+    if n < 3:
+        raise DataError(f"split: {n} slice(s); at least 3 are wanted, one for each part")
+    test = max(1, round(n * PAPER_SPLIT[1] / sum(PAPER_SPLIT)))
+    order = rng(seed, "split like paper").permutation(n)
+    parts = np.split(order, [n - 2 * test, n - test])
+    return tuple(np.sort(part).astype(np.int64) for part in parts)

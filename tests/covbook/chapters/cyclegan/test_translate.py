@@ -70,7 +70,7 @@ def test_every_file_says_where_it_comes_from_and_reads_back_by_source_patient(fo
     back = load_slices(to, size=32)
     assert back.classes == ("covid",) and sorted(set(back.patients)) == ["p0", "p1", "p2"] and len(back) == 5
     assert "Not for diagnosis" in (to / "DATASHEET.md").read_text()
-    from covlib.papers.cyclegan.method import load_trained
+    from covbook.chapters.cyclegan.experiment import load_trained
 
     method, _ = load_trained(weights / "checkpoints" / "cyclegan.safetensors", "normal")
     x = torch.from_numpy(np.stack([sources.read(k) for k in range(5)]))[:, None]

@@ -7,12 +7,13 @@ import torch
 from covbook import runs
 from covbook.chapters.global_local import experiment
 from covbook.chapters.global_local import show as chapter
+from covbook.chapters.global_local.networks import listen
 from covlib.data import label_maps
 from covlib.data.label_maps import Paired
 from covlib.errors import ConfigError
 from covlib.files import layouts
 from covlib.judges.features import get_extractor
-from covlib.papers.global_local.method import Config, GlobalLocal, listen
+from covlib.papers.global_local.method import Config, GlobalLocal
 from covlib.seeding import torch_generator
 
 SIZE = 32

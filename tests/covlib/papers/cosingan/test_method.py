@@ -12,6 +12,7 @@ from receptive_field import receptive_field
 from benchmarks import cosingan
 from benchmarks.steps import EQUAL, largest_gap
 from covbook.chapters.cosingan.diversity import add_infection, fuse, remove_infection, soften
+from covbook.chapters.cosingan.networks import parameter_table
 from covlib.errors import ConfigError, DataError
 from covlib.nets import PatchGAN
 from covlib.papers.cosingan.augment import draw_values
@@ -25,7 +26,6 @@ from covlib.papers.cosingan.nets import (
     depth,
     join,
     paint,
-    parameter_table,
     resize_condition,
     resize_image,
 )

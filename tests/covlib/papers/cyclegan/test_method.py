@@ -10,21 +10,12 @@ from hypothesis import strategies as st
 from receptive_field import receptive_field
 
 from benchmarks.plain import cyclegan as plain
+from covbook.chapters.cyclegan.experiment import by_class, load_trained
 from covlib.data.case import SliceSet
 from covlib.errors import ConfigError, DataError
 from covlib.nets import PatchGAN, count_parameters, init_normal
 from covlib.papers.cyclegan.losses import cycle_loss, discriminator_loss, generator_loss, identity_loss
-from covlib.papers.cyclegan.method import (
-    NETS,
-    Config,
-    CycleGAN,
-    by_class,
-    check_images,
-    domains,
-    load_trained,
-    train_all,
-    undersample,
-)
+from covlib.papers.cyclegan.method import NETS, Config, CycleGAN, check_images, domains, train_all, undersample
 from covlib.papers.cyclegan.nets import ImagePool, Residual, ResnetGenerator, UNetGenerator, build_generator
 from covlib.seeding import torch_generator
 from covlib.training.batches import Unpaired

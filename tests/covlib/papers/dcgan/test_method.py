@@ -8,14 +8,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from covbook.chapters.dcgan import compare_arms
+from covbook.chapters.dcgan import compare_arms, parameter_table
 from covlib.data.splits import Split
 from covlib.errors import ConfigError
 from covlib.metrics.neighbours import nearest
 from covlib.nets import init_normal
 from covlib.papers.dcgan.losses import discriminator_loss, generator_loss
 from covlib.papers.dcgan.method import DCGAN, Config, normalise_brightness, train_all
-from covlib.papers.dcgan.nets import Discriminator, Generator, parameter_table, ups
+from covlib.papers.dcgan.nets import Discriminator, Generator, ups
 from covlib.seeding import torch_generator
 from covlib.training.checkpoints import save_weights
 from covlib.training.fit import fit

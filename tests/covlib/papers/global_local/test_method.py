@@ -10,19 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks import global_local
+from covbook.chapters.global_local.networks import betas, listen
 from covlib.data import label_maps
 from covlib.errors import ConfigError, DataError
 from covlib.papers.global_local.losses import dfm_loss, discriminator_loss, feature_difference, generator_loss
-from covlib.papers.global_local.method import (
-    Config,
-    GlobalLocal,
-    betas,
-    check_training,
-    listen,
-    pyramid,
-    schedule,
-    train,
-)
+from covlib.papers.global_local.method import Config, GlobalLocal, check_training, pyramid, schedule, train
 from covlib.seeding import torch_generator
 from covlib.training.checkpoints import save_weights
 from covlib.training.fit import fit

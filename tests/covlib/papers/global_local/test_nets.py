@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from receptive_field import receptive_field
 from torch import nn
 
+from covbook.chapters.global_local.networks import parameter_table
 from covlib.nets import PatchGAN
-from covlib.papers.global_local.method import Config, parameter_table
+from covlib.papers.global_local.method import Config
 from covlib.papers.global_local.nets import (
     GlobalGenerator,
     LocalGenerator,

@@ -2,6 +2,7 @@
 
     with nifti_map("volume.nii", (80, 512, 512), (4.0, 0.7, 0.7)) as voxels:     # int16 (Z, Y, X), HU
         voxels[0:32] = ...                                                         # any planes, in any order
+    write_volume(model, "patient.nii.gz", (80, 512, 512), seed=3)                  # a NoiseModel's volume, likewise
 
 ``covlib.files.scans.read_nifti`` and ``read_case`` read it back with the same axes, spacing and origin.
 """
@@ -20,6 +21,8 @@ from covlib.data.hu import AIR
 from covlib.errors import DataError
 from covlib.files.marks import WORD
 from covlib.files.scans import IMAGE_TEXT, NIFTI_ENDINGS, affine_of
+from covlib.papers.cgan3d.noise import NoiseModel, plan
+from covlib.seeding import derive
 
 OFFSET = 352  # bytes before the voxels of a NIfTI-1 file without extensions
 
@@ -86,3 +89,16 @@ def _begin(path: Path, shape, affine: np.ndarray) -> np.memmap:
     for plane in voxels:
         plane[:] = AIR
     return voxels
+
+
+def write_volume(model: NoiseModel, path, size, *, seed: int = 0, overlap: int | None = None, report=None) -> Path:
+    """One volume of ``size`` (Z, Y, X) from noise, written to a NIfTI file, int16 HU, by way of memory maps.
+
+    Raises:
+        ConfigError: a size that is none. DataError: a file that cannot be written.
+    """
+    plan(model.coarse.config.coarse, size)
+    low = model.coarse_volumes(1, seed)[0]
+    with nifti_map(path, tuple(size), model.spacing(size)) as voxels:
+        model.grow(low, voxels, seed=derive(seed, "volume", 0), overlap=overlap, report=report)
+    return Path(path)

@@ -4,8 +4,8 @@ import nibabel
 import numpy as np
 import pytest
 
+from covbook.chapters.cgan3d.nifti_map import nifti_map
 from covlib.errors import DataError
-from covlib.files.nifti_map import nifti_map
 from covlib.files.scans import affine_of, read_case, write_case
 from covlib.seeding import rng
 
