@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from benchmarks import measure as bench
 from covbook.cli import main
 from covbook.datasets import sources
-from covbook.runner import chapters, progress
+from covbook.runner import chapters
 from covbook.sphinx import status
 from covlib.errors import ConfigError
 
@@ -271,13 +271,6 @@ def test_parameter_that_is_a_text_stays_one(tiny, capsys):
     assert "checkpoint" in refused(capsys, "run", tiny, "-p", "data", "123", "--checkpoint", "gone")
 
 
-def test_last_row_of_the_log(tmp_path):
-    assert progress.last_row(tmp_path, 0.0) == ""
-    (tmp_path / "log.csv").write_text("stage,step,d\nadversarial,1,0.5\nadversarial,20,0.693147\n")
-    assert progress.last_row(tmp_path, 0.0) == "stage adversarial  step 20  d 0.6931"
-    assert progress.last_row(tmp_path, 4e9) == ""
-
-
 # ---- running a chapter -----------------------------------------------------------------------------------------------
 
 
@@ -286,7 +279,7 @@ def test_run_leaves_an_executed_notebook(capfd, tiny):
     argv = ["run", str(tiny), "--out", "my {odd} folder", "--seed", "5", "--set", "steps=7", "-p", "resume", "false"]
     assert main(argv) == 0
     shown = capfd.readouterr()
-    assert "[3/3] Its work" in shown.out and "done" in shown.out
+    assert "done" in shown.out
     assert shown.err == ""
     out = tiny.parent / "my {odd} folder"
     assert sorted(os.listdir(out)) == ["90_tiny.ipynb", "result.txt"]
@@ -297,6 +290,13 @@ def test_run_leaves_an_executed_notebook(capfd, tiny):
     assert notebook.cells[-1].outputs[-1].data["text/plain"] == "'0'"
     assert not any(output.get("name") == "stderr" for output in notebook.cells[-1].outputs)
     assert environment == dict(os.environ)
+
+
+def test_a_bar_counts_the_cells(tiny):
+    environment = {name: value for name, value in os.environ.items() if name != "TQDM_DISABLE"}
+    done = subprocess.run([sys.executable, "-m", "covbook.cli", "run", tiny, "--out", "out"], capture_output=True,
+                          text=True, cwd=tiny.parent, env=environment)
+    assert done.returncode == 0 and "Executing: 100%" in done.stderr
 
 
 def test_failing_cell_ends_with_its_traceback(capsys, tiny):

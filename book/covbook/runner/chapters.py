@@ -17,7 +17,6 @@ from typing import Any
 
 from covbook import runs
 from covbook.project import ROOT
-from covbook.runner.progress import CellProgress
 from covlib.errors import ConfigError, did_you_mean
 
 OUTPUT_TAG = "nbval-check-output"
@@ -202,7 +201,7 @@ def run(chapter: Chapter, settings: dict[str, Any], show: bool = False) -> Path:
     Args:
         chapter: the chapter.
         settings: values of all parameters, checked before (``check_settings``).
-        show: whether to print a line for each cell as it goes.
+        show: papermill's bar on standard error: cells done, seconds a cell.
 
     Raises:
         CellFailed: a cell raised an error, or the kernel died.
@@ -217,33 +216,35 @@ def run(chapter: Chapter, settings: dict[str, Any], show: bool = False) -> Path:
     made = not out.exists()
     final, running = out / f"{chapter.name}.ipynb", out / f".{chapter.name}.running.ipynb"
     notebook = _without_recorded(nbformat.read(chapter.path, as_version=4))
-    progress = CellProgress(notebook, out, show)
     try:
         out.mkdir(parents=True, exist_ok=True)
         with environment():
             papermill.execute_notebook(
                 notebook, str(running).replace("{", "{{").replace("}", "}}"),  # papermill fills in {names} in paths
-                parameters=settings, kernel_name="python3", progress_bar=False,
-                on_cell_execute=progress.start, on_cell_executed=progress.end,
+                parameters=settings, kernel_name="python3", progress_bar=show,
                 # Not ERROR: a kernel is interrupted when it is shut down, and one that is still tidying up logs that.
                 extra_arguments=["--IPKernelApp.log_level=CRITICAL"])
         _settle(running, final)
     except PapermillExecutionError as failed:
         kept = _keep_or_drop(failed.ename, out, made, running, final)
         trace = strip_color("\n".join(failed.traceback))
-        raise CellFailed(chapter.name, progress.number, failed.ename, failed.evalue, trace, kept) from None
+        raise CellFailed(chapter.name, failed.exec_count, failed.ename, failed.evalue, trace, kept) from None
     except DeadKernelError:
+        number = _begun(running)
         _settle(running, final)
         text = "the kernel died; the usual cause is too little memory"
-        raise CellFailed(chapter.name, progress.number, "DeadKernelError", text, text, final) from None
-    except BrokenPipeError:  # nobody reads what is shown any more
-        raise
+        raise CellFailed(chapter.name, number, "DeadKernelError", text, text, final) from None
     except OSError as problem:
         running.unlink(missing_ok=True)
         raise ConfigError(f"out: cannot write to {problem.filename or out}: {problem.strerror or problem}") from None
-    finally:
-        progress.stop()
     return final
+
+
+def _begun(running: Path) -> int:
+    """How many code cells papermill has begun, by the notes that it keeps in the notebook."""
+    states = [cell.get("metadata", {}).get("papermill", {}).get("status") for cell in read_notebook(running)["cells"]
+              if cell["cell_type"] == "code" and source(cell).strip()]
+    return sum(state in ("running", "completed", "failed") for state in states)
 
 
 def is_user_error(name: str) -> bool:
