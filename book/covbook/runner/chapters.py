@@ -19,6 +19,8 @@ from covbook import runs
 from covbook.project import ROOT
 from covlib.errors import ConfigError, did_you_mean
 
+# Bars of a chapter's own would stay in its outputs. Set in the kernel: here it would take papermill's bar away too.
+NO_BARS = "import os; os.environ.setdefault('TQDM_DISABLE', '1')"
 OUTPUT_TAG = "nbval-check-output"
 RECORDED_TAG = "recorded-parameters"
 INJECTED_TAG = "injected-parameters"
@@ -223,7 +225,7 @@ def run(chapter: Chapter, settings: dict[str, Any], show: bool = False) -> Path:
                 notebook, str(running).replace("{", "{{").replace("}", "}}"),  # papermill fills in {names} in paths
                 parameters=settings, kernel_name="python3", progress_bar=show,
                 # Not ERROR: a kernel is interrupted when it is shut down, and one that is still tidying up logs that.
-                extra_arguments=["--IPKernelApp.log_level=CRITICAL"])
+                extra_arguments=["--IPKernelApp.log_level=CRITICAL", f"--IPKernelApp.exec_lines={NO_BARS}"])
         _settle(running, final)
     except PapermillExecutionError as failed:
         kept = _keep_or_drop(failed.ename, out, made, running, final)
@@ -302,7 +304,7 @@ def _plain_cell(cell):
 def environment():
     """What the kernel inherits: nothing noisy in a chapter's outputs, and the same numbers each time."""
     before = dict(os.environ)
-    quiet = {"PYTHONWARNINGS": "ignore", "PYDEVD_DISABLE_FILE_VALIDATION": "1", "TQDM_DISABLE": "1"}
+    quiet = {"PYTHONWARNINGS": "ignore", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     os.environ.update({
         **{name: os.environ.get(name, value) for name, value in quiet.items()},
