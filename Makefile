@@ -1,7 +1,7 @@
 # Everything a reader needs: `make book` and `make test` set themselves up. `make help` lists the rest.
 #
 #   make book  PROFILE=smoke|cpu|gpu|paper  DATA=phantom|FOLDER|SOURCE  SEED=0  DEVICE=auto
-#   make test  COVLIB_REAL_DATA=FOLDER  WORKERS="-n 8 --dist loadgroup"  PYTEST="tests/covlib/metrics -x"
+#   make test  COVLIB_REAL_DATA=FOLDER  WORKERS="-n 8"  PYTEST="tests/covlib/metrics -x"
 #   PYTHON=python3.12 chooses the interpreter that .venv is made with.
 
 PYTHON ?= python3
@@ -11,7 +11,7 @@ SEED ?= 0
 DEVICE ?= auto
 FUZZ ?= 10000
 KILLS ?= 200
-WORKERS ?= --numprocesses auto --maxprocesses 4 --dist loadgroup
+WORKERS ?= --numprocesses auto --maxprocesses 4
 BUILD := _build
 RUNS := $(BUILD)/runs
 SETTINGS = $(PROFILE) $(DATA) $(SEED) $(DEVICE)

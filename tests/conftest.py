@@ -1,6 +1,7 @@
 """What all tests share: quiet, deterministic, and fast tests before slow ones."""
 
 import os
+import re
 from pathlib import Path
 
 # Before anything imports torch, NumPy or matplotlib; the processes that tests start inherit it.
@@ -47,18 +48,23 @@ def site(tmp_path_factory) -> Path:
     return book.main(None, tmp_path_factory.mktemp("book"), quiet=True).parent
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items):
-    """Fast tests first, slow ones next, chapters and the book last; otherwise in the order in which they were found.
-
-    What shares something dear to make goes to one worker: the tests of a chapter, those of the built book, the fast
-    tests of a file, the slow ones of a file.
-    """
+    """Fast tests first, slow ones next, the book and chapters last; otherwise in the order in which they were found."""
     rank = {name: 2 + i for i, name in enumerate(LAST)}
     items.sort(key=lambda item: rank.get(item.path.name, 1 if item.get_closest_marker("slow") else 0))
-    for item in items:
-        slow = " slow" if item.get_closest_marker("slow") else ""
-        chapter = getattr(item, "callspec", None) and item.callspec.params.get("chapter")
-        group = "book" if "site" in item.fixturenames else f"{item.path.name}{slow}" if not slow or not chapter else \
-            f"chapter {getattr(chapter, 'name', chapter)}"
-        item.add_marker(pytest.mark.xdist_group(group))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """What shares something dear to make goes to one worker: a chapter's tests, those of the built book, a file's."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Sharing(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file, _, name = nodeid.partition("::")
+            if file.endswith(("test_book.py", "test_browser.py")):
+                return "book"
+            chapter = re.search(r"\[([0-9]{2}_[a-z0-9_]+)", name) if file.endswith("test_chapters.py") else None
+            return chapter[1] if chapter else file
+
+    return Sharing(config, log)

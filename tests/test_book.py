@@ -135,7 +135,8 @@ def small_book(folder: Path, root: Path, end: str = "") -> Path:
     config = yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))
     config |= {"logo": "", "bibtex_bibfiles": ["none.bib"]}
     config["html"]["favicon"] = ""
-    config["sphinx"] = {"extra_extensions": ["sphinx.ext.autodoc", "covbook.sphinx.extension"]}
+    config["sphinx"] = {"extra_extensions": ["sphinx.ext.autodoc", "covbook.sphinx.extension"],
+                        "config": {"nitpick_ignore_regex": [["py:.*", ".*"]]}}  # types of other libraries, as in the book
     folder.mkdir()
     (folder / "none.bib").touch()
     (folder / "_config.yml").write_text(yaml.safe_dump(config), encoding="utf-8")
