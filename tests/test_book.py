@@ -136,7 +136,7 @@ def small_book(folder: Path, root: Path, end: str = "") -> Path:
     config |= {"logo": "", "bibtex_bibfiles": ["none.bib"]}
     config["html"]["favicon"] = ""
     config["sphinx"] = {"extra_extensions": ["sphinx.ext.autodoc", "covbook.sphinx.extension"],
-                        "config": {"nitpick_ignore_regex": [["py:.*", ".*"]]}}  # types of other libraries, as in the book
+                        "config": {"nitpick_ignore_regex": [["py:.*", ".*"]]}}  # as the book has it
     folder.mkdir()
     (folder / "none.bib").touch()
     (folder / "_config.yml").write_text(yaml.safe_dump(config), encoding="utf-8")
