@@ -13,7 +13,7 @@ def global_local(one_map, real, *, config):
 
     Args:
         one_map: (S, S) labels 0 to 3. real: (S, S) or (1, S, S), a lung in [-1, 1].
-        config: covlib.papers.global_local.method.Config.
+        config: the settings of the chapter's paper (its Config).
     """
     c = Canvas(6.86)
     half = config.image_size // 2

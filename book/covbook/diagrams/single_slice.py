@@ -15,7 +15,7 @@ def cosingan(condition, outputs, *, config):
     Args:
         condition: (S, S) labels 0 to 2. outputs: one picture (s, s) in [-1, 1] for each of the config's scales, what
             the scales make of it.
-        config: covlib.papers.cosingan.method.Config.
+        config: the settings of the chapter's paper (its Config).
 
     Raises:
         DataError: another number of pictures than scales.

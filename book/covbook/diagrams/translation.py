@@ -8,7 +8,7 @@ def cyclegan(*, config, source: str):
     """The translation of Zunair and Ben Hamza: both cycles, the four losses, and whose weights their gradients move.
 
     Args:
-        config: covlib.papers.cyclegan.method.Config. source: the class that is translated to COVID-19.
+        config: the settings of the chapter's paper (its Config). source: the class that is translated to COVID-19.
     """
     c = Canvas(6.85)
     size = f"{config.channels}{TIMES}{config.image_size}{TIMES}{config.image_size}"

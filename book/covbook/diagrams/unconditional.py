@@ -8,7 +8,7 @@ def dcgan(*, config):
     """The game of Mann et al.: noise to synthetic image, both images to the discriminator, two losses, two gradients.
 
     Args:
-        config: covlib.papers.dcgan.method.Config.
+        config: the settings of the chapter's paper (its Config).
     """
     c = Canvas(4.15)
     size = f"{config.channels}{TIMES}{config.image_size}{TIMES}{config.image_size}"

@@ -11,7 +11,7 @@ def cgan3d(*, config):
     """One training step of Mangalagiri et al.: a block and its condition, generator, discriminator, three losses.
 
     Args:
-        config: covlib.papers.cgan3d.method.Config.
+        config: the settings of the chapter's paper (its Config).
     """
     c, side = Canvas(4.5), config.block
     size = f"{side}{TIMES}{side}{TIMES}{side}"
