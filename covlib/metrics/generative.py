@@ -84,15 +84,14 @@ class Frechet:
         return asdict(self)
 
 
-def frechet(real_images, fake_images, extractor, batch: int = 64) -> Frechet:
+def frechet(real_images, fake_images, extractor) -> Frechet:
     """FID of two sets of images with any extractor of ``covlib.judges.features``.
 
     Args:
         real_images, fake_images: float32 (N, 1, H, W) in [-1, 1], N >= 2 each.
         extractor: has name, layer, resize, note, and maps images to (N, D) features.
-        batch: images per forward pass.
     """
-    real, fake = extractor(real_images, batch=batch), extractor(fake_images, batch=batch)
+    real, fake = extractor(real_images), extractor(fake_images)
     note = extractor.note
     smallest = min(len(real), len(fake))
     if smallest <= real.shape[1]:
