@@ -11,7 +11,7 @@ estimate is unbiased at any n.
 """
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -71,17 +71,6 @@ class Frechet:
     n_fake: int
     dim: int
     note: str
-
-    @property
-    def how(self) -> str:
-        """The line to print beside the value."""
-        text = (f"Frechet distance on {self.extractor}, layer {self.layer} ({self.dim} features), "
-                f"resize: {self.resize}, {self.n_real} real and {self.n_fake} synthetic images")
-        return text + (f"; {self.note}" if self.note else "")
-
-    def asdict(self) -> dict:
-        """The fields as a plain dictionary, for metrics.json."""
-        return asdict(self)
 
 
 def frechet(real_images, fake_images, extractor) -> Frechet:
