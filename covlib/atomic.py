@@ -30,11 +30,10 @@ def atomic_folder(target, *, replaceable: str | None = None):
         raise DataError(f"{target}: is a file or a link; give the name of a new folder")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        old = beside(target, "old")
+        old, partial = beside(target, "old"), beside(target)
         if target.is_dir() and any(target.iterdir()) and not (replaceable and (target / replaceable).exists()):
             why = f"holds no {replaceable}" if replaceable else "nothing is overwritten"
             raise DataError(f"{target}: is not empty and {why}, so it is left alone; give a new folder")
-        partial = beside(target)
         partial.mkdir()
     except OSError as error:
         raise DataError(f"{target}: cannot be written ({error.strerror}); give a folder you may write to") from error
