@@ -13,18 +13,6 @@ from typing import Any, BinaryIO
 from covlib.errors import DataError, TrainingError, first_line
 
 
-def _sweep(target: Path) -> None:
-    """Remove what a killed writer of the same folder left behind; a folder it had moved aside is put back."""
-    for left in target.parent.glob(f".{target.name}.*-*"):
-        kind, _, pid = left.name.removeprefix(f".{target.name}.").partition("-")
-        if alive(pid) or kind not in ("partial", "old"):
-            continue
-        if kind == "old" and not target.exists():
-            os.replace(left, target)
-        else:
-            shutil.rmtree(left, ignore_errors=True)
-
-
 @contextmanager
 def atomic_folder(target, *, replaceable: str | None = None):
     """A temporary folder beside ``target`` that takes its place when the block ends well, and vanishes when it fails.
@@ -42,17 +30,15 @@ def atomic_folder(target, *, replaceable: str | None = None):
         raise DataError(f"{target}: is a file or a link; give the name of a new folder")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(target)
+        old, partial = beside(target, "old"), beside(target)
         if target.is_dir() and any(target.iterdir()) and not (replaceable and (target / replaceable).exists()):
             why = f"holds no {replaceable}" if replaceable else "nothing is overwritten"
             raise DataError(f"{target}: is not empty and {why}, so it is left alone; give a new folder")
-        partial = target.parent / f".{target.name}.partial-{os.getpid()}"
         partial.mkdir()
     except OSError as error:
         raise DataError(f"{target}: cannot be written ({error.strerror}); give a folder you may write to") from error
     try:
         yield partial
-        old = target.parent / f".{target.name}.old-{os.getpid()}"
         if target.exists():
             os.replace(target, old)
         os.replace(partial, target)
@@ -74,13 +60,19 @@ def alive(pid) -> bool:
     return True
 
 
-def beside(path: Path) -> Path:
-    """A name in the same folder for a file that becomes ``path`` once it is whole. What killed processes of this
-    machine left under such names is removed."""
+def beside(path: Path, kind: str = "partial") -> Path:
+    """A name in the same folder for what becomes ``path`` once it is whole ("old": for what it replaces). What killed
+    processes of this machine left under such names is removed; an old one is put back where ``path`` is gone."""
     host = re.sub(r"\W", "_", platform.node())[:40]
-    stem = f".{path.name}.partial-{host}-"
+    stem = f".{path.name}.{kind}-{host}-"
     for left in path.parent.glob(f"{glob.escape(stem)}*"):
-        if not alive(left.name.removeprefix(stem).partition(".")[0]):
+        if alive(left.name.removeprefix(stem).partition(".")[0]):
+            continue
+        if kind == "old" and not path.exists():
+            os.replace(left, path)
+        elif left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
             left.unlink(missing_ok=True)
     return path.with_name(f"{stem}{os.getpid()}")
 

@@ -87,6 +87,26 @@ class ResidualBlock(nn.Module):
         return x + self.body(x)
 
 
+def resnet_entry(inputs: int, outputs: int) -> list[nn.Module]:
+    """c7s1-k: 7x7 convolution behind reflection padding, InstanceNorm, ReLU."""
+    return [nn.ReflectionPad2d(3), nn.Conv2d(inputs, outputs, 7), InstanceNorm2d(outputs), nn.ReLU(True)]
+
+
+def resnet_down(inputs: int, outputs: int) -> list[nn.Module]:
+    """dk: 3x3 convolution of stride 2, InstanceNorm, ReLU."""
+    return [nn.Conv2d(inputs, outputs, 3, 2, 1), InstanceNorm2d(outputs), nn.ReLU(True)]
+
+
+def resnet_up(inputs: int, outputs: int) -> list[nn.Module]:
+    """uk: 3x3 transposed convolution ("stride 1/2"), InstanceNorm, ReLU."""
+    return [nn.ConvTranspose2d(inputs, outputs, 3, 2, 1, output_padding=1), InstanceNorm2d(outputs), nn.ReLU(True)]
+
+
+def resnet_exit(inputs: int, outputs: int) -> list[nn.Module]:
+    """The last layer: 7x7 convolution behind reflection padding, tanh."""
+    return [nn.ReflectionPad2d(3), nn.Conv2d(inputs, outputs, 7), nn.Tanh()]
+
+
 class PatchGAN(nn.Module):
     """Discriminator that judges overlapping patches (Isola et al. 2017, appendix 6.1.2: C64-C128-C256-C512).
 

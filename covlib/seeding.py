@@ -30,7 +30,7 @@ def torch_generator(seed: int, *keys: Key, device="cpu"):
     return torch.Generator(device=device).manual_seed(derive(seed, *keys))
 
 
-def seed_everything(seed: int, deterministic: bool = True) -> None:
+def seed_everything(seed: int) -> None:
     """Seed Python, NumPy and PyTorch globally, for what third-party code draws (initial weights, UMAP, dropout)."""
     import random
 
@@ -39,5 +39,4 @@ def seed_everything(seed: int, deterministic: bool = True) -> None:
     random.seed(derive(seed, "python"))
     np.random.seed(derive(seed, "numpy") % 2**32)
     torch.manual_seed(derive(seed, "torch"))
-    if deterministic:
-        torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.use_deterministic_algorithms(True, warn_only=True)

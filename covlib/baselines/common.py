@@ -192,7 +192,7 @@ class MultiScale(nn.Module):
         super().__init__()
         self.scales = nn.ModuleList(discriminators)
 
-    def features(self, x: Tensor, first: int = 0) -> list[list[Tensor]]:
+    def forward(self, x: Tensor, first: int = 0) -> list[list[Tensor]]:
         """For every scale the outputs of every layer, logits last. ``first``: of which scale ``x`` has the size; the
         finer ones are left out."""
         outputs = []
@@ -201,14 +201,10 @@ class MultiScale(nn.Module):
             outputs.append(net.features(x))
         return outputs
 
-    def forward(self, x: Tensor, first: int = 0) -> list[list[Tensor]]:
-        return self.features(x, first)
 
-
-def multi_scale_patches(in_channels: int, width: int = 64, n_layers: int = 3, scales: int = 3,
-                        norm: str | None = "instance") -> MultiScale:
+def multi_scale_patches(in_channels: int, width: int = 64, n_layers: int = 3, scales: int = 3) -> MultiScale:
     """The discriminators of pix2pixHD: ``scales`` PatchGANs, each seeing 70x70 of its input at ``n_layers`` 3."""
-    return MultiScale(PatchGAN(in_channels, width, n_layers, norm) for _ in range(scales))
+    return MultiScale(PatchGAN(in_channels, width, n_layers) for _ in range(scales))
 
 
 def discriminate(D: MultiScale, step: Step, condition: Tensor, fake: Tensor, real: Tensor, first: int = 0):
@@ -218,7 +214,7 @@ def discriminate(D: MultiScale, step: Step, condition: Tensor, fake: Tensor, rea
 
     Returns:
         (for G: features of ``fake`` with gradients to the generator and none to D's weights; for D: features of
-        ``fake`` cut off from the generator; for D: features of ``real``), each as ``MultiScale.features`` gives them.
+        ``fake`` cut off from the generator; for D: features of ``real``), each as ``MultiScale`` gives them.
     """
     with step.frozen("D"):
         seen = D(fuse(condition, fake), first)
@@ -227,7 +223,7 @@ def discriminate(D: MultiScale, step: Step, condition: Tensor, fake: Tensor, rea
 
 
 def halves(features: list[list[Tensor]]) -> tuple[list[list[Tensor]], list[list[Tensor]]]:
-    """``MultiScale.features`` of two batches of equal size that passed as one, apart again."""
+    """What ``MultiScale`` gives for two batches of equal size that passed as one, apart again."""
     first, second = ([[layer.chunk(2)[k] for layer in layers] for layers in features] for k in (0, 1))
     return first, second
 

@@ -39,7 +39,7 @@ from covlib.baselines.common import (
 from covlib.data.label_maps import one_hot
 from covlib.errors import ConfigError
 from covlib.losses import least_squares
-from covlib.nets import InstanceNorm2d, ResidualBlock, init_normal
+from covlib.nets import ResidualBlock, init_normal, resnet_down, resnet_entry, resnet_exit, resnet_up
 from covlib.training.method import Stage, Step, seeded
 
 STAGES = ("global", "local", "joint")
@@ -100,26 +100,6 @@ def check_size(image_size: int, halvings: int) -> None:
                           f"multiple of {unit} of at least {2 * unit} is wanted")
 
 
-def _entry(inputs: int, outputs: int) -> list[nn.Module]:
-    """c7s1-k: 7x7 convolution behind reflection padding, InstanceNorm, ReLU."""
-    return [nn.ReflectionPad2d(3), nn.Conv2d(inputs, outputs, 7), InstanceNorm2d(outputs), nn.ReLU(True)]
-
-
-def _down(inputs: int, outputs: int) -> list[nn.Module]:
-    """dk: 3x3 convolution of stride 2, InstanceNorm, ReLU."""
-    return [nn.Conv2d(inputs, outputs, 3, 2, 1), InstanceNorm2d(outputs), nn.ReLU(True)]
-
-
-def _up(inputs: int, outputs: int) -> list[nn.Module]:
-    """uk: 3x3 transposed convolution ("stride 1/2"), InstanceNorm, ReLU."""
-    return [nn.ConvTranspose2d(inputs, outputs, 3, 2, 1, output_padding=1), InstanceNorm2d(outputs), nn.ReLU(True)]
-
-
-def _exit(inputs: int, outputs: int) -> list[nn.Module]:
-    """The last layer: 7x7 convolution behind reflection padding, tanh."""
-    return [nn.ReflectionPad2d(3), nn.Conv2d(inputs, outputs, 7), nn.Tanh()]
-
-
 class GlobalGenerator(nn.Module):
     """G1: one-hot maps (N, labels, H, W) to images (N, channels, H, W) in [-1, 1], H and W multiples of 2 ** halvings.
 
@@ -130,13 +110,13 @@ class GlobalGenerator(nn.Module):
     def __init__(self, labels: int = 4, channels: int = 1, width: int = 64, halvings: int = 4, blocks: int = 9):
         super().__init__()
         widths = [width * 2**k for k in range(halvings + 1)]
-        layers = _entry(labels, width)
+        layers = resnet_entry(labels, width)
         for a, b in zip(widths, widths[1:]):
-            layers += _down(a, b)
+            layers += resnet_down(a, b)
         layers += [ResidualBlock(widths[-1]) for _ in range(blocks)]
         for a, b in zip(widths[::-1], widths[-2::-1]):
-            layers += _up(a, b)
-        self.body, self.image = nn.Sequential(*layers), nn.Sequential(*_exit(width, channels))
+            layers += resnet_up(a, b)
+        self.body, self.image = nn.Sequential(*layers), nn.Sequential(*resnet_exit(width, channels))
 
     def forward(self, condition: Tensor, features_only: bool = False) -> Tensor:
         features = self.body(condition)
@@ -152,9 +132,9 @@ class LocalEnhancer(nn.Module):
 
     def __init__(self, labels: int = 4, channels: int = 1, width: int = 32, blocks: int = 3):
         super().__init__()
-        self.front = nn.Sequential(*_entry(labels, width), *_down(width, 2 * width))
-        self.back = nn.Sequential(*[ResidualBlock(2 * width) for _ in range(blocks)], *_up(2 * width, width),
-                                  *_exit(width, channels))
+        self.front = nn.Sequential(*resnet_entry(labels, width), *resnet_down(width, 2 * width))
+        self.back = nn.Sequential(*[ResidualBlock(2 * width) for _ in range(blocks)], *resnet_up(2 * width, width),
+                                  *resnet_exit(width, channels))
 
     def forward(self, condition: Tensor, global_features: Tensor) -> Tensor:
         return self.back(self.front(condition) + global_features)

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 BLACK = -1.0
+CELLS = 4  # knots of the elastic field are a quarter of the side apart
 ONE_BY_ONE = 160 * 160  # pixels from which a CPU takes image by image; below, calls cost more than pixels
 
 
@@ -25,7 +26,7 @@ def _one_by_one(images: Tensor) -> bool:
     return images.device.type == "cpu" and images.shape[-2] * images.shape[-1] >= ONE_BY_ONE
 
 
-def _pixel_grid(images: Tensor) -> tuple[Tensor, Tensor]:
+def pixel_grid(images: Tensor) -> tuple[Tensor, Tensor]:
     """Coordinates of the pixel centres, y (H, 1) and x (1, W), in pixels from the image's corner."""
     height, width = images.shape[-2:]
     y = torch.arange(height, device=images.device, dtype=torch.float32) + 0.5
@@ -33,7 +34,7 @@ def _pixel_grid(images: Tensor) -> tuple[Tensor, Tensor]:
     return y[:, None], x[None, :]
 
 
-def _sample(images: Tensor, y: Tensor, x: Tensor, masks: Tensor | None, outside: str):
+def sample(images: Tensor, y: Tensor, x: Tensor, masks: Tensor | None = None, outside: str = "border"):
     """Read images (and masks) at y, x (N, H, W), in pixels from the corner. ``outside``: "black" or "border"."""
     height, width = images.shape[-2:]
     grid = torch.stack((2 * x / width - 1, 2 * y / height - 1), -1).to(images.dtype)
@@ -70,7 +71,7 @@ def resized_crop(images: Tensor, top: Tensor, left: Tensor, height: Tensor, widt
     ``torchvision.transforms.functional.resized_crop(..., antialias=False)`` does."""
     if masks is None and _one_by_one(images):
         return _crop_each(images, top, left, height, width)
-    y, x = _pixel_grid(images)
+    y, x = pixel_grid(images)
     top, left, height, width = (v.float()[:, None, None] for v in (top, left, height, width))
     y = top + y * height / images.shape[-2]
     x = left + x * width / images.shape[-1]
@@ -78,7 +79,7 @@ def resized_crop(images: Tensor, top: Tensor, left: Tensor, height: Tensor, widt
     y = torch.minimum(torch.maximum(y, top + 0.5), top + height - 0.5)
     x = torch.minimum(torch.maximum(x, left + 0.5), left + width - 0.5)
     y, x = torch.broadcast_tensors(y, x)
-    return _sample(images, y, x, masks, "border")
+    return sample(images, y, x, masks)
 
 
 def _crop_each(images: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor) -> Tensor:
@@ -116,23 +117,23 @@ def rotation(images: Tensor, generator: torch.Generator, *, degrees: float = 10.
 
 def rotate(images: Tensor, degrees: Tensor, *, masks: Tensor | None = None):
     """Turn each image by its own angle (N,), counter-clockwise, about the centre."""
-    y, x = _pixel_grid(images)
+    y, x = pixel_grid(images)
     angle = torch.deg2rad(degrees.float())[:, None, None]
     middle_y, middle_x = images.shape[-2] / 2, images.shape[-1] / 2
     y, x = y - middle_y, x - middle_x
     source_x = angle.cos() * x - angle.sin() * y + middle_x
     source_y = angle.sin() * x + angle.cos() * y + middle_y
-    return _sample(images, source_y, source_x, masks, "black")
+    return sample(images, source_y, source_x, masks, "black")
 
 
-def elastic(images: Tensor, generator: torch.Generator, *, strength: float = 4.0, cells: int = 4,
-            masks: Tensor | None = None):
-    """Bend by a smooth random field: normal draws on a (cells + 1)^2 grid, interpolated bicubically.
+def bends(images: Tensor, generator: torch.Generator, strength: float) -> Tensor:
+    """Smooth random fields (N, 2, H, W): normal draws of this deviation on a (CELLS + 1)^2 grid, bicubic between."""
+    knots = torch.randn(len(images), 2, CELLS + 1, CELLS + 1, generator=generator, device=images.device) * strength
+    return F.interpolate(knots, size=images.shape[-2:], mode="bicubic", align_corners=True)
 
-    Args:
-        strength: standard deviation of the shift at the grid's knots, in pixels.
-    """
-    knots = torch.randn(len(images), 2, cells + 1, cells + 1, generator=generator, device=images.device) * strength
-    field = F.interpolate(knots, size=images.shape[-2:], mode="bicubic", align_corners=True)
-    y, x = _pixel_grid(images)
-    return _sample(images, y + field[:, 0], x + field[:, 1], masks, "border")
+
+def elastic(images: Tensor, generator: torch.Generator, *, strength: float = 4.0, masks: Tensor | None = None):
+    """Bend by ``bends``; strength: standard deviation of the shift at the grid's knots, in pixels."""
+    field = bends(images, generator, strength)
+    y, x = pixel_grid(images)
+    return sample(images, y + field[:, 0], x + field[:, 1], masks, "border")

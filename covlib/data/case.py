@@ -1,6 +1,6 @@
 """What the readers return and the rest of the library works on: a case (volume) and a set of slices or images."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -83,9 +83,13 @@ class SliceSet:
 
     def subset(self, index) -> "SliceSet":
         """The slices at ``index`` (integer array or boolean mask), in that order."""
-        index = np.asarray(index)
-        index = np.flatnonzero(index) if index.dtype == bool else index
-        take = lambda a: None if a is None else a[index]
-        return SliceSet(self.images[index], [self.patients[i] for i in index], [self.names[i] for i in index],
-                        take(self.labels), self.classes, take(self.lung), take(self.infection), self.hu_window,
-                        self.source, self.fingerprint, list(self.notes))
+        return part_of(self, index, "images", "labels", "lung", "infection")
+
+
+def part_of(slices, index, *arrays: str):
+    """The slices at ``index`` (integers or a boolean mask), in that order: of these arrays, patients and names."""
+    index = np.asarray(index)
+    index = np.flatnonzero(index) if index.dtype == bool else index.astype(np.int64)
+    taken = {name: value[index] for name in arrays if (value := getattr(slices, name)) is not None}
+    named = {name: [getattr(slices, name)[i] for i in index] for name in ("patients", "names")}
+    return replace(slices, **taken, **named, notes=list(slices.notes))

@@ -6,22 +6,20 @@ A map is uint8 (N, H, W); an image is float32 (N, 1, H, W) in [-1, 1].
 """
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from covlib.data.case import SliceSet
+from covlib.data.augment import bends, pixel_grid, sample
+from covlib.data.case import SliceSet, part_of
 from covlib.errors import ConfigError, DataError
 
 BACKGROUND, LUNG, GGO, CONSOLIDATION = range(4)
 LABEL_NAMES = ("background", "lung", "ground-glass opacity", "consolidation")
 LABELS = len(LABEL_NAMES)
 BLACK = -1.0
-
-CELLS = 4  # knots of the elastic field are a quarter of the side apart
 
 
 @dataclass
@@ -49,11 +47,7 @@ class Paired:
 
     def subset(self, index) -> "Paired":
         """The slices at ``index`` (integers or a boolean mask), in that order."""
-        index = np.asarray(index)
-        index = np.flatnonzero(index) if index.dtype == bool else index.astype(np.int64)
-        return replace(self, images=self.images[index], maps=self.maps[index],
-                       patients=[self.patients[i] for i in index], names=[self.names[i] for i in index],
-                       notes=list(self.notes))
+        return part_of(self, index, "images", "maps")
 
     def infected(self) -> "Paired":
         """The slices with ground glass or consolidation: 446 of the 829 of Jiang et al. (Section IV-A)."""
@@ -236,7 +230,7 @@ def augment_pair(batch: dict[str, Tensor], generator: torch.Generator, *, scale:
     alone = (((images - BLACK).abs() * ~inside).flatten(1).amax(1) < 1e-6)[:, None, None, None]
     # Weighted grey over weight: the black around a lung weighs nothing, every other pixel 1.
     weight = (inside | ~alone).to(images.dtype)
-    shifted, weight = _bilinear(torch.cat([(images - BLACK) * weight, weight], 1), y, x).split(1, dim=1)
+    shifted, weight = sample(torch.cat([(images - BLACK) * weight, weight], 1), y, x).split(1, dim=1)
     grey = shifted / weight.clamp_min(1e-6) + BLACK
     if noise:
         level = torch.rand(len(images), 1, 1, 1, generator=generator, device=images.device) * noise
@@ -250,12 +244,9 @@ def _field(images: Tensor, generator: torch.Generator, scale, ratio, rotate: flo
     n, _, height, width = images.shape
     draw = torch.rand(n, 5, 1, 1, generator=generator, device=images.device).unbind(1)
     between = lambda u, low, high: low + u * (high - low)
-    y = torch.arange(height, device=images.device, dtype=torch.float32)[:, None] + 0.5
-    x = torch.arange(width, device=images.device, dtype=torch.float32)[None, :] + 0.5
+    y, x = pixel_grid(images)
     if elastic:
-        shape = (n, 2, CELLS + 1, CELLS + 1)
-        knots = torch.randn(shape, generator=generator, device=images.device) * elastic
-        bend = F.interpolate(knots, size=(height, width), mode="bicubic", align_corners=True)
+        bend = bends(images, generator, elastic)
         y, x = y + bend[:, 0] * height, x + bend[:, 1] * width
     angle = between(draw[0], -math.radians(rotate), math.radians(rotate))
     y, x = y - height / 2, x - width / 2
@@ -264,12 +255,6 @@ def _field(images: Tensor, generator: torch.Generator, scale, ratio, rotate: flo
     aspect = between(draw[2], math.log(ratio[0]), math.log(ratio[1])).exp()
     tall, wide = (share / aspect).sqrt().clamp(max=1.0), (share * aspect).sqrt().clamp(max=1.0)
     return (y * tall + draw[3] * (1 - tall) * height, x * wide + draw[4] * (1 - wide) * width)
-
-
-def _bilinear(planes: Tensor, y: Tensor, x: Tensor) -> Tensor:
-    height, width = planes.shape[-2:]
-    grid = torch.stack((2 * x / width - 1, 2 * y / height - 1), -1).to(planes.dtype)
-    return F.grid_sample(planes, grid, "bilinear", "border", align_corners=False)
 
 
 def _nearest(maps: Tensor, y: Tensor, x: Tensor) -> Tensor:

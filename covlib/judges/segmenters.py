@@ -241,10 +241,9 @@ def cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor | None = None,
     return -(chosen * logits.log_softmax(1)).sum() / total
 
 
-def train_segmenter(model: nn.Module, images, maps, *, epochs: int | None = None, steps: int | None = None,
-                    batch_size: int = 16, lr: float = 1e-3, schedule: str = "onecycle", weights=None,
-                    augment: Callable | None = None, seed: int = 0, device="cpu",
-                    settle_augmented: bool = False) -> dict:
+def train_segmenter(model: nn.Module, images, maps, *, steps: int, batch_size: int = 16, lr: float = 1e-3,
+                    schedule: str = "onecycle", weights=None, augment: Callable | None = None, seed: int = 0,
+                    device="cpu", settle_augmented: bool = False) -> dict:
     """Train a judge with Adam for a fixed number of steps; deterministic, on one CPU with one thread count bit for bit.
 
     At the end batch normalisation's statistics are taken anew from the training images, as plain means: not augmented,
@@ -254,7 +253,7 @@ def train_segmenter(model: nn.Module, images, maps, *, epochs: int | None = None
     Args:
         model: from ``build``; left on ``device`` in eval mode.
         images: float32 (N, C, H, W) in [-1, 1], array or tensor. maps: (N, H, W) whole numbers in [0, n_classes).
-        epochs, steps: length, give one of the two (default: 10 epochs). Each image is taken once an epoch.
+        steps: length; each image is taken once before any is taken again.
         lr: peak learning rate. schedule: "onecycle", "cosine", "constant", or "linear" (constant for half of the steps,
             then linear to zero).
         weights: of the classes in the loss, n_classes numbers of at least 0; None: all alike.
@@ -276,7 +275,7 @@ def train_segmenter(model: nn.Module, images, maps, *, epochs: int | None = None
         return batch["image"], batch["map"]
 
     return training.descend(
-        model, x, y, lambda x, y: cross_entropy(model(x), y, weights), changed, judge="segmenter", epochs=epochs,
+        model, x, y, lambda x, y: cross_entropy(model(x), y, weights), changed, judge="segmenter", epochs=None,
         steps=steps, batch_size=batch_size, lr=lr, schedule=schedule, seed=seed, device=device,
         settle_batch=batch_size, settle_augmented=settle_augmented)
 

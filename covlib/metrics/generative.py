@@ -11,7 +11,7 @@ estimate is unbiased at any n.
 """
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -72,27 +72,15 @@ class Frechet:
     dim: int
     note: str
 
-    @property
-    def how(self) -> str:
-        """The line to print beside the value."""
-        text = (f"Frechet distance on {self.extractor}, layer {self.layer} ({self.dim} features), "
-                f"resize: {self.resize}, {self.n_real} real and {self.n_fake} synthetic images")
-        return text + (f"; {self.note}" if self.note else "")
 
-    def asdict(self) -> dict:
-        """The fields as a plain dictionary, for metrics.json."""
-        return asdict(self)
-
-
-def frechet(real_images, fake_images, extractor, batch: int = 64) -> Frechet:
+def frechet(real_images, fake_images, extractor) -> Frechet:
     """FID of two sets of images with any extractor of ``covlib.judges.features``.
 
     Args:
         real_images, fake_images: float32 (N, 1, H, W) in [-1, 1], N >= 2 each.
         extractor: has name, layer, resize, note, and maps images to (N, D) features.
-        batch: images per forward pass.
     """
-    real, fake = extractor(real_images, batch=batch), extractor(fake_images, batch=batch)
+    real, fake = extractor(real_images), extractor(fake_images)
     note = extractor.note
     smallest = min(len(real), len(fake))
     if smallest <= real.shape[1]:

@@ -85,12 +85,8 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
     return torch.device(found.type)
 
 
-def launch(device: torch.device, devices: int | None = None, nodes: int | None = None):
-    """A Fabric with its processes started: one, those that torchrun started, or ``devices`` copies of this script.
-
-    None: as many as the ``team`` block around this has.
-    """
-    devices, nodes = (_team.devices if devices is None else devices), (_team.nodes if nodes is None else nodes)
+def launch(device: torch.device, devices: int, nodes: int):
+    """A Fabric with its processes started: one, those that torchrun started, or ``devices`` copies of this script."""
     asked = os.environ.get(NVML_CHECK)
     from lightning_fabric import Fabric
 

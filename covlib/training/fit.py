@@ -71,11 +71,10 @@ class FitResult:
     samples: list[Path] = field(default_factory=list)
 
 
-def fit(method: Method, data, out, *, seed: int = 0, device="auto", devices: int | None = None,
-        nodes: int | None = None, precision: str = "auto", compile: bool | str = False,
-        channels_last: bool | str = "auto", graph: bool | str = "auto", ema: float | None = None,
-        checkpoint_every: int | None = None, keep: int = 2, sample_every: int | None = None, log_every: int = 10,
-        resume: bool = True, progress: bool = True, identity: dict | None = None) -> FitResult:
+def fit(method: Method, data, out, *, seed: int = 0, device="auto", precision: str = "auto",
+        compile: bool | str = False, channels_last: bool | str = "auto", graph: bool | str = "auto",
+        ema: float | None = None, checkpoint_every: int | None = None, keep: int = 2, sample_every: int | None = None,
+        log_every: int = 10, resume: bool = True, progress: bool = True, identity: dict | None = None) -> FitResult:
     """Train ``method`` on ``data`` through all its stages and leave the trained weights in ``method.networks``.
 
     Args:
@@ -83,9 +82,7 @@ def fit(method: Method, data, out, *, seed: int = 0, device="auto", devices: int
         data: dict of tensors of equal length (moved to the device once), or ``batches.Unpaired(a=..., b=...)`` for
             domains without pairs.
         out: folder of the run.
-        device, devices, nodes: see ``resolve_device``; more than one device starts (or joins, under torchrun) one
-            process each. A stage's batch is shared out among them. None: one, or as the ``devices.team`` around
-            this call has it.
+        device: see ``resolve_device``. The processes of a ``devices.team`` around this call share out each batch.
         precision: "32" or "bf16-mixed" (autocast; weights and optimiser stay float32); "auto" is the latter on a GPU
             that has it.
         compile: False, True, or a mode of torch.compile.
@@ -116,7 +113,7 @@ def fit(method: Method, data, out, *, seed: int = 0, device="auto", devices: int
     check_options(options)
     check_method(method)
     batches.check_data(data)
-    fabric = launch(device, devices, nodes)
+    fabric = launch(device, current_team().devices, current_team().nodes)
     options |= for_device(options, device, fabric.world_size, method)
     for stage in method.stages:
         if stage.batch_size % fabric.world_size:

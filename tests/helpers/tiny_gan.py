@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from covlib.training.devices import team
 from covlib.training.fit import fit
 from covlib.training.method import Method, OptimizerSpec, Stage, seeded
 
@@ -105,11 +106,12 @@ def main():
         fit(TinyGAN(steps=LONG, on_step=tell), {"image": images()}, args.out, **OPTIONS)
         return
     method = TinyGAN(steps=(1,), noise=False)
-    fit(method, {"image": images()}, args.out / "one", seed=3, device="cpu", devices=args.devices)
-    grads = {f"{n}.{k}": p.grad.tolist() for n, net in method.networks.items() for k, p in net.named_parameters()}
-    rank = torch.distributed.get_rank()
-    (args.out / f"grads{rank}.json").write_text(json.dumps(grads))
-    fit(TinyGAN(steps=(4, 3), noise=False), {"image": images()}, args.out / "more", devices=args.devices, **OPTIONS)
+    with team(torch.device("cpu"), args.devices):
+        fit(method, {"image": images()}, args.out / "one", seed=3, device="cpu")
+        grads = {f"{n}.{k}": p.grad.tolist() for n, net in method.networks.items() for k, p in net.named_parameters()}
+        rank = torch.distributed.get_rank()
+        (args.out / f"grads{rank}.json").write_text(json.dumps(grads))
+        fit(TinyGAN(steps=(4, 3), noise=False), {"image": images()}, args.out / "more", **OPTIONS)
 
 
 if __name__ == "__main__":

@@ -346,8 +346,7 @@ def restore_volume(method: CGAN3D, volume, equaliser: Equaliser | None = None, *
                         beside=(answer_of(method.config, volume),) if method.config.started else ())
 
 
-def restore(method: CGAN3D, case: Case, equaliser: Equaliser | None = None, *, overlap: int | None = None,
-            batch: int = BATCH, seed: int = 0) -> Case:
+def restore(method: CGAN3D, case: Case, *, overlap: int | None = None, seed: int = 0) -> Case:
     """The case that the network makes of a condition (see ``condition_of``): same grid, masks and label, int16 HU.
 
     ``meta["notes"]`` says what a reader should know: voxels clipped to int16, slices repeated to fill a block.
@@ -359,5 +358,5 @@ def restore(method: CGAN3D, case: Case, equaliser: Equaliser | None = None, *, o
     side = method.config.block
     notes = [f"{n} {what} repeated to fill a block of {side}" for n, what in
              zip([-min(0, s - side) for s in case.hu.shape], ("slices", "rows", "columns")) if n]
-    made = restore_volume(method, case.hu, equaliser, overlap=overlap, batch=batch, seed=seed)
+    made = restore_volume(method, case.hu, overlap=overlap, seed=seed)
     return with_hu(case, made, notes)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from covlib.errors import ConfigError
-from covlib.nets import InstanceNorm2d, ResidualBlock
+from covlib.nets import InstanceNorm2d, ResidualBlock, resnet_down, resnet_entry, resnet_exit, resnet_up
 from covlib.papers.cyclegan.config import GENERATORS
 
 
@@ -25,14 +25,10 @@ class ResnetGenerator(nn.Module):
     def __init__(self, channels: int = 1, width: int = 64, blocks: int = 9):
         super().__init__()
         w = width
-        layers = [nn.ReflectionPad2d(3), nn.Conv2d(channels, w, 7), InstanceNorm2d(w), nn.ReLU(True)]
-        for a, b in ((w, 2 * w), (2 * w, 4 * w)):
-            layers += [nn.Conv2d(a, b, 3, 2, 1), InstanceNorm2d(b), nn.ReLU(True)]
-        layers += [ResidualBlock(4 * w) for _ in range(blocks)]
-        for a, b in ((4 * w, 2 * w), (2 * w, w)):
-            layers += [nn.ConvTranspose2d(a, b, 3, 2, 1, output_padding=1), InstanceNorm2d(b), nn.ReLU(True)]
-        layers += [nn.ReflectionPad2d(3), nn.Conv2d(w, channels, 7), nn.Tanh()]
-        self.layers = nn.Sequential(*layers)
+        self.layers = nn.Sequential(
+            *resnet_entry(channels, w), *resnet_down(w, 2 * w), *resnet_down(2 * w, 4 * w),
+            *[ResidualBlock(4 * w) for _ in range(blocks)], *resnet_up(4 * w, 2 * w), *resnet_up(2 * w, w),
+            *resnet_exit(w, channels))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layers(x)

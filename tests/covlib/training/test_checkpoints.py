@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from covlib.atomic import beside, write_atomically
-from covlib.errors import ConfigError, TrainingError
+from covlib.atomic import atomic_folder, beside, write_atomically
+from covlib.errors import ConfigError, DataError, TrainingError
 from covlib.training.checkpoints import (
     CheckpointStore,
     difference,
@@ -190,6 +190,21 @@ def test_a_file_that_a_living_process_writes_is_left_alone(tmp_path):
     assert dead.exists()
     beside(target)
     assert ours.exists() and not dead.exists() and other.exists()  # another machine's processes cannot be asked
+
+
+def test_a_folder_that_a_killed_writer_had_moved_aside_is_put_back(tmp_path):
+    target = tmp_path / "export[1]"
+    for kind in ("old", "partial"):
+        left = beside(target, kind)
+        left = left.with_name(left.name.removesuffix(str(os.getpid())) + "999999999")
+        left.mkdir()
+        (left / kind).write_text("x")
+    with pytest.raises(DataError, match="is not empty"), atomic_folder(target):
+        pass
+    assert [p.name for p in tmp_path.iterdir()] == [target.name] and (target / "old").exists()
+    with atomic_folder(target, replaceable="old") as partial:
+        (partial / "new").write_text("y")
+    assert [p.name for p in tmp_path.rglob("*")] == [target.name, "new"]
 
 
 def test_a_file_is_replaced_never_rewritten(tmp_path):

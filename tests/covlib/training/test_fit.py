@@ -23,6 +23,7 @@ from covlib.errors import ConfigError, DataError, TrainingError
 from covlib.seeding import derive, rng
 from covlib.training.batches import SampleOrder, Unpaired
 from covlib.training.checkpoints import CheckpointStore, load_weights, read_weights
+from covlib.training.devices import team
 from covlib.training.fit import fit, resolve_device
 from covlib.training.log import save_grid
 from covlib.training.method import Method, OptimizerSpec, Stage
@@ -615,6 +616,8 @@ def test_devices_that_are_not_there():
         resolve_device("gpu")
     with pytest.raises(ConfigError, match="'meta' cannot be trained on"):
         resolve_device("meta")
+    with pytest.raises(ConfigError, match="devices and nodes must be"), team(torch.device("cpu"), devices=0):
+        pass
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
@@ -627,7 +630,6 @@ def test_cuda_where_there_is_none(tmp_path):
 @pytest.mark.parametrize("options, text", [
     ({"precision": "16"}, "precision '16' is not one of auto, 32, bf16-mixed"), ({"keep": 0}, "keep must be"),
     ({"log_every": 2.5}, "log_every must be"), ({"ema": 1.0}, "ema must lie between"),
-    ({"devices": 0}, "devices and nodes must be"),
 ])
 def test_wrong_options(tmp_path, options, text):
     with pytest.raises(ConfigError, match=text):
