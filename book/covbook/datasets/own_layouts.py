@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from covlib.errors import DataError
+from covlib.files import layouts
 from covlib.files.images import is_image
 from covlib.files.index import (
     Found,
@@ -173,3 +174,8 @@ def mosmed(root: Path) -> Found | None:
 
 LAYOUTS: dict[str, Callable[[Path], Found | None]] = {f.__name__: f for f in (
     covid_ct, medseg, radiopaedia, covid19_ct_seg, cohen, rsna, mosmed)}
+
+
+def make_known() -> None:
+    """From now on ``covlib.files.layouts`` recognises these, before the plain layouts."""
+    layouts.OWN.update(LAYOUTS)

@@ -269,6 +269,9 @@ def located(data: str | Path) -> str | Path:
     Raises:
         DataError: nothing of that name, or a set that is not downloaded yet.
     """
+    from covbook.datasets import own_layouts
+
+    own_layouts.make_known()
     if str(data) == "phantom":
         return "phantom"
     path = Path(data)
