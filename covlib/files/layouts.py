@@ -29,7 +29,8 @@ OWN: dict[str, Callable[[Path], Found | None]] = {}  # of single data sets, adde
 def find(data) -> Found:
     """Understand a folder or a NIfTI file, without reading pixels.
 
-    A folder that holds nothing but one folder stands for that folder.
+    A folder that holds nothing but one folder stands for that folder. The layouts of registered public sets are known
+    where ``covbook.datasets.own_layouts.make_known`` was called, as the chapters and the command line do.
 
     Raises:
         DataError: not there, not readable, empty, or no layout we know (they are listed).
