@@ -38,13 +38,15 @@ def write_phantom(folder: str | Path, n: int, *, seed: int = 0, shape: tuple[int
         DataError: the folder holds something, or cannot be written (permission, full disk).
     """
     import pandas as pd
+    from tqdm.auto import tqdm
 
     _check(n, shape, label, kind)
     folder = Path(folder).expanduser()
     write = {"cases": _write_cases, "slices": _write_slices, "xrays": _write_xrays}[kind]
     with atomic_folder(folder) as partial:
         total = n * PER_PATIENT if kind == "slices" else n
-        rows = list(_with_bar(write(partial, n, seed, shape, label), total, progress))
+        rows = list(tqdm(write(partial, n, seed, shape, label), total=total, desc="virtual patients",
+                         disable=not progress))
         pd.DataFrame(rows, dtype=object).to_csv(partial / "metadata.csv", index=False, lineterminator="\r\n")
         (partial / "DATASHEET.md").write_text(_datasheet(n, seed, shape, label, kind, len(rows)))
     return folder
@@ -63,12 +65,6 @@ def _check(n: int, shape: tuple[int, ...] | None, label: str | None, kind: str) 
         raise ConfigError(f"shape {tuple(shape)}: for cases (slices, size, size) is wanted, at least (4, 16, 16)")
     if kind != "cases" and (len(shape) != 2 or shape[0] < 16 or shape[0] != shape[1]):
         raise ConfigError(f"shape {tuple(shape)}: for {kind} (size, size) is wanted, at least (16, 16)")
-
-
-def _with_bar(rows: Iterator[Row], total: int, progress: bool) -> Iterator[Row]:
-    from tqdm.auto import tqdm
-
-    return tqdm(rows, total=total, desc="virtual patients", disable=not progress)
 
 
 def _write_cases(folder: Path, n: int, seed: int, shape, label: str | None) -> Iterator[Row]:

@@ -18,7 +18,7 @@ def noise(numbers, generator):
 
 @given(n=st.integers(1, 200), size=st.integers(1, 50), world=st.integers(1, 9))
 def test_every_number_belongs_to_one_process(n, size, world):
-    dealt = [number for rank in range(world) for part in shards.share(n, size, rank, world) for number in part]
+    dealt = [number for rank in range(world) for part in shards.batches(n, size)[rank::world] for number in part]
     assert sorted(dealt) == list(range(n))
 
 
