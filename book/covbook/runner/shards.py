@@ -19,8 +19,6 @@ from covlib.seeding import torch_generator
 
 def batches(n: int, size: int) -> list[range]:
     """The numbers 0 .. n-1 in batches of ``size``; the last may be shorter."""
-    if n < 1 or size < 1:
-        raise DataError(f"synthesis: {n} images in batches of {size}; at least 1 of each is wanted")
     return [range(start, min(start + size, n)) for start in range(0, n, size)]
 
 
