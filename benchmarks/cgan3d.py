@@ -4,9 +4,6 @@ Each way runs in a process of its own, so that its peak memory is its own too. T
 at the ``cpu`` profile, untrained and without noise; blocks of 32 overlap by 16 in both, with the same weights.
 """
 
-import json
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -14,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.measure import row
+from covbook.chapters.side_by_side.cost import in_new_process
 from covlib.errors import TrainingError
 
 SHAPE = (80, 512, 512)
@@ -21,7 +19,6 @@ OVERLAP, BATCH = 16, 16
 REPEATS = 2
 WAYS = {"ours": "apply_blocks, overlap 16", "monai": "MONAI sliding_window_inference, overlap 0.5",
         "plain": "apply_blocks, side by side, HU from and to memory maps"}
-PROGRAM = "import sys; from benchmarks.cgan3d import measure; measure(*sys.argv[1:])"
 
 
 def bench() -> list[dict]:
@@ -29,9 +26,7 @@ def bench() -> list[dict]:
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for way, name in WAYS.items():
-            command = [sys.executable, "-c", PROGRAM, way, folder]
-            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-            found = json.loads(done.stdout.splitlines()[-1])
+            found = in_new_process(__name__, "measure", way, folder)
             measured = row(f"512x512x80, {name}", found["seconds"])
             rate = np.prod(SHAPE) / measured["median_s"] / 1e6
             rows.append({**measured, "note": f"{rate:.2f} million voxels/s; peak memory {found['peak_gb']:.2f} GB"})
@@ -43,8 +38,8 @@ def bench() -> list[dict]:
     return rows
 
 
-def measure(way: str, folder: str) -> None:
-    """Run one of ``WAYS`` here; leaves the result in ``folder`` and prints seconds and peak memory as JSON."""
+def measure(way: str, folder: str) -> dict:
+    """Run one of ``WAYS`` here; leaves the result in ``folder`` and returns seconds and peak memory."""
     import torch
 
     from covbook.provenance import peak_memory
@@ -72,7 +67,7 @@ def measure(way: str, folder: str) -> None:
     peak = peak_memory()
     if way != "plain":
         np.save(Path(folder) / f"{way}.npy", out)
-    print(json.dumps({"seconds": seconds, "peak_gb": peak / 1e9}))
+    return {"seconds": seconds, "peak_gb": peak / 1e9}
 
 
 def _scaled(hu):

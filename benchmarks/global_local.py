@@ -5,15 +5,13 @@ on a CPU, peak allocated memory on a GPU. With activation checkpointing and with
 shown before anything is reported.
 """
 
-import json
-import subprocess
-import sys
 import time
 
 import torch
 
 from benchmarks.measure import row
 from benchmarks.steps import EXACT, FitStep
+from covbook.chapters.side_by_side.cost import in_new_process
 from covbook.provenance import peak_memory
 from covlib.errors import TrainingError
 from covlib.papers.global_local.method import Config, GlobalLocal
@@ -22,17 +20,18 @@ from covlib.seeding import torch_generator
 SIZE = 512
 
 
-def bench(size: int = SIZE, device: str | None = None, **changes) -> list[dict]:
+def bench(device: str | None = None, **changes) -> list[dict]:
     """Time and peak memory of one joint step, batch 1, with and without activation checkpointing.
 
     Args:
-        size: of the image. device: a GPU where there is one. changes: further fields of the Config.
+        device: a GPU where there is one. changes: fields of the Config.
 
     Raises:
         TrainingError: the two differ in losses or gradients, or a process failed (for want of memory, say).
     """
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    runs = {name: _measured(device, {"image_size": size, "checkpoint_blocks": again} | changes)
+    device, size = device or ("cuda" if torch.cuda.is_available() else "cpu"), changes.get("image_size", SIZE)
+    runs = {name: in_new_process(__name__, "measure", device,
+                                 {"image_size": size, "checkpoint_blocks": again} | changes)
             for name, again in (("kept", False), ("computed again (checkpointing)", True))}
     kept, again = (run["sums"] for run in runs.values())
     if wrong := [k for k in kept if abs(kept[k] - again[k]) > 1e-3 * abs(kept[k]) + 1e-6]:
@@ -65,20 +64,7 @@ def cost(config: Config, device: str, repeats: int = 1) -> dict:
     return {"seconds": seconds[-repeats:], "peak_gb": peak_memory(device) / 1e9, "sums": sums}
 
 
-def _measured(device: str, changes: dict) -> dict:
-    command = [sys.executable, "-m", __spec__.name, device, json.dumps(changes)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise TrainingError(f"bench global_local: a step with {changes} on {device} failed: "
-                            f"{(done.stderr.strip().splitlines() or ['killed, perhaps for want of memory'])[-1]}")
-    return json.loads(done.stdout)
-
-
-def main(device: str, changes: str) -> None:
-    """Print what ``cost`` says of the paper's settings with these changes, batch 1 unless told, as JSON."""
-    config = Config.for_profile("paper", {"batch_size": 1} | json.loads(changes))
-    print(json.dumps(cost(config, device, repeats=5 if device == "cuda" else 1)))
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+def measure(device: str, changes: dict) -> dict:
+    """``cost`` of the paper's settings with these changes, batch 1 unless told."""
+    config = Config.for_profile("paper", {"batch_size": 1} | changes)
+    return cost(config, device, repeats=5 if device == "cuda" else 1)

@@ -57,11 +57,7 @@ def read_yaml(path: Path, own: bool = False):
     # The C library is ten times as fast, but a deeply nested document crashes it: our own files only.
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader) if own else yaml.SafeLoader
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), Loader=loader)
-    except FileNotFoundError:
-        raise
-    except OSError as problem:
-        raise DataError(f"{path}: cannot be read ({problem.strerror or problem})") from None
+        return yaml.load(_text(path), Loader=loader)
     except (yaml.YAMLError, ValueError, RecursionError) as problem:  # ValueError: no text, impossible dates
         raise DataError(f"{path}: not valid YAML: {' '.join(str(problem).split())[:200]}") from None
 
@@ -76,13 +72,18 @@ def read_json(path: Path, advice: str = "") -> Any:
         DataError: one line with the file and why it cannot be read.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(_text(path))
+    except (ValueError, RecursionError) as problem:
+        raise DataError(f"{path}: not valid JSON: {problem}{advice}") from None
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise
     except OSError as problem:
         raise DataError(f"{path}: cannot be read ({problem.strerror or problem})") from None
-    except (ValueError, RecursionError) as problem:
-        raise DataError(f"{path}: not valid JSON: {problem}{advice}") from None
 
 
 def write_json(path: Path, document: dict) -> Path:

@@ -56,7 +56,7 @@ class PrivacyAudit:
             would be, had the generator seen nobody.
         membership_auc: of the distance-based attack; chance is 0.5.
         near_copies: share of synthetic images within ``threshold`` of a training image; near_copies_held_out: of a
-            held-out one. threshold_how: where the threshold is from. exact_copies: how many lie within a twentieth.
+            held-out one. exact_copies: how many lie within a twentieth.
         nearest_train: median distance of synthetic images to the nearest training image. real_to_train: the same for
             held-out real images.
         p: test -> one-sided permutation p-value. smallest_p: the smallest that these patients can give.
@@ -75,7 +75,6 @@ class PrivacyAudit:
     near_copies_held_out: Interval
     exact_copies: int
     threshold: float
-    threshold_how: str
     nearest_train: Interval
     real_to_train: Interval
     p: dict[str, float]
@@ -131,7 +130,6 @@ def audit(synthetic, train, held_out, *, patients=None, held_out_patients=None, 
         space, metric.unit, _verdict(p, smallest, exact), proportion(who.member[found.owner], groups), chance,
         _attack(found.to_synthetic, who, seed, n_boot), proportion(near[:, who.member].any(1), groups),
         proportion(near[:, ~who.member].any(1), groups), exact, threshold,
-        f"1st percentile of the distances from each of {len(real)} real images to the nearest one of another patient",
         median(found.distance, groups), median(reference, who.number[n_train:]),
         p, smallest, found.nearest, found.distance, reference, len(made), n_train, len(real) - n_train,
         (int(who.member.sum()), int((~who.member).sum())))

@@ -1,13 +1,13 @@
 """Virtual patients written to disk as a data set, in the layouts that real scans come in (``covlib data phantom``)."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 import covlib
 from covlib.atomic import atomic_folder
-from covlib.data.case import LABELS, Case, SliceSet
+from covlib.data.case import LABELS, Case
 from covlib.errors import ConfigError
 
 KINDS = ("cases", "slices", "xrays")
@@ -38,23 +38,23 @@ def write_phantom(folder: str | Path, n: int, *, seed: int = 0, shape: tuple[int
         DataError: the folder holds something, or cannot be written (permission, full disk).
     """
     import pandas as pd
+    from tqdm.auto import tqdm
 
-    _check(n, shape, label, kind)
+    _check(n, shape, kind)
     folder = Path(folder).expanduser()
     write = {"cases": _write_cases, "slices": _write_slices, "xrays": _write_xrays}[kind]
     with atomic_folder(folder) as partial:
         total = n * PER_PATIENT if kind == "slices" else n
-        rows = list(_with_bar(write(partial, n, seed, shape, label), total, progress))
+        rows = list(tqdm(write(partial, n, seed, shape, label), total=total, desc="virtual patients",
+                         disable=not progress))
         pd.DataFrame(rows, dtype=object).to_csv(partial / "metadata.csv", index=False, lineterminator="\r\n")
         (partial / "DATASHEET.md").write_text(_datasheet(n, seed, shape, label, kind, len(rows)))
     return folder
 
 
-def _check(n: int, shape: tuple[int, ...] | None, label: str | None, kind: str) -> None:
+def _check(n: int, shape: tuple[int, ...] | None, kind: str) -> None:
     if kind not in KINDS:
         raise ConfigError(f"kind {kind!r} is none of {', '.join(KINDS)}")
-    if label is not None and label not in LABELS:
-        raise ConfigError(f"label {label!r} is none of {', '.join(LABELS)}")
     if n < 1:
         raise ConfigError(f"n is {n}; at least one patient is wanted")
     if shape is None:
@@ -63,12 +63,6 @@ def _check(n: int, shape: tuple[int, ...] | None, label: str | None, kind: str) 
         raise ConfigError(f"shape {tuple(shape)}: for cases (slices, size, size) is wanted, at least (4, 16, 16)")
     if kind != "cases" and (len(shape) != 2 or shape[0] < 16 or shape[0] != shape[1]):
         raise ConfigError(f"shape {tuple(shape)}: for {kind} (size, size) is wanted, at least (16, 16)")
-
-
-def _with_bar(rows: Iterator[Row], total: int, progress: bool) -> Iterator[Row]:
-    from tqdm.auto import tqdm
-
-    return tqdm(rows, total=total, desc="virtual patients", disable=not progress)
 
 
 def _write_cases(folder: Path, n: int, seed: int, shape, label: str | None) -> Iterator[Row]:
@@ -84,12 +78,6 @@ def _write_cases(folder: Path, n: int, seed: int, shape, label: str | None) -> I
                "spacing_z_mm": z, "spacing_y_mm": y, "spacing_x_mm": x}
 
 
-def _one_by_one(draw: Callable[..., SliceSet], n: int, **settings) -> Iterator[SliceSet]:
-    """One patient after the other, so that memory does not grow with ``n``; patient k has label k modulo the labels."""
-    for number in range(n):
-        yield draw(1, first=number, **settings)
-
-
 def _write_slices(folder: Path, n: int, seed: int, shape, label: str | None) -> Iterator[Row]:
     from covlib import phantom
 
@@ -98,7 +86,8 @@ def _write_slices(folder: Path, n: int, seed: int, shape, label: str | None) -> 
         (folder / name).mkdir()
     settings = {"size": shape[0] if shape else 512, "per_patient": PER_PATIENT, "seed": seed, "window": WINDOW,
                 "labels": (label,) if label else ("normal", "covid")}
-    for part in _one_by_one(phantom.phantom_slices, n, **settings):
+    for number in range(n):  # one patient after the other, so that memory does not grow with n
+        part = phantom.phantom_slices(1, first=number, **settings)
         for i, name in enumerate(part.names):
             pictures = (_grey(part.images[i, 0]), part.lung[i], part.infection[i],
                         np.where(part.infection[i] > 0, 255, 0).astype(np.uint8))
@@ -111,7 +100,8 @@ def _write_xrays(folder: Path, n: int, seed: int, shape, label: str | None) -> I
     from covlib import phantom
 
     settings = {"size": shape[0] if shape else 256, "seed": seed, "labels": (label,) if label else LABELS}
-    for part in _one_by_one(phantom.phantom_xrays, n, **settings):
+    for number in range(n):
+        part = phantom.phantom_xrays(1, first=number, **settings)
         for i, name in enumerate(part.names):
             of = part.classes[part.labels[i]]
             (folder / of).mkdir(exist_ok=True)

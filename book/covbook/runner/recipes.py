@@ -8,6 +8,7 @@ The training is the chapter's own, called with the same data, settings and seeds
 what the chapter would have left there. Any number of processes shares the work, and any other number may go on with it.
 """
 
+import shutil
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -209,7 +210,7 @@ def synthesise(trained: list[Trained], n: int, job: Job, fabric, tell: Callable[
             part = [t for t in trained if t.group == group]
             tell(f"synthetic images: {_export(part, n, job, folders, out / group)}")
         for folder in folders.values():
-            shards.remove(folder)
+            shutil.rmtree(folder, ignore_errors=True)
     fabric.barrier()
 
 

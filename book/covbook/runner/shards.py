@@ -6,7 +6,6 @@ processes there are, and a job that was cut off makes only what is not there yet
 """
 
 import hashlib
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,14 +19,7 @@ from covlib.seeding import torch_generator
 
 def batches(n: int, size: int) -> list[range]:
     """The numbers 0 .. n-1 in batches of ``size``; the last may be shorter."""
-    if n < 1 or size < 1:
-        raise DataError(f"synthesis: {n} images in batches of {size}; at least 1 of each is wanted")
     return [range(start, min(start + size, n)) for start in range(0, n, size)]
-
-
-def share(n: int, size: int, rank: int, world: int) -> list[range]:
-    """The batches that ``rank`` of ``world`` processes makes."""
-    return batches(n, size)[rank::world]
 
 
 def make(synthesise: Callable[[range, torch.Generator], Tensor], n: int, folder: Path, *, seed: int, key: str,
@@ -47,7 +39,7 @@ def make(synthesise: Callable[[range, torch.Generator], Tensor], n: int, folder:
     from safetensors.torch import save
 
     made = 0
-    for numbers in share(n, batch, rank, world):
+    for numbers in batches(n, batch)[rank::world]:
         file = Path(folder) / f"{numbers.start:08d}-{numbers.stop:08d}.safetensors"
         if file.is_file():
             continue
@@ -92,8 +84,3 @@ def folder_for(out: Path, networks: dict[str, nn.Module], *what) -> Path:
             digest.update(f"{name}.{key}".encode() + value.detach().cpu().contiguous().flatten().view(torch.uint8)
                           .numpy().tobytes())
     return Path(out) / f".parts-{digest.hexdigest()[:12]}"
-
-
-def remove(folder: Path) -> None:
-    """The batches, once what was collected of them is written elsewhere."""
-    shutil.rmtree(folder, ignore_errors=True)

@@ -87,7 +87,8 @@ def export_run(run, to, *, form: str = "png", licence: str = "", fractions=FRACT
     facts = {"run": document, "form": form, "licence": licence or takehome_sheet.licence_of(document["data"]),
              "classes": classes, "split": dealt, "images": len(pictures),
              "counts": {part: parts.count(part) for part in PARTS}, "patients": len({p.patient for p in pictures}),
-             "masks": sorted({m for p in pictures for m in p.masks}), "sheets": sheets_of(run),
+             "masks": sorted({m for p in pictures for m in p.masks}),
+             "sheets": [_sheet(folder) for folder in sets_of(run).values()],
              "hu": all(p.hu_window for p in pictures), "labels": takehome_files.label_names(pictures)}
     with atomic_folder(to) as partial:
         writer = takehome_files.WRITERS[form](partial, facts)
@@ -124,12 +125,8 @@ def sets_of(run: Path) -> dict[str, Path]:
     return found
 
 
-def sheets_of(run: Path) -> list[dict]:
-    """The datasheet of each synthetic set of a run, seen to hold what an export tells."""
-    return [_sheet(folder) for folder in sets_of(run).values()]
-
-
 def _sheet(folder: Path) -> dict:
+    """The datasheet of a synthetic set, seen to hold what an export tells."""
     sheet = read_datasheet(folder)
     lacking = [key for key in (*REQUIRED, "size") if key not in sheet]
     if lacking:

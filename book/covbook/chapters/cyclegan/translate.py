@@ -43,6 +43,7 @@ from covlib.papers.cyclegan.method import CycleGAN
 COLUMNS = ("file", "source", "source_patient", "source_class", "model", "seed", "sha256")
 TABLE, STATE = "provenance.csv", "translating.json"
 PRECISIONS = ("32", "bf16-mixed")
+WORKERS = 4  # threads that read, and threads that write
 LIMITS = ("Not for diagnosis. Made by a network that saw a few hundred images: it carries over the style of the "
           "COVID-19 class's sources together with its findings, and it keeps the anatomy of the source image.")
 
@@ -69,11 +70,7 @@ class Sources:
 
 def sources_from(slices: SliceSet, label: str) -> Sources:
     """The images of class ``label`` of a set in memory."""
-    if slices.labels is None or label not in slices.classes:
-        raise DataError(f"class {label!r}: is not in {slices.source}; there are {', '.join(slices.classes) or 'none'}")
     rows = np.flatnonzero(slices.labels == slices.classes.index(label))
-    if not len(rows):
-        raise DataError(f"class {label!r}: {slices.source} holds no image of it")
     return Sources([slices.names[i] for i in rows], [slices.patients[i] for i in rows], label,
                    lambda k: slices.images[rows[k], 0])
 
@@ -99,14 +96,14 @@ def sources_in(data, label: str, size: int) -> Sources:
 
 
 def translate_set(method: CycleGAN, sources: Sources, folder, *, model: str, seed: int = 0, batch: int = 32,
-                  progress: bool = True, precision: str = "32", workers: int = 4, target: str = TARGET) -> Path:
+                  progress: bool = True, precision: str = "32") -> Path:
     """Translate every image of ``sources`` and write a data set (see the head of this file); take up one cut off.
 
     Args:
         folder: new, empty, or of an earlier call with the same model and sources.
         model: what made them, for the provenance: SHA-256 of the weights.
         seed: of the model's training; translation itself has no chance in it.
-        precision: "32" or "bf16-mixed". workers: threads that read, and threads that write.
+        precision: "32" or "bf16-mixed".
 
     Returns:
         The folder, complete.
@@ -119,19 +116,19 @@ def translate_set(method: CycleGAN, sources: Sources, folder, *, model: str, see
     if len(set(names)) < len(names):
         raise DataError(f"class {sources.label!r}: two images are both called {max(names, key=names.count)!r}; names "
                         "must differ")
-    identity = {"model": model, "seed": str(seed), "class": sources.label, "target": target,
+    identity = {"model": model, "seed": str(seed), "class": sources.label, "target": TARGET,
                 "size": method.config.image_size, "images": len(names), "precision": precision,
                 "names": hashlib.sha256("\n".join(sources.names).encode()).hexdigest()}
     done = _take_up(folder, identity)
-    left = [k for k in range(len(names)) if f"{target}/{names[k]}.png" not in done]
+    left = [k for k in range(len(names)) if f"{TARGET}/{names[k]}.png" not in done]
     if not left and read_datasheet(folder):
         return folder
     try:
-        _write_missing(method, sources, names, folder, left, identity, batch, precision, workers, progress)
+        _write_missing(method, sources, names, folder, left, identity, batch, precision, progress)
         rows = {row[0]: row for row in _rows(folder)}
-        order = [rows[f"{target}/{name}.png"] for name in names]
+        order = [rows[f"{TARGET}/{name}.png"] for name in names]
         write_atomically(folder / TABLE, csv_text([COLUMNS, *order]))
-        table = [("file", "patient", "label"), *((row[0], row[2], target) for row in order)]
+        table = [("file", "patient", "label"), *((row[0], row[2], TARGET) for row in order)]
         write_atomically(folder / "metadata.csv", csv_text(table))
         write_sheet(folder, _sheet(identity, method.config))
     except OSError as error:
@@ -191,7 +188,7 @@ def csv_text(rows) -> str:
     return text.getvalue()
 
 
-def _write_missing(method, sources, names, folder, left, identity, batch, precision, workers, progress) -> None:
+def _write_missing(method, sources, names, folder, left, identity, batch, precision, progress) -> None:
     """Read, translate, write, batch by batch: while one is translated, the next is read and the last one written.
 
     Batches are cut from the whole list, so that an image has the same company however often the work was cut off: the
@@ -204,7 +201,7 @@ def _write_missing(method, sources, names, folder, left, identity, batch, precis
     todo, whole = set(left), range(len(names))
     parts = [part for i in whole[::batch] if todo.intersection(part := whole[i : i + batch])]
     save = partial(_save, folder, identity["target"])
-    with bar, ThreadPoolExecutor(workers) as readers, ThreadPoolExecutor(workers) as writers, \
+    with bar, ThreadPoolExecutor(WORKERS) as readers, ThreadPoolExecutor(WORKERS) as writers, \
             (folder / TABLE).open("a", newline="", encoding="utf-8") as table:
         rows = csv.writer(table, lineterminator="\n")
         waiting = None

@@ -463,8 +463,6 @@ def flat_scores(scores: dict) -> dict[str, float]:
     return {name: value for name, value in flat.items() if np.isfinite(value)}
 
 
-
-
 def split_like_paper(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Slices dealt at random, whatever their patient, in the paper's proportion 300 / 73 / 73 (Table I).
 

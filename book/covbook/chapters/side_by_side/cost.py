@@ -56,9 +56,7 @@ def costs_for(arms, config: Config, profile: str, out, device="auto") -> tuple[d
 
 def measure(arm: str, profile: str, device) -> dict[str, float]:
     """{"seconds_per_step", "seconds_per_image", "peak_mb", "parameters"} of an arm, in a process of its own."""
-    code = (f"import json; from covbook.chapters.side_by_side.cost import measure_here; "
-            f"print(json.dumps(measure_here({arm!r}, {profile!r}, {str(device)!r})))")
-    return in_new_process(code)
+    return in_new_process(__name__, "measure_here", arm, profile, str(device))
 
 
 def measure_here(arm: str, profile: str, device, steps: int = STEPS) -> dict[str, float]:
@@ -131,9 +129,12 @@ def _timed(arm: str, task: Task, profile: str, device, steps: int) -> tuple[floa
     return seconds, trained
 
 
-def in_new_process(code: str) -> dict:
-    """What ``code`` prints as its last line, JSON, in a process of its own: memory is never given back to look at."""
+def in_new_process(module: str, function: str, *given) -> dict:
+    """What a function gives, ready for JSON, in a process of its own: a process never gives back the memory it once
+    had. Raises TrainingError where the process fails."""
+    code = f"import json; from {module} import {function}; print(json.dumps({function}(*{given!r})))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     if done.returncode:
-        raise TrainingError(f"cost: the measuring process failed: {(done.stderr.strip().splitlines() or ['?'])[-1]}")
+        why = (done.stderr.strip().splitlines() or ["killed, perhaps for want of memory"])[-1]
+        raise TrainingError(f"{module}: the measuring process failed: {why}")
     return json.loads(done.stdout.strip().splitlines()[-1])

@@ -95,20 +95,15 @@ class Row:
     value: Interval
 
 
-def study(config: Config, papers=PAPERS, kinds=PLANTS, *, slices: SliceSet | None = None,
-          xrays: SliceSet | None = None, seed: int = 0, device="cpu") -> list[Row]:
-    """All rows of the papers and shortcuts asked for.
-
-    Args:
-        slices, xrays: virtual patients at hand, with classes "normal" and "covid" (slices with masks); made where None.
-    """
+def study(config: Config, papers=PAPERS, kinds=PLANTS, *, seed: int = 0, device="cpu") -> list[Row]:
+    """All rows of the papers and shortcuts asked for, of virtual patients with classes "normal" and "covid"."""
     if wrong := [paper for paper in papers if paper not in PAPERS]:
         raise ConfigError(f"papers: {wrong[0]!r} among {papers!r}; a tuple of any of {', '.join(PAPERS)} is wanted")
     from covlib.phantom import phantom_slices, phantom_xrays
 
-    if slices is None and {"dcgan", "global_local"} & set(papers):
+    if {"dcgan", "global_local"} & set(papers):
         slices = phantom_slices(config.slice_patients, size=config.image_size, per_patient=2, seed=seed)
-    if xrays is None and "cyclegan" in papers:
+    if "cyclegan" in papers:
         xrays = phantom_xrays(config.xray_patients, size=config.image_size, labels=("normal", "covid"), seed=seed)
     arms = {"dcgan": lambda: _dcgan(config, kinds, slices, seed, device),
             "global_local": lambda: _segmentation(config, kinds, slices, seed, device),
@@ -123,14 +118,6 @@ def _rows(paper: str, metric: str, kind: str, trained: str, measure, tests: dict
     return [Row(paper, metric, kind, how, tested, measure(x)) for tested, x in tests.items()]
 
 
-def _two_classes(slices: SliceSet) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of the negative and the positive class, and 0 or 1 for each."""
-    if slices.labels is None or len(slices.classes) < 2:
-        raise DataError(f"{slices.source}: two classes are needed to plant a mark in one of them")
-    rows = np.flatnonzero(np.isin(slices.labels, (0, len(slices.classes) - 1)))
-    return rows, (slices.labels[rows] == len(slices.classes) - 1).astype(np.int64)
-
-
 # ---- positive rate and sensitivity: how many are called positive -----------------------------------------------------
 
 
@@ -140,8 +127,7 @@ def _dcgan(config: Config, kinds, slices: SliceSet, seed: int, device) -> list[R
     from covlib.papers.dcgan import method as dcgan
 
     own = dcgan.Config.for_profile("cpu", {"width": config.dcgan_width, "epochs": max(1, config.dcgan_epochs)})
-    rows, labels = _two_classes(slices)
-    images, patients = slices.images[rows], [slices.patients[k] for k in rows]
+    images, labels, patients = slices.images, slices.labels.astype(np.int64), slices.patients
     if images.shape[-1] != own.image_size:
         images = torch.nn.functional.interpolate(torch.from_numpy(images), (own.image_size,) * 2, mode="area").numpy()
     split = split_by_patient(patients, labels, (0.7, 0, 0.3), seed)
@@ -189,8 +175,7 @@ def _detection(config: Config, kinds, xrays: SliceSet, seed: int, device) -> lis
     # No augmentation, as in the paper: flips carry the mark to the other corner, and few epochs learn nothing then.
     own = CycleConfig.for_profile("cpu", {"detect_epochs": config.detect_epochs, "image_size": xrays.images.shape[-1],
                                           "detect_patience": config.detect_epochs, "detect_augment": False})
-    rows, labels = _two_classes(xrays)
-    images, patients = xrays.images[rows], [xrays.patients[k] for k in rows]
+    images, labels, patients = xrays.images, xrays.labels.astype(np.int64), xrays.patients
     split = split_by_patient(patients, labels, (0.6, 0.15, 0.25), seed)
     ill, well = (split.test[labels[split.test] == k] for k in (1, 0))
     found = []

@@ -302,26 +302,25 @@ def _cam_layer(net, image) -> tuple[str, int]:
 # ---- planting --------------------------------------------------------------------------------------------------------
 
 
-def plant(images, where, kind: str = "corner", *, strength: float = 1.0) -> np.ndarray:
+def plant(images, where, kind: str = "corner") -> np.ndarray:
     """The images with a shortcut put into those that ``where`` marks; a float32 copy, the others untouched.
 
     Args:
         images: (N, 1, S, S) in [-1, 1]. where: (N,) bool, or one bool for all.
         kind: "corner": a bright square, a twelfth of the side, near the upper left corner, like a burnt-in letter;
             "brightness": a tenth of the grey scale is added (what clips at white is lost: keep the originals).
-        strength: 1 as above; less is fainter.
     """
     if kind not in PLANTS:
         raise ConfigError(f"plant {kind!r} is not one of {', '.join(PLANTS)}")
     planted = np.array(finite("images", images, ndim=4), np.float32)
     where = np.broadcast_to(np.asarray(where, bool), len(planted))
     if kind == "brightness":
-        planted[where] = np.clip(planted[where] + strength * SHIFT, -1, 1)
+        planted[where] = np.clip(planted[where] + SHIFT, -1, 1)
         return planted
     rows = _mark(planted.shape[-1])
     square = planted[where][:, :, rows, rows]
     marked = planted[where]
-    marked[:, :, rows, rows] = np.clip(square + strength * (1 - square), -1, 1)
+    marked[:, :, rows, rows] = np.clip(square + (1 - square), -1, 1)
     planted[where] = marked
     return planted
 
