@@ -9,14 +9,19 @@ measured bfloat16 peak (``benchmarks/RESULTS.md``) and its memory's by its data 
 """
 
 import argparse
+import sys
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
+
+if not __package__:  # run as a file: its folder stands first in the path, the repository is wanted
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from benchmarks import steps as bench_steps
 from covlib.data import label_maps
