@@ -3,7 +3,6 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from receptive_field import receptive_field
 from torch import nn
 
 from covlib.errors import ConfigError
@@ -19,6 +18,7 @@ from covlib.nets import (
     init_normal,
     layer_shapes,
     norm_layer,
+    receptive_field,
 )
 
 

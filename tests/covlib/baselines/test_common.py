@@ -7,7 +7,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from receptive_field import receptive_field
 from rivals import paired
 from torch import nn
 
@@ -15,7 +14,7 @@ from covlib import losses
 from covlib.baselines import common as c
 from covlib.data import label_maps
 from covlib.errors import ConfigError, DataError
-from covlib.nets import PatchGAN
+from covlib.nets import PatchGAN, receptive_field
 from covlib.seeding import torch_generator
 from covlib.training.method import Step
 

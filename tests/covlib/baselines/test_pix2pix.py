@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from receptive_field import receptive_field
 from rivals import gradients, paired, touched
 from torch import nn
 
@@ -17,6 +16,7 @@ from covlib.nets import (
     count_parameters,
     layer_shapes,
     noise_from,
+    receptive_field,
 )
 from covlib.seeding import torch_generator
 from covlib.training.fit import fit

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from receptive_field import receptive_field
 from rivals import gradients, paired, touched
 
 from covlib import pretrained
@@ -14,7 +13,7 @@ from covlib.baselines.common import multi_scale_patches, shrink
 from covlib.baselines.pix2pixhd import Config, GlobalGenerator, LocalEnhancer, Pix2PixHD, check_size
 from covlib.data.label_maps import one_hot
 from covlib.errors import ConfigError
-from covlib.nets import count_parameters, layer_shapes
+from covlib.nets import count_parameters, layer_shapes, receptive_field
 from covlib.seeding import torch_generator
 from covlib.training.fit import fit
 

@@ -204,10 +204,14 @@ def test_a_set_to_take_home_says_what_each_file_was_made_from(arm, prepared, tmp
     task, run = prepared[ENTRIES[arm].task], Kept(tmp_path / "run")
     part = task.conditions if task.kind == "mask" else task.conditions.subset(task.conditions.labels == 0)
     show.export(run, arms.Trained(arm, task), scores.Scores(arm, images=part.images))
+    versions = dict.fromkeys(("python", "covlib", "torch", "numpy"), "1")
     (run.out / "metrics.json").write_text(json.dumps(
-        {"chapter": run.chapter, "profile": "smoke", "seed": 100, "config": {}, "git_commit": "", "notes": [],
-         "data": {"kind": "phantom", "name": "phantom", "fingerprint": "f", "images": 1, "patients": 1,
-                  "split": {"train": 1, "fingerprint": "e"}}}))
+        {"schema": 1, "chapter": run.chapter, "profile": "smoke", "seed": 100, "device": "cpu", "config": {},
+         "overrides": {}, "weights": {}, "versions": versions, "git_commit": "c0ffee" + 34 * "0", "metrics": [],
+         "notes": [], "figures": [], "paths": {},
+         "data": {"kind": "phantom", "name": "phantom", "fingerprint": "f" * 64, "images": 1, "patients": 1,
+                  "classes": {}, "notes": [], "split": {"fingerprint": "e" * 64, "train": 1, "val": 0, "test": 0}},
+         "times": {"started": "2021-01-01T00:00:00+00:00", "wall_seconds": 1.0, "stage_seconds": {}}}))
     folder = takehome.export_run(run.out, tmp_path / "set")
     with open(folder / "provenance.csv", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["role"] == "image"]

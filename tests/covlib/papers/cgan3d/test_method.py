@@ -8,7 +8,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from receptive_field import receptive_field
 from scipy import ndimage, stats
 
 from benchmarks import cgan3d
@@ -18,7 +17,7 @@ from covlib.data.case import Case
 from covlib.data.equalise import fit_equaliser
 from covlib.errors import ConfigError, DataError
 from covlib.files.scans import read_case, write_case
-from covlib.nets import count_parameters
+from covlib.nets import count_parameters, receptive_field
 from covlib.papers.cgan3d.conditions import (
     counts_to_hu,
     degrade,

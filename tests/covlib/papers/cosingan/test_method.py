@@ -7,14 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from receptive_field import receptive_field
 
 from benchmarks import cosingan
 from benchmarks.steps import EQUAL, largest_gap
 from covbook.chapters.cosingan.diversity import add_infection, fuse, remove_infection, soften
 from covbook.chapters.cosingan.networks import parameter_table
 from covlib.errors import ConfigError, DataError
-from covlib.nets import PatchGAN
+from covlib.nets import PatchGAN, receptive_field
 from covlib.papers.cosingan.augment import draw_values
 from covlib.papers.cosingan.method import Config, CoSinGAN, OneSlice, schedule, train
 from covlib.papers.cosingan.nets import (

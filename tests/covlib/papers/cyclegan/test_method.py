@@ -7,13 +7,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from receptive_field import receptive_field
 
 from benchmarks.plain import cyclegan as plain
 from covbook.chapters.cyclegan.experiment import by_class, load_trained
 from covlib.data.case import SliceSet
 from covlib.errors import ConfigError, DataError
-from covlib.nets import PatchGAN, count_parameters, init_normal
+from covlib.nets import PatchGAN, count_parameters, init_normal, receptive_field
 from covlib.papers.cyclegan.losses import cycle_loss, discriminator_loss, generator_loss, identity_loss
 from covlib.papers.cyclegan.method import NETS, Config, CycleGAN, check_images, domains, train_all, undersample
 from covlib.papers.cyclegan.nets import ImagePool, Residual, ResnetGenerator, UNetGenerator, build_generator

@@ -5,11 +5,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from receptive_field import receptive_field
 from torch import nn
 
 from covbook.chapters.global_local.networks import parameter_table
-from covlib.nets import PatchGAN
+from covlib.nets import PatchGAN, receptive_field
 from covlib.papers.global_local.method import Config
 from covlib.papers.global_local.nets import (
     GlobalGenerator,
