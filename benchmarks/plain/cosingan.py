@@ -31,7 +31,7 @@ def below(nets, sizes, condition, second: bool):
             image = F.interpolate(image, size=(size, size), mode="bilinear", align_corners=False)
         image = nets[f"G{size}s"](torch.cat([seen, torch.zeros_like(seen) if image is None else image], 1))
         if second:
-            image = nets[f"G{size}r"](torch.cat([torch.zeros_like(image), image], 1))
+            image = nets[f"G{size}r"](torch.cat([torch.full_like(image, -2.0), image], 1))
     return image
 
 
@@ -62,7 +62,7 @@ def plain_step(nets, optimizers, image, condition, grids, *, sizes, part: str, r
         read = torch.cat([seen, torch.zeros_like(seen) if read is None else read], 1)
         if part == "second":
             read = nets[f"G{size}s"](read)
-            read = torch.cat([torch.zeros_like(read), read], 1)
+            read = torch.cat([torch.full_like(read, -2.0), read], 1)
     G, D = nets[f"G{size}{'s' if part == 'first' else 'r'}"], nets["D"]
     fake = G(read.detach())
     both = lambda a: torch.cat([seen, a], 1)

@@ -78,7 +78,7 @@ def _complain_of_empty_classes(root: Path, folders: list[Path]) -> None:
 
 
 def load_slices(data, *, size: int, need=(), window=(-600, 1500), seed: int = 0, n_patients: int | None = None,
-                per_patient: int | None = None, labels=("normal", "covid"), classes=None) -> SliceSet:
+                per_patient: int | str | None = None, labels=("normal", "covid"), classes=None) -> SliceSet:
     """Slices or images of one size, in [-1, 1], padded to a square. Volumes are cut to the body first.
 
     Args:
@@ -91,33 +91,40 @@ def load_slices(data, *, size: int, need=(), window=(-600, 1500), seed: int = 0,
         n_patients: at most so many patients, evenly over the classes (virtual ones: 40 if None).
         per_patient: at most so many slices each (volumes and virtual patients: 4 if None; images: all if None).
             Volumes give axial slices evenly spaced over the lungs, or over the lesions where "labels" are needed and
-            the case is a sick one with a lesion mask.
+            the case is a sick one with a lesion mask. "all": every image, and every slice of a volume.
         labels: kinds of virtual patients.
         classes: class names to keep in folders, in any spelling; all if None. Order is ours: COVID-19 last.
 
     Raises:
         DataError: something is missing, unreadable or wrong, named with its file. ConfigError: a bad argument.
     """
-    _check_arguments(size, need, per_patient, n_patients)
+    _check_arguments(data, size, need, per_patient, n_patients)
     window = (float(window[0]), float(window[1]))
+    every = isinstance(per_patient, str)  # "all"
+    most = None if isinstance(per_patient, str) else per_patient
     if str(data) == "phantom":
         from covlib.phantom import phantom_slices
 
-        return phantom_slices(n_patients or PHANTOM_PATIENTS, size=size, per_patient=per_patient or PER_PATIENT,
+        return phantom_slices(n_patients or PHANTOM_PATIENTS, size=size, per_patient=most or PER_PATIENT,
                               seed=seed, labels=tuple(labels), window=window)
     found = find(data)
     items = _chosen(found, need, seed, n_patients, classes)
     if found.volumes:
         from covlib.files.slices import slices_of
 
-        slices, items = slices_of(items, size, need, window, per_patient or PER_PATIENT, found.root)
+        slices, items = slices_of(items, size, need, window, None if every else most or PER_PATIENT, found.root)
     else:
-        items = _thinned(items, per_patient, seed)
+        items = _thinned(items, most, seed)
         slices = _images(items, size, need)
     return _told(slices, items, found, window, data)
 
 
-def _check_arguments(size, need, per_patient, n_patients) -> None:
+def _check_arguments(data, size, need, per_patient, n_patients) -> None:
+    if isinstance(per_patient, str):
+        if per_patient != "all" or str(data) == "phantom":
+            raise ConfigError(f"per_patient: {per_patient!r}; a whole number from 1 is wanted, or 'all' where data are "
+                              "files (a virtual patient has as many slices as one asks for)")
+        per_patient = None
     unknown = set(need) - set(NEEDS)
     if isinstance(need, str) or unknown:
         raise ConfigError(f"need: {need!r}; a tuple of any of {', '.join(NEEDS)} is wanted")
@@ -236,7 +243,7 @@ def load_cases(data, *, need=(), seed: int = 0, n_patients: int | None = None, s
     of virtual patients, ("normal", "covid") if None. What is wrong with the folder as a whole is raised at once, what
     is wrong with one case when its turn comes.
     """
-    _check_arguments(1, need, None, n_patients)
+    _check_arguments(data, 1, need, None, n_patients)
     if str(data) == "phantom":
         return _phantom_cases(n_patients or PHANTOM_PATIENTS, seed, shape, tuple(labels or ("normal", "covid")))
     found = find(data)

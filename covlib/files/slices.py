@@ -34,10 +34,10 @@ def read_cases(items: list[Item]) -> list[Case]:
     return cases
 
 
-def slices_of(items: list[Item], size: int, need, hu_window, per_patient: int,
+def slices_of(items: list[Item], size: int, need, hu_window, per_patient: int | None,
               root: Path) -> tuple[SliceSet, list[Item]]:
     """Axial slices of every case, and the item that each comes from; cut to the body's square: ``per_patient``
-    levels evenly over the lungs or the lesions (see ``load_slices``)."""
+    levels evenly over the lungs or the lesions (see ``load_slices``), all if None."""
     whole = read_datasheet(root).get("field_of_view") == "whole"
     images, kept, names, notes, digests, made = [], [], [], [], [], 0
     masks = {"lung": [], "infection": []}
@@ -47,7 +47,8 @@ def slices_of(items: list[Item], size: int, need, hu_window, per_patient: int,
         for item, case in zip(group, read_cases(group), strict=True):
             if "lung" in need and case.lung is None:
                 case.lung, made = lung_mask(case.hu, case.spacing), made + 1
-            levels = choose_levels(case, per_patient, "labels" in need)
+            every = list(range(len(case.hu)))
+            levels = every if per_patient is None else choose_levels(case, per_patient, "labels" in need)
             box = None if whole else body_box(case.hu[levels], case.spacing)
             for z in levels:
                 images.append(window(cut(case.hu[z], case.spacing, box, size), *hu_window)[None])

@@ -125,7 +125,8 @@ def cohen(root: Path) -> Found | None:
 
 
 def rsna(root: Path) -> Found | None:
-    """Label "pneumonia" where Target is 1; "normal" where the class info says Normal (without that table: Target 0)."""
+    """Label "pneumonia" where Target is 1, "normal" where it is 0: Normal and No Lung Opacity / Not Normal together, as
+    Zunair and Ben Hamza have it (20,672 images)."""
     folder, labels = child(root, "stage_2_train_images"), root / "stage_2_train_labels.csv"
     if not folder or not labels.is_file():
         return None
@@ -137,15 +138,13 @@ def rsna(root: Path) -> Found | None:
         name = stem(path)
         if name not in target or not (path.suffix.lower() == ".dcm" or is_image(path)):
             continue
-        if target[name] == "1":
-            items.append(Item(name, path, patient=name, label="pneumonia"))
-        elif kinds.get(name, "Normal") == "Normal":
-            items.append(Item(name, path, patient=name, label="normal"))
+        items.append(Item(name, path, patient=name, label="pneumonia" if target[name] == "1" else "normal"))
     if not items:
         raise DataError(f"{folder}: holds no image that {labels.name} names; unpack stage_2_train_images.zip there")
     notes = ["one image is taken for one patient: the challenge gives no other identity"]
-    if not kinds:
-        notes.append(f"without {info.name}, 'normal' means no lung opacity, other disease included")
+    well = [item.name for item in items if item.label == "normal"]
+    other = f"{sum(kinds.get(n) != 'Normal' for n in well)} of {len(well)} images" if kinds else "not told which"
+    notes.append(f"'normal' means no lung opacity (Target 0), other disease included: {other}")
     return Found("rsna", root, items, False, notes)
 
 

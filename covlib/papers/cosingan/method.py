@@ -91,7 +91,8 @@ class Config(BaseConfig):
     unet_weights: tuple[float, ...] = (0.1, 1.0, 5.0)  # Section 3.3.2, of the segmenters there
     ahead: int = 16  # ours: steps whose augmentations and lower scales are computed in one batch; changes no number
     patients: int = 40  # ours: virtual patients, where data="phantom"
-    slices_per_patient: int = 4  # ours
+    slices_per_patient: int = 4  # ours: of a virtual patient
+    cap_real: bool = False  # ours, for short runs: take no more slices of a real patient than of a virtual one
     crop_to_lungs: bool = False  # ours: cut slices to their patient's lungs, so that few pixels show more of them
 
     def __post_init__(self):
@@ -146,11 +147,11 @@ class Config(BaseConfig):
         """What each profile changes from the paper's values."""
         return {
             "smoke": {"scales": (32, 48), "width": 4, "d_width": 4, "epochs_first": 6, "epochs_second": 4,
-                      "unet_width": 4, "unet_steps": 6, "patients": 12, "crop_to_lungs": True},
+                      "unet_width": 4, "unet_steps": 6, "patients": 12, "cap_real": True, "crop_to_lungs": True},
             # Few steps: ten times the paper's learning rates, and less dropout, which narrow networks can't afford.
             "cpu": {"scales": (32, 48, 64), "width": 16, "d_width": 16, "epochs_first": 150, "epochs_second": 75,
                     "learning_rate_first": 2e-3, "learning_rate_second": 1e-3, "dropout": 0.1, "unet_width": 8,
-                    "unet_steps": 120, "crop_to_lungs": True},
+                    "unet_steps": 120, "cap_real": True, "crop_to_lungs": True},
             "gpu": {"scales": SCALES[:7], "epochs_first": 400, "epochs_second": 200, "unet_width": 32,
                     "unet_steps": 500},
             "paper": {},

@@ -6,8 +6,10 @@
     | convolutions of the discriminator | 6 | 6 | 7 | 7 | 8 | 8 | 9 | 9 | 10 |
 
 A generator reads two planes, the condition and an image. The second stage copies the first's network and knows no
-condition (Eq. 2), and the first scale knows no image, so that plane is zero there: weights then fit wherever the paper
-copies or reuses them. How image and condition are joined (the sign in Eq. 1 is lost in our copy) is ours.
+condition (Eq. 2), and the first scale knows no image, so that plane is filled with one value there: weights then fit
+wherever the paper copies or reuses them. "No condition" has a value that no category has (ours; zero would be lung,
+painted 128 of 255), "no image" is mid-grey. How image and condition are joined (the sign in Eq. 1 is lost in our copy)
+is ours.
 
 Ours too: the discriminator's padding is 2, as in pix2pixHD's program. With pix2pix's 1 the six layers that the paper
 names leave nothing of a 32x32 image (32, 16, 8, 4, 2, 1, 0). InstanceNorm, which pix2pix amounts to at its batch of 1:
@@ -24,6 +26,7 @@ from covlib.nets import PatchGAN, UNetGenerator, init_normal
 SCALES = (32, 48, 64, 96, 128, 192, 256, 384, 512)
 PLANES = 2  # condition and image
 PADDING_D = 2
+NO_CONDITION = -2.0  # painted categories, and those of Eq. 10, lie in [-1, 1]
 
 
 def depth(size: int) -> int:
@@ -63,10 +66,10 @@ def paint(condition: Tensor, values: Tensor | None = None) -> Tensor:
 
 
 def join(painted: Tensor | None, image: Tensor | None) -> Tensor:
-    """What a network reads, (N, 2, H, W): condition first; zeros where one of the two is not known."""
+    """What a network reads, (N, 2, H, W): condition first; ``NO_CONDITION`` and 0 where one of the two is not known."""
     known: Tensor = painted if image is None else image
-    blank = torch.zeros_like(known)
-    return torch.cat([blank if painted is None else painted, blank if image is None else image.to(known.dtype)], 1)
+    condition = torch.full_like(known, NO_CONDITION) if painted is None else painted
+    return torch.cat([condition, torch.zeros_like(known) if image is None else image.to(known.dtype)], 1)
 
 
 def resize_image(image: Tensor, size: int) -> Tensor:

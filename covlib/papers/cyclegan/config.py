@@ -55,6 +55,7 @@ class Config(BaseConfig):
     detect_trees: int = 100  # ours
     patients: int = 6000  # ours: virtual patients, where data="phantom"
     covid_patients: int = 226  # Section 4.1: so many of them have COVID-19
+    cap_real: bool = False  # ours, for short runs: take no more real images than there are virtual patients
 
     def __post_init__(self):
         multiple = 4 if self.generator == "resnet" else 16
@@ -83,17 +84,18 @@ class Config(BaseConfig):
                  "decay_from": 0.5, "generator": "unet", "residual": True, "d_layers": 2, "identity": 0.0, "cycle": 2.0}
         return {
             "smoke": small | {"image_size": 32, "width": 4, "d_width": 8, "per_domain": 8, "batch_size": 4, "epochs": 2,
-                              "pool_size": 8, "patients": 60, "covid_patients": 16, "detect_epochs": 2},
+                              "pool_size": 8, "patients": 60, "covid_patients": 16, "detect_epochs": 2,
+                              "cap_real": True},
             # A change is learnt in few steps, the whole image is not: hence "residual". Identity would hold it back.
             "cpu": small | {"image_size": 64, "width": 16, "d_width": 32, "per_domain": 48, "batch_size": 2,
                             "epochs": 16, "learning_rate": 1e-3, "patients": 260, "covid_patients": 60,
-                            "fractions": (0.7, 0.3), "detect_epochs": 30, "detect_patience": 15},
-            "gpu": {"batch_size": 8, "epochs": 60, "decay_from": 0.5, "patients": 1200},
+                            "cap_real": True, "fractions": (0.7, 0.3), "detect_epochs": 30, "detect_patience": 15},
+            "gpu": {"batch_size": 8, "epochs": 60, "decay_from": 0.5, "patients": 1200, "cap_real": True},
             "paper": {},
         }
 
 
 def training_fields(config: Config) -> dict:
     """The settings that training rests on: all but those of the detection study and of the data's making."""
-    others = ("detect_", "patients", "covid_patients", "fractions", "sources")
+    others = ("detect_", "patients", "covid_patients", "cap_real", "fractions", "sources")
     return {k: v for k, v in config.as_dict().items() if not k.startswith(others)}

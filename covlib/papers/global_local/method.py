@@ -66,7 +66,8 @@ class Config(BaseConfig):
     checkpoint_blocks: bool = False  # compute activations of the generators twice instead of keeping them
     micro_batch: int = 0  # samples that pass through the networks at once; 0: the whole batch
     patients: int = 40  # ours: virtual patients, where data="phantom"
-    slices_per_patient: int = 8  # ours
+    slices_per_patient: int = 8  # ours: of a virtual patient
+    cap_real: bool = False  # ours, for short runs: take no more slices of a real patient than of a virtual one
     crop_to_lungs: bool = False  # ours: cut slices to their patient's lungs, so that few pixels show more of them
     split: Literal["slice", "patient"] = "slice"  # ours: not stated; Fig. 7 shows all patients, so likely by slice
     seg_test: Literal["held_out", "train"] = "held_out"  # Table I; Section IV-B2 says the synthesis training set
@@ -107,13 +108,14 @@ class Config(BaseConfig):
             "smoke": {"image_size": 32, "width": 4, "blocks": 1, "d_width": 4, "d_layers": 2, "batch_size": 4,
                       "epochs_global": 1, "epochs_local": 1, "epochs_joint": 1, "epochs_constant": 2, "copies": 1,
                       "patients": 16, "slices_per_patient": 3, "split": "patient", "crop_to_lungs": True,
-                      "unet_width": 4, "unet_steps": 4, "unet_batch": 4},
+                      "unet_width": 4, "unet_steps": 4, "unet_batch": 4, "cap_real": True},
             # 56 patients have about the paper's 300 slices to train on. Few steps: five times the paper's learning
             # rate, for every method of the chapter alike. As in the rivals patches of 34 pixels: 70 would be all of it.
             "cpu": {"image_size": 64, "width": 8, "blocks": 2, "d_width": 16, "d_layers": 2, "norm": "batch",
                     "batch_size": 4, "learning_rate": 1e-3, "epochs_global": 1, "epochs_local": 1, "epochs_joint": 4,
                     "epochs_constant": 4, "copies": 1, "patients": 56, "split": "patient", "crop_to_lungs": True,
-                    "unet_width": 8, "unet_steps": 160, "unet_batch": 4, "unet_rate": 3e-3},
+                    "unet_width": 8, "unet_steps": 160, "unet_batch": 4, "unet_rate": 3e-3,
+                    "cap_real": True},
             "gpu": {"image_size": 256, "copies": 4, "patients": 100, "split": "patient"},
             # All 16 slices at once would take 150 GB, or 50 GB with checkpoint_blocks; four at once take 40 GB.
             "paper": {"micro_batch": 4},

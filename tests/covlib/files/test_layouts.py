@@ -198,6 +198,16 @@ def test_case_folders(tmp_path):
     refused(lambda: load_slices(tmp_path, size=32, need=("infection",)), "1 of 3", "normal_1")
 
 
+def test_every_slice_where_all_are_wanted(tmp_path):
+    save_case(tmp_path / "a")
+    z = len(tiny_chest()[0])
+    read = load_slices(tmp_path, size=32, per_patient="all")
+    assert read.names == [f"a_z{k:03d}" for k in range(z)] and z > len(load_slices(tmp_path, size=32))
+    for wrong in ({"data": "phantom", "per_patient": "all"}, {"data": tmp_path, "per_patient": "every"}):
+        with pytest.raises(ConfigError, match="per_patient"):
+            load_slices(size=32, **wrong)
+
+
 def test_slices_are_windowed_hu_with_masks_in_place(tmp_path):
     save_case(tmp_path / "c", shape=(4, 40, 64))
     read = load_slices(tmp_path / "c", size=64, per_patient=4)

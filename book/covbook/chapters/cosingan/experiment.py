@@ -24,6 +24,7 @@ from covbook.chapters.cosingan import MODELS, OURS, SETS
 from covbook.chapters.cosingan.diversity import fuse
 from covbook.chapters.cosingan.rivals import rival_config, train_rival
 from covbook.chapters.cosingan.roles import MODALITIES, Config, Roles, prepare
+from covbook.chapters.cosingan.sight import AtSize, as_seen, seen_at
 from covlib.data import label_maps
 from covlib.errors import ConfigError
 from covlib.judges import segmenters
@@ -31,6 +32,7 @@ from covlib.metrics import overlap
 from covlib.metrics.intervals import Interval, student_t
 from covlib.papers.cosingan import method as cosingan
 from covlib.papers.cosingan.augment import augment, strength
+from covlib.papers.cosingan.nets import resize_condition, resize_image
 from covlib.papers.cosingan.slices import INFECTION, LUNG, OneSlice, ternary
 from covlib.seeding import derive, torch_generator
 from covlib.training.checkpoints import load_weights, save_weights
@@ -140,14 +142,18 @@ def strong(config):
 def judge(name: str, config, images: Tensor, masks: Tensor, *, seed: int = 0, device="auto") -> nn.Module:
     """An ENet or U-Net trained on images (N, 1, S, S) and conditions (N, 1, S, S): background, lung, infection.
 
-    Whatever the number of images, the number of updates is the config's, and the initial weights are the seed's.
+    Whatever the number of images, the number of updates is the config's, and the initial weights are the seed's. Slices
+    of more than the config's ``seg_size`` pixels are shrunk to it, here and whenever the judge is asked.
     """
     c, enet, net = config, name == "enet", _new_judge(name, config, seed)
+    side = images.shape[-1]
+    size = seen_at(c.seg_size, side)
+    images, masks = resize_image(images, size), resize_condition(masks, size)
     segmenters.train_segmenter(net, images, masks[:, 0], steps=c.enet_steps if enet else c.seg_unet_steps,
                                batch_size=c.enet_batch if enet else c.seg_unet_batch, lr=c.seg_rate,
                                schedule=c.seg_schedule, weights=c.seg_weights, augment=strong(c), settle_augmented=True,
                                seed=derive(seed, name), device=resolve_device(device))
-    return net
+    return net if size == side else AtSize(net, size)
 
 
 def judges_of_reality(config, roles: Roles, out, *, seed: int = 0, device="auto") -> dict[str, nn.Module]:
@@ -159,8 +165,9 @@ def judges_of_reality(config, roles: Roles, out, *, seed: int = 0, device="auto"
     for name in config.judges:
         shared = Path(out).parent / "judges" / f"{name}-seed{seed}-{key}.safetensors"
         if shared.is_file():
-            judges[name] = _new_judge(name, config, seed).to(resolve_device(device)).eval()
-            load_weights(shared, {name: judges[name]}, {"key": key})
+            net, size = _new_judge(name, config, seed), seen_at(config.seg_size, config.size)
+            judges[name] = net if size == config.size else AtSize(net, size)
+            load_weights(shared, {name: judges[name].to(resolve_device(device)).eval()}, {"key": key})
         else:
             judges[name] = judge(name, config, roles.train.images, roles.conditions, seed=seed, device=device)
             save_weights(shared, {name: judges[name]}, {"key": key})
@@ -177,7 +184,7 @@ def dsc(net: nn.Module, images: Tensor, masks: Tensor) -> dict[str, float]:
 
     NaN where neither has the region.
     """
-    found = segmenters.scores(segmenters.predict_maps(net, images), masks[:, 0].numpy(), REGIONS)
+    found = segmenters.scores(segmenters.predict_maps(net, images), as_seen(net, masks)[:, 0].numpy(), REGIONS)
     return {region: scores["dice"] for region, scores in found.items()}
 
 
@@ -187,13 +194,14 @@ def stray(net: nn.Module, images: Tensor, masks: Tensor) -> float:
     NaN where it calls none so.
     """
     called = segmenters.predict_maps(net, images) == INFECTION
-    return float((called & (masks[:, 0].numpy() == 0)).sum() / called.sum()) if called.any() else np.nan
+    return float((called & (as_seen(net, masks)[:, 0].numpy() == 0)).sum() / called.sum()) if called.any() else np.nan
 
 
 def dsc_by_patient(net: nn.Module, images: Tensor, masks: Tensor, patients: list[str]) -> dict[str, Interval]:
     """Mean over patients (scans) and Student's t interval, as Table 4 has it; patients whose masks lack the region are
     left out, whatever is marked in them. n = 0 and NaN where none has it."""
-    marked, truth, scans, found = segmenters.predict_maps(net, images), masks[:, 0].numpy(), np.asarray(patients), {}
+    marked, truth = segmenters.predict_maps(net, images), as_seen(net, masks)[:, 0].numpy()
+    scans, found = np.asarray(patients), {}
     for region, labels in REGIONS.items():
         each = [overlap.dice(np.isin(marked[scans == s], labels), np.isin(truth[scans == s], labels))
                 for s in dict.fromkeys(patients) if np.isin(truth[scans == s], labels).any()]

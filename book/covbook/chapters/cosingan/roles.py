@@ -39,6 +39,7 @@ class Config(cosingan.Config):
     extractor: str = "random-conv"  # ours: of the features that UMAP shows
     loss_epochs: int = 4000  # of each training with one loss alone (Figs. 6 and 7)
     judges: tuple[str, ...] = JUDGES  # of Tables 1 and 4
+    seg_size: int = 256  # of the slices that ENet and the U-Net see; larger ones are shrunk (Section 3.3.2)
     seg_weights: tuple[float, ...] = (0.1, 1.0, 5.0)
     seg_rate: float = 1e-4
     seg_schedule: Literal["linear", "onecycle"] = "linear"  # constant for half of the steps, then linear to zero
@@ -59,6 +60,8 @@ class Config(cosingan.Config):
             raise ConfigError(f"test_share: {self.test_share} is not a share; above 0 and below 1 is wanted")
         if "unet" not in self.judges or set(self.judges) - set(JUDGES):
             raise ConfigError(f"judges: {', '.join(self.judges) or 'none'}; unet, or enet and unet, are wanted")
+        if self.seg_size < 32 or self.seg_size % 16:
+            raise ConfigError(f"seg_size: {self.seg_size} is not a multiple of 16 from 32, which the judges halve")
         for name in ("enet_steps", "seg_unet_steps", "cls_steps", "patients", "slices_per_patient"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}: must be at least 1, not {getattr(self, name)}")
@@ -120,7 +123,8 @@ def load(config, data="phantom", seed: int = 0) -> tuple[Paired, np.ndarray]:
     """All slices with a lung, of ``config.size`` pixels, and the modality (1 or 2) of each.
 
     Virtual patients have theirs by construction. Elsewhere (ours) patients are dealt by how bright their healthy lung
-    is: the darker half is modality 1. The paper dealt by eye (Fig. 5).
+    is: the darker half is modality 1. The paper dealt by eye (Fig. 5). Every slice of a real patient counts, unless the
+    config's ``cap_real`` says otherwise.
 
     Raises:
         DataError: no lesion masks, no infection in any slice, masks that do not fit.
@@ -139,7 +143,7 @@ def load(config, data="phantom", seed: int = 0) -> tuple[Paired, np.ndarray]:
         return _joined(*paired), modality
     larger = 2 if config.crop_to_lungs else 1
     slices = layouts.load_slices(located(data), size=larger * config.size, need=("lung", "infection"), seed=seed,
-                                 window=WINDOW, per_patient=config.slices_per_patient)
+                                 window=WINDOW, per_patient=config.slices_per_patient if config.cap_real else "all")
     paired = _with_lung(crop_to_lungs(slices, config.size) if config.crop_to_lungs else slices)
     grey = {}
     for patient in dict.fromkeys(paired.patients):

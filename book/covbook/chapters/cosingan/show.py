@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from covbook import report
+from covbook.chapters.cosingan.sight import as_seen
 from covbook.tables import Table
 from covlib.errors import DataError
 from covlib.papers.cosingan.slices import INFECTION, check_conditions
@@ -87,7 +88,7 @@ def infection_confidence(net, images: Tensor, conditions: Tensor) -> np.ndarray:
     Returns:
         float64 (n,) in [0, 1].
     """
-    device, found = next(net.parameters()).device, []
+    device, found, conditions = next(net.parameters()).device, [], as_seen(net, conditions)
     for x, c in zip(images.split(32), conditions.split(32), strict=True):
         p, here = net(x.to(device)).softmax(1)[:, INFECTION].cpu(), c[:, 0] == INFECTION
         found += [float(p[k][here[k]].mean()) for k in range(len(x)) if bool(here[k].any())]

@@ -32,7 +32,8 @@ def prepare(config: Config, data="phantom", seed: int = 0) -> tuple[SliceSet, Sp
 
 
 def load_images(config: Config, data="phantom", seed: int = 0) -> SliceSet:
-    """X-rays of the config's source classes and COVID-19: ``patients`` images, at most ``covid_patients`` of them ill.
+    """X-rays of the config's source classes and COVID-19: ``patients`` virtual ones, ``covid_patients`` of them ill;
+    all that a folder has, or with ``cap_real`` no more of them than of virtual patients.
 
     Args:
         data: "phantom" for virtual patients, or anything ``load_slices`` reads that has classes.
@@ -42,11 +43,14 @@ def load_images(config: Config, data="phantom", seed: int = 0) -> SliceSet:
     """
     if str(data) == "phantom":
         return _virtual(config, seed)
-    slices = layouts.load_slices(located(data), size=config.image_size, need=("labels",), seed=seed)
-    wanted = (*config.sources, TARGET)
-    if missing := [name for name in wanted if name not in slices.classes]:
-        raise DataError(f"{data}: has no class {missing[0]!r}; there are {', '.join(slices.classes)} (name the folder "
+    place, wanted = located(data), (*config.sources, TARGET)
+    there = layouts.find(place).classes()
+    if missing := [name for name in wanted if name not in there]:
+        raise DataError(f"{data}: has no class {missing[0]!r}; there are {', '.join(there)} (name the folder "
                         f"{missing[0]}, or change sources)")
+    slices = layouts.load_slices(place, size=config.image_size, need=("labels",), seed=seed, classes=wanted)
+    if not config.cap_real:
+        return _with_classes(slices, wanted)
     rows = {name: np.flatnonzero(slices.labels == slices.classes.index(name)) for name in wanted}
     ill = min(config.covid_patients, len(rows[TARGET]))
     share = max(1, (config.patients - ill) // len(config.sources))

@@ -76,19 +76,21 @@ class Roles:
 
 def load(config, data="phantom", seed: int = 0) -> Paired:
     """All slices with infection, of the config's ``image_size``, with their maps. Of a folder with several classes
-    those labelled COVID-19 are taken; the config's ``patients`` counts virtual ones.
+    those labelled COVID-19 are taken, every slice of them unless the config's ``cap_real`` says otherwise; its
+    ``patients`` and ``slices_per_patient`` count virtual ones.
 
     Raises:
         DataError: no lesion masks, no infection in any slice, masks that do not fit.
     """
     place, size = located(data), config.image_size
     if str(place) == "phantom":
-        drawn = {"n_patients": config.patients, "labels": ("covid",)}
+        drawn = {"n_patients": config.patients, "labels": ("covid",), "per_patient": config.slices_per_patient}
     else:
         drawn = {"classes": ("covid",)} if "covid" in layouts.find(place).classes() else {}
+        drawn["per_patient"] = config.slices_per_patient if config.cap_real else "all"
     larger = 2 if config.crop_to_lungs else 1  # so that the cut-out is not blown up
     slices = layouts.load_slices(place, size=larger * size, need=("lung", "infection"), seed=seed,
-                                 per_patient=config.slices_per_patient, **drawn)
+                                 **drawn)
     return label_maps.from_slices(crop_to_lungs(slices, size) if config.crop_to_lungs else slices).infected()
 
 
@@ -96,7 +98,7 @@ def prepare(config, data="phantom", seed: int = 0, *, split: str | None = None) 
     """Load the slices and deal them in the paper's proportion 300 / 73 / 73 (Table I).
 
     Args:
-        config: has image_size, patients, slices_per_patient, crop_to_lungs, split and seg_test.
+        config: has image_size, patients, slices_per_patient, cap_real, crop_to_lungs, split and seg_test.
         data: "phantom", a folder with lesion masks, a registered source, or a ``Paired`` that is already loaded.
             The config's seg_test: "held_out": the third part (Table I, Section IV-A); "train": the synthesis training
             set, as Section IV-B says.

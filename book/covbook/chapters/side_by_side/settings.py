@@ -69,6 +69,7 @@ class Config(BaseConfig):
     patients: int = 400  # virtual patients, half of them with COVID-19
     slices_per_patient: int = 4
     xray_patients: int = 600
+    cap_real: bool = False  # for short runs: take no more real patients than there are virtual ones
     fractions: tuple[float, float, float] = (0.5, 0.25, 0.25)  # of patients: training, conditions, test
     mask_size: int = 256
     noise_size: int = 224
@@ -108,11 +109,11 @@ class Config(BaseConfig):
         return {
             "smoke": small | {"steps": 3, "patients": 24, "slices_per_patient": 2, "xray_patients": 60, "mask_size": 32,
                               "xray_size": 32, "pairs": 10, "judge_steps": 4, "unet_width": 4, "unet_steps": 4,
-                              "unet_batch": 4, "sampling": (1, 2), "folds": 3},
+                              "unet_batch": 4, "sampling": (1, 2), "folds": 3, "cap_real": True},
             "cpu": small | {"seconds": 12.0, "patients": 80, "xray_patients": 120, "pairs": 100, "judge_steps": 60,
                             "unet_width": 8, "unet_steps": 80, "unet_batch": 8, "unet_rate": 3e-3,
-                            "sampling": (1, 2, 4, 10, 20)},
-            "gpu": {"seconds": 30.0},
+                            "sampling": (1, 2, 4, 10, 20), "cap_real": True},
+            "gpu": {"seconds": 30.0, "cap_real": True},
             "paper": {},
         }
 

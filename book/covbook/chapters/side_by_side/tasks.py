@@ -170,7 +170,8 @@ def _real(config: Config, data, seed: int, kind: str, classes, other: str) -> Ta
         return _masked(slices, split_by_patient(slices.patients, None, config.fractions, seed))
     size, patients = {"noise": (config.noise_size, config.patients),
                       "translate": (config.xray_size, config.xray_patients)}[kind]
-    slices = layouts.load_slices(located(data), size=size, need=("labels",), seed=seed, n_patients=patients,
+    slices = layouts.load_slices(located(data), size=size, need=("labels",), seed=seed,
+                                 n_patients=patients if config.cap_real else None,
                                  per_patient=config.slices_per_patient, classes=(other, TARGET))
     return _classed(kind, slices, split_by_patient(slices.patients, slices.labels, config.fractions, seed))
 

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from scan_files import save_case
 
 from covbook import report
 from covbook.chapters.cosingan import MODELS, OURS, SET_NAMES, SETS, experiment, rivals, study, training
@@ -18,6 +19,7 @@ from covlib.errors import ConfigError, DataError
 from covlib.judges import segmenters
 from covlib.metrics import overlap
 from covlib.metrics.intervals import student_t
+from covlib.papers.cosingan.nets import resize_image
 from covlib.papers.cosingan.slices import ternary
 from covlib.seeding import torch_generator
 
@@ -157,6 +159,38 @@ def test_judges_are_trained_alike_whatever_the_set(roles):
         assert not torch.equal(a.last.weight, b.last.weight) and not a.training
         again = experiment.judge(name, CONFIG, roles.train.images, roles.conditions, device="cpu")
         assert all(torch.equal(p, q) for p, q in zip(b.parameters(), again.parameters()))
+
+
+@pytest.mark.parametrize("name", JUDGES)
+def test_judges_see_slices_at_256_of_512_pixels_and_answer_there(name, roles, monkeypatch):
+    """Section 3.3.2; here 32 of 64."""
+    seen, config = [], dataclasses.replace(CONFIG, seg_size=32)
+    plain = segmenters.train_segmenter
+    monkeypatch.setattr(segmenters, "train_segmenter", lambda net, x, y, **how: seen.append((x.shape, y.shape))
+                        or plain(net, x, y, **how))
+    images = torch.nn.functional.interpolate(roles.train.images, scale_factor=2.0)
+    masks = roles.conditions.repeat_interleave(2, -1).repeat_interleave(2, -2)
+    net = experiment.judge(name, config, images, masks, device="cpu")
+    small = experiment.judge(name, config, roles.train.images, roles.conditions, device="cpu")
+    assert seen[0][0][2:] == (32, 32) and seen[0][1][1:] == (32, 32)
+    assert segmenters.predict_maps(net, images).shape[1:] == (32, 32)
+    of_judge = experiment.dsc(net, images, masks)
+    assert of_judge == pytest.approx(experiment.dsc(net.net, resize_image(images, 32), roles.conditions), nan_ok=True)
+    assert of_judge == pytest.approx(experiment.dsc(net, roles.train.images, roles.conditions), abs=0.2, nan_ok=True)
+    assert len(chapter.infection_confidence(net, images, masks)) == int((masks == 2).flatten(1).any(1).sum())
+    assert type(small) is type(net.net)  # smaller slices are seen as they are
+    paper = Config.for_profile("paper")
+    assert (paper.size, paper.seg_size) == (512, 256)
+
+
+def test_every_slice_of_a_real_scan_counts_at_paper(tmp_path):
+    for name in ("a", "b"):
+        save_case(tmp_path / name, shape=(24, 40, 64))
+    paper = dataclasses.replace(Config.for_profile("paper"), scales=(32,))
+    found, _ = load(paper, str(tmp_path))
+    assert [found.patients.count(p) for p in ("a", "b")] == [24, 24]
+    capped, _ = load(dataclasses.replace(paper, cap_real=True, slices_per_patient=3), str(tmp_path))
+    assert [capped.patients.count(p) for p in ("a", "b")] == [3, 3]
 
 
 def test_augmentation_of_judges_keeps_image_and_mask_aligned(roles):

@@ -58,6 +58,15 @@ def rows(folder):
         return list(csv.DictReader(file))
 
 
+def test_no_class_of_a_real_folder_is_cut_but_in_short_runs(folder):
+    config = Config.for_profile("paper", {"image_size": 32, "sources": ("normal",), "patients": 4, "covid_patients": 2})
+    found = load_images(config, str(folder))
+    assert np.bincount(found.labels).tolist() == [5, 3] and found.classes == ("normal", "covid")
+    short = Config.for_profile("paper", {**config.as_dict(), "cap_real": True})
+    assert np.bincount(load_images(short, str(folder)).labels).tolist() == [2, 2]
+    assert [Config.for_profile(p).cap_real for p in ("smoke", "cpu", "gpu", "paper")] == [True, True, True, False]
+
+
 def test_every_file_says_where_it_comes_from_and_reads_back_by_source_patient(folder, weights, tmp_path):
     to = translate_folder(weights, folder, "No_Finding", tmp_path / "set", device="cpu", batch=2, progress=False)
     table, sources = rows(to), sources_in(folder, "normal", 32)
@@ -241,7 +250,7 @@ def test_sources_in_memory_and_virtual_patients(tmp_path):
 def test_folders_give_as_many_as_asked_with_covid_last(folder):
     from dataclasses import replace
 
-    slices = load_images(replace(CONFIG, patients=5, covid_patients=2), folder)
+    slices = load_images(replace(CONFIG, patients=5, covid_patients=2, cap_real=True), folder)
     assert slices.classes == ("normal", "covid") and np.bincount(slices.labels).tolist() == [3, 2]
     with pytest.raises(DataError, match="'pneumonia'.*normal, covid"):
         load_images(replace(CONFIG, sources=("pneumonia",)), folder)

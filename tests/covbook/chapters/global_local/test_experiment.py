@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from paired_slices import paired_slices
+from scan_files import save_case
 
 from covbook.chapters.global_local import METHODS, experiment
 from covlib.data import label_maps
@@ -53,6 +54,17 @@ def test_virtual_patients_come_with_maps():
     found = experiment.prepare(Config.for_profile("smoke"), "phantom", 0)
     assert found.train.images.shape[1:] == (1, 32, 32) and found.train.maps.max() >= 2
     assert bool((found.train.maps >= 2).flatten(1).any(1).all())  # only slices with infection
+
+
+def test_caps_on_virtual_patients_do_not_touch_real_volumes_at_paper(tmp_path):
+    """Two volumes of 12 infected slices each."""
+    for name in ("a", "b"):
+        save_case(tmp_path / name, shape=(36, 40, 64))
+    paper = Config.for_profile("paper", {"image_size": 32})
+    found = experiment.load(paper, str(tmp_path))
+    assert paper.slices_per_patient < 12 and [found.patients.count(p) for p in ("a", "b")] == [12, 12]
+    capped = experiment.load(dataclasses.replace(paper, cap_real=True, slices_per_patient=3), str(tmp_path))
+    assert [capped.patients.count(p) for p in ("a", "b")] == [1, 1]  # of three slices over the lungs
 
 
 def test_bad_splits_are_named(paired):

@@ -17,6 +17,7 @@ from covlib.nets import PatchGAN, receptive_field
 from covlib.papers.cosingan.augment import draw_values
 from covlib.papers.cosingan.method import Config, CoSinGAN, OneSlice, schedule, train
 from covlib.papers.cosingan.nets import (
+    NO_CONDITION,
     PADDING_D,
     PLANES,
     SCALES,
@@ -124,11 +125,19 @@ def test_painted_conditions_are_0_128_255():
     assert torch.allclose((given + 1) * 127.5, torch.tensor([3.0, 120, 250, 120]).view(1, 1, 2, 2), atol=1e-4)
 
 
-def test_join_leaves_zeros_where_nothing_is_known():
+def test_no_condition_and_no_image_have_values_of_their_own():
     a, b = torch.ones(2, 1, 4, 4), 2 * torch.ones(2, 1, 4, 4)
     assert torch.equal(join(a, b), torch.cat([a, b], 1))
     assert torch.equal(join(a, None)[:, 1], torch.zeros(2, 4, 4)) and torch.equal(join(a, None)[:, :1], a)
-    assert torch.equal(join(None, b)[:, 0], torch.zeros(2, 4, 4)) and torch.equal(join(None, b)[:, 1:], b)
+    nothing = join(None, b)
+    assert nothing[:, 0].unique().tolist() == [NO_CONDITION] and torch.equal(nothing[:, 1:], b)
+
+
+def test_no_condition_is_unlike_every_category_even_a_randomised_one():
+    condition = torch.arange(3, dtype=torch.uint8).view(1, 1, 1, 3)
+    random = draw_values(500, Config().noise, torch_generator(0, "values"))
+    greys = torch.cat([paint(condition).flatten(), (random / 127.5 - 1).flatten()])
+    assert (greys - NO_CONDITION).abs().min() >= 1 - 1e-5
 
 
 @pytest.mark.parametrize(("size", "target"), [(64, 32), (64, 48), (48, 64), (512, 384)])
@@ -264,7 +273,7 @@ def test_the_second_stage_does_not_see_the_condition_and_the_first_scale_no_imag
         net.eval()
     with torch.no_grad():
         assert method.read(32, "first", resize_condition(condition, 32))[:, 1].abs().max() == 0
-        assert method.read(48, "second", condition)[:, 0].abs().max() == 0
+        assert method.read(48, "second", condition)[:, 0].unique().tolist() == [NO_CONDITION]
         read = method.read(48, "first", condition)
         assert torch.equal(read[:, :1], paint(condition))
         assert torch.allclose(read[:, 1:], resize_image(method.scale(32, condition, None)[-1], 48), atol=1e-6)
