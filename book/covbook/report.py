@@ -12,8 +12,10 @@ from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
 from statistics import mean, stdev
+from types import SimpleNamespace
 
-from covbook import project
+from covbook import project, studies
+from covbook.arithmetic import evaluate, filled
 from covbook.tables import Table
 from covbook.text import show_value
 from covlib.errors import DataError
@@ -42,6 +44,9 @@ class Verdict:
 def load_reported(name: str) -> dict:
     """The numbers, claims, contradictions and silences of a paper, from ``data/reported/<name>.yaml``.
 
+    "{formula:format}" in the words of a contradiction or silence is computed of the paper's numbers, by their ids
+    (``covbook.arithmetic``).
+
     Args:
         name: "dcgan", or a path to a file of the same form.
 
@@ -65,6 +70,15 @@ def load_reported(name: str) -> dict:
     for k, claim in enumerate(reported["claims"]):
         if "number" in claim and claim["number"] not in numbers:
             raise DataError(f"{path.name}: field claims[{k}].number: {claim['number']!r} is not an id among numbers")
+    values = {number["id"]: number["value"] for number in reported["numbers"]}
+    for part in ("contradictions", "silences"):
+        for k, item in enumerate(reported[part]):
+            for key in ("text", "computation", "choice"):
+                if "{" in item.get(key, ""):
+                    try:
+                        item[key] = filled(item[key], values)
+                    except DataError as error:
+                        raise DataError(f"{path.name}: field {part}[{k}].{key}: {error}") from None
     return reported
 
 
@@ -198,12 +212,16 @@ def paper_beside_ours(chapter: str, run=None, results: list[dict] | None = None)
     """
     paper = load_reported(chapter.split("_", 1)[1])
     metrics = run.document() if hasattr(run, "document") else run
+    collected = studies.load() if results is None else []
     results = telling(load_results(chapter) if results is None else results)
     judged = metrics if metrics is not None else max(results, key=_faithfulness, default=None)
     rows = []
     for row in compare(paper, judged):
         ours = "–" if metrics is None else _ours(row)
-        rows.append([row["claim"]["text"], _papers(row), ours, _recorded(row["claim"], row["number"], results),
+        recorded = _recorded(row["claim"], row["number"], results)
+        if recorded == "–":
+            recorded = _studied(row["claim"], row["number"], chapter, collected)
+        rows.append([row["claim"]["text"], _papers(row), ours, recorded,
                      f"**{row['verdict']}**\n{row['verdict'].reason}"])
     empty = lambda row: row[2] == row[3] == "–" and row[4].endswith(UNMEASURED)
     folded = sum(map(empty, rows)) if metrics is not None else 0
@@ -298,6 +316,38 @@ def _ours(row: dict) -> str:
     text = _scaled(metric["value"], metric["interval"], row["claim"], row["number"], metric["unit"])
     details = [f"n = {metric['n']:,}" if metric["n"] is not None else "", metric["how"]]
     return text + "".join(f"\n{d}" for d in details if d)
+
+
+def _studied(claim: dict, number: dict | None, chapter: str, collected: list[dict]) -> str:
+    """What recorded studies measured for a claim that no run measures, one line each: mean over seeds with Student's
+    interval, linked."""
+    from covlib.metrics.intervals import student_t
+
+    lines = []
+    for document, values in measured_by_studies(claim, chapter, collected):
+        interval = student_t(values) if len(values) > 1 else None
+        ends = (interval.low, interval.high) if interval and interval.high > interval.low else None
+        unit = "" if number is None else number.get("unit", "")
+        lines.append(f"{_scaled(mean(values), ends, claim, number, unit)} ({_briefly(document)}, "
+                     f"[study of {len(values)} seed{'s' * (len(values) > 1)}]({LINK}studies/{document['file']}))")
+    return "\n".join(lines) or "–"
+
+
+def measured_by_studies(claim: dict, chapter: str, collected: list[dict]) -> list[tuple[dict, list[float]]]:
+    """(study, one value a seed) of the collected studies that measure a claim: those with an arm and a metric that make
+    the id of its number, and the one that it names under "study"."""
+    found = []
+    for document in (d for d in collected if d["chapter"] == chapter):
+        arms = {arm["name"]: {m for run in arm["runs"] for m in run["metrics"]} for arm in document["arms"]}
+        if claim.get("study", {}).get("name") == document["study"]:
+            names = {project.slug(arm): SimpleNamespace(**{project.slug(m): studies.values(document, arm, m) for m in own})
+                     for arm, own in arms.items()}
+            found.append((document, evaluate(claim["study"]["value"], names)))
+        elif document["number"] and "number" in claim:
+            cells = [(arm, m) for arm, own in arms.items() for m in own
+                     if document["number"].format(arm=arm, metric=m) == claim["number"]]
+            found += [(document, values) for cell in cells if (values := studies.values(document, *cell))]
+    return found
 
 
 def _scaled(value, interval, claim: dict, number: dict | None, unit: str) -> str:

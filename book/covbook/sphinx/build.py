@@ -15,6 +15,7 @@ from pathlib import Path
 from covbook.project import ROOT
 from covbook.runner import chapters
 from covbook.sphinx import pages
+from covbook.sphinx.roles import OWN_RUNS
 from covlib.errors import ConfigError
 
 MATHJAX_NOTICE = """MathJax 3.2.2, unchanged, as the Python package sphinx-mathjax-offline ships it.
@@ -55,8 +56,9 @@ def stage(runs: Path | None, out: Path) -> Path:
     shutil.copytree(ROOT / "data", source / "data")
     extra = source / "extra" / "data" / "results"  # tables in notebooks link to the recorded runs: shipped as they are
     extra.mkdir(parents=True)
-    for path in sorted((ROOT / "data" / "results").glob("*.json")):
-        shutil.copyfile(path, extra / path.name)
+    (extra / "studies").mkdir()
+    for path in sorted((ROOT / "data" / "results").rglob("*.json")):
+        shutil.copyfile(path, extra / path.relative_to(ROOT / "data" / "results"))
     shutil.copyfile(ROOT / "_toc.yml", source / "_toc.yml")
     config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
     config["sphinx"]["config"]["html_extra_path"] = ["extra"]
@@ -70,6 +72,10 @@ def stage(runs: Path | None, out: Path) -> Path:
     (source / "_config.yml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
     for chapter, path in executed.items():
         shutil.copyfile(path, source / "book" / chapter.path.name)
+        measured = path.with_name("metrics.json")
+        if runs is not None and measured.is_file():
+            (source / OWN_RUNS).mkdir(exist_ok=True)
+            shutil.copyfile(measured, source / OWN_RUNS / f"{chapter.name}.json")
     pages.write(source)
     return source
 

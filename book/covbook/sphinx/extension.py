@@ -5,6 +5,7 @@
 * Pages carry each script once, and none of thebe, which would run cells on a server.
 * What Sphinx and its extensions do over and over for the same result is done once: a third of the build's time. Pages
   are read and written by several processes, which takes another third on two cores and changes no byte of them.
+* Numbers in prose are said from where they come, by the roles of ``covbook.sphinx.roles``.
 * Numbers in tables do not break between a value's parts: "0.72 ± 0.03", "[0.66, 0.75]", "89 %"; and what recorded
   outputs and ledgers write with the keyboard's signs is set with the right ones: "+-", "512x512", "10^6", "Frechet".
 """
@@ -25,6 +26,9 @@ STYLES = ("pybtex.backends", *(f"pybtex.style.{part}" for part in ("formatting",
 
 def setup(app) -> dict:
     """Called by Sphinx; see ``covbook.sphinx.build``."""
+    from covbook.sphinx import roles
+
+    roles.setup(app)
     gc.set_threshold(100_000, 20, 100)  # the usual (700, 10, 10) walks through a million live nodes again and again
     _remember_styles()
     app.parallel = max(app.parallel, min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1))
