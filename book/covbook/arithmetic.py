@@ -72,7 +72,7 @@ def seconds(group: str, name: str) -> float:
 
 def peak_gb(group: str, name: str) -> float:
     """Peak memory in GB of a row of the benchmarks, as its note has it."""
-    found = re.search(r"peak ([\d.]+) GB", timed(group, name).get("note", ""))
+    found = re.search(r"peak (?:memory )?([\d.]+) GB", timed(group, name).get("note", ""))
     if not found:
         raise DataError(f"benchmarks/results/{group}.json: {name!r} has no peak memory in its note")
     return float(found[1])

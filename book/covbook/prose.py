@@ -61,7 +61,7 @@ class Of:
         return _metrics(self._run or page_run(self.chapter))
 
     def _seeds(self) -> "_Lists":
-        plain = [r for r in report.load_results(self.chapter)
+        plain = [r for r in _results(self.chapter)
                  if r["data"]["kind"] == "phantom" and r["profile"] == "cpu" and not r["overrides"]]
         return _Lists([_metrics(r) for r in sorted(plain, key=lambda r: r["seed"])])
 
@@ -91,7 +91,7 @@ class _Data:
         self._chapter = chapter
 
     def __getattr__(self, name: str) -> SimpleNamespace:
-        for run in report.load_results(self._chapter):
+        for run in _results(self._chapter):
             plain = run["profile"] == "cpu" and not run["overrides"] or run["chapter"].startswith("08")
             if run["profile"] != "smoke" and plain and project.slug(run["data"]["name"]) == name:
                 return _metrics(run)
@@ -105,7 +105,7 @@ class _Changed:
         self._chapter = chapter
 
     def __getattr__(self, name: str) -> SimpleNamespace:
-        for run in report.load_results(self._chapter):
+        for run in _results(self._chapter):
             if list(run["overrides"]) == [name] and run["profile"] == "cpu" and run["data"]["kind"] == "phantom":
                 return _metrics(run)
         raise AttributeError(name)
@@ -115,7 +115,7 @@ class _Studies:
     """Recorded studies of a chapter on virtual patients: NAME.ARM.METRIC, a list over seeds."""
 
     def __init__(self, chapter: str):
-        self._found = {project.slug(d["study"]): d for d in studies.load()
+        self._found = {project.slug(d["study"]): d for d in _studies()
                        if d["chapter"] == chapter and d["data"]["kind"] == "phantom" and not d["overrides"]}
 
     def __getattr__(self, name: str) -> SimpleNamespace:
@@ -128,16 +128,41 @@ class _Studies:
             for arm in document["arms"]})
 
 
+def _stamp(folder) -> tuple:
+    return tuple((path.name, path.stat().st_mtime_ns) for path in sorted(folder.glob("*.json")))
+
+
+def _results(chapter: str) -> list[dict]:
+    """A chapter's recorded runs, read once as long as no file changes."""
+    return _read_results(chapter, _stamp(project.RESULTS))
+
+
+@lru_cache(maxsize=16)
+def _read_results(chapter: str, stamp: tuple) -> list[dict]:
+    return report.load_results(chapter)
+
+
+def _studies() -> list[dict]:
+    """All collected studies, read once as long as no file changes."""
+    return _read_studies(_stamp(studies.FOLDER))
+
+
+@lru_cache(maxsize=2)
+def _read_studies(stamp: tuple) -> list[dict]:
+    return studies.load()
+
+
 def _metrics(document: dict) -> SimpleNamespace:
-    """A run's measurements by name, and its ``minutes``, ``memory_gb``, ``seed``, ``images``, ``patients`` and, where it
-    was split, ``in_training``, ``in_test``."""
+    """A run's measurements by name, and its ``minutes``, ``memory_gb``, ``seed``, ``images``, ``patients``, ``config``
+    (its settings) and, where it was split, ``in_training``, ``in_test``."""
     own = {m["name"]: Measured(m["value"], m["interval"], m["n"], m["unit"]) for m in document["metrics"]}
     memory = document["times"].get("peak_memory_mb")
     data, split = document["data"], document["data"].get("split") or {}
     parts = {f"in_{long}ing" if long == "train" else f"in_{long}": split[long] for long in ("train", "test") if long in split}
     return SimpleNamespace(minutes=Measured(document["times"]["wall_seconds"] / 60), seed=document["seed"],
                            memory_gb=Measured(memory / 1000 if memory else None), images=data.get("images"),
-                           patients=data.get("patients"), **parts, **own)
+                           patients=data.get("patients"), config=SimpleNamespace(**document["config"]),
+                           **{**parts, **own})
 
 
 @lru_cache(maxsize=16)
@@ -153,7 +178,11 @@ def _others() -> dict[str, str]:
     return {chapter.name.split("_", 1)[1]: chapter.name for chapter in chapters.chapters()}
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=1)
+def _notebook(path, stamp: int) -> dict:
+    return chapters.read_notebook(path)
+
+
 def page_run(chapter: str) -> dict:
     """The recorded run whose outputs a chapter's page shows, as its first lines say.
 
@@ -161,11 +190,12 @@ def page_run(chapter: str) -> dict:
         DataError: the page names no run, or one that is not recorded.
     """
     given = {"data": "phantom", "overrides": {}}
-    for cell in chapters.read_notebook(project.ROOT / "book" / f"{chapter}.ipynb")["cells"]:
+    path = project.ROOT / "book" / f"{chapter}.ipynb"
+    for cell in _notebook(path, path.stat().st_mtime_ns)["cells"]:
         if chapters.RECORDED_TAG in cell["metadata"].get("tags", []):
             words = re.findall(r"`(\w+)=([^`]*)`", "".join(cell["source"]))
             given |= {name: ast.literal_eval(value) for name, value in words}
-    for run in report.load_results(chapter):
+    for run in _results(chapter):
         same = (run["profile"], run["seed"], run["overrides"]) == (given.get("profile"), given.get("seed"),
                                                                    given["overrides"])
         if same and project.slug(run["data"]["name"]) == project.slug(given["data"]):

@@ -5,7 +5,7 @@ A number may stand in the Markdown of a page if it is
 * said by a role ({number}, {says}), which takes it from a result file, a setting or the ledger;
 * code: a setting, a size, a label, a command (inline code and fenced blocks);
 * the paper's: in the ledger of the page's paper (of any of the five on other pages), in a paragraph that names it;
-* somebody else's, in a sentence with its citation;
+* somebody else's, in a sentence with its citation or in the words of a link to where it stands;
 * a name or a place: COVID-19, ResNet-50, chapter 04, Table 2, seed 0, 95 % of an interval, a year, a version;
 * mathematics: an index, an exponent or a small whole number within a formula; 0 and 1, the ends of a scale.
 
@@ -89,9 +89,7 @@ def _of(names: frozenset) -> set[float]:
 def _plain(text: str) -> str:
     """A page's prose: code, targets and options gone, citations marked, the words of {says} kept."""
     text = re.sub(r"<!--.*?-->", HIDDEN, text, flags=re.DOTALL)
-    text = re.sub(r"^( *)(`{3,}|:{3,})\{[^}]*\}", r"\n", text, flags=re.MULTILINE)  # a directive's head; its title stays
-    text = re.sub(r"^ *`{3,}[a-z]*\n.*?^ *`{3,} *$", "\n", text, flags=re.DOTALL | re.MULTILINE)
-    text = re.sub(r"^ *(`{3,}|:{3,}) *$", "\n", text, flags=re.MULTILINE)
+    text = _unfenced(text)
     text = re.sub(r"^ *:[a-z_-]+:.*$|^ *\([a-z0-9-]+\)=$", "", text, flags=re.MULTILINE)
     text = re.sub(r"^( *[-*] |\|)", r"\n\1", text, flags=re.MULTILINE)  # an item or a row is a paragraph of its own
     text = re.sub(r"^ *\d+\. (?=\S)", "\n", text, flags=re.MULTILINE)
@@ -100,8 +98,28 @@ def _plain(text: str) -> str:
     text = ROLE.sub(lambda m: _words(m[2]) if m[1] == "says" else HIDDEN, text)
     text = re.sub(r"\{[a-z:]+\}`([^`]*)`", HIDDEN, text)
     text = re.sub(r"(`+)(?!`).+?(?<!`)\1(?!`)", HIDDEN, text, flags=re.DOTALL)
+    linked = lambda m: re.sub(r"\d", "", m[0])  # what an address stands behind is cited by it
+    text = re.sub(r"\[[^\]]*\]\(https?://[^)\s]*\)", linked, text)
     text = re.sub(r"\]\([^)\s]*\)", "]", text)
     return _formulas(re.sub(r"<?https?://\S+", HIDDEN, text))
+
+
+def _unfenced(text: str) -> str:
+    """``text`` without blocks of code; of a directive its title and what it holds stay, but for raw HTML."""
+    lines, open_fences = [], []
+    for line in text.splitlines():
+        fence = re.match(r" *(`{3,}|:{3,}|~{3,})(\{([^}]*)\})? ?(.*)$", line)
+        inside = open_fences[-1] if open_fences else None
+        hidden = inside is not None and inside[1]
+        if fence and inside and not fence[2] and not fence[4] and fence[1][0] == inside[0][0] and len(fence[1]) >= len(inside[0]):
+            open_fences.pop()
+            lines.append("")
+        elif fence and not hidden:
+            open_fences.append((fence[1], not fence[2] or fence[3] == "raw"))
+            lines += ["", fence[4] if fence[2] and fence[3] != "raw" else "", ""]
+        elif not hidden:
+            lines.append(line)
+    return "\n".join(lines)
 
 
 def _words(says: str) -> str:
@@ -120,7 +138,7 @@ def _formulas(text: str) -> str:
     """``text`` with its mathematics gone, but for numbers that are more than signs of a formula: decimals, and in a line
     of text whole numbers of three digits or a formula that is one bare number."""
     def inline(part: re.Match) -> str:
-        bare = not re.search(r"[A-Za-z]", re.sub(r"\\(?:times|cdot|ldots|dots|pm|approx|,|%)", "", part[1]))
+        bare = not re.search(r"[A-Za-z^/=+]|(?<=\d) *-", re.sub(r"\\(?:ldots|dots|pm|,|%)", "", part[1]))
         numbers = re.findall(r"\d+(?:,\d{3})*(?:\.\d+)?", part[1])
         return " ".join([HIDDEN, *(n for n in numbers if bare or "." in n or len(n) > 2)])
 

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from covlib.data.label_maps import check_maps
 from covlib.errors import ConfigError
-from covlib.nets import batched, layer_shapes
+from covlib.nets import batched, layer_shapes, receptive_field
 from covlib.papers.global_local.method import Config, GlobalLocal, pyramid
 from covlib.papers.global_local.nets import builders, input_shapes
 
@@ -72,3 +72,9 @@ def parameter_table(config: Config | None = None) -> list[dict]:
                   "parameters": row["parameters"]}
                  for row in layer_shapes(net, (1, channels, size, size)) if row["parameters"]]
     return rows
+
+
+def patch_side() -> int:
+    """Pixels a side of the patch that one answer of the paper's D1 depends on (Section III-B)."""
+    config = Config(d_width=2)  # the width changes no field
+    return receptive_field(builders(config)["D1"](), config.labels + 1, size=128)[0]
