@@ -41,8 +41,9 @@ def table(folder: Path | None = None, results: list[dict] | None = None) -> Tabl
                 rows.append([run["chapter"], words, f"{ours:.3g}", ", ".join(f"{v:.3g}" for v in theirs), inside])
     return Table(["chapter", "measured", "GPU", "CPU, a seed each", "within"], rows, right=("GPU", "CPU, a seed each"),
                  note="GPU: bfloat16, steps recorded as a CUDA graph, seed 0. CPU: float32. Same profile, data and "
-                      "number of steps; random numbers differ between the two, as between two seeds. So few seeds "
-                      "bound chance loosely: another number of threads alone, rounding otherwise, moves a GAN's result.")
+                      "number of steps; random numbers differ between the two, as between two seeds. So few "
+                      "seeds bound chance loosely: another number of threads alone, rounding otherwise, moves a GAN's "
+                      "result.")
 
 
 def _same(a: dict, b: dict) -> bool:

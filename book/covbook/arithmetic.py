@@ -165,8 +165,8 @@ def _named(owner, name: str) -> Any:
 
 
 def shown(formula: str, names) -> str:
-    """A formula's value as text, with a true minus; "formula:format" takes a Python format, such as ".1f" or ",". What is
-    a name alone, and was not measured, stands as it was stated.
+    """A formula's value as text, with a true minus; "formula:format" takes a Python format, such as ".1f" or ",". What
+    is a name alone, and was not measured, stands as it was stated.
 
     Raises:
         DataError: as ``evaluate``, or a value that a text cannot show.

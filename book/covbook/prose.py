@@ -5,7 +5,7 @@ Two roles (``covbook.sphinx.roles`` makes them; a test forbids typed numbers, te
     {number}`formula`, {number}`formula:format`            a value, with its interval where it was measured
     {says}`condition ? words | condition ? words | words`  the words that the numbers call for; {formula:format} in them
 
-A formula is one of ``covbook.arithmetic``. Its names, on the page of a chapter:
+A formula is one of ``covbook.arithmetic``. Its names, on the page of a chapter::
 
     epochs                     the paper's number with that id in data/reported (CHAPTER.yaml)
     cpu.epochs, paper.epochs   a setting at a profile; also smoke, gpu
@@ -121,11 +121,7 @@ class _Studies:
     def __getattr__(self, name: str) -> SimpleNamespace:
         if name.startswith("_") or name not in self._found:
             raise AttributeError(name)
-        document = self._found[name]
-        metrics = lambda arm: sorted({key for run in arm["runs"] for key in run["metrics"]})
-        return SimpleNamespace(**{project.slug(arm["name"]): SimpleNamespace(
-            **{project.slug(m): [Measured(v) for v in studies.values(document, arm["name"], m)] for m in metrics(arm)})
-            for arm in document["arms"]})
+        return SimpleNamespace(**studies.by_name(self._found[name]))
 
 
 def _stamp(folder) -> tuple:
@@ -158,7 +154,7 @@ def _metrics(document: dict) -> SimpleNamespace:
     own = {m["name"]: Measured(m["value"], m["interval"], m["n"], m["unit"]) for m in document["metrics"]}
     memory = document["times"].get("peak_memory_mb")
     data, split = document["data"], document["data"].get("split") or {}
-    parts = {f"in_{long}ing" if long == "train" else f"in_{long}": split[long] for long in ("train", "test") if long in split}
+    parts = {name: split[part] for name, part in (("in_training", "train"), ("in_test", "test")) if part in split}
     return SimpleNamespace(minutes=Measured(document["times"]["wall_seconds"] / 60), seed=document["seed"],
                            memory_gb=Measured(memory / 1000 if memory else None), images=data.get("images"),
                            patients=data.get("patients"), config=SimpleNamespace(**document["config"]),
@@ -226,15 +222,15 @@ def say(role: str, content: str, names, strict: bool = True) -> str:
         DataError: the formula that is wrong, and what is wrong with it.
     """
     if role == "number":
-        return _or(lambda: shown(content, names), "–", strict)
+        return _or(partial(shown, content, names), "–", strict)
     *choices, last = [part.strip() for part in content.split(" | ")]
     for choice in choices:
         condition, mark, words = choice.partition(" ? ")
         if not mark:
             raise DataError(f"says: {choice!r} has no ' ? ' between condition and words")
-        if _or(lambda: evaluate(condition, names), False, strict):
-            return _or(lambda: filled(words, names), words, strict)
-    return _or(lambda: filled(last, names), last, strict)
+        if _or(partial(evaluate, condition, names), False, strict):
+            return _or(partial(filled, words, names), words, strict)
+    return _or(partial(filled, last, names), last, strict)
 
 
 def _or(work, other, strict: bool):

@@ -6,16 +6,14 @@ the paper but never counts as a reproduction of it.
 """
 
 import json
-from copy import deepcopy
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
 from statistics import mean, stdev
-from types import SimpleNamespace
 
 from covbook import project, studies
-from covbook.arithmetic import evaluate, filled
+from covbook.arithmetic import evaluate
+from covbook.reported import load_reported
 from covbook.tables import Table
 from covbook.text import show_value
 from covlib.errors import DataError
@@ -23,6 +21,7 @@ from covlib.errors import DataError
 VERDICTS = {"reproduced": "✔", "within interval": "≈", "differs": "✘", "data unavailable": "⊘", "not attempted": "○"}
 VOLATILE = ("times", "paths")
 UNMEASURED = "this run has no such measurement"
+STUDIED = "a study measures it, no run of the chapter"
 LINK = "../data/results/"  # from a page of the book to a recorded run
 FOLDED_FROM = 6  # so many claims without a measurement are shown behind a click
 
@@ -39,53 +38,6 @@ class Verdict:
 
 
 # -- reading ----------------------------------------------------------------------------------------------------------
-
-
-def load_reported(name: str) -> dict:
-    """The numbers, claims, contradictions and silences of a paper, from ``data/reported/<name>.yaml``.
-
-    "{formula:format}" in the words of a contradiction or silence is computed of the paper's numbers, by their ids
-    (``covbook.arithmetic``).
-
-    Args:
-        name: "dcgan", or a path to a file of the same form.
-
-    Raises:
-        DataError: one line with the file and the field that is missing, misspelt or out of range.
-    """
-    path = Path(name) if str(name).endswith(".yaml") else project.REPORTED / f"{name}.yaml"
-    try:
-        stamp = path.stat()
-        reported = deepcopy(_parsed(path, stamp.st_mtime_ns, stamp.st_size))  # asked for a dozen times in a chapter
-    except FileNotFoundError:
-        known = ", ".join(sorted(p.stem for p in project.REPORTED.glob("*.yaml")))
-        raise DataError(f"{path.name}: no such file of reported numbers; there are {known}") from None
-    project.validate(reported, "reported", path.name, DataError)
-    for part in ("numbers", "claims", "contradictions", "silences"):
-        ids = [item["id"] for item in reported[part]]
-        doubles = sorted({i for i in ids if ids.count(i) > 1})
-        if doubles:
-            raise DataError(f"{path.name}: field {part}: id {doubles[0]!r} occurs twice")
-    numbers = {number["id"] for number in reported["numbers"]}
-    for k, claim in enumerate(reported["claims"]):
-        if "number" in claim and claim["number"] not in numbers:
-            raise DataError(f"{path.name}: field claims[{k}].number: {claim['number']!r} is not an id among numbers")
-    values = {number["id"]: number["value"] for number in reported["numbers"]}
-    for part in ("contradictions", "silences"):
-        for k, item in enumerate(reported[part]):
-            for key in ("text", "computation", "choice"):
-                if "{" in item.get(key, ""):
-                    try:
-                        item[key] = filled(item[key], values)
-                    except DataError as error:
-                        raise DataError(f"{path.name}: field {part}[{k}].{key}: {error}") from None
-    return reported
-
-
-@lru_cache(maxsize=16)
-def _parsed(path: Path, mtime_ns: int, size: int):
-    """What the file holds, read once as long as it does not change."""
-    return project.read_yaml(path, own=path.parent == project.REPORTED)
 
 
 def load_metrics(path) -> dict:
@@ -218,11 +170,11 @@ def paper_beside_ours(chapter: str, run=None, results: list[dict] | None = None)
     rows = []
     for row in compare(paper, judged):
         ours = "–" if metrics is None else _ours(row)
-        recorded = _recorded(row["claim"], row["number"], results)
-        if recorded == "–":
-            recorded = _studied(row["claim"], row["number"], chapter, collected)
+        recorded, reason = _recorded(row["claim"], row["number"], results), row["verdict"].reason
+        if recorded == "–" and (studied := _studied(row["claim"], row["number"], chapter, collected)) != "–":
+            recorded, reason = studied, STUDIED if reason == UNMEASURED else reason
         rows.append([row["claim"]["text"], _papers(row), ours, recorded,
-                     f"**{row['verdict']}**\n{row['verdict'].reason}"])
+                     f"**{row['verdict']}**\n{reason}"])
     empty = lambda row: row[2] == row[3] == "–" and row[4].endswith(UNMEASURED)
     folded = sum(map(empty, rows)) if metrics is not None else 0
     folded = folded if FOLDED_FROM <= folded < len(rows) else 0
@@ -340,9 +292,7 @@ def measured_by_studies(claim: dict, chapter: str, collected: list[dict]) -> lis
     for document in (d for d in collected if d["chapter"] == chapter):
         arms = {arm["name"]: {m for run in arm["runs"] for m in run["metrics"]} for arm in document["arms"]}
         if claim.get("study", {}).get("name") == document["study"]:
-            names = {project.slug(arm): SimpleNamespace(**{project.slug(m): studies.values(document, arm, m) for m in own})
-                     for arm, own in arms.items()}
-            found.append((document, evaluate(claim["study"]["value"], names)))
+            found.append((document, evaluate(claim["study"]["value"], studies.by_name(document))))
         elif document["number"] and "number" in claim:
             cells = [(arm, m) for arm, own in arms.items() for m in own
                      if document["number"].format(arm=arm, metric=m) == claim["number"]]

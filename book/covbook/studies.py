@@ -17,6 +17,7 @@ import statistics
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from covbook import project
@@ -106,6 +107,14 @@ def values(document: dict, arm: str, metric: str) -> list[float]:
     return [run["metrics"][metric] for run in runs if run["metrics"].get(metric) is not None]
 
 
+def by_name(document: dict) -> dict[str, SimpleNamespace]:
+    """What a collected study measured, for formulas: arm -> object with a list over seeds for each metric ("-" in names
+    is "_")."""
+    metrics = lambda arm: {metric for run in arm["runs"] for metric in run["metrics"]}
+    lists = lambda arm: {project.slug(m): values(document, arm["name"], m) for m in metrics(arm)}
+    return {project.slug(arm["name"]): SimpleNamespace(**lists(arm)) for arm in document["arms"]}
+
+
 def table(study: str | dict | list[dict], columns: dict[str, str], *, arms: dict[str, str] | None = None,
           scale: dict[str, float] | None = None, reported: dict | None = None) -> Table:
     """A row per arm: mean and standard deviation over seeds of chosen metrics, the paper's value beside them.
@@ -161,7 +170,7 @@ def _papers(document: dict, metric: str, reported: dict | None) -> dict[str, dic
     """Arm -> the paper's number for a metric."""
     name = document["chapter"].split("_", 1)[1]
     if reported is None and (project.REPORTED / f"{name}.yaml").is_file():
-        from covbook.report import load_reported
+        from covbook.reported import load_reported
 
         reported = load_reported(name)
     if not document["number"] or reported is None:

@@ -14,7 +14,8 @@ NAMES = {"a": 4122, "b": 180, "rate": 0.0327, "pair": [3.5, 300], "word": "neare
 
 
 @pytest.mark.parametrize(("formula", "text"), [
-    ("a / b:.2f", "22.90"), ("a", "4,122"), ("rate", "0.0327"), ("-a", "−4,122"), ("pair[1] * pair[0] / 1000:.2f", "1.05"),
+    ("a / b:.2f", "22.90"), ("a", "4,122"), ("rate", "0.0327"), ("-a", "−4,122"),
+    ("pair[1] * pair[0] / 1000:.2f", "1.05"),
     ("run.psnr", "31.4 dB [30.9, 31.9]"), ("run.psnr:.1f", "31.4"), ("run.psnr.low:.1f", "30.9"), ("run.gone:.1f", "–"),
     ("run.gone", "–"), ("a > b and not b > a", "yes"), ("10 * log10(100)", "20"), ("wins([1, 2, 3], [2, 1, 1])", "2"),
     ("mean(minus([3, 5], [1, 1])):.1f", "3.0"), ("word", "nearest"), ("2 < 3 < 3", "no"), ("run.psnr - 30:.1f", "1.4")])
@@ -38,7 +39,8 @@ def test_texts_are_filled():
 
 @pytest.mark.parametrize(("formula", "words"), [
     ("__import__('os')", "no arithmetic"), ("a.__class__", "no name"), ("open('x')", "no arithmetic"), ("c + 1", "'c'"),
-    ("run.ssim", "'ssim'"), ("a +", "no expression"), ("a / 0", "zero"), ("pair", "2 numbers"), ("[x for x in pair]", "no"),
+    ("run.ssim", "'ssim'"), ("a +", "no expression"), ("a / 0", "zero"), ("pair", "2 numbers"),
+    ("[x for x in pair]", "no"),
     ("a if a else b", "no arithmetic"), ("[].append(1)", "no arithmetic"), ("word + 1", "str"),
     ("wins([1], [2, 3])", "longer"), ("pair[2]", "range"), ("seconds('dcgan', 'nothing of the kind')", "has no row")])
 def test_nothing_but_arithmetic_is_done_and_what_is_wrong_is_named(formula, words):

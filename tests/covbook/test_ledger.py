@@ -70,7 +70,8 @@ def test_every_claim_is_measured_or_says_why_not(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_measurements_name_claims_that_are_there(name):
     ids = {claim["id"] for claim in PAPERS[name]["claims"]}
-    named = {(m["paper"] or {}).get("claim") for r in report.load_results(PAPERS[name]["chapter"]) for m in r["metrics"]}
+    results = report.load_results(PAPERS[name]["chapter"])
+    named = {(m["paper"] or {}).get("claim") for r in results for m in r["metrics"]}
     assert named - {None} <= ids
     in_code = set(re.findall(r'"claim": "(\w+)"', code_of(PAPERS[name]["chapter"])))
     assert in_code <= ids
@@ -81,7 +82,8 @@ def test_a_claim_without_a_run_shows_what_a_study_measured():
         runs = [{"seed": k, "metrics": m} for k, m in enumerate(metrics)]
         return {"study": "some-table", "chapter": "03_dcgan", "number": "table_{arm}_{metric}", "overrides": {},
                 "data": {"kind": "phantom", "name": "phantom"}, "profile": "cpu", "file": "some.json",
-                "arms": [{"name": "a-b", "runs": runs}, {"name": "c", "runs": [{"seed": 0, "metrics": {"dice": 0.25}}] * 2}]}
+                "arms": [{"name": "a-b", "runs": runs},
+                         {"name": "c", "runs": [{"seed": 0, "metrics": {"dice": 0.25}}] * 2}]}
 
     both = document([{"dice": 0.5}, {"dice": 0.7}])
     claim = {"id": "x", "metric": "dice", "number": "table_a-b_dice"}
@@ -118,8 +120,9 @@ def test_nothing_is_left_to_be_filled_in(name):
 
 # What each of the entries must say, computed here a second time.
 WORDS = [
-    ("cyclegan", "skews_agree", [f"{4122:,} pneumonia", f"{16537 + 4122:,}, not 21,295", f"{4122 / 180:.2f} (stated 22.9)",
-                                 f"{4122 / 4302:.3f} (0.95)", f"{4122 / 20839:.3f} (0.19)", f"{16537 / 20839:.3f} (0.79)"]),
+    ("cyclegan", "skews_agree", [f"{4122:,} pneumonia", f"{16537 + 4122:,}, not 21,295",
+                                 f"{4122 / 180:.2f} (stated 22.9)", f"{4122 / 4302:.3f} (0.95)",
+                                 f"{4122 / 20839:.3f} (0.19)", f"{16537 / 20839:.3f} (0.79)"]),
     ("cyclegan", "split_shares", [f"{475800 / 6015:.1f} %", f"{125700 / 6015:.1f} %"]),
     ("cyclegan", "figure_8e", ["G_NC", "Table 2"]),
     ("cosingan", "enhanced_below", ["90.7 and 73.4", "3 of four", "4.7 points"]),
@@ -148,7 +151,8 @@ def test_what_an_entry_says(name, key, words):
 def test_silences_that_stand_in_for_what_is_not_said():
     assert "73 test slices or of their 10,220" in entry("global_local", "silences", "table2_images")
     assert "left out" in entry("global_local", "silences", "pleural")
-    assert "20,672" in entry("cyclegan", "silences", "normal") and "Adadelta" in entry("cyclegan", "silences", "adadelta")
+    assert "20,672" in entry("cyclegan", "silences", "normal")
+    assert "Adadelta" in entry("cyclegan", "silences", "adadelta")
     assert "-2" in entry("cosingan", "silences", "no_condition")
 
 

@@ -26,8 +26,9 @@ CITED = "\N{LEFT-POINTING ANGLE BRACKET}cite\N{RIGHT-POINTING ANGLE BRACKET}"
 HIDDEN = "\N{MIDDLE DOT}"  # stands where something was that vouches for itself
 NUMBER = r"[-\N{MINUS SIGN}+~]?\d[\d,]*(?:\.\d+)?"
 
-_PLACE = (r"(?:[Cc]hapters?|[Ss]ections?|[Tt]ables?|[Ff]igs?\.|[Ff]igures?|[Ee]qs?\.|[Rr]eferences?|[Ss]eeds?|[Qq]uestions?|"
-          r"[Mm]odality|[Mm]odalities|[Ee]xercises?|[Pp]atients?|Python|MONAI|torch|torchvision|Node|status|CC BY|Inception)")
+_PLACE = (r"(?:[Cc]hapters?|[Ss]ections?|[Tt]ables?|[Ff]igs?\.|[Ff]igures?|[Ee]qs?\.|[Rr]eferences?|[Ss]eeds?|"
+          r"[Qq]uestions?|[Mm]odality|[Mm]odalities|[Ee]xercises?|[Pp]atients?|Python|MONAI|torch|torchvision|Node|"
+          r"status|CC BY|Inception)")
 _ITEM = r"\(?[\dIVX]+(?:[-.][\dA-Z]+)*\)?"
 NAMES = [
     re.compile(rf"\b{_PLACE} {_ITEM}(?:(?:,| and| to| or|, and) {_ITEM})*(?![\w.]*\d)"),
@@ -111,7 +112,8 @@ def _unfenced(text: str) -> str:
         fence = re.match(r" *(`{3,}|:{3,}|~{3,})(\{([^}]*)\})? ?(.*)$", line)
         inside = open_fences[-1] if open_fences else None
         hidden = inside is not None and inside[1]
-        if fence and inside and not fence[2] and not fence[4] and fence[1][0] == inside[0][0] and len(fence[1]) >= len(inside[0]):
+        closing = fence and inside and not fence[2] and not fence[4] and fence[1].startswith(inside[0])
+        if closing:
             open_fences.pop()
             lines.append("")
         elif fence and not hidden:
@@ -135,8 +137,8 @@ def _numbers(sentence: str) -> list[str]:
 
 
 def _formulas(text: str) -> str:
-    """``text`` with its mathematics gone, but for numbers that are more than signs of a formula: decimals, and in a line
-    of text whole numbers of three digits or a formula that is one bare number."""
+    """``text`` with its mathematics gone, but for numbers that are more than signs of a formula: decimals, and in a
+    line of text whole numbers of three digits or a formula that is one bare number."""
     def inline(part: re.Match) -> str:
         bare = not re.search(r"[A-Za-z^/=+]|(?<=\d) *-", re.sub(r"\\(?:ldots|dots|pm|,|%)", "", part[1]))
         numbers = re.findall(r"\d+(?:,\d{3})*(?:\.\d+)?", part[1])
