@@ -293,22 +293,18 @@ class Run:
 
     # -- showing ------------------------------------------------------------------------------------------------------
 
-    def cost_box(self, minutes: dict[str, float | None], *, memory_gb: dict[str, float] | float | None = None,
-                 needs: str = "") -> Box:
-        """The chapter's price before it is paid: minutes and memory per profile, this run's profile marked.
+    def cost_box(self, needs: str = "") -> Box:
+        """The chapter's price before it is paid: minutes and memory of its recorded run on virtual patients at each
+        profile, this run's profile marked.
 
         Args:
-            minutes: profile -> minutes measured or estimated; None where nobody has timed it.
-            memory_gb: peak memory in GB, one for all profiles or one each.
             needs: what else is needed (data, downloads).
         """
-        memory = memory_gb if isinstance(memory_gb, dict) else dict.fromkeys(PROFILES, memory_gb)
         rows = []
         for profile in PROFILES:
-            if profile in minutes:
-                cells = [profile, HARDWARE[profile], duration(minutes[profile]),
-                         f"{memory[profile]:g} GB" if memory.get(profile) else "–"]
-                rows.append([f"**{cell}**" for cell in cells] if profile == self.profile else cells)
+            minutes, memory = recorded_cost(self.chapter, profile)
+            cells = [profile, HARDWARE[profile], duration(minutes), f"{memory:.1f} GB" if memory else "–"]
+            rows.append([f"**{cell}**" for cell in cells] if profile == self.profile else cells)
         where = "virtual patients" if self.data_kind == "phantom" else self.data_name
         note = (f"This run: profile **{self.profile}** on {self.device.type}, {where}, seed {self.seed}. "
                 f"{MEANING[self.profile]}" + (f" {needs}" if needs else ""))
@@ -384,6 +380,17 @@ class Run:
                 ["checkpoint", "none: trained here" if self.checkpoint is None else self.checkpoint.name],
                 ["changed settings", changed or "none"]]
         return Table(["parameter", "this run"], rows, note=MEANING[self.profile])
+
+
+def recorded_cost(chapter: str, profile: str) -> tuple[float | None, float | None]:
+    """(minutes, peak memory in GB) of a chapter's recorded run on virtual patients at a profile, with its own settings;
+    None where there is none."""
+    for path in sorted(project.RESULTS.glob(f"{chapter}-phantom-{profile}-seed*.json")):
+        document = project.read_json(path)
+        if not document["overrides"]:
+            memory = document["times"].get("peak_memory_mb")
+            return document["times"]["wall_seconds"] / 60, memory / 1000 if memory else None
+    return None, None
 
 
 def _number(name: str, value) -> float | int:

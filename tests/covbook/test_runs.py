@@ -197,10 +197,18 @@ def test_settings_stand_beside_the_papers(tmp_path):
         begin(tmp_path, config_cls=None, overrides={}).show_config()
 
 
-def test_the_cost_box_marks_this_runs_profile(tmp_path):
-    box = begin(tmp_path).cost_box({"smoke": 0.5, "cpu": 3, "gpu": 10, "paper": None}, memory_gb=2)
+def test_the_cost_box_has_the_recorded_times_and_marks_this_runs_profile(tmp_path, monkeypatch):
+    run = begin(tmp_path / "run")
+    monkeypatch.setattr(project, "RESULTS", tmp_path)
+    recorded = (("smoke-seed0", 0.5, {}), ("cpu-seed0-abc", 9, {"width": 3}), ("cpu-seed1", 3, {}))
+    for name, minutes, overrides in recorded:
+        document = {"times": {"wall_seconds": 60 * minutes, "peak_memory_mb": 2040.0}, "overrides": overrides}
+        (tmp_path / f"{run.chapter}-phantom-{name}.json").write_text(json.dumps(document))
+    box = run.cost_box(needs="Nothing else.")
     text = box._repr_markdown_()
-    assert "**smoke**" in text and "**30 s**" in text and "not timed" in text and "**cpu**" not in text
+    assert "| **smoke** | **2 CPU cores** | **30 s** | **2.0 GB** |" in text
+    assert "| cpu | 2 CPU cores | 3 min | 2.0 GB |" in text
+    assert text.count("not timed") == 2 and "Nothing else." in text
     assert 'class="admonition tip"' in box._repr_html_()
 
 
