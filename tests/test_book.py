@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -11,6 +12,7 @@ import nbformat
 import pytest
 import yaml
 
+from covbook import prose
 from covbook.datasets import sources
 from covbook.runner import chapters
 from covbook.sphinx import apidoc
@@ -166,7 +168,8 @@ def test_pages_are_the_same_however_many_processes_make_them(tmp_path, root):
     assert len(made[0]) > 9 and made[0] == made[1]
 
 
-@pytest.mark.parametrize("wrong", ["{nothing}`x`", "[nothing](nothing.md)"], ids=["when read", "when links are made"])
+@pytest.mark.parametrize("wrong", ["{nothing}`x`", "[nothing](nothing.md)", "{number}`dcgan.run.nothing`"],
+                         ids=["when read", "when links are made", "when a number is said"])
 def test_a_warning_on_any_page_ends_the_build_and_all_are_told(tmp_path, root, capfd, wrong):
     source = small_book(tmp_path / "source", root, f"{wrong}\n")
     with pytest.raises(ConfigError, match="the build failed: .*p[78].md.*nothing"):
@@ -188,6 +191,19 @@ def test_the_first_page_shows_every_paper(site, pages):
     text = (site / "book" / "intro.html").read_text(encoding="utf-8")
     assert text.count("landing_") >= 4 and "../_static/paper_map_phone.svg" in text
     assert (site / "_static" / "paper_map.svg").is_file() and (site / "_static" / "paper_map_phone.svg").is_file()
+
+
+def test_numbers_in_prose_are_those_of_the_recorded_runs(site, root):
+    """Of two pages all that their roles say, in the order in which they stand there."""
+    for name in ("06_cyclegan", "how_to"):
+        text = (site / "book" / f"{name}.html").read_text(encoding="utf-8")
+        shown = [unescape(said) for said in re.findall(r'<span class="covlib-said">([^<]*)</span>', text)]
+        path = next((chapter.path for chapter in chapters.chapters() if chapter.name == name), None)
+        cells = chapters.read_notebook(path)["cells"] if path else []
+        words = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown"]
+        words = words or [(root / "book" / f"{name}.md").read_text(encoding="utf-8")]
+        said = [prose.say(*role, prose.scope(name)) for part in words for role in prose.roles_in(part)]
+        assert shown == said and shown
 
 
 def test_definitions_for_hover_texts(site):
