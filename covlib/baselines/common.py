@@ -222,6 +222,11 @@ def discriminate(D: MultiScale, step: Step, condition: Tensor, fake: Tensor, rea
     return seen, *halves(both)
 
 
+def logits_of(features: list[list[Tensor]]) -> list[Tensor]:
+    """The logits of every scale."""
+    return [layers[-1] for layers in features]
+
+
 def halves(features: list[list[Tensor]]) -> tuple[list[list[Tensor]], list[list[Tensor]]]:
     """What ``MultiScale`` gives for two batches of equal size that passed as one, apart again."""
     first, second = ([[layer.chunk(2)[k] for layer in layers] for layers in features] for k in (0, 1))
@@ -233,7 +238,7 @@ def halves(features: list[list[Tensor]]) -> tuple[list[list[Tensor]], list[list[
 
 def over_scales(loss: Callable, features: list[list[Tensor]], *args) -> Tensor:
     """Sum over the scales of ``loss(logits, *args)`` (Wang et al. 2018, Eq. 3)."""
-    return sum(loss(layers[-1], *args) for layers in features)
+    return sum(loss(logits, *args) for logits in logits_of(features))
 
 
 def feature_matching(fake: list[list[Tensor]], real: list[list[Tensor]]) -> Tensor:

@@ -101,10 +101,12 @@ class Pix2Pix(MaskToSlice):
         d_real, d_fake = D(fuse(condition, real)), D(fuse(condition, fake.detach()))
         # "we divide the objective by 2 while optimizing D, which slows down the rate at which D learns"
         d_loss = (bce(d_real, True) + bce(d_fake, False)) / 2
+        step.judged("D", d_real, d_fake)
         step.minimise("D", d_loss)
+        judged, restored = step.apart(fake)
         with step.frozen("D"):
-            g_gan = bce(D(fuse(condition, fake)), True)
-        g_l1 = F.l1_loss(fake.float(), real)
+            g_gan = bce(D(fuse(condition, judged)), True)
+        g_l1 = F.l1_loss(restored.float(), real)
         step.minimise("G", g_gan + self.config.lambda_l1 * g_l1)
         return {"D": d_loss, "G": g_gan, "L1": g_l1, "D(real)": d_real.float().sigmoid().mean(),
                 "D(fake)": d_fake.float().sigmoid().mean()}

@@ -32,6 +32,7 @@ from covlib.baselines.common import (
     check_patches,
     discriminate,
     feature_matching,
+    logits_of,
     multi_scale_patches,
     over_scales,
     shrink,
@@ -183,6 +184,7 @@ class Pix2PixHD(FeatureMatcher):
         seen, fakes, reals = discriminate(self.networks["D"], step, condition, fake, real, first=int(coarse))
         losses = {"D": (over_scales(least_squares, reals, True) + over_scales(least_squares, fakes, False)) / 2,
                   "G": over_scales(least_squares, seen, True), "features": feature_matching(seen, reals)}
+        step.judged("D", logits_of(reals), logits_of(fakes), 0.5)
         step.minimise("G", self.generators_loss(losses, fake, real))
         step.minimise("D", losses["D"])
         return losses

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from covlib.baselines import common
-from covlib.baselines.common import FeatureMatcher, MultiScale, feature_matching, fuse, halves, over_scales
+from covlib.baselines.common import FeatureMatcher, MultiScale, feature_matching, fuse, halves, logits_of, over_scales
 from covlib.data import label_maps
 from covlib.errors import ConfigError
 from covlib.losses import hinge, hinge_generator
@@ -270,6 +270,7 @@ class Modulated(FeatureMatcher):
         fakes, reals = halves(seen)
         losses = {"D": over_scales(hinge, reals, True) + over_scales(hinge, fakes, False),
                   "G": over_scales(hinge_generator, fakes), "features": feature_matching(fakes, reals)}
+        step.judged("D", logits_of(reals), logits_of(fakes))
         total = self.generators_loss(losses, fake, real)
         if divergence is not None:
             losses["KL"] = divergence

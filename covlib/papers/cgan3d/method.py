@@ -25,12 +25,14 @@ from covlib.data.blocks import apply_blocks, divide
 from covlib.data.case import Case
 from covlib.data.equalise import Equaliser, fit_equaliser
 from covlib.errors import ConfigError, DataError
+from covlib.losses import hinge_discriminator, hinge_generator
 from covlib.nets import batched, init_normal
 from covlib.papers.cgan3d.conditions import check_case, degrade, pixelate, with_hu
 from covlib.papers.cgan3d.losses import discriminator_loss, generator_loss
-from covlib.papers.cgan3d.nets import PatchDiscriminator3d, UNet3d
+from covlib.papers.cgan3d.nets import PatchDiscriminator3d, ProjectedDiscriminator3d, UNet3d
 from covlib.papers.cgan3d.restoration import NonLocalMeans
 from covlib.parallel import spread
+from covlib.projected import DISCRIMINATORS
 from covlib.seeding import rng, torch_generator
 from covlib.training.fit import FitResult, fit
 from covlib.training.method import Method, OptimizerSpec, Stage, Step, seeded
@@ -60,6 +62,7 @@ class Config(BaseConfig):
     denoise_times: int = 1  # ours: how many times as many epochs denoising gets, the slowest of the tasks to learn
     widths: tuple[int, ...] = (32, 64, 128, 256)  # ours
     norm: str = "batch"  # ours, as in Cicek et al. and Isola et al.
+    discriminator: str = "paper"  # ours: "projected" judges slices of the block (nets.ProjectedDiscriminator3d), hinge
     d_width: int = 64  # ours
     d_layers: int = 2  # ours: patches of 34 voxels, about a block
     noise: int = 1  # ours: channels of uniform noise in [-1, 1], beside the condition at the generator's input
@@ -102,6 +105,8 @@ class Config(BaseConfig):
     def __post_init__(self):
         if self.task not in TASKS:
             raise ConfigError(f"task: {self.task!r} is not one of {', '.join(TASKS)}")
+        if self.discriminator not in DISCRIMINATORS:
+            raise ConfigError(f"discriminator: {self.discriminator!r} is not one of {', '.join(DISCRIMINATORS)}")
         if self.means < 0:
             raise ConfigError(f"means: {self.means}; 0 or more are wanted")
         step = 2 ** (len(self.widths) - 1)
@@ -161,7 +166,8 @@ class CGAN3D(Method):
                             pixelated=c.task == "depixelate" and c.pixels == "nearest",
                             means=c.means if c.task == "denoise" else 0,
                             folded=c.folded and c.task != "autoencode", started=c.started),
-                "D": init_normal(PatchDiscriminator3d(c.d_width, c.d_layers, c.norm)),
+                "D": (ProjectedDiscriminator3d() if c.discriminator == "projected" else
+                      init_normal(PatchDiscriminator3d(c.d_width, c.d_layers, c.norm))),
             }
         epochs = c.epochs * (c.denoise_times if c.task == "denoise" else 1)
         steps = max(1, math.ceil(epochs * c.augmentations * n_blocks / c.batch_size))
@@ -191,11 +197,15 @@ class CGAN3D(Method):
         fake = G(condition, z, batch.get("answer"))
         # Real and fake go through D apart: in one batch a BatchNorm would mix their statistics.
         d_real, d_fake = D(real, condition), D(fake.detach(), condition)
-        d_loss = discriminator_loss(d_real, d_fake)
+        step.judged("D", d_real, d_fake)
+        projected = c.discriminator == "projected"
+        d_loss = (hinge_discriminator if projected else discriminator_loss)(d_real, d_fake)
         step.minimise("D", d_loss)
+        judged, restored = step.apart(fake)
         with step.frozen("D"):
-            adversarial = generator_loss(D(fake, condition), c.saturating)
-        voxels = F.l1_loss(fake.float(), real)
+            said = D(judged, condition)
+        adversarial = hinge_generator(said) if projected else generator_loss(said, c.saturating)
+        voxels = F.l1_loss(restored.float(), real)
         step.minimise("G", adversarial + c.l1 * voxels)
         return {"D": d_loss, "G": adversarial, "L1": voxels}
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from covlib.errors import ConfigError
 from covlib.nets import norm_layer
+from covlib.projected import ProjectedDiscriminator
 
 SLOPE = 0.2
 LEAK = 0.1  # of LeakyReLU where a network is folded or has no norm: with so few channels a dead ReLU is missed
@@ -193,3 +194,32 @@ class PatchDiscriminator3d(nn.Module):
 
     def forward(self, block: Tensor, condition: Tensor) -> Tensor:
         return self.layers(torch.cat([block, condition], 1))
+
+
+class ProjectedDiscriminator3d(nn.Module):
+    """Block and condition, each (N, 1, S, S, S), to logits (N, P, heads, h, w): ``covlib.projected`` on P slices.
+
+    Ours. ``slices`` in each of the block's three planes, evenly spread, are judged as images of three channels: the
+    slice itself; what it adds to the condition; its fine detail, the block less its mean over 3x3x3 voxels. The last
+    two are ``GAIN`` times as large: what tells an original block from a restored one is 1 to 3 % of the scale of what
+    D is shown, and a network that has to find that first stays at chance. The heads see the condition's slice, too.
+    """
+
+    GAIN = 10.0
+
+    def __init__(self, slices: int = 4, strides: tuple[int, ...] = (1, 2, 4, 8), enlarge: int = 2):
+        super().__init__()
+        self.slices = slices
+        self.judge = ProjectedDiscriminator(1, strides, enlarge)
+
+    def forward(self, block: Tensor, condition: Tensor) -> Tensor:
+        block = block.float()
+        detail = -local_differences(block, 1)[0]
+        shown = torch.cat([block, self.GAIN * (block - condition), self.GAIN * detail, condition], 1)
+        side, seen = shown.shape[-1], []
+        places = [round((k + 0.5) * side / self.slices) for k in range(self.slices)]
+        for axis in (-3, -2, -1):
+            seen += [shown.select(axis, p) for p in places]
+        planes = torch.stack(seen, 1)  # (N, P, 4, S, S)
+        said = self.judge(planes[:, :, :3].flatten(0, 1), planes[:, :, 3:].flatten(0, 1))
+        return said.unflatten(0, (len(block), len(seen)))

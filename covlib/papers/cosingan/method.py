@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from covlib.config import Config as BaseConfig
 from covlib.errors import ConfigError, DataError
 from covlib.judges import segmenters
+from covlib.losses import hinge_discriminator, hinge_generator
 from covlib.nets import batched, noise_from
 from covlib.papers.cosingan.augment import augment, draw_grid, move_condition, move_image, strength
 from covlib.papers.cosingan.losses import MixedLoss, discriminator_loss, generator_loss
@@ -59,6 +60,7 @@ class Config(BaseConfig):
     """Hyper-parameters of chapter 05. Defaults are the paper's (Sections 2.1, 3.2.1) unless marked "ours"."""
 
     scales: tuple[int, ...] = SCALES
+    discriminator: Literal["paper", "projected"] = "paper"  # ours: "projected" (covlib.projected), hinge loss
     width: int = 64  # of pix2pix's U-Net and
     d_width: int = 64  # PatchGAN
     norm: Literal["instance", "batch", "none"] = "instance"  # ours: not stated
@@ -224,7 +226,7 @@ class CoSinGAN(Method):
         if stage.name.endswith("first"):
             if reused:
                 nets[new].load_state_dict(nets[f"G{below}s"].state_dict())
-            else:
+            elif "D" not in nets or self.config.discriminator == "paper":
                 nets["D"] = build_discriminator(self.config, size)
         else:
             nets[new].load_state_dict(nets[f"G{size}s"].state_dict())
@@ -302,10 +304,14 @@ class CoSinGAN(Method):
         G, D = self.networks[step.stage.nets[0]], self.networks["D"]
         real, condition = batch["image"], batch["condition"]
         painted, fake = paint(condition), G(batch["input"])
-        said = D(torch.cat([join(painted, fake.float()), join(painted, real)])).float()
+        judged, restored = step.apart(fake.float())
+        said = D.features(torch.cat([join(painted, judged), join(painted, real)]))[-1].float()
         said_fake, said_real = said.split(len(real))
-        adversarial, (rec, terms) = generator_loss(said_fake), self.rec(fake, real, condition)
-        d_loss = discriminator_loss(said_real, said_fake)
+        step.judged("D", said_real, said_fake)
+        projected = self.config.discriminator == "projected"
+        adversarial = (hinge_generator if projected else generator_loss)(said_fake)
+        rec, terms = self.rec(restored, real, condition)
+        d_loss = (hinge_discriminator if projected else discriminator_loss)(said_real, said_fake)
         # G's turn first: it leaves D as it was when it looked, so that D learns from that same look.
         step.minimise("G", adversarial + rec, retain_graph=True)
         step.minimise("D", d_loss)

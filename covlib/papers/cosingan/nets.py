@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from covlib.errors import ConfigError
 from covlib.nets import PatchGAN, UNetGenerator, init_normal
+from covlib.projected import ProjectedDiscriminator
 
 SCALES = (32, 48, 64, 96, 128, 192, 256, 384, 512)
 PLANES = 2  # condition and image
@@ -44,8 +45,11 @@ def build_generator(config, size: int) -> nn.Module:
     return init_normal(UNetGenerator(PLANES, 1, config.width, depth(size), config.dropout, config.norm))
 
 
-def build_discriminator(config, size: int) -> PatchGAN:
-    """(N, 2, size, size), condition and image, to logits (N, 1, h, w); started from N(0, 0.02)."""
+def build_discriminator(config, size: int) -> PatchGAN | ProjectedDiscriminator:
+    """(N, 2, size, size), condition and image, to logits (N, 1, h, w); started from N(0, 0.02). The projected one has
+    logits (N, 4, h, w), and suits every size."""
+    if config.discriminator == "projected":
+        return ProjectedDiscriminator(PLANES - 1)
     return init_normal(PatchGAN(PLANES, config.d_width, depth(size), config.norm, PADDING_D))
 
 
