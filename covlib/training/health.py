@@ -18,6 +18,7 @@ from covlib.errors import DataError
 
 REAL, SYNTHETIC, PATCHES, AUC = " right real", " right synthetic", " patches", " AUC"
 RATIO = "gradient ratio"
+LARGEST = 1e3  # of that ratio: where the reconstruction's gradient is next to nothing
 CHANCE, PERFECT = 0.55, 0.95
 
 
@@ -39,6 +40,12 @@ def judged(name: str, real, fake, threshold: float = 0.0) -> dict[str, Tensor]:
             name + REAL + PATCHES: patches[0], name + SYNTHETIC + PATCHES: patches[1], name + AUC: order.mean()}
 
 
+def ratio(adversary: Tensor, reconstruction: Tensor) -> Tensor:
+    """Of the lengths of two gradients, given as squares; 0 where both are nothing, at most ``LARGEST``: a generator that
+    starts as the identity has no loss of reconstruction, and a log of finite numbers stays one."""
+    return (adversary / reconstruction).sqrt().nan_to_num(0, LARGEST).clamp_max(LARGEST)
+
+
 def is_health(column: str) -> bool:
     """Whether a column of the log is one of these, not a loss."""
     return column == RATIO or column.endswith((REAL, SYNTHETIC, PATCHES, AUC))
@@ -52,7 +59,7 @@ class Health:
         stage, discriminator: whose. real, synthetic: share of images it was right about; real_patches,
             synthetic_patches: of patches. auc: of images, within batches.
         ratio: length of the adversary's gradient at the generator's output over that of the reconstruction; NaN where
-            the two are not told apart.
+            the two are not told apart, and at most ``LARGEST``.
     """
 
     stage: str
@@ -96,7 +103,7 @@ def health(log: dict[str, list], stage: str | None = None) -> list[Health]:
         DataError: a log without such columns, or no such stage in it.
     """
     names = [column.removesuffix(AUC) for column in log if column.endswith(AUC)]
-    seen = [s for k, s in enumerate(log["stage"]) if any(not isnan(log[n + AUC][k]) for n in names)]
+    seen = [s for k, s in enumerate(log.get("stage", [])) if any(not isnan(log[n + AUC][k]) for n in names)]
     if not seen or (stage is not None and stage not in seen):
         raise DataError(f"health: the log has no discriminator's answers{f' in stage {stage!r}' if stage else ''}")
     stage = stage or seen[-1]

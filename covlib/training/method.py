@@ -173,7 +173,7 @@ class Step:
 
     def apart(self, fake: Tensor) -> tuple[Tensor, Tensor]:
         """``fake`` twice: for the adversarial loss, and for the reconstruction. The log then has the ratio of the
-        lengths of their gradients, taken from the backward pass that is made anyway."""
+        lengths of their gradients (``health.RATIO``), taken from the backward pass that is made anyway."""
         views = fake.view_as(fake), fake.view_as(fake)
         for name, view in zip(("adversary", "reconstruction"), views):
             if view.requires_grad:
@@ -189,7 +189,7 @@ class Step:
         columns = {name: torch.stack([part[name] for part in parts if name in part]).mean() for name in names}
         if len(lengths) == 2:
             adversary, reconstruction = (torch.stack(lengths[key]).sum() for key in ("adversary", "reconstruction"))
-            columns[health.RATIO] = (adversary / reconstruction.clamp_min(1e-30)).sqrt()
+            columns[health.RATIO] = health.ratio(adversary, reconstruction)
         return columns
 
     @contextmanager

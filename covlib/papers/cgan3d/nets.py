@@ -217,7 +217,7 @@ class ProjectedDiscriminator3d(nn.Module):
         detail = -local_differences(block, 1)[0]
         shown = torch.cat([block, self.GAIN * (block - condition), self.GAIN * detail, condition], 1)
         side, seen = shown.shape[-1], []
-        places = [round((k + 0.5) * side / self.slices) for k in range(self.slices)]
+        places = [int((k + 0.5) * side / self.slices) for k in range(self.slices)]
         for axis in (-3, -2, -1):
             seen += [shown.select(axis, p) for p in places]
         planes = torch.stack(seen, 1)  # (N, P, 4, S, S)

@@ -12,7 +12,7 @@ from covlib.losses import bce, hinge_discriminator, hinge_generator, least_squar
 
 
 def discriminator_loss(real: Tensor, fake: Tensor, kind: str = "least_squares") -> Tensor:
-    """Half the sum over real and translated images, as in CycleGAN."""
+    """Half the sum over real and translated images, as in CycleGAN; the whole sum for "hinge"."""
     if kind == "hinge":
         return hinge_discriminator(real, fake)
     loss = least_squares if kind == "least_squares" else bce
