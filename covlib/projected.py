@@ -43,9 +43,10 @@ class Projection(nn.Module):
 
     def __init__(self, strides: tuple[int, ...] = (2, 4, 8, 16), enlarge: int = 1):
         super().__init__()
-        if not strides or any(s * enlarge not in pretrained.LITE_STRIDES for s in strides):
+        possible = [s // enlarge for s in pretrained.LITE_STRIDES if s >= enlarge]
+        if not strides or list(strides) != sorted(set(strides) & set(possible)):
             raise ConfigError(f"strides: {list(strides)} at {enlarge} times the size; strides out of "
-                              f"{', '.join(str(s // enlarge) for s in pretrained.LITE_STRIDES)} are wanted")
+                              f"{', '.join(map(str, possible))} are wanted, finest first")
         self.strides, self.enlarge = tuple(strides), enlarge
         places = [pretrained.LITE_STRIDES.index(s * enlarge) for s in strides]
         net, missing = pretrained.lite_network("lite0")
@@ -72,9 +73,14 @@ class Projection(nn.Module):
         fixed = self._fixed[0].to(x.device)  # nothing is done where it is there already
         if self.enlarge > 1:
             x = F.interpolate(x, scale_factor=self.enlarge, mode="bilinear", align_corners=False)
-        random = isinstance(fixed["net"], pretrained.RandomConv)
-        seen = fixed["net"].maps(x.mean(1, keepdim=True)) if random else fixed["net"](x.expand(-1, 3, -1, -1))
-        maps = [mix(seen[p]) for mix, p in zip(fixed["across"], self.places)]
+        if isinstance(fixed["net"], pretrained.RandomConv):  # whose strides are finer
+            seen = fixed["net"].maps(x.mean(1, keepdim=True))
+            sides = [[math.ceil(n / (s * self.enlarge)) for n in x.shape[-2:]] for s in self.strides]
+            seen = [F.adaptive_avg_pool2d(seen[p], side) for p, side in zip(self.places, sides)]
+        else:
+            seen = fixed["net"](x.expand(-1, 3, -1, -1))
+            seen = [seen[p] for p in self.places]
+        maps = [mix(m) for mix, m in zip(fixed["across"], seen)]
         out = [maps[-1]]
         for fine, mix in zip(maps[-2::-1], list(fixed["down"])[::-1]):
             coarse = F.interpolate(mix(out[0]), size=fine.shape[-2:], mode="bilinear", align_corners=False)

@@ -76,9 +76,9 @@ def get_extractor(name="lite2-352", *, device="cpu") -> Extractor:
     Raises:
         ConfigError: unknown name.
     """
-    kind, _, layer = str(name).rpartition("-")
+    kind, _, layer = (f"inception-{name}" if str(name).isdigit() else str(name)).rpartition("-")
     number = int(layer) if layer.isdigit() else 0
-    if kind in ("", "inception") and number in INCEPTION_LAYERS:
+    if kind == "inception" and number in INCEPTION_LAYERS:
         made, missing = _inception(layer, device)
         return made or _stand_in(name, missing, f"lite2-{STANDS_IN[number]}", device)
     if kind == "lite2" and number in LITE_LAYERS:

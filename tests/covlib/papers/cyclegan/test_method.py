@@ -77,7 +77,7 @@ def test_generators_keep_shape_and_range(kind, channels):
 
 @pytest.mark.parametrize(("changes", "words"), [
     ({"image_size": 30}, "multiple of 4"), ({"image_size": 40, "generator": "unet"}, "multiple of 16"),
-    ({"generator": "vit"}, "resnet, unet"), ({"channels": 2}, "1 or 3"), ({"gan_loss": "hinge"}, "least_squares"),
+    ({"generator": "vit"}, "resnet, unet"), ({"channels": 2}, "1 or 3"), ({"gan_loss": "softplus"}, "least_squares.*hinge"), ({"discriminator": "patch"}, "paper, projected"),
     ({"pool_size": 1}, "at least batch_size"), ({"sources": ("covid",)}, "other than covid"),
     ({"decay_from": 2.0}, "decay_from")])
 def test_settings_that_do_not_fit_are_refused(changes, words):
