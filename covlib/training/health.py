@@ -41,8 +41,8 @@ def judged(name: str, real, fake, threshold: float = 0.0) -> dict[str, Tensor]:
 
 
 def ratio(adversary: Tensor, reconstruction: Tensor) -> Tensor:
-    """Of the lengths of two gradients, given as squares; 0 where both are nothing, at most ``LARGEST``: a generator that
-    starts as the identity has no loss of reconstruction, and a log of finite numbers stays one."""
+    """Of the lengths of two gradients, given as squares; 0 where both are nothing, at most ``LARGEST``: a generator
+    that starts as the identity has nothing to reconstruct, and a log holds finite numbers."""
     return (adversary / reconstruction).sqrt().nan_to_num(0, LARGEST).clamp_max(LARGEST)
 
 

@@ -30,7 +30,7 @@ def loss_curves(log: dict, *, names=None, weight: float = 0.9, logy: bool = Fals
 
     Args:
         log: column name -> list of numbers (``FitResult.log``), "step" among them.
-        names: which columns are drawn; by default all that hold numbers, but for step, epoch, time and the like, and for
+        names: which columns are drawn; by default all that hold numbers, but for step, epoch, time and the like, and
             the health of the game (``covlib.training.health``).
         weight: of the moving average (0 draws the values alone).
         ylabel: of the axes with the losses.
