@@ -16,6 +16,7 @@ from statistics import mean, stdev
 from covbook import project
 from covbook.tables import Table
 from covbook.text import show_value
+from covlib.config import PROFILES
 from covlib.errors import DataError
 
 VERDICTS = {"reproduced": "✔", "within interval": "≈", "differs": "✘", "data unavailable": "⊘", "not attempted": "○"}
@@ -273,7 +274,7 @@ def _spread(runs: list[dict], name: str) -> str:
 
 
 def _faithfulness(metrics: dict) -> tuple:
-    order = ("smoke", "cpu", "gpu", "paper")
+    order = PROFILES
     return metrics["data"]["kind"] == "source", order.index(metrics["profile"]), -metrics["seed"]
 
 

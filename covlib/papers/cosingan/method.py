@@ -61,6 +61,7 @@ class Config(BaseConfig):
 
     scales: tuple[int, ...] = SCALES
     discriminator: Literal["paper", "projected"] = "paper"  # ours: "projected" (covlib.projected), hinge loss
+    twin: float = 0.0  # ours: a twin with the paper's discriminator trains so many times as many steps; 0: no twin
     width: int = 64  # of pix2pix's U-Net and
     d_width: int = 64  # PatchGAN
     norm: Literal["instance", "batch", "none"] = "instance"  # ours: not stated
