@@ -153,6 +153,7 @@ def in_processes(monkeypatch, count: int):
     monkeypatch.setattr(experiment, "SHORT", 0)
 
 
+@pytest.mark.slow
 def test_methods_trained_side_by_side_are_those_trained_one_after_the_other(roles, tmp_path, monkeypatch):
     found = []
     for count in (1, 2):
