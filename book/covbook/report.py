@@ -19,7 +19,6 @@ from covbook.text import show_value
 from covlib.errors import DataError
 
 VERDICTS = {"reproduced": "✔", "within interval": "≈", "differs": "✘", "data unavailable": "⊘", "not attempted": "○"}
-VOLATILE = ("times", "paths")
 UNMEASURED = "this run has no such measurement"
 LINK = "../data/results/"  # from a page of the book to a recorded run
 FOLDED_FROM = 6  # so many claims without a measurement are shown behind a click
@@ -92,11 +91,6 @@ def load_results(chapter: str | None = None, folder=None) -> list[dict]:
     paths = sorted(folder.glob(f"{chapter or ''}*.json")) if folder.is_dir() else []
     results = [{**load_metrics(path), "file": path.name} for path in paths]
     return [r for r in results if chapter in (None, r["chapter"])]
-
-
-def comparable(metrics: dict) -> dict:
-    """``metrics`` without clock, machine and paths: what must be equal when the same run is repeated."""
-    return {key: value for key, value in metrics.items() if key not in VOLATILE}
 
 
 def record(path) -> Path:

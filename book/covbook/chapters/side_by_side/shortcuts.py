@@ -28,7 +28,7 @@ from covlib.metrics.intervals import Interval, bootstrap
 from covlib.seeding import derive, rng
 
 PLANTS = ("corner", "brightness")
-HIDING = ("frame", "box", "mask")
+HIDING, MARGIN = ("frame", "box", "mask"), 0.125
 TOLD, NOT_TOLD, FEW = "told", "not told", "too few to tell"
 FEWEST = 5  # patients of every class, for a verdict
 SIDE = 32  # pixels of the thumbnails that the linear judge sees
@@ -148,13 +148,13 @@ def _checked(images, labels, patients) -> tuple[np.ndarray, np.ndarray, np.ndarr
 # ---- hiding, and the questions of one set ----------------------------------------------------------------------------
 
 
-def hide_lungs(images, lung=None, *, how: str = "frame", margin: float = 0.125) -> np.ndarray:
+def hide_lungs(images, lung=None, *, how: str = "frame") -> np.ndarray:
     """The images with the lungs blanked (grey 0): float32 (N, 1, S, S).
 
     Args:
         lung: (N, S, S), anything above 0 is lung; needed for "box" and "mask".
-        how: "frame": only a frame of ``margin`` of the side is left, the same in every image (needs no masks);
-            "box": the upright rectangle around both lungs is blanked; "mask": the lungs, widened by ``margin`` of the
+        how: "frame": only a frame of ``MARGIN`` of the side is left, the same in every image (needs no masks);
+            "box": the upright rectangle around both lungs is blanked; "mask": the lungs, widened by ``MARGIN`` of the
             side. "box" and "mask" leave the lungs' outline, which disease may change; "frame" leaves nothing of them
             where the lungs do not reach the margin.
     """
@@ -162,19 +162,17 @@ def hide_lungs(images, lung=None, *, how: str = "frame", margin: float = 0.125) 
 
     if how not in HIDING:
         raise ConfigError(f"hiding {how!r} is not one of {', '.join(HIDING)}")
-    if not 0 < margin < 0.5:
-        raise ConfigError(f"margin: {margin} must lie between 0 and 0.5 of the side")
     shown = np.array(finite("images", images, ndim=4), np.float32)
     height, width = shown.shape[2:]
     if how == "frame":
-        y, x = (max(1, round(margin * n)) for n in (height, width))
+        y, x = (max(1, round(MARGIN * n)) for n in (height, width))
         shown[:, :, y : height - y, x : width - x] = 0
         return shown
     if lung is None or np.shape(lung) != (len(shown), height, width):
         raise DataError(f"hide_lungs {how!r}: needs lung masks of shape {(len(shown), height, width)}, got "
                         f"{None if lung is None else np.shape(lung)}; how='frame' needs none")
     y, x = np.ogrid[-1 : 1 : 3j, -1 : 1 : 3j]
-    steps = max(1, round(margin * height))
+    steps = max(1, round(MARGIN * height))
     for image, mask in zip(shown[:, 0], np.asarray(lung) > 0):
         if how == "mask" and mask.any():
             image[binary_dilation(mask, np.abs(y) + np.abs(x) <= 1, iterations=steps)] = 0
