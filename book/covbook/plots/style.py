@@ -266,3 +266,9 @@ def colour_bar(figure, axes, artist, *, ticks=None, labels=None, upright: bool =
     axes.tick_params(labelsize=SMALL, length=2, color=GREY)
     bar.outline.set_visible(False)
     return bar
+
+
+def bar_beside(figure, axes, artist, **options):
+    """``colour_bar`` at the right of ``axes``, as high as they are."""
+    box, (w, _) = axes.get_position(), figure.get_size_inches()
+    return colour_bar(figure, figure.add_axes((box.x1 + 0.07 / w, box.y0, 0.1 / w, box.height)), artist, **options)
