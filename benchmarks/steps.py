@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from inspect import signature
 from pathlib import Path
+from pkgutil import resolve_name
 
 import torch
 from torch import Tensor
@@ -211,31 +212,15 @@ def diffusion(config, n: int) -> Twins:
     return _twins(Diffusion, config, n, data, plain_diffusion, draws, channels_last=True)
 
 
-def bench_global_local() -> list[dict]:
-    """Joint steps at 64x64, batches of 2, 4 and 8."""
-    from covlib.papers.global_local.method import Config
-
-    config = Config.for_profile("cpu")
-    return rows("global_local", {n: global_local(config, n) for n in (2, 4, 8)}, "joint, 64x64, batch {}")
-
-
-def bench_cgan3d() -> list[dict]:
-    """Steps of the denoising network on blocks of 32, batches of 2, 4 and 8."""
-    from covlib.papers.cgan3d.method import Config
-
-    config = Config.for_profile("cpu", {"task": "denoise"})
-    return rows("cgan3d", {n: cgan3d(config, n) for n in (2, 4, 8)}, "32x32x32 blocks, batch {}")
+GROUPS = {  # name -> what makes the twins, the method's module, settings, batches, what a step is of
+    "global_local": (global_local, "papers.global_local.method", {}, (2, 4, 8), "joint, 64x64, batch {}"),
+    "cgan3d": (cgan3d, "papers.cgan3d.method", {"task": "denoise"}, (2, 4, 8), "32x32x32 blocks, batch {}"),
+    "pix2pix": (pix2pix, "baselines.pix2pix", {}, (4, 8, 16), "64x64, batch {}"),
+    "diffusion": (diffusion, "baselines.diffusion", {}, (2, 4, 8), "64x64, batch {}")}
 
 
-def bench_pix2pix() -> list[dict]:
-    """Steps at 64x64, batches of 4, 8 and 16."""
-    from covlib.baselines.pix2pix import Config
-
-    return rows("pix2pix", {n: pix2pix(Config.for_profile("cpu"), n) for n in (4, 8, 16)}, "64x64, batch {}")
-
-
-def bench_diffusion() -> list[dict]:
-    """Steps at 64x64, batches of 2, 4 and 8."""
-    from covlib.baselines.diffusion import Config
-
-    return rows("diffusion", {n: diffusion(Config.for_profile("cpu"), n) for n in (2, 4, 8)}, "64x64, batch {}")
+def bench(name: str) -> list[dict]:
+    """Steps of one of ``GROUPS`` at its batches."""
+    make, module, changes, batches, where = GROUPS[name]
+    config = resolve_name(f"covlib.{module}:Config").for_profile("cpu", changes)
+    return rows(name, {n: make(config, n) for n in batches}, where)

@@ -15,7 +15,7 @@ from statistics import mean, stdev
 
 from covbook import project
 from covbook.tables import Table
-from covbook.text import show_value
+from covbook.text import show_value, stated
 from covlib.errors import DataError
 
 VERDICTS = {"reproduced": "✔", "within interval": "≈", "differs": "✘", "data unavailable": "⊘", "not attempted": "○"}
@@ -164,7 +164,7 @@ def judge(claim: dict, number: dict | None, metrics: dict | None) -> Verdict:
         return Verdict("within interval", "the paper's value lies in our 95 % interval")
     counted = claim.get("counted", "from the layers as described")
     why = f", counted {counted}" if claim["scope"] == "architecture" else ""
-    return Verdict("differs", f"{show_value(ours, ends, number.get('unit', ''))} against {_stated(number)}{why}")
+    return Verdict("differs", f"{show_value(ours, ends, number.get('unit', ''))} against {stated(number)}{why}")
 
 
 def compare(reported: dict, metrics: dict | None) -> list[dict]:
@@ -275,14 +275,7 @@ def _papers(row: dict) -> str:
     number = row["number"]
     if number is None:
         return f"no number\n{row['claim']['where']}"
-    return f"{_stated(number)}\n{row['claim']['where']}"
-
-
-def _stated(number: dict) -> str:
-    """A paper's number as the paper prints it."""
-    value = number["value"]
-    value = f"{value:,}" if isinstance(value, (int, float)) and not isinstance(value, bool) else str(value)
-    return f"{'about ' if number.get('approximate') else ''}{value} {number.get('unit', '')}".strip()
+    return f"{stated(number)}\n{row['claim']['where']}"
 
 
 def _ours(row: dict) -> str:

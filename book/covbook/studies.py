@@ -21,6 +21,7 @@ from typing import Any
 
 from covbook import project
 from covbook.tables import Table
+from covbook.text import stated
 from covlib.config import Config
 from covlib.errors import ConfigError, DataError
 
@@ -141,7 +142,7 @@ def table(study: str | dict | list[dict], columns: dict[str, str], *, arms: dict
             for metric in columns:
                 cells.append(_cell([v * factor[metric] for v in values(document, arm, metric)]))
                 if paper[metric]:
-                    cells.append(_stated(paper[metric].get(arm), units[metric]))
+                    cells.append(stated(paper[metric][arm], units[metric]) if arm in paper[metric] else "–")
             rows.append(([_where(document)] if several else []) + cells)
     cells = [cell for row in rows for cell in row]
     single = any(cell.endswith(" (1)") for cell in cells) and not any("±" in cell for cell in cells)
@@ -173,14 +174,6 @@ def _unit(numbers: Iterable[dict]) -> str:
     """The unit that all of a column's numbers have, which its heading can name; "" where they differ."""
     found = {number.get("unit", "") for number in numbers}
     return found.pop() if len(found) == 1 else ""
-
-
-def _stated(number: dict | None, unit: str = "") -> str:
-    """The paper's number with its unit, unless the heading has that."""
-    if number is None:
-        return "–"
-    own = "" if number.get("unit", "") == unit else number.get("unit", "")
-    return f"{'about ' if number.get('approximate') else ''}{number['value']} {own}".strip()
 
 
 def _cell(measured: list[float]) -> str:

@@ -130,23 +130,11 @@ def orientation(hu):
         ((0.4, 0.95), "x: second index of hu[k]", (0.42, 0.95), 0),
         ((0.05, 0.6), "y: first index", (0.05, 0.58), 90),
     ):
-        axes.annotate(
-            "",
-            end,
-            (0.05, 0.95),
-            xycoords="axes fraction",
-            arrowprops={"arrowstyle": "-|>", "color": style.ORANGE, "linewidth": 2},
-        )
-        axes.text(
-            *place,
-            text,
-            transform=axes.transAxes,
-            color=style.ORANGE,
-            fontsize=style.SMALL,
-            rotation=turn,
-            va="top" if turn else "center",
-            ha="center" if turn else "left",
-        )
+        arrow = {"arrowstyle": "-|>", "color": style.ORANGE, "linewidth": 2}
+        axes.annotate("", end, (0.05, 0.95), xycoords="axes fraction", arrowprops=arrow)
+        va, ha = ("top", "center") if turn else ("center", "left")
+        axes.text(*place, text, transform=axes.transAxes, color=style.ORANGE, fontsize=style.SMALL, rotation=turn,
+                  va=va, ha=ha)
     return figure
 
 

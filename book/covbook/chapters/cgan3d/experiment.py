@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from covbook.chapters import apart
 from covbook.chapters.cgan3d.scores import compare
 from covbook.chapters.cgan3d.tuning import tune_non_local_means
 from covbook.datasets.sources import located
@@ -165,11 +166,10 @@ def _train(part: str, config: Config, data, out: Path, seed: int, options: dict)
 
 
 def _each(function, jobs: list[tuple], config: Config, device) -> list:
-    """``function(*job)`` of each job: of small networks on a CPU each on a core of its own, else one by one; also in a
-    job of several processes (``covlib train``), which share each training."""
+    """``function(*job)`` of each job: of small networks on a CPU each on a core of its own (``apart``), else one by
+    one."""
     steps = config.epochs * config.augmentations * config.train_patients * config.blocks_per_scan / config.batch_size
-    small = steps >= WORTH_A_PROCESS and max(config.widths) <= SMALL
-    if small and resolve_device(device).type == "cpu" and not torch.distributed.is_initialized():
+    if steps >= WORTH_A_PROCESS and max(config.widths) <= SMALL and apart(resolve_device(device)):
         return spread(function, jobs)
     return [function(*job) for job in jobs]
 
