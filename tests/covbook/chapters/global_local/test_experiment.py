@@ -241,6 +241,7 @@ def test_a_u_net_learns_the_lesions_and_the_score_is_of_held_out_slices(paired, 
     assert set(found) <= {f"{f}_{s}" for f in experiment.FOCI for s in experiment.SCORES}
 
 
+@pytest.mark.slow
 def test_u_nets_trained_side_by_side_score_as_those_trained_one_after_the_other(roles, monkeypatch):
     images, maps = roles.train.images, roles.train.maps
     sets = {"whole": (images, maps, roles.seg_test), "part": (images[:9], maps[:9], roles.test)}
