@@ -25,7 +25,8 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from covbook import project
+from covbook import project, provenance
+from covbook.tables import align
 from covlib import atomic
 from covlib.errors import ConfigError
 
@@ -140,8 +141,6 @@ def main(what: list[str], file: Path | None = None, keep: bool = False) -> list[
     for name in what:
         if name not in known:
             raise ConfigError(f"bench: there is no {name!r}; valid are {', '.join(known)}")
-    from covbook.tables import align
-
     if "torch" not in sys.modules:  # its profiler, asked for memory, says on stderr that it starts and stops
         os.environ.setdefault("KINETO_LOG_LEVEL", "99")
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
@@ -178,8 +177,6 @@ def _call(module: str, function: str, *asked: str) -> list[dict]:
 
 def machine() -> dict:
     """The machine the numbers are from, and the versions that matter."""
-    from covbook import provenance
-
     torch = sys.modules.get("torch")  # not imported for its name alone
     gpu = torch.cuda.get_device_name() if torch and torch.cuda.is_available() else None
     return {"processor": _processor(), "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity")

@@ -19,7 +19,11 @@ from benchmarks.plain import cgan3d as plain_cgan3d
 from benchmarks.plain import diffusion as plain_diffusion
 from benchmarks.plain import global_local as plain_global_local
 from benchmarks.plain import pix2pix as plain_pix2pix
+from covlib.baselines.diffusion import Diffusion
+from covlib.baselines.pix2pix import Pix2Pix
 from covlib.errors import TrainingError
+from covlib.papers.cgan3d.method import CGAN3D
+from covlib.papers.global_local.method import GlobalLocal
 from covlib.seeding import torch_generator
 from covlib.training.batches import make_batches
 from covlib.training.checks import for_device
@@ -166,8 +170,6 @@ def _twins(kind: type[Method], config, n: int, data: dict, module, draws=lambda 
 
 def cgan3d(config, n: int) -> Twins:
     """Chapter 07's network on n blocks of noise."""
-    from covlib.papers.cgan3d.method import CGAN3D
-
     size = (n, 1, config.block, config.block, config.block)
     data = {key: torch.rand(size, generator=torch_generator(0, "bench", key)) * 2 - 1
             for key in ("target", "condition", *(("answer",) if config.started else ()))}
@@ -184,23 +186,17 @@ def _slices(size: int, n: int) -> dict[str, Tensor]:
 
 def global_local(config, n: int) -> Twins:
     """Chapter 04's joint step on n slices of noise with maps."""
-    from covlib.papers.global_local.method import GlobalLocal
-
     config = replace(config, batch_size=n, micro_batch=0)
     return _twins(GlobalLocal, config, n, _slices(config.image_size, n), plain_global_local, channels_last=True)
 
 
 def pix2pix(config, n: int) -> Twins:
     """pix2pix on n slices of noise with maps."""
-    from covlib.baselines.pix2pix import Pix2Pix
-
     return _twins(Pix2Pix, replace(config, batch_size=n), n, _slices(config.image_size, n), plain_pix2pix)
 
 
 def diffusion(config, n: int) -> Twins:
     """The diffusion model, from maps, on n slices of noise."""
-    from covlib.baselines.diffusion import Diffusion
-
     config, data = replace(config, condition="map", batch_size=n), _slices(config.image_size, n)
     alphas = Diffusion(config, n).forward_process.alphas_cumprod
 

@@ -24,6 +24,7 @@ from covlib.data.case import LEFT, Case
 from covlib.data.hu import window
 from covlib.data.lungs import lung_mask
 from covlib.data.splits import Split, split_by_patient
+from covlib.data.volumes import resample
 from covlib.errors import ConfigError, DataError
 from covlib.files import layouts
 from covlib.metrics import intervals
@@ -403,8 +404,6 @@ def reference_volumes(config: Config, test_cases: list[Case], n: int, data="phan
     if str(data) == "phantom":
         return [phantom.generate(JUDGES_FIRST + k, seed=seed, label=("normal", "covid")[k % 2], shape=config.volume)
                 for k in range(n)]
-    from covlib.data.volumes import resample
-
     return [resample(case, config.volume) for case in test_cases]
 
 

@@ -25,7 +25,7 @@ from covbook.chapters.cosingan.rivals import rival_config, train_rival
 from covbook.chapters.cosingan.roles import MODALITIES, Config, Roles, prepare
 from covlib.data import label_maps
 from covlib.errors import ConfigError
-from covlib.judges import segmenters
+from covlib.judges import classifiers, segmenters
 from covlib.metrics import overlap
 from covlib.metrics.intervals import Interval, student_t
 from covlib.papers.cosingan import method as cosingan
@@ -242,8 +242,6 @@ def classify(name: str, config, images: Tensor, masks: Tensor, roles: Roles, *, 
         {"sensitivity", "specificity", "accuracy"} over all test slices, and each as "..._scans" (mean over scans where
         it is defined), "..._scans_low" and "..._scans_high" (Student's t). NaN where the test set has no such slice.
     """
-    from covlib.judges import classifiers
-
     how = strength(config, "first" if strong_augmentation else "second")
     shrink = (lambda x: torch.nn.functional.avg_pool2d(x, 2)) if halve else (lambda x: x)
     move = lambda batch, chance: augment(batch, torch.zeros_like(batch), how, chance)[0].clamp(-1, 1)
