@@ -41,6 +41,13 @@ def show_value(value, interval=None, unit: str = "") -> str:
     return text.replace("-", "\N{MINUS SIGN}")
 
 
+def stated(number: dict, unit: str = "") -> str:
+    """A paper's number as the paper prints it, without its unit where that is ``unit``, which a heading has."""
+    value, own = number["value"], number.get("unit", "")
+    value = f"{value:,}" if isinstance(value, (int, float)) and not isinstance(value, bool) else str(value)
+    return f"{'about ' if number.get('approximate') else ''}{value} {own if own != unit else ''}".strip()
+
+
 def show_setting(value) -> str:
     """A setting's value in words: "–", "yes", "1, 2", "0.5"."""
     if value is None:
