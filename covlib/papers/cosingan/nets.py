@@ -16,7 +16,7 @@ a frozen scale then says the same in training and afterwards, and fake and real 
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from covlib.errors import ConfigError
 from covlib.nets import PatchGAN, UNetGenerator, init_normal
