@@ -4,8 +4,8 @@ Pictures of blur have too little power at high frequencies, pictures of noise to
 transposed convolutions or nearest pixels may leave a grid, whose power stands at the frequencies 1/2, 1/4, 1/8 cycles
 a pixel along an axis (Odena et al. 2016, "Deconvolution and checkerboard artifacts").
 
-Spectra are means over square patches, each less its mean and weighted by a Hann window, so that what lies outside a
-mask has no part in them.
+Spectra are means over square patches within a mask, each less its mean; for detail also weighted by a Hann window, or
+what a patch's two ends differ by would count as detail.
 """
 
 import numpy as np
@@ -41,9 +41,9 @@ def patches(images, masks=None, side: int = SIDE) -> np.ndarray:
     return found
 
 
-def power(found: np.ndarray) -> np.ndarray:
+def power(found: np.ndarray, windowed: bool = True) -> np.ndarray:
     """Mean power spectrum of patches (M, side, side): (side, side), frequencies as ``np.fft.fftfreq`` orders them."""
-    line = np.hanning(found.shape[-1] + 2)[1:-1]
+    line = np.hanning(found.shape[-1] + 2)[1:-1] if windowed else np.ones(found.shape[-1])
     waves = np.fft.fft2((found - found.mean((-2, -1), keepdims=True)) * np.outer(line, line))
     return (np.abs(waves) ** 2).mean(0)
 
@@ -68,8 +68,9 @@ def detail_ratio(real, fake, real_masks=None, fake_masks=None, side: int = SIDE)
 
 def grid_peak(images, masks=None, side: int = SIDE) -> dict[int, float]:
     """Period in pixels -> how far the power at that period along rows and columns stands out: over the mean of the
-    neighbouring frequencies along that axis. Natural texture gives about 1, a grid several times that."""
-    spectrum = power(patches(images, masks, side))
+    neighbouring frequencies along that axis. Natural texture gives about 1, a grid several times that. No window here: a
+    grid goes whole times into a patch, and a window would spread it over its neighbours."""
+    spectrum = power(patches(images, masks, side), windowed=False)
     found = {}
     for period in PERIODS:
         at = side // period
