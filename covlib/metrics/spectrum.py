@@ -68,8 +68,8 @@ def detail_ratio(real, fake, real_masks=None, fake_masks=None, side: int = SIDE)
 
 def grid_peak(images, masks=None, side: int = SIDE) -> dict[int, float]:
     """Period in pixels -> how far the power at that period along rows and columns stands out: over the mean of the
-    neighbouring frequencies along that axis. Natural texture gives about 1, a grid several times that. No window here: a
-    grid goes whole times into a patch, and a window would spread it over its neighbours."""
+    neighbouring frequencies along that axis. Natural texture gives about 1, a grid several times that. No window here:
+    a grid goes whole times into a patch, and a window would spread it over its neighbours."""
     spectrum = power(patches(images, masks, side), windowed=False)
     found = {}
     for period in PERIODS:

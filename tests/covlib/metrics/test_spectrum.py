@@ -1,4 +1,4 @@
-"""Texture spectra: against sums written out, on sinusoids whose frequency is known, and on what they are there to find."""
+"""Texture spectra: against sums written out, on waves whose frequency is known, and on what they are there to find."""
 
 import numpy as np
 import pytest
@@ -64,7 +64,7 @@ def test_what_lies_outside_the_masks_does_not_count():
 def test_a_grid_stands_out_at_its_period_alone(period):
     x = gaussian_filter(noise(20), (0, 0, 0.5, 0.5))
     plain = spectrum.grid_peak(x)
-    grid = spectrum.grid_peak(x + 0.5 * (np.arange(48) % period == 0))
+    grid = spectrum.grid_peak(x + (np.arange(48) % period == 0))
     assert max(plain.values()) < 1.6 and grid[period] > 3 * plain[period]
 
 
