@@ -48,7 +48,8 @@ def hinge_discriminator(real: Tensor, fake: Tensor) -> Tensor:
 
 VGG_LAYERS = (2, 7, 12, 21, 30)  # ends of relu1_1, relu2_1, relu3_1, relu4_1, relu5_1 in torchvision's vgg19.features
 VGG_WEIGHTS: tuple[float, ...] = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0)
-LITE_WEIGHTS: tuple[float, ...] = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)  # ours, strides 2 to 32
+LITE_SIZES = (5.0, 8.0, 7.0, 6.0, 2.5)  # mean size of Lite0's maps of virtual CT slices, strides 2 to 32
+LITE_WEIGHTS = tuple(2.0 ** (k - 6) / size for k, size in enumerate(LITE_SIZES))  # ours: 1/64 to 1/4 of a map's size
 FALLBACK_WEIGHTS: tuple[float, ...] = (1 / 8, 1 / 4, 1 / 2, 1.0)  # ours
 
 
@@ -60,9 +61,10 @@ class FeatureLoss:
     ImageNet was (ours).
 
     Where the weights are neither in torch hub's cache nor may be downloaded (``COVLIB_ALLOW_DOWNLOAD=1``), the five
-    maps of EfficientNet-Lite0 take VGG19's place (ImageNet too, installed with the library), with weights 1/16, 1/8,
-    1/4, 1/2, 1; where those are missing as well, the four stages of ``covlib.pretrained.RandomConv``, with weights 1/8,
-    1/4, 1/2, 1, which know nothing of pictures. The log warns once, ``note`` says so. Never Lite2, which judges.
+    maps of EfficientNet-Lite0 take VGG19's place (ImageNet too, installed with the library), each in units of its usual
+    size, with weights 1/64, 1/32, 1/16, 1/8, 1/4; where those are missing as well, the four stages of
+    ``covlib.pretrained.RandomConv``, with weights 1/8, 1/4, 1/2, 1, which know nothing of pictures. The log warns once,
+    ``note`` says so. Never Lite2, which judges.
 
     Not a module, and not among a method's networks: 20 million frozen weights would fill every checkpoint.
 

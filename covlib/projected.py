@@ -20,6 +20,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from covlib import pretrained
 from covlib.errors import ConfigError
+from covlib.nets import innermost
 from covlib.seeding import rng
 
 DISCRIMINATORS = ("paper", "projected")  # what a Config's ``discriminator`` may be
@@ -67,12 +68,14 @@ class Projection(nn.Module):
             conv.weight.data = torch.from_numpy(drawn).float()
             nn.init.zeros_(conv.bias)
         fixed = nn.ModuleDict({"net": net, "across": across, "down": down}).eval().requires_grad_(False)
+        fixed.to(memory_format=torch.channels_last)
         self._fixed: Any = (fixed,)  # in a tuple: no part of state_dict, of the optimiser or of a checkpoint
 
     def forward(self, x: Tensor) -> list[Tensor]:
         fixed = self._fixed[0].to(x.device)  # nothing is done where it is there already
         if self.enlarge > 1:
             x = F.interpolate(x, scale_factor=self.enlarge, mode="bilinear", align_corners=False)
+        x = innermost(x)
         if isinstance(fixed["net"], pretrained.RandomConv):  # whose strides are finer
             seen = fixed["net"].maps(x.mean(1, keepdim=True))
             sides = [[math.ceil(n / (s * self.enlarge)) for n in x.shape[-2:]] for s in self.strides]

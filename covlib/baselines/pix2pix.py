@@ -31,7 +31,7 @@ from covlib.data.label_maps import one_hot
 from covlib.errors import ConfigError
 from covlib.losses import bce
 from covlib.nets import PatchGAN, UNetGenerator, init_normal, noise_from
-from covlib.training.method import Step, seeded
+from covlib.training.method import Step
 
 
 @dataclass(frozen=True)
@@ -84,14 +84,9 @@ class Pix2Pix(MaskToSlice):
     name = "pix2pix"
     repeating = True
 
-    def __init__(self, config: Config, n_images: int, seed: int = 0):
-        c = config
-        with seeded(seed, self.name, "init"):
-            networks = {
-                "G": init_normal(UNetGenerator(c.labels, 1, c.width, c.levels, c.dropout)),
-                "D": init_normal(PatchGAN(c.labels + 1, c.width_d, c.patch_layers, norm="batch")),
-            }
-        super().__init__(config, n_images, networks)
+    def build(self, c: Config) -> dict[str, nn.Module]:
+        return {"G": init_normal(UNetGenerator(c.labels, 1, c.width, c.levels, c.dropout)),
+                "D": init_normal(PatchGAN(c.labels + 1, c.width_d, c.patch_layers, norm="batch"))}
 
     def training_step(self, batch: dict[str, Tensor], step: Step) -> dict[str, Tensor]:
         """One step of D, then one of G against the new D (section 3.3)."""

@@ -35,7 +35,7 @@ from covlib.errors import ConfigError
 from covlib.losses import hinge, hinge_generator
 from covlib.nets import InstanceNorm2d, gathered_statistics
 from covlib.seeding import torch_generator
-from covlib.training.method import Step, seeded
+from covlib.training.method import Step
 
 
 @dataclass(frozen=True)
@@ -297,17 +297,13 @@ class SPADE(Modulated):
 
     name = "spade"
 
-    def __init__(self, config: Config, n_images: int, seed: int = 0):
-        c = config
-        with seeded(seed, self.name, "init"):
-            networks = {
-                "G": initialise(Generator(c.image_size, c.width, c.widest, c.ups, c.labels, c.hidden,
-                                          c.latent if c.encoder else 0), c.spectral == "all"),
-                "D": discriminators(c),
-            }
-            if c.encoder:
-                networks["E"] = initialise(Encoder(c.image_size, c.encoder_width, c.ups, c.latent), spectral=False)
-        super().__init__(c, n_images, networks)
+    def build(self, c: Config) -> dict[str, nn.Module]:
+        networks = {"G": initialise(Generator(c.image_size, c.width, c.widest, c.ups, c.labels, c.hidden,
+                                              c.latent if c.encoder else 0), c.spectral == "all"),
+                    "D": discriminators(c)}
+        if c.encoder:
+            networks["E"] = initialise(Encoder(c.image_size, c.encoder_width, c.ups, c.latent), spectral=False)
+        return networks
 
     def reconstruct(self, real: Tensor, condition: Tensor, step: Step) -> tuple[Tensor, Tensor | None]:
         if not self.config.encoder:

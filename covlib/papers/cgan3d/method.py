@@ -63,6 +63,7 @@ class Config(BaseConfig):
     widths: tuple[int, ...] = (32, 64, 128, 256)  # ours
     norm: str = "batch"  # ours, as in Cicek et al. and Isola et al.
     discriminator: str = "paper"  # ours: "projected" judges slices of the block (nets.ProjectedDiscriminator3d), hinge
+    twin: float = 0.0  # ours: a twin with the paper's discriminator trains so many times as many steps; 0: no twin
     d_width: int = 64  # ours
     d_layers: int = 2  # ours: patches of 34 voxels, about a block
     noise: int = 1  # ours: channels of uniform noise in [-1, 1], beside the condition at the generator's input

@@ -40,6 +40,7 @@ from covlib.papers.cosingan.nets import (
     build_discriminator,
     build_generator,
     depth,
+    inherit,
     join,
     paint,
     resize_condition,
@@ -61,6 +62,7 @@ class Config(BaseConfig):
 
     scales: tuple[int, ...] = SCALES
     discriminator: Literal["paper", "projected"] = "paper"  # ours: "projected" (covlib.projected), hinge loss
+    twin: float = 0.0  # ours: a twin with the paper's discriminator trains so many times as many steps; 0: no twin
     width: int = 64  # of pix2pix's U-Net and
     d_width: int = 64  # PatchGAN
     norm: Literal["instance", "batch", "none"] = "instance"  # ours: not stated
@@ -69,6 +71,7 @@ class Config(BaseConfig):
     batch_size_512: int = 2  # from 512 pixels on, "due to memory limitation"
     epochs_first: int = 4000  # of each scale; one epoch is one step
     epochs_second: int = 2000  # 0 leaves the second stage out (Fig. 6)
+    inherit: bool = False  # ours: a deeper network begins with the outer layers of the one below, for short trainings
     learning_rate_first: float = 2e-4  # constant for half the epochs, then linear to zero: 0.05 % an epoch,
     learning_rate_second: float = 1e-4  # and 0.1 %
     beta1: float = 0.5
@@ -226,7 +229,9 @@ class CoSinGAN(Method):
         if stage.name.endswith("first"):
             if reused:
                 nets[new].load_state_dict(nets[f"G{below}s"].state_dict())
-            elif "D" not in nets or self.config.discriminator == "paper":
+            elif below is not None and self.config.inherit:
+                inherit(nets[new], nets[f"G{below}s"])
+            if "D" not in nets or not reused and self.config.discriminator == "paper":
                 nets["D"] = build_discriminator(self.config, size)
         else:
             nets[new].load_state_dict(nets[f"G{size}s"].state_dict())

@@ -33,6 +33,7 @@ class Config(BaseConfig):
     width: int = 64  # ours: CycleGAN
     blocks: int = 9  # ours: CycleGAN for 256 x 256
     discriminator: str = "paper"  # ours: "projected" (covlib.projected), to be taken with gan_loss "hinge"
+    twin: float = 0.0  # ours: a twin with the paper's discriminator trains so many times as many steps; 0: no twin
     d_width: int = 64  # ours: CycleGAN and notebook
     d_layers: int = 3  # ours: CycleGAN, patches of 70 x 70; 2 sees 34 x 34, for small images
     gan_loss: str = "least_squares"  # ours: notebook and CycleGAN; "log_saturating" is Eqs. 2 and 3 to the letter

@@ -47,6 +47,7 @@ class Config(BaseConfig):
     crop_aspect: float = 4 / 3  # ours: widest aspect of the crop, torchvision's default
     flip: bool = True
     discriminator: Literal["paper", "projected"] = "paper"  # ours: "projected" (covlib.projected), hinge loss
+    twin: float = 0.0  # ours: a twin with the paper's discriminator trains so many times as many steps; 0: no twin
     first_norm: bool = True  # BatchNorm after the discriminator's first layer, as the text says
     sets: int = 10
     set_size: int = 100

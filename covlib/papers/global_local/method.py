@@ -45,6 +45,7 @@ class Config(BaseConfig):
     width: int = 64  # G1: 64, 128, 256, 512 channels; G2: 64 and 128
     blocks: int = 9
     discriminator: Literal["paper", "projected"] = "paper"  # ours: "projected" (covlib.projected), hinge loss
+    twin: float = 0.0  # ours: a twin with the paper's discriminator trains so many times as many steps; 0: no twin
     d_width: int = 64
     d_layers: int = 3  # strided layers of a discriminator: 3 for patches of 70x70
     norm: Literal["instance", "batch", "none"] = "instance"  # ours, of the generators: the paper mentions no norm

@@ -24,6 +24,7 @@ from covlib.errors import ConfigError
 from covlib.files import layouts
 from covlib.papers.cosingan import method as cosingan
 from covlib.papers.cosingan.slices import WINDOW, OneSlice, choose, ternary
+from covlib.phantom import phantom_slices
 
 MODALITIES = {1: "A", 2: "B"}  # the paper's number -> that of the virtual patients
 JUDGES = ("enet", "unet")
@@ -126,8 +127,6 @@ def load(config, data="phantom", seed: int = 0) -> tuple[Paired, np.ndarray]:
         DataError: no lesion masks, no infection in any slice, masks that do not fit.
     """
     if str(data) == "phantom":
-        from covlib.phantom import phantom_slices
-
         half, larger = config.patients // 2, 2 if config.crop_to_lungs else 1
         parts = [phantom_slices(half, size=larger * config.size, per_patient=config.slices_per_patient, seed=seed,
                                 labels=tuple(dict.fromkeys(KINDS)) if half < 3 else KINDS, modality=letter,

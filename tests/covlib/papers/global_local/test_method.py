@@ -507,6 +507,7 @@ def test_wrong_maps_are_refused_at_synthesis(data):
 # ---- bench -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_bench_measures_the_same_step_both_ways():
     rows = global_local.bench(image_size=32, device="cpu", width=4, d_width=4, blocks=1)
     assert len(rows) == 2 and all(row["median_s"] > 0 and "peak" in row["note"] for row in rows)
