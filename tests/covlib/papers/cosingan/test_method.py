@@ -230,6 +230,7 @@ def test_networks_are_reused_between_scales_of_equal_depth(one):
 
 def test_with_a_projected_discriminator_it_trains_repeats_and_moves(one, tmp_path):
     config = tiny(discriminator="projected", scales=(32, 48), epochs_first=2, epochs_second=1)
+    one = resized(one, 48)
     result = trained_twice(lambda: CoSinGAN(config, one, seed=1), one.training_data(), tmp_path)
     ratios = [r for stage, r in zip(result.log["stage"], result.log["gradient ratio"]) if stage != "unet"]
     assert len(ratios) == 6 and all(0 < r < 1000 for r in ratios)
