@@ -32,7 +32,7 @@ class Config(BaseConfig):
     residual: bool = False  # ours, for short trainings: generators give the change of the image, not the image
     width: int = 64  # ours: CycleGAN
     blocks: int = 9  # ours: CycleGAN for 256 x 256
-    discriminator: Literal["paper", "projected"] = "paper"  # ours: "projected" (covlib.projected) wants gan_loss "hinge"
+    discriminator: Literal["paper", "projected"] = "paper"  # ours: covlib.projected, with gan_loss "hinge"
     twin: float = 0.0  # ours: a twin with the paper's discriminator trains so many times as many steps; 0: no twin
     d_width: int = 64  # ours: CycleGAN and notebook
     d_layers: int = 3  # ours: CycleGAN, patches of 70 x 70; 2 sees 34 x 34, for small images
