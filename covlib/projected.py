@@ -23,7 +23,6 @@ from covlib.errors import ConfigError
 from covlib.nets import innermost
 from covlib.seeding import rng
 
-DISCRIMINATORS = ("paper", "projected")  # what a Config's ``discriminator`` may be
 CHANNELS = 64  # of the mixed maps, and of the heads
 SLOPE = 0.2
 STAND_IN = (16, 32, 32, 32)  # channels of RandomConv's maps, strides 1, 2, 4, 8

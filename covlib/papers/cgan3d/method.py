@@ -13,12 +13,12 @@ leaves open is marked "ours" there and discussed in chapter 07::
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from covlib.config import Config as BaseConfig
 from covlib.data.blocks import apply_blocks, divide
@@ -29,10 +29,9 @@ from covlib.losses import hinge_discriminator, hinge_generator
 from covlib.nets import batched, init_normal
 from covlib.papers.cgan3d.conditions import check_case, degrade, pixelate, with_hu
 from covlib.papers.cgan3d.losses import discriminator_loss, generator_loss
-from covlib.papers.cgan3d.nets import PatchDiscriminator3d, ProjectedDiscriminator3d, UNet3d
+from covlib.papers.cgan3d.nets import DetailDiscriminator3d, PatchDiscriminator3d, ProjectedDiscriminator3d, UNet3d
 from covlib.papers.cgan3d.restoration import NonLocalMeans
 from covlib.parallel import spread
-from covlib.projected import DISCRIMINATORS
 from covlib.seeding import rng, torch_generator
 from covlib.training.fit import FitResult, fit
 from covlib.training.method import Method, OptimizerSpec, Stage, Step, seeded
@@ -62,7 +61,8 @@ class Config(BaseConfig):
     denoise_times: int = 1  # ours: how many times as many epochs denoising gets, the slowest of the tasks to learn
     widths: tuple[int, ...] = (32, 64, 128, 256)  # ours
     norm: str = "batch"  # ours, as in Cicek et al. and Isola et al.
-    discriminator: str = "paper"  # ours: "projected" judges slices of the block (nets.ProjectedDiscriminator3d), hinge
+    # ours: "detail" is shown what matters (nets.DetailDiscriminator3d), "projected" judges slices of it, by hinge
+    discriminator: Literal["paper", "detail", "projected"] = "paper"
     twin: float = 0.0  # ours: a twin with the paper's discriminator trains so many times as many steps; 0: no twin
     d_width: int = 64  # ours
     d_layers: int = 2  # ours: patches of 34 voxels, about a block
@@ -106,8 +106,6 @@ class Config(BaseConfig):
     def __post_init__(self):
         if self.task not in TASKS:
             raise ConfigError(f"task: {self.task!r} is not one of {', '.join(TASKS)}")
-        if self.discriminator not in DISCRIMINATORS:
-            raise ConfigError(f"discriminator: {self.discriminator!r} is not one of {', '.join(DISCRIMINATORS)}")
         if self.means < 0:
             raise ConfigError(f"means: {self.means}; 0 or more are wanted")
         step = 2 ** (len(self.widths) - 1)
@@ -148,6 +146,15 @@ class Config(BaseConfig):
         }
 
 
+def build_discriminator(config: Config) -> nn.Module:
+    """D, as ``config`` says."""
+    if config.discriminator == "projected":
+        return ProjectedDiscriminator3d()
+    if config.discriminator == "detail":
+        return DetailDiscriminator3d(config.d_width, config.d_layers, config.norm)
+    return init_normal(PatchDiscriminator3d(config.d_width, config.d_layers, config.norm))
+
+
 class CGAN3D(Method):
     """One network for one task. Batches are {"target": (N, 1, S, S, S), "condition": the same}, in [-1, 1]; a denoiser
     that starts at a classical method's answer has that as "answer".
@@ -167,8 +174,7 @@ class CGAN3D(Method):
                             pixelated=c.task == "depixelate" and c.pixels == "nearest",
                             means=c.means if c.task == "denoise" else 0,
                             folded=c.folded and c.task != "autoencode", started=c.started),
-                "D": (ProjectedDiscriminator3d() if c.discriminator == "projected" else
-                      init_normal(PatchDiscriminator3d(c.d_width, c.d_layers, c.norm))),
+                "D": build_discriminator(c),
             }
         epochs = c.epochs * (c.denoise_times if c.task == "denoise" else 1)
         steps = max(1, math.ceil(epochs * c.augmentations * n_blocks / c.batch_size))
