@@ -41,9 +41,11 @@ from covlib.papers.cgan3d.method import (
     training_blocks,
 )
 from covlib.papers.cgan3d.nets import (
+    DetailDiscriminator3d,
     PatchDiscriminator3d,
     ProjectedDiscriminator3d,
     UNet3d,
+    enlarged,
     fold,
     local_differences,
     unfold,
@@ -340,8 +342,20 @@ def test_with_a_projected_discriminator_it_trains_repeats_and_moves(cases, tmp_p
     data = {name: blocks[:8] for name, blocks in training_blocks(cases, config, 1).items()}
     result = trained_twice(lambda: CGAN3D(config, 8, 1), data, tmp_path)
     assert result.steps == 2 and all(0 < r <= 1000 for r in result.log["gradient ratio"])
-    with pytest.raises(ConfigError, match="paper, projected"):
+    with pytest.raises(ConfigError, match="paper, detail, projected"):
         tiny(discriminator="patch")
+
+
+def test_a_discriminator_shown_detail_is_the_papers_on_four_channels():
+    with seeded(0, "d"):
+        D = DetailDiscriminator3d(2, 1, "none")
+    block, condition = (torch.rand(2, 1, 16, 16, 16, generator=torch_generator(0, "d", k)) * 2 - 1 for k in "bc")
+    assert D(block, condition).shape == PatchDiscriminator3d(2, 1, "none")(block, condition).shape
+    shown = enlarged(block, condition)
+    mean = np.stack([ndimage.uniform_filter(b, 3, mode="nearest") for b in block[:, 0].numpy()])[:, None]
+    expected = np.concatenate([block, 10 * (block - condition), 10 * (block.numpy() - mean)], 1)
+    np.testing.assert_allclose(shown, expected, atol=1e-4)
+    assert torch.equal(D(block, condition), D.judge.layers(torch.cat([shown, condition], 1)))
 
 
 def test_the_projected_discriminator_judges_slices_of_all_three_planes():
