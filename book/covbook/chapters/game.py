@@ -14,9 +14,9 @@ from covlib.training.health import CHANCE, PERFECT, Health, health
 LENGTHS = ("epochs", "epochs_global", "epochs_local", "epochs_joint", "epochs_constant", "epochs_first",
            "epochs_second")
 PAPERS = {"gan_loss": "least_squares"}  # what goes with a paper's own discriminator, where a Config has it
-OURS = "projected (ours)"
-THEIRS = "the paper's discriminator"
-KEYS = {OURS: "projected", THEIRS: "paper"}
+OURS, THEIRS = "projected (ours)", "the paper's discriminator"
+NAMES = {"projected": OURS, "paper": THEIRS, "detail": "shown detail (ours)"}  # by a Config's ``discriminator``
+KEYS = {name: key for key, name in NAMES.items()}
 HEAD = ["network", "discriminator", "right about real", "right about synthetic", "AUC", "adversary / reconstruction",
         ""]
 WORDS = {"at chance": "at chance: nobody played", "perfect": "all but perfect", "plays": "it played"}
@@ -33,6 +33,16 @@ def twin(config):
                    **{name: value for name, value in PAPERS.items() if name in known})
 
 
+def logs(config, result, other, twin_result) -> dict[str, dict]:
+    """Name of each discriminator -> the log of its training, as ``keep`` and ``plots.right_curves`` take them.
+
+    Args:
+        result, twin_result: of ``fit``; None where nothing was trained. other: the twin's settings.
+    """
+    pairs = ((config, result), (other, twin_result))
+    return {name_of(c): r.log for c, r in pairs if c is not None and r is not None}
+
+
 def keep(run, logs: dict[str, dict]) -> Table:
     """Metrics and warnings of each network's last adversarial stage, and a table of them.
 
@@ -42,7 +52,7 @@ def keep(run, logs: dict[str, dict]) -> Table:
     rows = []
     for name, log in logs.items():
         for one in health(log):
-            key = f"{name}_{one.discriminator}".lower().replace(" ", "_").replace("-", "_")
+            key = f"{KEYS.get(name, name)}_{one.discriminator}".lower().replace(" ", "_").replace("-", "_")
             how = f"mean over the last third of stage {one.stage}, of batches as they were trained on"
             run.metric(f"d_right_real_{key}", one.real, how=how)
             run.metric(f"d_right_synthetic_{key}", one.synthetic, how=how)
@@ -59,7 +69,7 @@ def keep(run, logs: dict[str, dict]) -> Table:
 
 def name_of(config) -> str:
     """What the network trained with these settings is called beside its twin."""
-    return OURS if config.discriminator == "projected" else THEIRS
+    return NAMES[config.discriminator]
 
 
 def compare(run, real, made: dict[str, Any], *, masks=None, how: str = "") -> Table:
@@ -76,6 +86,9 @@ def compare(run, real, made: dict[str, Any], *, masks=None, how: str = "") -> Ta
     features, rows = extractor(real), []
     for name, images in made.items():
         images, key = style.as_array(images), KEYS.get(name, name)
+        if images.shape != real.shape:
+            raise DataError(f"{name}: images {images.shape} beside real ones {real.shape}; as many are wanted, of the "
+                            "same size")
         distance = run.metric(f"fid_{key}_discriminator", fid(features, extractor(images)), n=len(real), how=words)
         try:
             detail = detail_ratio(real, images, masks, masks)
