@@ -37,7 +37,7 @@ class Config(cosingan.Config):
 
     patients: int = 40  # ours: virtual patients, half of each modality, a third without disease
     test_share: float = 0.25  # of the patients (5 of 20 scans)
-    extractor: str = "random-conv"  # ours: of the features that UMAP shows
+    extractor: str = "lite2-352"  # ours: of the features that UMAP shows
     loss_epochs: int = 4000  # of each training with one loss alone (Figs. 6 and 7)
     judges: tuple[str, ...] = JUDGES  # of Tables 1 and 4
     seg_weights: tuple[float, ...] = (0.1, 1.0, 5.0)
