@@ -6,9 +6,19 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torchvision.transforms import v2
 
 from benchmarks.measure import pair, timed
+from covlib.data import augment
+from covlib.data.blocks import apply_blocks
+from covlib.data.case import Case
+from covlib.files import layouts
+from covlib.files.scans import write_case
+from covlib.papers.cgan3d.method import Config
+from covlib.papers.cgan3d.nets import UNet3d
+from covlib.phantom import phantom_slices
 from covlib.seeding import rng, torch_generator
+from covlib.training.method import seeded
 
 SIDES = (64, 128, 256, 512)
 SCANS = (1, 2, 4)
@@ -23,10 +33,6 @@ def bench() -> list[dict]:
 
 
 def _reading() -> list[dict]:
-    from covlib.data.case import Case
-    from covlib.files import layouts
-    from covlib.files.scans import write_case
-
     rows = []
     for n in SCANS:
         with tempfile.TemporaryDirectory() as folder:
@@ -46,18 +52,12 @@ def _reading() -> list[dict]:
 
 
 def _phantom() -> list[dict]:
-    from covlib.phantom import phantom_slices
-
     return [timed(f"virtual slices of {n} patients, 4 each, 64x64",
                   lambda n=n: phantom_slices(n, size=64, per_patient=4, seed=1), repeats=3,
                   grows={"of": "virtual slices", "with": "number of images", "x": 4 * n}) for n in (2, 4, 8)]
 
 
 def _augmentation(device) -> list[dict]:
-    from torchvision.transforms import v2
-
-    from covlib.data import augment
-
     rows, wait = [], torch.cuda.synchronize if device.type == "cuda" else lambda: None
     for side in SIDES:
         images = (torch.rand((32, 1, side, side), generator=torch_generator(0, "bench")) * 2 - 1).to(device)
@@ -81,11 +81,6 @@ def _augmentation(device) -> list[dict]:
 def bench_volumes() -> list[dict]:
     """Rows of ``covlib bench volumes``: cutting into blocks that overlap and adding up again, alone and with the
     network that depixelates in chapter 07 (``cpu`` profile, untrained)."""
-    from covlib.data.blocks import apply_blocks
-    from covlib.papers.cgan3d.method import Config
-    from covlib.papers.cgan3d.nets import UNet3d
-    from covlib.training.method import seeded
-
     device, c = torch.device("cuda" if torch.cuda.is_available() else "cpu"), Config.for_profile("cpu")
     with seeded(0, "bench"):
         net = UNet3d(c.widths, noise=0, norm=c.norm, residual=True, pixelated=True, folded=c.folded).eval().to(device)

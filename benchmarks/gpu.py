@@ -8,9 +8,9 @@ same methods and by the tests; here the losses of the first step are held agains
 
 import gc
 import sys
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial, wraps
+from functools import partial
 
 import torch
 
@@ -75,74 +75,67 @@ def check(name: str, exact: dict[str, float], fast: dict[str, float]) -> float:
     return max(apart.values())
 
 
-def on_gpu(bench: Callable[[], list[dict]]) -> Callable[[], list[dict]]:
-    """``bench`` where there is a GPU; else nothing, said on stderr."""
-    @wraps(bench)
-    def run() -> list[dict]:
-        if torch.cuda.is_available():
-            return bench()
-        print(f"{bench.__name__}: there is no GPU here; nothing to measure", file=sys.stderr)
-        return []
-
-    return run
+def bench(name: str) -> list[dict]:
+    """Rows of one of ``GROUPS``; none without a GPU, which is said on stderr."""
+    if torch.cuda.is_available():
+        return [row for what, twins, more in GROUPS[name]() for row in beside(what, twins, **more)]
+    print(f"gpu_{name}: there is no GPU here; nothing to measure", file=sys.stderr)
+    return []
 
 
-# ---- the methods -----------------------------------------------------------------------------------------------------
+# ---- the methods: what is measured of each, its twins, and how -------------------------------------------------------
 
 
-@on_gpu
-def bench_dcgan() -> list[dict]:
+def _dcgan() -> Iterator[tuple[str, Twins, dict]]:
     """Chapter 03 at 224x224, width 192, the paper's batch."""
     from covlib.papers.dcgan.method import Config
 
     c = Config()
-    return beside(f"DCGAN 224x224, width {c.width}, batch {c.batch_size}", dcgan.twins(c), compiled=True,
-                  samples=c.batch_size)
+    yield (f"DCGAN 224x224, width {c.width}, batch {c.batch_size}", dcgan.twins(c),
+           {"compiled": True, "samples": c.batch_size})
 
 
-@on_gpu
-def bench_global_local() -> list[dict]:
+def _global_local() -> Iterator[tuple[str, Twins, dict]]:
     """Chapter 04's joint step at 512x512, batches of 1 and 4 (of which the paper's 16 are made)."""
     from covlib.papers.global_local.method import Config
 
-    config = Config.for_profile("paper")
-    return [row for n in (1, 4) for row in beside(f"global-local joint, 512x512, batch {n}",
-                                                  steps.global_local(config, n), compiled=n == 1, samples=n)]
+    for n in (1, 4):
+        yield (f"global-local joint, 512x512, batch {n}", steps.global_local(Config.for_profile("paper"), n),
+               {"compiled": n == 1, "samples": n})
 
 
-@on_gpu
-def bench_cosingan() -> list[dict]:
+def _cosingan() -> Iterator[tuple[str, Twins, dict]]:
     """Chapter 05: the first stages of all nine scales."""
     from covlib.papers.cosingan.method import Config, CoSinGAN
 
-    config, rows = replace(Config(), unet_steps=0), []
+    config = replace(Config(), unet_steps=0)
     grown = CoSinGAN(config, cosingan.phantom_like(config.size), device="cuda")
     for stage in grown.stages:
         grown.begin_stage(stage)
         size, part = stage.name.split()
         if part == "first":
-            rows += beside(f"CoSinGAN {size}x{size}, batch {stage.batch_size}",
-                           cosingan.twins(config, stage.name, ahead=config.ahead, grown=grown))
-    return rows
+            yield (f"CoSinGAN {size}x{size}, batch {stage.batch_size}",
+                   cosingan.twins(config, stage.name, ahead=config.ahead, grown=grown), {})
 
 
-@on_gpu
-def bench_cyclegan() -> list[dict]:
+def _cyclegan() -> Iterator[tuple[str, Twins, dict]]:
     """Chapter 06 at 256x256, batches of 1 and 16, without image pools."""
     from covlib.papers.cyclegan.method import Config
 
-    return [row for n in (1, 16) for row in beside(f"CycleGAN 256x256, batch {n}", cyclegan.twins(
-        Config(batch_size=n, pool_size=0)), compiled=True, samples=n)]
+    for n in (1, 16):
+        yield (f"CycleGAN 256x256, batch {n}", cyclegan.twins(Config(batch_size=n, pool_size=0)),
+               {"compiled": True, "samples": n})
 
 
-@on_gpu
-def bench_cgan3d() -> list[dict]:
+def _cgan3d() -> Iterator[tuple[str, Twins, dict]]:
     """Chapter 07's blocks of 32 voxels a side, in the paper's network and in that of the gpu profile."""
     from covlib.papers.cgan3d.method import Config
 
-    rows = []
     for profile in ("paper", "gpu"):
-        config = Config.for_profile(profile, {"task": "depixelate"})
-        rows += beside(f"3-D blocks, {profile} profile, batch {config.batch_size}",
-                       steps.cgan3d(config, config.batch_size), compiled=True, samples=config.batch_size)
-    return rows
+        c = Config.for_profile(profile, {"task": "depixelate"})
+        yield (f"3-D blocks, {profile} profile, batch {c.batch_size}", steps.cgan3d(c, c.batch_size),
+               {"compiled": True, "samples": c.batch_size})
+
+
+GROUPS = {"dcgan": _dcgan, "global_local": _global_local, "cosingan": _cosingan, "cyclegan": _cyclegan,
+          "cgan3d": _cgan3d}

@@ -25,21 +25,22 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from covbook import project
+from covbook import project, provenance
+from covbook.tables import align
 from covlib import atomic
 from covlib.errors import ConfigError
 
 FOLDER, PAGE = project.ROOT / "benchmarks" / "results", project.ROOT / "benchmarks" / "RESULTS.md"
 ROW = ("name", "median_s", "spread_s", "repeats", "note")
 
-MODULES = {  # group -> module of this package and function
+MODULES = {  # group -> module of this package, function and, where one serves several groups, what it is asked for
     "phantom": "phantom:bench", "data": "data:bench", "volumes": "data:bench_volumes", "metrics": "metrics:bench",
     "synthesis": "synthesis:bench", "synthesis_paper": "synthesis:bench_paper",
-    "dcgan": "dcgan:bench", "global_local": "global_local:bench", "global_local_step": "steps:bench_global_local",
-    "cgan3d": "cgan3d:bench", "cgan3d_step": "steps:bench_cgan3d", "pix2pix_step": "steps:bench_pix2pix",
-    "diffusion_step": "steps:bench_diffusion", "cyclegan": "cyclegan:bench", "cyclegan_batch8": "cyclegan:bench_batch8",
+    "dcgan": "dcgan:bench", "global_local": "global_local:bench", "global_local_step": "steps:bench:global_local",
+    "cgan3d": "cgan3d:bench", "cgan3d_step": "steps:bench:cgan3d", "pix2pix_step": "steps:bench:pix2pix",
+    "diffusion_step": "steps:bench:diffusion", "cyclegan": "cyclegan:bench", "cyclegan_batch8": "cyclegan:bench_batch8",
     "cosingan": "cosingan:bench",
-    **{f"gpu_{name}": f"gpu:bench_{name}" for name in ("dcgan", "global_local", "cosingan", "cyclegan", "cgan3d")}}
+    **{f"gpu_{name}": f"gpu:bench:{name}" for name in ("dcgan", "global_local", "cosingan", "cyclegan", "cgan3d")}}
 
 
 def timed(name: str, work: Callable[[], object], *, repeats: int = 5, warm_up: int = 1, note: str = "",
@@ -140,8 +141,6 @@ def main(what: list[str], file: Path | None = None, keep: bool = False) -> list[
     for name in what:
         if name not in known:
             raise ConfigError(f"bench: there is no {name!r}; valid are {', '.join(known)}")
-    from covbook.tables import align
-
     if "torch" not in sys.modules:  # its profiler, asked for memory, says on stderr that it starts and stops
         os.environ.setdefault("KINETO_LOG_LEVEL", "99")
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
@@ -172,14 +171,12 @@ def available() -> dict[str, Callable[[], list[dict]]]:
             **{name: partial(_call, *place.split(":")) for name, place in MODULES.items()}}
 
 
-def _call(module: str, function: str) -> list[dict]:
-    return getattr(importlib.import_module(f"benchmarks.{module}"), function)()
+def _call(module: str, function: str, *asked: str) -> list[dict]:
+    return getattr(importlib.import_module(f"benchmarks.{module}"), function)(*asked)
 
 
 def machine() -> dict:
     """The machine the numbers are from, and the versions that matter."""
-    from covbook import provenance
-
     torch = sys.modules.get("torch")  # not imported for its name alone
     gpu = torch.cuda.get_device_name() if torch and torch.cuda.is_available() else None
     return {"processor": _processor(), "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity")

@@ -3,6 +3,9 @@
 import torch
 
 from benchmarks.measure import timed
+from covbook.plots.embedding import umap_embed
+from covlib.judges.features import get_extractor
+from covlib.metrics import generative
 from covlib.seeding import rng, torch_generator
 
 COUNTS = (1250, 2500, 5000, 10_000)
@@ -12,10 +15,6 @@ IMAGES = (250, 1000, 4000)
 
 def bench() -> list[dict]:
     """Rows of ``covlib bench metrics``: features of images, distances of 10,000 features, embeddings."""
-    from covbook.plots.embedding import umap_embed
-    from covlib.judges.features import get_extractor
-    from covlib.metrics import generative
-
     device = "cuda" if torch.cuda.is_available() else "cpu"
     extractor, rows = get_extractor("random-conv", device=device), []
     for side in (32, 64, 128):

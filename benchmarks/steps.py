@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from inspect import signature
 from pathlib import Path
+from pkgutil import resolve_name
 
 import torch
 from torch import Tensor
@@ -18,7 +19,11 @@ from benchmarks.plain import cgan3d as plain_cgan3d
 from benchmarks.plain import diffusion as plain_diffusion
 from benchmarks.plain import global_local as plain_global_local
 from benchmarks.plain import pix2pix as plain_pix2pix
+from covlib.baselines.diffusion import Diffusion
+from covlib.baselines.pix2pix import Pix2Pix
 from covlib.errors import TrainingError
+from covlib.papers.cgan3d.method import CGAN3D
+from covlib.papers.global_local.method import GlobalLocal
 from covlib.seeding import torch_generator
 from covlib.training.batches import make_batches
 from covlib.training.checks import for_device
@@ -165,8 +170,6 @@ def _twins(kind: type[Method], config, n: int, data: dict, module, draws=lambda 
 
 def cgan3d(config, n: int) -> Twins:
     """Chapter 07's network on n blocks of noise."""
-    from covlib.papers.cgan3d.method import CGAN3D
-
     size = (n, 1, config.block, config.block, config.block)
     data = {key: torch.rand(size, generator=torch_generator(0, "bench", key)) * 2 - 1
             for key in ("target", "condition", *(("answer",) if config.started else ()))}
@@ -183,23 +186,17 @@ def _slices(size: int, n: int) -> dict[str, Tensor]:
 
 def global_local(config, n: int) -> Twins:
     """Chapter 04's joint step on n slices of noise with maps."""
-    from covlib.papers.global_local.method import GlobalLocal
-
     config = replace(config, batch_size=n, micro_batch=0)
     return _twins(GlobalLocal, config, n, _slices(config.image_size, n), plain_global_local, channels_last=True)
 
 
 def pix2pix(config, n: int) -> Twins:
     """pix2pix on n slices of noise with maps."""
-    from covlib.baselines.pix2pix import Pix2Pix
-
     return _twins(Pix2Pix, replace(config, batch_size=n), n, _slices(config.image_size, n), plain_pix2pix)
 
 
 def diffusion(config, n: int) -> Twins:
     """The diffusion model, from maps, on n slices of noise."""
-    from covlib.baselines.diffusion import Diffusion
-
     config, data = replace(config, condition="map", batch_size=n), _slices(config.image_size, n)
     alphas = Diffusion(config, n).forward_process.alphas_cumprod
 
@@ -211,31 +208,15 @@ def diffusion(config, n: int) -> Twins:
     return _twins(Diffusion, config, n, data, plain_diffusion, draws, channels_last=True)
 
 
-def bench_global_local() -> list[dict]:
-    """Joint steps at 64x64, batches of 2, 4 and 8."""
-    from covlib.papers.global_local.method import Config
-
-    config = Config.for_profile("cpu")
-    return rows("global_local", {n: global_local(config, n) for n in (2, 4, 8)}, "joint, 64x64, batch {}")
-
-
-def bench_cgan3d() -> list[dict]:
-    """Steps of the denoising network on blocks of 32, batches of 2, 4 and 8."""
-    from covlib.papers.cgan3d.method import Config
-
-    config = Config.for_profile("cpu", {"task": "denoise"})
-    return rows("cgan3d", {n: cgan3d(config, n) for n in (2, 4, 8)}, "32x32x32 blocks, batch {}")
+GROUPS = {  # name -> what makes the twins, the method's module, settings, batches, what a step is of
+    "global_local": (global_local, "papers.global_local.method", {}, (2, 4, 8), "joint, 64x64, batch {}"),
+    "cgan3d": (cgan3d, "papers.cgan3d.method", {"task": "denoise"}, (2, 4, 8), "32x32x32 blocks, batch {}"),
+    "pix2pix": (pix2pix, "baselines.pix2pix", {}, (4, 8, 16), "64x64, batch {}"),
+    "diffusion": (diffusion, "baselines.diffusion", {}, (2, 4, 8), "64x64, batch {}")}
 
 
-def bench_pix2pix() -> list[dict]:
-    """Steps at 64x64, batches of 4, 8 and 16."""
-    from covlib.baselines.pix2pix import Config
-
-    return rows("pix2pix", {n: pix2pix(Config.for_profile("cpu"), n) for n in (4, 8, 16)}, "64x64, batch {}")
-
-
-def bench_diffusion() -> list[dict]:
-    """Steps at 64x64, batches of 2, 4 and 8."""
-    from covlib.baselines.diffusion import Config
-
-    return rows("diffusion", {n: diffusion(Config.for_profile("cpu"), n) for n in (2, 4, 8)}, "64x64, batch {}")
+def bench(name: str) -> list[dict]:
+    """Steps of one of ``GROUPS`` at its batches."""
+    make, module, changes, batches, where = GROUPS[name]
+    config = resolve_name(f"covlib.{module}:Config").for_profile("cpu", changes)
+    return rows(name, {n: make(config, n) for n in batches}, where)

@@ -21,4 +21,4 @@ if sys.argv[1] == "train":
 else:
     method = load("runs/first/checkpoints/global_local.safetensors")  # the settings are in the file
     made = method.synthesize(torch.from_numpy(maps), torch_generator(0, "first")).cpu()
-    print(frechet(real.numpy(), made.numpy(), get_extractor("random-conv")))
+    print(frechet(real.numpy(), made.numpy(), get_extractor("lite2-24")))

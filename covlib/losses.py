@@ -38,11 +38,18 @@ def hinge_generator(logits: Tensor) -> Tensor:
     return -logits.float().mean()
 
 
+def hinge_discriminator(real: Tensor, fake: Tensor) -> Tensor:
+    """Both sides of ``hinge``: what every projected discriminator here minimises (``covlib.projected``)."""
+    return hinge(real, True) + hinge(fake, False)
+
+
 # ---- features of VGG19 -----------------------------------------------------------------------------------------------
 
 
 VGG_LAYERS = (2, 7, 12, 21, 30)  # ends of relu1_1, relu2_1, relu3_1, relu4_1, relu5_1 in torchvision's vgg19.features
 VGG_WEIGHTS: tuple[float, ...] = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0)
+LITE_SIZES = (5.0, 8.0, 7.0, 6.0, 2.5)  # mean size of Lite0's maps of virtual CT slices, strides 2 to 32
+LITE_WEIGHTS = tuple(2.0 ** (k - 6) / size for k, size in enumerate(LITE_SIZES))  # ours: 1/64 to 1/4 of a map's size
 FALLBACK_WEIGHTS: tuple[float, ...] = (1 / 8, 1 / 4, 1 / 2, 1.0)  # ours
 
 
@@ -53,9 +60,11 @@ class FeatureLoss:
     of the authors' program. Grey images (N, 1, H, W) in [-1, 1] are repeated to three channels and normalised as
     ImageNet was (ours).
 
-    Where the weights are neither in torch hub's cache nor may be downloaded (``COVLIB_ALLOW_DOWNLOAD=1``), the four
-    stages of ``covlib.pretrained.RandomConv`` take VGG19's place, with weights 1/8, 1/4, 1/2, 1: local contrast
-    at several scales, knowing nothing of pictures. The log warns once, ``note`` says so.
+    Where the weights are neither in torch hub's cache nor may be downloaded (``COVLIB_ALLOW_DOWNLOAD=1``), the five
+    maps of EfficientNet-Lite0 take VGG19's place (ImageNet too, installed with the library), each in units of its usual
+    size, with weights 1/64, 1/32, 1/16, 1/8, 1/4; where those are missing as well, the four stages of
+    ``covlib.pretrained.RandomConv``, with weights 1/8, 1/4, 1/2, 1, which know nothing of pictures. The log warns once,
+    ``note`` says so. Never Lite2, which judges.
 
     Not a module, and not among a method's networks: 20 million frozen weights would fill every checkpoint.
 
@@ -70,8 +79,13 @@ class FeatureLoss:
         if vgg is not None:
             self.net, self.weights, self.note = _VGG19(vgg.features), VGG_WEIGHTS, "VGG19, ImageNet weights"
         else:
-            self.net, self.weights = pretrained.RandomConv(), FALLBACK_WEIGHTS
-            self.note = f"feature loss on a fixed random network instead of VGG19: ImageNet weights of VGG19 {trouble}"
+            lite, lack = pretrained.lite_network("lite0")
+            if lite is not None:
+                self.net, self.weights, instead = _Lite(lite), LITE_WEIGHTS, "EfficientNet-Lite0 (ImageNet)"
+            else:
+                self.net, self.weights = pretrained.RandomConv(), FALLBACK_WEIGHTS
+                instead = f"a fixed random network ({lack})"
+            self.note = f"feature loss on {instead} instead of VGG19: ImageNet weights of VGG19 {trouble}"
             file = pretrained.imagenet_file("vgg19")
             pretrained.say_once(f"{self.note}; {pretrained.where_to_put(file)}")
         self.net.eval().requires_grad_(False)
@@ -106,6 +120,17 @@ class _VGG19(nn.Module):
             x = self.layers[start:end](x)
             outputs.append(x)
         return outputs
+
+
+class _Lite(nn.Module):
+    """EfficientNet-Lite's maps of grey images in [-1, 1]."""
+
+    def __init__(self, net: nn.Module):
+        super().__init__()
+        self.net = net
+
+    def maps(self, images: Tensor) -> list[Tensor]:
+        return self.net(images.expand(-1, 3, -1, -1))
 
 
 # ---- structural similarity -------------------------------------------------------------------------------------------

@@ -15,11 +15,11 @@ from covbook import project, studies
 from covbook.arithmetic import evaluate
 from covbook.reported import load_reported
 from covbook.tables import Table
-from covbook.text import show_value
+from covbook.text import show_value, stated
+from covlib.config import PROFILES
 from covlib.errors import DataError
 
 VERDICTS = {"reproduced": "✔", "within interval": "≈", "differs": "✘", "data unavailable": "⊘", "not attempted": "○"}
-VOLATILE = ("times", "paths")
 UNMEASURED = "this run has no such measurement"
 STUDIED = "a study measures it, no run of the chapter"
 LINK = "../data/results/"  # from a page of the book to a recorded run
@@ -58,11 +58,6 @@ def load_results(chapter: str | None = None, folder=None) -> list[dict]:
     paths = sorted(folder.glob(f"{chapter or ''}*.json")) if folder.is_dir() else []
     results = [{**load_metrics(path), "file": path.name} for path in paths]
     return [r for r in results if chapter in (None, r["chapter"])]
-
-
-def comparable(metrics: dict) -> dict:
-    """``metrics`` without clock, machine and paths: what must be equal when the same run is repeated."""
-    return {key: value for key, value in metrics.items() if key not in VOLATILE}
 
 
 def record(path) -> Path:
@@ -136,7 +131,7 @@ def judge(claim: dict, number: dict | None, metrics: dict | None) -> Verdict:
         return Verdict("within interval", "the paper's value lies in our 95 % interval")
     counted = claim.get("counted", "from the layers as described")
     why = f", counted {counted}" if claim["scope"] == "architecture" else ""
-    return Verdict("differs", f"{show_value(ours, ends, number.get('unit', ''))} against {_stated(number)}{why}")
+    return Verdict("differs", f"{show_value(ours, ends, number.get('unit', ''))} against {stated(number)}{why}")
 
 
 def compare(reported: dict, metrics: dict | None) -> list[dict]:
@@ -243,7 +238,7 @@ def _spread(runs: list[dict], name: str) -> str:
 
 
 def _faithfulness(metrics: dict) -> tuple:
-    order = ("smoke", "cpu", "gpu", "paper")
+    order = PROFILES
     return metrics["data"]["kind"] == "source", order.index(metrics["profile"]), -metrics["seed"]
 
 
@@ -251,14 +246,7 @@ def _papers(row: dict) -> str:
     number = row["number"]
     if number is None:
         return f"no number\n{row['claim']['where']}"
-    return f"{_stated(number)}\n{row['claim']['where']}"
-
-
-def _stated(number: dict) -> str:
-    """A paper's number as the paper prints it."""
-    value = number["value"]
-    value = f"{value:,}" if isinstance(value, (int, float)) and not isinstance(value, bool) else str(value)
-    return f"{'about ' if number.get('approximate') else ''}{value} {number.get('unit', '')}".strip()
+    return f"{stated(number)}\n{row['claim']['where']}"
 
 
 def _ours(row: dict) -> str:

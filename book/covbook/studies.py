@@ -22,6 +22,7 @@ from typing import Any
 
 from covbook import project
 from covbook.tables import Table
+from covbook.text import stated
 from covlib.config import Config
 from covlib.errors import ConfigError, DataError
 
@@ -116,8 +117,9 @@ def by_name(document: dict) -> dict[str, SimpleNamespace]:
 
 
 def table(study: str | dict | list[dict], columns: dict[str, str], *, arms: dict[str, str] | None = None,
-          scale: dict[str, float] | None = None, reported: dict | None = None) -> Table:
-    """A row per arm: mean and standard deviation over seeds of chosen metrics, the paper's value beside them.
+          scale: dict[str, float] | None = None) -> Table:
+    """A row per arm: mean and standard deviation over seeds of chosen metrics, the paper's value (of the chapter's file
+    in data/reported, where there is one) beside them.
 
     A unit that all of the paper's values in a column have stands in the heading.
 
@@ -125,7 +127,6 @@ def table(study: str | dict | list[dict], columns: dict[str, str], *, arms: dict
         study: a name (all its collected results), or collected results as ``load`` gives them.
         columns: metric -> heading. arms: name -> what to call it, also choosing and ordering the rows; None: all.
         scale: metric -> what to multiply ours by. Where the paper's numbers are in "%" it is 100 by default, else 1.
-        reported: as ``covbook.report.load_reported`` gives it; by default the chapter's, where there is one.
 
     Returns:
         The table; one without rows, whose note says how to fill it, where nothing is collected.
@@ -134,7 +135,7 @@ def table(study: str | dict | list[dict], columns: dict[str, str], *, arms: dict
     if not documents:
         return Table(["arm", *columns.values()], [], right=tuple(columns.values()),
                      note=f"Nothing recorded yet: `covlib sweep {study}`, then `covlib sweep {study} --collect`.")
-    paper = {metric: _papers(documents[0], metric, reported) for metric in columns}
+    paper = {metric: _papers(documents[0], metric) for metric in columns}
     factor = {m: 100.0 if any(n.get("unit") == "%" for n in paper[m].values()) else 1.0 for m in columns}
     factor |= scale or {}
     units = {m: _unit(paper[m].values()) for m in columns}
@@ -150,7 +151,7 @@ def table(study: str | dict | list[dict], columns: dict[str, str], *, arms: dict
             for metric in columns:
                 cells.append(_cell([v * factor[metric] for v in values(document, arm, metric)]))
                 if paper[metric]:
-                    cells.append(_stated(paper[metric].get(arm), units[metric]))
+                    cells.append(stated(paper[metric][arm], units[metric]) if arm in paper[metric] else "–")
             rows.append(([_where(document)] if several else []) + cells)
     cells = [cell for row in rows for cell in row]
     single = any(cell.endswith(" (1)") for cell in cells) and not any("±" in cell for cell in cells)
@@ -166,16 +167,14 @@ def _where(document: dict) -> str:
     return f"{data}, profile {document['profile']}" + (", settings changed" if document["overrides"] else "")
 
 
-def _papers(document: dict, metric: str, reported: dict | None) -> dict[str, dict]:
+def _papers(document: dict, metric: str) -> dict[str, dict]:
     """Arm -> the paper's number for a metric."""
-    name = document["chapter"].split("_", 1)[1]
-    if reported is None and (project.REPORTED / f"{name}.yaml").is_file():
-        from covbook.reported import load_reported
+    from covbook.reported import load_reported
 
-        reported = load_reported(name)
-    if not document["number"] or reported is None:
+    name = document["chapter"].split("_", 1)[1]
+    if not document["number"] or not (project.REPORTED / f"{name}.yaml").is_file():
         return {}
-    numbers = {number["id"]: number for number in reported["numbers"]}
+    numbers = {number["id"]: number for number in load_reported(name)["numbers"]}
     ids = {arm["name"]: document["number"].format(arm=arm["name"], metric=metric) for arm in document["arms"]}
     return {arm: numbers[key] for arm, key in ids.items() if key in numbers}
 
@@ -184,14 +183,6 @@ def _unit(numbers: Iterable[dict]) -> str:
     """The unit that all of a column's numbers have, which its heading can name; "" where they differ."""
     found = {number.get("unit", "") for number in numbers}
     return found.pop() if len(found) == 1 else ""
-
-
-def _stated(number: dict | None, unit: str = "") -> str:
-    """The paper's number with its unit, unless the heading has that."""
-    if number is None:
-        return "–"
-    own = "" if number.get("unit", "") == unit else number.get("unit", "")
-    return f"{'about ' if number.get('approximate') else ''}{number['value']} {own}".strip()
 
 
 def _cell(measured: list[float]) -> str:

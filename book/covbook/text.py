@@ -4,6 +4,8 @@ import math
 
 MEANING = {"smoke": "Profile smoke only proves that the chapter runs: its numbers mean nothing.",
            "cpu": "Profile cpu is a small experiment of its own, not a reproduction of the paper.",
+           "long": "Profile long is an evening on two cores: larger images and longer training than cpu, not a "
+                   "reproduction of the paper.",
            "gpu": "Profile gpu has the paper's image size and a shorter schedule: not a reproduction of the paper.",
            "paper": "Profile paper follows the paper's schedule as the paper states it."}
 
@@ -37,6 +39,13 @@ def show_value(value, interval=None, unit: str = "") -> str:
     text = f"{value:,.{digits}f}" + (f" {unit}" if unit else "")
     text += "" if interval is None else f" [{interval[0]:,.{digits}f}, {interval[1]:,.{digits}f}]"
     return text.replace("-", "\N{MINUS SIGN}")
+
+
+def stated(number: dict, unit: str = "") -> str:
+    """A paper's number as the paper prints it, without its unit where that is ``unit``, which a heading has."""
+    value, own = number["value"], number.get("unit", "")
+    value = f"{value:,}" if isinstance(value, (int, float)) and not isinstance(value, bool) else str(value)
+    return f"{'about ' if number.get('approximate') else ''}{value} {own if own != unit else ''}".strip()
 
 
 def show_setting(value) -> str:

@@ -11,10 +11,7 @@ the second falling in a straight line to zero. A rival's file reads like this::
     class Pix2Pix(MaskToSlice):
         name = "pix2pix"
 
-        def __init__(self, config, n_images, seed=0):
-            with seeded(seed, self.name, "init"):
-                networks = {"G": ..., "D": ...}
-            super().__init__(config, n_images, networks)
+        def build(self, c): return {"G": ..., "D": ...}
 
         def training_step(self, batch, step): ...
 
@@ -36,7 +33,7 @@ from covlib.data import label_maps
 from covlib.errors import ConfigError
 from covlib.losses import FeatureLoss
 from covlib.nets import PatchGAN, batched
-from covlib.training.method import Method, OptimizerSpec, Stage, Step
+from covlib.training.method import Method, OptimizerSpec, Stage, Step, seeded
 
 # ---- settings and method ---------------------------------------------------------------------------------------------
 
@@ -72,8 +69,7 @@ class MaskToSlice(Method):
     of that name, and "G", of all others that a stage trains.
 
     Args:
-        config: a ``Config``. n_images: training images, from which the number of steps follows.
-        networks: name -> module, one of them "D".
+        config: a ``Config``. n_images: training images, from which the number of steps follows. seed: of the networks.
 
     Attributes:
         generators: what an image at test time is made by.
@@ -83,12 +79,18 @@ class MaskToSlice(Method):
     config: Config
     generators: tuple[str, ...] = ("G",)
 
-    def __init__(self, config: Config, n_images: int, networks: dict[str, nn.Module]):
+    def __init__(self, config: Config, n_images: int, seed: int = 0):
         if n_images < 1:
             raise ConfigError(f"n_images: {n_images} leaves nothing to train on; at least 1 is wanted")
-        self.config, self.networks, self.notes = config, networks, []
+        self.config, self.notes = config, []
+        with seeded(seed, self.name, "init"):
+            self.networks = self.build(config)
         self.steps = max(1, math.ceil(config.epochs * n_images / config.batch_size))
         self.stages = self.schedule()
+
+    def build(self, c: Any) -> dict[str, nn.Module]:
+        """The networks of settings ``c`` by name, one of them "D"; called with the seed's random numbers."""
+        raise NotImplementedError
 
     def schedule(self) -> list[Stage]:
         """One stage of all steps; a rival with stages of its own divides the same number."""
@@ -136,8 +138,8 @@ class FeatureMatcher(MaskToSlice):
 
     config: Any
 
-    def __init__(self, config: Config, n_images: int, networks: dict[str, nn.Module]):
-        super().__init__(config, n_images, networks)
+    def __init__(self, config: Config, n_images: int, seed: int = 0):
+        super().__init__(config, n_images, seed)
         self.perceptual = FeatureLoss() if self.config.lambda_perceptual else None
         if self.perceptual and not self.perceptual.pretrained:
             self.notes.append(self.perceptual.note)
@@ -222,6 +224,11 @@ def discriminate(D: MultiScale, step: Step, condition: Tensor, fake: Tensor, rea
     return seen, *halves(both)
 
 
+def logits_of(features: list[list[Tensor]]) -> list[Tensor]:
+    """The logits of every scale."""
+    return [layers[-1] for layers in features]
+
+
 def halves(features: list[list[Tensor]]) -> tuple[list[list[Tensor]], list[list[Tensor]]]:
     """What ``MultiScale`` gives for two batches of equal size that passed as one, apart again."""
     first, second = ([[layer.chunk(2)[k] for layer in layers] for layers in features] for k in (0, 1))
@@ -233,7 +240,7 @@ def halves(features: list[list[Tensor]]) -> tuple[list[list[Tensor]], list[list[
 
 def over_scales(loss: Callable, features: list[list[Tensor]], *args) -> Tensor:
     """Sum over the scales of ``loss(logits, *args)`` (Wang et al. 2018, Eq. 3)."""
-    return sum(loss(layers[-1], *args) for layers in features)
+    return sum(loss(logits, *args) for logits in logits_of(features))
 
 
 def feature_matching(fake: list[list[Tensor]], real: list[list[Tensor]]) -> Tensor:

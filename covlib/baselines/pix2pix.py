@@ -31,7 +31,7 @@ from covlib.data.label_maps import one_hot
 from covlib.errors import ConfigError
 from covlib.losses import bce
 from covlib.nets import PatchGAN, UNetGenerator, init_normal, noise_from
-from covlib.training.method import Step, seeded
+from covlib.training.method import Step
 
 
 @dataclass(frozen=True)
@@ -84,14 +84,9 @@ class Pix2Pix(MaskToSlice):
     name = "pix2pix"
     repeating = True
 
-    def __init__(self, config: Config, n_images: int, seed: int = 0):
-        c = config
-        with seeded(seed, self.name, "init"):
-            networks = {
-                "G": init_normal(UNetGenerator(c.labels, 1, c.width, c.levels, c.dropout)),
-                "D": init_normal(PatchGAN(c.labels + 1, c.width_d, c.patch_layers, norm="batch")),
-            }
-        super().__init__(config, n_images, networks)
+    def build(self, c: Config) -> dict[str, nn.Module]:
+        return {"G": init_normal(UNetGenerator(c.labels, 1, c.width, c.levels, c.dropout)),
+                "D": init_normal(PatchGAN(c.labels + 1, c.width_d, c.patch_layers, norm="batch"))}
 
     def training_step(self, batch: dict[str, Tensor], step: Step) -> dict[str, Tensor]:
         """One step of D, then one of G against the new D (section 3.3)."""
@@ -101,10 +96,12 @@ class Pix2Pix(MaskToSlice):
         d_real, d_fake = D(fuse(condition, real)), D(fuse(condition, fake.detach()))
         # "we divide the objective by 2 while optimizing D, which slows down the rate at which D learns"
         d_loss = (bce(d_real, True) + bce(d_fake, False)) / 2
+        step.judged("D", d_real, d_fake)
         step.minimise("D", d_loss)
+        judged, restored = step.apart(fake)
         with step.frozen("D"):
-            g_gan = bce(D(fuse(condition, fake)), True)
-        g_l1 = F.l1_loss(fake.float(), real)
+            g_gan = bce(D(fuse(condition, judged)), True)
+        g_l1 = F.l1_loss(restored.float(), real)
         step.minimise("G", g_gan + self.config.lambda_l1 * g_l1)
         return {"D": d_loss, "G": g_gan, "L1": g_l1, "D(real)": d_real.float().sigmoid().mean(),
                 "D(fake)": d_fake.float().sigmoid().mean()}

@@ -32,6 +32,7 @@ from covlib.baselines.common import (
     check_patches,
     discriminate,
     feature_matching,
+    logits_of,
     multi_scale_patches,
     over_scales,
     shrink,
@@ -40,7 +41,7 @@ from covlib.data.label_maps import one_hot
 from covlib.errors import ConfigError
 from covlib.losses import least_squares
 from covlib.nets import ResidualBlock, init_normal, resnet_down, resnet_entry, resnet_exit, resnet_up
-from covlib.training.method import Stage, Step, seeded
+from covlib.training.method import Stage, Step
 
 STAGES = ("global", "local", "joint")
 
@@ -151,15 +152,10 @@ class Pix2PixHD(FeatureMatcher):
     generators = ("G1", "G2")
     repeating = True
 
-    def __init__(self, config: Config, n_images: int, seed: int = 0):
-        c = config
-        with seeded(seed, self.name, "init"):
-            networks = {
-                "G1": init_normal(GlobalGenerator(c.labels, 1, c.width, c.halvings, c.blocks)),
+    def build(self, c: Config) -> dict[str, nn.Module]:
+        return {"G1": init_normal(GlobalGenerator(c.labels, 1, c.width, c.halvings, c.blocks)),
                 "G2": init_normal(LocalEnhancer(c.labels, 1, c.width // 2, c.local_blocks)),
-                "D": init_normal(multi_scale_patches(c.labels + 1, c.width_d, c.patch_layers, c.scales)),
-            }
-        super().__init__(config, n_images, networks)
+                "D": init_normal(multi_scale_patches(c.labels + 1, c.width_d, c.patch_layers, c.scales))}
 
     def schedule(self) -> list[Stage]:
         """Global, local, joint; together as many steps as a rival of one stage has."""
@@ -183,6 +179,7 @@ class Pix2PixHD(FeatureMatcher):
         seen, fakes, reals = discriminate(self.networks["D"], step, condition, fake, real, first=int(coarse))
         losses = {"D": (over_scales(least_squares, reals, True) + over_scales(least_squares, fakes, False)) / 2,
                   "G": over_scales(least_squares, seen, True), "features": feature_matching(seen, reals)}
+        step.judged("D", logits_of(reals), logits_of(fakes), 0.5)
         step.minimise("G", self.generators_loss(losses, fake, real))
         step.minimise("D", losses["D"])
         return losses

@@ -30,7 +30,7 @@ from covlib.baselines.spade import SpatialNorm, initialise, pyramid, root_side
 from covlib.data import label_maps
 from covlib.errors import ConfigError
 from covlib.nets import InstanceNorm2d, batched
-from covlib.training.method import Step, seeded
+from covlib.training.method import Step
 
 NORMS = 3  # noise planes per block: its two norms and its shortcut's
 
@@ -196,16 +196,11 @@ class SEAN(spade.Modulated):
     name = "sean"
     generators = ("G", "E")  # the styles of an averaged encoder go with an averaged generator
 
-    def __init__(self, config: Config, n_images: int, seed: int = 0):
-        c = config
-        with seeded(seed, self.name, "init"):
-            networks = {
-                "G": initialise(Generator(c.image_size, c.width, c.widest, c.ups, c.labels, c.hidden, c.style),
+    def build(self, c: Config) -> dict[str, nn.Module]:
+        return {"G": initialise(Generator(c.image_size, c.width, c.widest, c.ups, c.labels, c.hidden, c.style),
                                 c.spectral == "all"),
                 "D": spade.discriminators(c),
-                "E": initialise(StyleEncoder(c.style_width, c.style, c.labels), spectral=False),
-            }
-        super().__init__(c, n_images, networks)
+                "E": initialise(StyleEncoder(c.style_width, c.style, c.labels), spectral=False)}
 
     def reconstruct(self, real: Tensor, condition: Tensor, step: Step) -> tuple[Tensor, None]:
         G, E = self.networks["G"], self.networks["E"]

@@ -29,13 +29,13 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from covlib.baselines import common
-from covlib.baselines.common import FeatureMatcher, MultiScale, feature_matching, fuse, halves, over_scales
+from covlib.baselines.common import FeatureMatcher, MultiScale, feature_matching, fuse, halves, logits_of, over_scales
 from covlib.data import label_maps
 from covlib.errors import ConfigError
 from covlib.losses import hinge, hinge_generator
 from covlib.nets import InstanceNorm2d, gathered_statistics
 from covlib.seeding import torch_generator
-from covlib.training.method import Step, seeded
+from covlib.training.method import Step
 
 
 @dataclass(frozen=True)
@@ -270,6 +270,7 @@ class Modulated(FeatureMatcher):
         fakes, reals = halves(seen)
         losses = {"D": over_scales(hinge, reals, True) + over_scales(hinge, fakes, False),
                   "G": over_scales(hinge_generator, fakes), "features": feature_matching(fakes, reals)}
+        step.judged("D", logits_of(reals), logits_of(fakes))
         total = self.generators_loss(losses, fake, real)
         if divergence is not None:
             losses["KL"] = divergence
@@ -296,17 +297,13 @@ class SPADE(Modulated):
 
     name = "spade"
 
-    def __init__(self, config: Config, n_images: int, seed: int = 0):
-        c = config
-        with seeded(seed, self.name, "init"):
-            networks = {
-                "G": initialise(Generator(c.image_size, c.width, c.widest, c.ups, c.labels, c.hidden,
-                                          c.latent if c.encoder else 0), c.spectral == "all"),
-                "D": discriminators(c),
-            }
-            if c.encoder:
-                networks["E"] = initialise(Encoder(c.image_size, c.encoder_width, c.ups, c.latent), spectral=False)
-        super().__init__(c, n_images, networks)
+    def build(self, c: Config) -> dict[str, nn.Module]:
+        networks = {"G": initialise(Generator(c.image_size, c.width, c.widest, c.ups, c.labels, c.hidden,
+                                              c.latent if c.encoder else 0), c.spectral == "all"),
+                    "D": discriminators(c)}
+        if c.encoder:
+            networks["E"] = initialise(Encoder(c.image_size, c.encoder_width, c.ups, c.latent), spectral=False)
+        return networks
 
     def reconstruct(self, real: Tensor, condition: Tensor, step: Step) -> tuple[Tensor, Tensor | None]:
         if not self.config.encoder:

@@ -1,12 +1,16 @@
 """Feature extractors: what FID, KID, precision and recall are measured on.
 
+* ``lite2-24 | 48 | 120 | 352 | 1280``: ImageNet's EfficientNet-Lite2, whose weights come with the installation: the
+  default wherever nothing can be downloaded. The number says which block is pooled, by its channels: strides 4, 8, 16,
+  32, and the last layer before ImageNet's classes. A late block knows more of what is in an image, an early one needs
+  fewer images: a covariance of D features wants more than D of them (``default_layer``).
 * ``inception-64 | 192 | 768 | 2048``: the InceptionV3 of the original FID, in torch-fidelity's port. Its weights are
   taken from torch hub's cache, or downloaded when the environment says ``COVLIB_ALLOW_DOWNLOAD=1``.
-* ``random-conv``: a fixed convolutional network of random weights, the same on every machine. The offline fallback: it
-  tells blur, noise, contrast and coarse shape apart, and knows nothing of anatomy. Compare its distances with each
-  other only, never with a published FID.
+* ``random-conv``: a fixed convolutional network of random weights, the same on every machine. It tells blur, noise,
+  contrast and coarse shape apart, and knows nothing of anatomy.
 
-An extractor never changes silently: where weights are missing the fallback's name and note say so, and the log once.
+An extractor never changes silently: where weights are missing (Inception's: then Lite2 stands in; Lite2's: then
+random-conv) the name and the note say so, and the log once. Distances by different extractors are never compared.
 """
 
 import hashlib
@@ -25,7 +29,10 @@ from covlib.pretrained import RandomConv
 
 INCEPTION_LAYERS = (64, 192, 768, 2048)
 INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"  # the last eight digits begin its SHA-256
-RANDOM_SIDE = 64  # pixels
+LITE_LAYERS = (24, 48, 120, 352, 1280)
+LITE_SIDE = 128  # pixels: half of ImageNet's 224 or so, a third of the time; CT slices here have 56 to 256
+RANDOM_SIDE = 64
+STANDS_IN = {64: 48, 192: 48, 768: 120, 2048: 352}  # Inception's layer -> that of Lite2 at about its stride
 
 
 @dataclass
@@ -59,28 +66,68 @@ class Extractor:
         return torch.cat([self._forward(part).float().cpu() for part in x.split(batch)]).numpy()
 
 
-def get_extractor(name="inception-2048", *, device="cpu") -> Extractor:
-    """An extractor by name; see the module's list. When weights cannot be had it is "random-conv", with a note and a
+def get_extractor(name="lite2-352", *, device="cpu") -> Extractor:
+    """An extractor by name; see the module's list. When weights cannot be had another stands in, with a note and a
     warning in the log.
 
     Args:
-        name: "inception-2048" and so on (a bare 64, 192, 768 or 2048 means the same), or "random-conv".
+        name: "lite2-352", "inception-2048" (a bare 64, 192, 768 or 2048 means Inception's), or "random-conv".
         device: where the network lives.
     Raises:
         ConfigError: unknown name.
     """
-    layer = str(name).removeprefix("inception-")
-    if layer.isdigit() and int(layer) in INCEPTION_LAYERS:
+    kind, _, layer = (f"inception-{name}" if str(name).isdigit() else str(name)).rpartition("-")
+    number = int(layer) if layer.isdigit() else 0
+    if kind == "inception" and number in INCEPTION_LAYERS:
         made, missing = _inception(layer, device)
-        if made is not None:
-            return made
-        note = f"asked for {name}, but {missing}; random-conv was used instead"
-        pretrained.say_once(note)
-        return _random_conv(device, note)
+        return made or _stand_in(name, missing, f"lite2-{STANDS_IN[number]}", device)
+    if kind == "lite2" and number in LITE_LAYERS:
+        made, missing = _lite(number, device)
+        return made or _stand_in(name, missing, "random-conv", device)
     if name == "random-conv":
         return _random_conv(device)
-    options = ", ".join(f"inception-{n}" for n in INCEPTION_LAYERS)
-    raise ConfigError(f"extractor {name!r} is not known; one of {options}, random-conv")
+    options = [f"lite2-{n}" for n in LITE_LAYERS] + [f"inception-{n}" for n in INCEPTION_LAYERS] + ["random-conv"]
+    raise ConfigError(f"extractor {name!r} is not known; one of {', '.join(options)}")
+
+
+def default_layer(n: int) -> str:
+    """The Lite2 block whose features are fewer than half of ``n`` images, the smaller of two sets that are compared;
+    the smallest where there is none. Chapter 02 shows what each block notices."""
+    fitting = [layer for layer in LITE_LAYERS if 2 * layer <= n]
+    return f"lite2-{fitting[-1] if fitting else LITE_LAYERS[0]}"
+
+
+def _stand_in(name, missing: str, other: str, device) -> Extractor:
+    made = get_extractor(other, device=device)
+    pretrained.say_once(f"asked for {name}, but {missing}; {other} was used instead")
+    further = f"; {made.note}" if made.note else ""
+    made.note = f"asked for {name}, but {missing}; {made.name} was used instead{further}"
+    return made
+
+
+def _lite(layer: int, device) -> tuple[Extractor | None, str]:
+    """Mean over the map of one block of Lite2, or of its last layer; images at 128 x 128, grey repeated."""
+    net, missing = pretrained.lite_network("lite2", classify=layer == LITE_LAYERS[-1])
+    if net is None:
+        return None, missing
+    net.to(device)
+    place = LITE_LAYERS.index(layer) + 1  # the first map, of stride 2 and 16 channels, is left out
+
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        x = to_side(x.to(device).expand(-1, 3, -1, -1), LITE_SIDE)
+        if layer == LITE_LAYERS[-1]:
+            return net.forward_head(net.forward_features(x), pre_logits=True)
+        return net(x)[place].mean((2, 3))
+
+    resize = f"{LITE_SIDE}x{LITE_SIDE} bilinear, antialiased where it shrinks"
+    return Extractor("EfficientNet-Lite2 (ImageNet)", str(layer), resize, "", layer, forward), ""
+
+
+def to_side(x: torch.Tensor, side: int) -> torch.Tensor:
+    """Images (N, C, H, W) brought to ``side`` x ``side``: bilinear, antialiased where they shrink."""
+    if x.shape[-2:] == (side, side):
+        return x
+    return F.interpolate(x, (side, side), mode="bilinear", align_corners=False, antialias=max(x.shape[-2:]) > side)
 
 
 def inception_available() -> bool:

@@ -316,7 +316,7 @@ class Trainer:
     def learn(self, stage: Stage, step: Step, batch: dict[str, Tensor]) -> Tensor:
         """The method's step, and the running averages; its losses as one tensor in the order of their names."""
         with self.autocast():
-            losses = self.method.training_step(batch, step)
+            losses = {**self.method.training_step(batch, step), **step.health()}
         if list(losses) != self.loss_names.setdefault(stage.name, list(losses)) or any(v.ndim for v in losses.values()):
             shapes = {name: tuple(v.shape) for name, v in losses.items()}
             raise ConfigError(f"method {self.method.name!r}: training_step must return a scalar for each of the losses "

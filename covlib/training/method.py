@@ -17,7 +17,9 @@ A method is a class with the paper's mathematics and nothing about devices, file
         def training_step(self, batch, step):
             G, D = self.networks["G"], self.networks["D"]
             real, fake = batch["image"], G(step.randn(len(batch["image"]), 8))
-            d_loss = F.softplus(-D(real)).mean() + F.softplus(D(fake.detach())).mean()
+            d_real, d_fake = D(real), D(fake.detach())
+            d_loss = F.softplus(-d_real).mean() + F.softplus(d_fake).mean()
+            step.judged("D", d_real, d_fake)    # for the log: how often D is right (covlib.training.health)
             step.minimise("D", d_loss)          # backward, optimiser step: reaches D and nothing else
             g_loss = F.softplus(-D(fake)).mean()
             step.minimise("G", g_loss)          # passes through D, but makes no gradients for D's weights
@@ -38,6 +40,7 @@ from torch import Tensor, nn
 
 from covlib.errors import ConfigError
 from covlib.seeding import derive
+from covlib.training import health
 
 DECAYS = ("constant", "linear")
 
@@ -131,6 +134,8 @@ class Step:
     def __init__(self, stage: Stage, networks: dict[str, nn.Module], minimise, generator, rank: int, world: int):
         self.stage, self.index, self.generator, self.device = stage, 0, generator, generator.device
         self._networks, self._minimise, self._rank, self._world = networks, minimise, rank, world
+        self._judged: list[dict[str, Tensor]] = []
+        self._lengths: dict[str, list[Tensor]] = {}
 
     def randn(self, *shape: int) -> Tensor:
         """N(0, 1) noise of this shape; with several devices, this one's rows of the noise drawn for the whole batch."""
@@ -161,6 +166,31 @@ class Step:
             self._minimise(name, loss, retain_graph)
         else:
             self._minimise(name, loss, retain_graph, update=False)
+
+    def judged(self, name: str, real, fake, threshold: float = 0.0) -> None:
+        """Log how right discriminator ``name`` was about this batch; arguments as ``health.judged``. Detached."""
+        self._judged.append(health.judged(name, real, fake, threshold))
+
+    def apart(self, fake: Tensor) -> tuple[Tensor, Tensor]:
+        """``fake`` twice: for the adversarial loss, and for the reconstruction. The log then has the ratio of the
+        lengths of their gradients (``health.RATIO``), taken from the backward pass that is made anyway."""
+        views = fake.view_as(fake), fake.view_as(fake)
+        for name, view in zip(("adversary", "reconstruction"), views):
+            if view.requires_grad:
+                view.register_hook(lambda grad, name=name: self._lengths.setdefault(name, []).append(
+                    grad.detach().float().square().sum()))
+        return views
+
+    def health(self) -> dict[str, Tensor]:
+        """The columns of what was logged since the last call, means over a step's parts."""
+        parts, lengths = self._judged, self._lengths
+        self._judged, self._lengths = [], {}
+        names = dict.fromkeys(name for part in parts for name in part)
+        columns = {name: torch.stack([part[name] for part in parts if name in part]).mean() for name in names}
+        if len(lengths) == 2:
+            adversary, reconstruction = (torch.stack(lengths[key]).sum() for key in ("adversary", "reconstruction"))
+            columns[health.RATIO] = health.ratio(adversary, reconstruction)
+        return columns
 
     @contextmanager
     def frozen(self, *names: str):

@@ -56,6 +56,7 @@ def test_every_group_can_be_found():
     import importlib
 
     for group, place in bench.MODULES.items():
-        module, function = place.split(":")
+        name, function, *asked = place.split(":")
+        module = importlib.import_module(f"benchmarks.{name}")
         assert group in bench.available()
-        assert callable(getattr(importlib.import_module(f"benchmarks.{module}"), function))
+        assert callable(getattr(module, function)) and set(asked) <= set(getattr(module, "GROUPS", ()))

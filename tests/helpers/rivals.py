@@ -39,6 +39,16 @@ def gradients(method, batch, stage: int = 0) -> dict[str, dict[str, torch.Tensor
     return reached
 
 
+def recording(method, stage: int = 0) -> tuple[Step, dict[str, float]]:
+    """A Step that moves nothing, and what it was asked to minimise: optimiser -> loss."""
+    minimised = {}
+
+    def minimise(name, loss, retain_graph):
+        minimised[name] = loss.item()
+
+    return Step(method.stages[stage], method.networks, minimise, torch_generator(0, "step"), 0, 1), minimised
+
+
 def touched(grads: dict, net: str) -> list[bool]:
     """For each weight of a network, whether its gradient is there and not all zero."""
     return [g is not None and bool(g.abs().sum() > 0) for k, g in grads.items() if k.startswith(f"{net}.")]

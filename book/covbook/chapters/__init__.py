@@ -5,7 +5,45 @@ roles, and one ``train(config, roles, out, seed=, device=, resume=, checkpoint=)
 the studies call those two.
 """
 
-from collections.abc import Callable
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+
+def trained_once(place: Path, made_of: dict, train: Callable[[str], Any], empty: Callable[[], Any],
+                 networks: Callable[[Any], Mapping], device="auto") -> Any:
+    """What is trained once for all arms that share a folder: ``train(key)`` by the first, which leaves its weights in
+    ``place``-key.safetensors; by the others ``empty()``, filled from there. Two processes that meet train it twice,
+    each for itself, to the same weights.
+
+    Args:
+        made_of: settings, seed and data that the weights follow from, ready for JSON; ``key`` is a hash of them.
+        networks: of what is trained, name -> network, those that are kept.
+    """
+    from covlib.training.checkpoints import load_weights, save_weights
+    from covlib.training.devices import resolve_device
+
+    key = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:12]
+    file = place.with_name(f"{place.name}-{key}.safetensors")
+    if not file.is_file():
+        made = train(key)
+        save_weights(file, networks(made), {"key": key})
+        return made
+    made = empty()
+    load_weights(file, networks(made), {"key": key})
+    for net in networks(made).values():
+        net.to(resolve_device(device)).eval()
+    return made
+
+
+def apart(device) -> bool:
+    """Whether small trainings may go to processes of one thread each: on a CPU, where their weights are the same on one
+    core and many, and not in a job of several processes (``covlib train``), which share each training."""
+    import torch
+
+    return device.type == "cpu" and not torch.distributed.is_initialized()
 
 
 def studies_of_tables(paper: str, chapter: str, titles: dict[int, str], arms: Callable, run: Callable,

@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
 from covlib.data.label_maps import CONSOLIDATION, GGO, LUNG
@@ -41,8 +42,6 @@ def edit_map(maps, what: str, *, centre: tuple[int, int] | None = None, radius: 
 
 def _edit(one: np.ndarray, what: str, centre, radius: float) -> None:
     """Edit one map (S, S) in place."""
-    from scipy.ndimage import distance_transform_edt
-
     lesion = one >= GGO
     if what == "remove":
         one[lesion] = LUNG
@@ -67,8 +66,6 @@ def _edit(one: np.ndarray, what: str, centre, radius: float) -> None:
 
 
 def _free_spot(one: np.ndarray) -> tuple[int, int]:
-    from scipy.ndimage import distance_transform_edt
-
     healthy = np.pad(one == LUNG, 1)
     if not healthy.any():
         raise DataError("edit: the map has no healthy lung (label 1) to put a lesion into")

@@ -15,6 +15,7 @@ import json
 from dataclasses import dataclass
 
 import numpy as np
+from PIL import Image
 
 from covbook.plots.style import as_array, as_images
 from covlib.data.hu import window as windowed
@@ -85,8 +86,6 @@ def _masks(case) -> dict[str, np.ndarray]:
 
 def _drawn(case, hu, axis: int, k: int, masks: dict) -> np.ndarray:
     """One slice as a picture of square pixels, head up in coronal and sagittal planes."""
-    from PIL import Image
-
     rows, columns = [spacing for a, spacing in enumerate(case.spacing) if a != axis]
     grey = windowed(np.take(hu, k, axis), *LUNG_WINDOW)
     colour = np.repeat(np.clip((grey + 1) * 127.5, 0, 255).round().astype(np.uint8)[..., None], 3, -1)
@@ -146,8 +145,6 @@ def eight_bits(picture) -> np.ndarray:
 
 def data_url(picture: np.ndarray, kind: str, **how) -> str:
     """A picture (H, W) or (H, W, 3) of 8 bits as a data URL; ``kind``: "png" or "jpeg"; ``how``: as Pillow saves it."""
-    from PIL import Image
-
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, kind, optimize=True, **how)
     return f"data:image/{kind};base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -44,13 +44,13 @@ def nearest_distances(audits: dict):
     return figure
 
 
-def nearest_pairs(synthetic, train, audit, *, n: int = 6):
-    """The ``n`` synthetic images that lie nearest to a training image (the worst, called so), above that image."""
+def nearest_pairs(synthetic, train, audit):
+    """The six synthetic images that lie nearest to a training image (the worst, called so), above that image."""
     made, known = style.as_images(synthetic, "synthetic"), style.as_images(train, "train")
     if len(made) != audit.n_synthetic or len(known) != audit.n_train:
         raise DataError(f"nearest_pairs: {len(made)} synthetic and {len(known)} training images; the audit was of "
                         f"{audit.n_synthetic} and {audit.n_train}")
-    worst = np.argsort(audit.distance, kind="stable")[:n]
+    worst = np.argsort(audit.distance, kind="stable")[:6]
     titles = [[f"{audit.distance[k]:.2g}" if audit.distance[k] > 1e-4 else "0" for k in worst], [""] * len(worst)]
     return _grid([list(made[worst]), list(known[audit.nearest[worst]])], titles=titles,
                  row_labels=["synthetic", "nearest in training"],

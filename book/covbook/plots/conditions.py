@@ -199,8 +199,7 @@ def draw_changes(figure, row, changes) -> None:
     for axes, change in zip(row, changes, strict=True):
         style.show(axes, np.zeros_like(change))
         artist = axes.imshow(change, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto", interpolation="auto")
-    box, (w, _) = row[-1].get_position(), figure.get_size_inches()
-    style.colour_bar(figure, figure.add_axes((box.x1 + 0.07 / w, box.y0, 0.1 / w, box.height)), artist)
+    style.bar_beside(figure, row[-1], artist)
 
 
 def listening(alpha, lesion_share, *, maps, images, share, shown):

@@ -30,12 +30,17 @@ def loss_curves(log: dict, *, names=None, weight: float = 0.9, logy: bool = Fals
 
     Args:
         log: column name -> list of numbers (``FitResult.log``), "step" among them.
-        names: which columns are drawn; by default all that hold numbers, but for step, epoch, time and the like.
+        names: which columns are drawn; by default all that hold numbers, but for step, epoch, time and the like, and
+            the health of the game (``covlib.training.health``).
         weight: of the moving average (0 draws the values alone).
         ylabel: of the axes with the losses.
     """
+    from covlib.training.health import is_health
+
     skip = {"step", "stage", "epoch", "seconds", "time", "lr", "index"}
-    names = [k for k in log if k not in skip and not k.startswith("lr")] if names is None else list(names)
+    if names is None:
+        names = [k for k in log if k not in skip and not k.startswith("lr") and not is_health(k)]
+    names = list(names)
     missing = [k for k in names if k not in log]
     if missing or not names:
         raise DataError(f"loss_curves: the log has no column {', '.join(missing) or 'with losses'}; "

@@ -64,6 +64,17 @@ def _umap():
     return umap
 
 
+def scatter(axes, xy: np.ndarray, groups: np.ndarray, styles: dict, shown=True, **look) -> None:
+    """The points ``xy`` that are ``shown``, each group in its style, drawn in small shuffled turns, so that no group
+    hides another."""
+    turn = np.random.Generator(np.random.PCG64(0)).permutation(len(xy)) % 6
+    for k in range(6):
+        for name, (colour, marker) in styles.items():
+            at = xy[shown & (groups == name) & (turn == k)]
+            axes.scatter(*at.T, color=colour, marker=marker, linewidths=0.3, edgecolors="white",
+                         label=None if k else name, **look)
+
+
 def umap_embedding(features: dict, *, seed: int):
     """Scatter of the embedding, real groups as cool circles, synthetic ones as warm triangles.
 
@@ -81,15 +92,7 @@ def umap_embedding(features: dict, *, seed: int):
     figure = style.new_figure(height + 0.45)
     axes = style.inch_axes(figure, 0.1, 0.08, style.WIDTH - right - 0.1, height)
     sizes = 26 if len(xy) <= 400 else 14
-    # One artist per group, drawn in small shuffled turns, so that the last group does not hide the first.
-    order = np.random.Generator(np.random.PCG64(0)).permutation(len(xy))
-    rank = np.empty(len(xy), int)
-    rank[order] = np.arange(len(xy))
-    for turn in range(6):
-        for name, (colour, marker) in styles.items():
-            mine = (groups == name) & (rank % 6 == turn)
-            axes.scatter(*xy[mine].T, s=sizes, color=colour, marker=marker, alpha=0.75, linewidths=0.3,
-                         edgecolors="white", label=name if turn == 0 else None)
+    scatter(axes, xy, groups, styles, s=sizes, alpha=0.75)
     axes.set(xticks=[], yticks=[])
     axes.margins(0.06)
     style.thin_frame(axes)

@@ -16,13 +16,16 @@ def pick(count: int, n: int, seed: int) -> np.ndarray:
 
 
 def _grid(rows: list[list], *, row_labels=(), column_labels=(), titles=None, note="", frames=None,
-          max_side: float = 1.75):
-    """Pictures in rows of equal cells, labels at the left of rows, above columns and above each picture."""
+          max_side: float = 1.75, limits: tuple[float, float] = (-1.0, 1.0), right: float = 0.05):
+    """Pictures in rows of equal cells, labels at the left of rows, above columns and above each picture.
+
+    ``right``: inches left free at the right edge.
+    """
     columns = max(map(len, rows))
     label_width = max((style.text_width(style.wrap(t, 12)) for t in row_labels), default=0.0)
     left = label_width + style.LABEL_GAP + 0.05 if label_width else 0.05
     height_over_width = rows[0][0].shape[0] / rows[0][0].shape[1]
-    cell_w = min(max_side, (style.WIDTH - left - 0.05 - style.GAP * (columns - 1)) / columns)
+    cell_w = min(max_side, (style.WIDTH - left - right - style.GAP * (columns - 1)) / columns)
     cell_h = cell_w * height_over_width
     head = (0.27 if column_labels else 0.05) + (0.24 if titles else 0.0)
     pitch = cell_h + (0.24 if titles else 0.0) + style.GAP
@@ -34,7 +37,7 @@ def _grid(rows: list[list], *, row_labels=(), column_labels=(), titles=None, not
         for c, picture in enumerate(row):
             x = left + c * (cell_w + style.GAP)
             axes = style.inch_axes(figure, x, top, cell_w, cell_h)
-            style.show(axes, picture, frame=frames[r][c] if frames else None)
+            style.show(axes, picture, limits=limits, frame=frames[r][c] if frames else None)
             if titles:
                 style.inch_text(figure, x + cell_w / 2, top - 0.06, titles[r][c], ha="center", size=style.TEXT)
             if column_labels and r == 0:

@@ -10,6 +10,7 @@ from covbook.plots.conditions import TERNARY, _cells, _map, draw_changes, map_co
 from covbook.plots.curves import numbers, smooth
 from covlib.errors import DataError
 
+AVERAGE = 0.9  # weight of the moving averages
 STAGES = {"first": "first stage", "second": "second stage"}
 
 
@@ -105,13 +106,12 @@ def infection_edits(image, condition, edits: dict, *, hu_width: float | None):
     return figure
 
 
-def term_panels(logs: dict, panels: dict, *, weight: float = 0.9):
+def term_panels(logs: dict, panels: dict):
     """Trainings beside each other, one panel a loss (Fig. 6 of Zhang et al.): moving averages, one line a training.
 
     Args:
         logs: training -> its log, column -> numbers. panels: column -> heading. A training whose log lacks the column,
             or has only NaN there, has no line in that panel.
-        weight: of the moving average.
 
     Raises:
         DataError: a column that no training has.
@@ -132,7 +132,7 @@ def term_panels(logs: dict, panels: dict, *, weight: float = 0.9):
             if not good.any():
                 continue
             steps = np.asarray(log["step"], float)[good]
-            axes.plot(steps, smooth(values[good], weight), color=colours[name], linewidth=1.5)
+            axes.plot(steps, smooth(values[good], AVERAGE), color=colours[name], linewidth=1.5)
             drawn += 1
         if not drawn:
             raise DataError(f"term_panels: no log has the column {column!r}")
@@ -142,5 +142,5 @@ def term_panels(logs: dict, panels: dict, *, weight: float = 0.9):
             axes.set_xlabel("step")
     style.legend(figure, left, rows * (height + 0.72) + 0.32, {name: {"color": colour, "linewidth": 2}
                  for name, colour in colours.items()}, size=style.TEXT, pitch=0.2)
-    style.footnote(figure, f"Moving averages, weight {weight:g}.")
+    style.footnote(figure, f"Moving averages, weight {AVERAGE:g}.")
     return figure

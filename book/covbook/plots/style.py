@@ -4,6 +4,8 @@ Figures are 7.2 inches wide at 125 dots per inch, so 900 pixels; a book column s
 10.5-point type is as large as the caption below it. The ground is opaque white, so they read in dark mode and in print.
 """
 
+import io
+import textwrap
 from functools import cache
 
 import numpy as np
@@ -40,8 +42,6 @@ def _figure_class():
         """A figure outside pyplot: notebooks show it once, where the cell ends in it, and no backend is chosen."""
 
         def _repr_png_(self):
-            import io
-
             buffer = io.BytesIO()
             FigureCanvasAgg(self).print_png(buffer, metadata={"Software": None})
             return buffer.getvalue()
@@ -110,8 +110,6 @@ def row_label(figure, left: float, middle: float, text: str, **kwargs):
 
 def wrap(text: str, width: int) -> str:
     """``text`` broken into lines of at most ``width`` characters, at spaces."""
-    import textwrap
-
     return "\n".join(textwrap.fill(line, width, break_on_hyphens=False) for line in str(text).split("\n"))
 
 
@@ -266,3 +264,9 @@ def colour_bar(figure, axes, artist, *, ticks=None, labels=None, upright: bool =
     axes.tick_params(labelsize=SMALL, length=2, color=GREY)
     bar.outline.set_visible(False)
     return bar
+
+
+def bar_beside(figure, axes, artist, **options):
+    """``colour_bar`` at the right of ``axes``, as high as they are."""
+    box, (w, _) = axes.get_position(), figure.get_size_inches()
+    return colour_bar(figure, figure.add_axes((box.x1 + 0.07 / w, box.y0, 0.1 / w, box.height)), artist, **options)

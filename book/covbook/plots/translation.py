@@ -3,8 +3,8 @@
 import numpy as np
 
 from covbook.plots import style
-from covbook.plots.embedding import umap_embed
-from covbook.plots.pictures import pick
+from covbook.plots.embedding import scatter, umap_embed
+from covbook.plots.pictures import _grid, pick
 from covlib.errors import DataError
 
 ROWS = ("source", "translation", "reconstruction", "difference")
@@ -30,25 +30,13 @@ def translation_panels(trip: dict, *, seed: int, source: str):
     limit = max(float(np.quantile(np.abs(rows["difference"]), 0.995)), 0.02)  # grey, of 2 from black to white
     words = {"source": f"source\n({source})", "translation": "translation\n(synthetic\nCOVID-19)",
              "reconstruction": "recon-\nstruction", "difference": f"translation\n{MINUS} source"}
-    left = max(map(style.text_width, words.values())) + style.LABEL_GAP + 0.05
-    cell = min(1.3, (style.WIDTH - left - 0.6 - style.GAP * (len(chosen) - 1)) / len(chosen))
-    pitch = cell + style.GAP
-    figure = style.new_figure(0.05 + 4 * pitch + 0.3)
-    for r, name in enumerate(ROWS):
-        top = 0.05 + r * pitch
-        style.row_label(figure, left, top + cell / 2, words[name], linespacing=1.2)
-        for k, picture in enumerate(rows[name]):
-            axes = style.inch_axes(figure, left + k * pitch, top, cell, cell)
-            if name == "difference":
-                artist = style.show(axes, picture, limits=(-limit, limit))
-                artist.set_cmap(_diverging())
-            else:
-                style.show(axes, picture)
-    bar = style.inch_axes(figure, left + len(chosen) * pitch + 0.05, 0.05 + 3 * pitch, 0.11, cell)
-    style.colour_bar(figure, bar, artist, ticks=[-limit, 0, limit],
+    figure = _grid([list(rows[name]) for name in ROWS], row_labels=[words[name] for name in ROWS], max_side=1.3,
+                   right=0.6, note=f"{len(chosen)} of {total:,} images, drawn at random, seed {seed}. Vermilion: made "
+                                   "brighter, blue: darker.")
+    for axes in figure.axes[-len(chosen) :]:
+        axes.images[0].set(cmap=_diverging(), clim=(-limit, limit))
+    style.bar_beside(figure, axes, axes.images[0], ticks=[-limit, 0, limit],
                      labels=[f"{MINUS}{limit:.2g}", "0", f"+{limit:.2g}"])
-    style.footnote(figure, f"{len(chosen)} of {total:,} images, drawn at random, seed {seed}.",
-                   "Vermilion: made brighter, blue: darker.", left=left)
     return figure
 
 
@@ -181,13 +169,8 @@ def umap_by_training(tasks: dict, headings, *, seed: int):
 
 
 def _umap_panel(axes, xy: np.ndarray, names: np.ndarray, shown: np.ndarray, styles: dict) -> None:
-    """One panel; the frame is that of all images, those not shown too. Groups are drawn in turns, so that none hides
-    another."""
-    turn = np.random.Generator(np.random.PCG64(0)).permutation(len(xy)) % 6
-    for k in range(6):
-        for name, (colour, marker) in styles.items():
-            at = xy[shown & (names == name) & (turn == k)]
-            axes.scatter(*at.T, s=13, color=colour, marker=marker, alpha=0.8, linewidths=0.25, edgecolors="white")
+    """One panel; the frame is that of all images, those not shown too."""
+    scatter(axes, xy, names, styles, shown, s=13, alpha=0.8)
     low, high = xy.min(0), xy.max(0)
     edge = 0.06 * np.maximum(high - low, 1e-3)
     axes.set(xticks=[], yticks=[], xlim=(low[0] - edge[0], high[0] + edge[0]),

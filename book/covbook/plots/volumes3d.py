@@ -3,6 +3,7 @@
 import numpy as np
 
 from covbook.plots import style
+from covbook.plots.pictures import _grid
 from covlib.errors import DataError
 
 BAR = 0.12  # inches, width of a colour bar
@@ -51,17 +52,10 @@ def close_ups(rows: list[dict], *, note: str):
         raise DataError("close_ups: regions must have the same rows, and there must be at least one")
     names = list(rows[0])
     pictures = [[_plane(row[name], name, np.shape(rows[0][names[0]])) for row in rows] for name in names]
-    left = max(style.text_width(style.wrap(n, 12)) for n in names) + style.LABEL_GAP + 0.05
-    cell = min(1.45, (style.WIDTH - left - 0.05 - style.GAP * (len(rows) - 1)) / len(rows))
-    height = cell * pictures[0][0].shape[0] / pictures[0][0].shape[1]
-    figure = style.new_figure(0.05 + (height + style.GAP) * len(names) + style.FOOT)
-    for r, (name, line) in enumerate(zip(names, pictures)):
-        top = 0.05 + r * (height + style.GAP)
-        style.row_label(figure, left, top + height / 2, style.wrap(name, 12))
-        for c, picture in enumerate(line):
-            axes = style.inch_axes(figure, left + c * (cell + style.GAP), top, cell, height)
-            style.show(axes, picture, limits=style.LUNG_LIMITS).set_interpolation("nearest")
-    style.footnote(figure, style.LUNG_WINDOW_TEXT, note, left=left)
+    figure = _grid(pictures, row_labels=names, note=f"{style.LUNG_WINDOW_TEXT} {note}".strip(), max_side=1.45,
+                   limits=style.LUNG_LIMITS)
+    for axes in figure.axes:
+        axes.images[0].set_interpolation("nearest")
     return figure
 
 

@@ -21,7 +21,6 @@ from covlib.errors import ConfigError, did_you_mean
 
 # Bars of a chapter's own would stay in its outputs. Set in the kernel: here it would take papermill's bar away too.
 NO_BARS = "import os; os.environ.setdefault('TQDM_DISABLE', '1')"
-OUTPUT_TAG = "nbval-check-output"
 RECORDED_TAG = "recorded-parameters"
 INJECTED_TAG = "injected-parameters"
 

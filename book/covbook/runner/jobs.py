@@ -20,6 +20,7 @@ from covlib.errors import ConfigError, did_you_mean
 from covlib.parallel import cores
 
 TOPIC = "covlib-sweep"
+ANSWERS = 5  # seconds within which a scheduler does
 _one_at_a_time = threading.Lock()  # a job changes its process's environment and seed: never two in one process
 
 
@@ -203,7 +204,7 @@ def _client(scheduler: str | None, n: int, gpus: int, retries: int):
 
     if scheduler is not None:
         try:
-            client = Client(scheduler, timeout="5s")
+            client = Client(scheduler, timeout=ANSWERS)
         except (OSError, ValueError, TimeoutError) as error:
             raise ConfigError(f"--scheduler: no Dask scheduler answers at {scheduler} "
                               f"({' '.join(str(error).split())[:100]}); an address such as tcp://host:8786 is wanted"

@@ -4,11 +4,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 import covlib
+from covlib import phantom
 from covlib.atomic import atomic_folder
 from covlib.data.case import LABELS, Case
 from covlib.errors import ConfigError
+from covlib.files.scans import write_case
 
 KINDS = ("cases", "slices", "xrays")
 WINDOW = (-600, 1500)  # level and width in HU of the slices' 8-bit grey, the lung window the chapters use
@@ -66,9 +69,6 @@ def _check(n: int, shape: tuple[int, ...] | None, kind: str) -> None:
 
 
 def _write_cases(folder: Path, n: int, seed: int, shape, label: str | None) -> Iterator[Row]:
-    from covlib import phantom
-    from covlib.files.scans import write_case
-
     for number in range(n):
         case: Case = phantom.generate(number, seed=seed, label=label, shape=shape)
         write_case(case, folder / case.name)
@@ -79,8 +79,6 @@ def _write_cases(folder: Path, n: int, seed: int, shape, label: str | None) -> I
 
 
 def _write_slices(folder: Path, n: int, seed: int, shape, label: str | None) -> Iterator[Row]:
-    from covlib import phantom
-
     names = ("image", "lung_mask", "class_mask", "infection_mask")
     for name in names:
         (folder / name).mkdir()
@@ -97,8 +95,6 @@ def _write_slices(folder: Path, n: int, seed: int, shape, label: str | None) -> 
 
 
 def _write_xrays(folder: Path, n: int, seed: int, shape, label: str | None) -> Iterator[Row]:
-    from covlib import phantom
-
     settings = {"size": shape[0] if shape else 256, "seed": seed, "labels": (label,) if label else LABELS}
     for number in range(n):
         part = phantom.phantom_xrays(1, first=number, **settings)
@@ -115,8 +111,6 @@ def _grey(image: np.ndarray) -> np.ndarray:
 
 
 def _save_png(path: Path, picture: np.ndarray) -> None:
-    from PIL import Image
-
     Image.fromarray(picture).save(path)
 
 

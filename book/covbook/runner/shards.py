@@ -10,11 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from covlib.atomic import write_atomically
 from covlib.errors import DataError, TrainingError
 from covlib.seeding import torch_generator
+from covlib.training.checkpoints import read_weights
 
 
 def batches(n: int, size: int) -> list[range]:
@@ -36,8 +38,6 @@ def make(synthesise: Callable[[range, torch.Generator], Tensor], n: int, folder:
     Raises:
         TrainingError: images that are not finite, or not as many as asked for; a file that cannot be written.
     """
-    from safetensors.torch import save
-
     made = 0
     for numbers in batches(n, batch)[rank::world]:
         file = Path(folder) / f"{numbers.start:08d}-{numbers.stop:08d}.safetensors"
@@ -60,8 +60,6 @@ def collect(folder: Path, n: int) -> Tensor:
     Raises:
         DataError: a number is missing or there twice; the first one is named. ConfigError: a damaged file.
     """
-    from covlib.training.checkpoints import read_weights
-
     found: dict[int, Tensor] = {}
     for file in sorted(Path(folder).glob("*.safetensors")):
         tensors, _ = read_weights(file)

@@ -1,9 +1,12 @@
 """How the files of an exported data set are written: PNG, NIfTI in nnU-Net's folders, DICOM Secondary Capture."""
 
 import hashlib
+import json
 from pathlib import Path
 
+import nibabel
 import numpy as np
+from PIL import Image
 
 import covlib
 from covlib.data.label_maps import label_map as _both
@@ -122,8 +125,6 @@ class Png(Writer):
         return _grey(pixels)
 
     def save(self, path: Path, array: np.ndarray, picture, role: str) -> None:
-        from PIL import Image
-
         text = png_text(Software=self.made_by, SourcePatient=_code(picture.patient))
         Image.fromarray(array).save(path, "png", pnginfo=text)
 
@@ -140,8 +141,6 @@ class Nifti(Writer):
         return _grey(pixels) if pixels.hu is None else pixels.hu
 
     def save(self, path: Path, array: np.ndarray, picture, role: str) -> None:
-        import nibabel
-
         affine = affine_of(spacing=(1.0, 1.0, 1.0), origin=(0.0, 0.0, 0.0))
         image = nibabel.Nifti1Image(np.ascontiguousarray(array.T[:, :, None]), affine)
         image.header.set_xyzt_units("mm")
@@ -149,8 +148,6 @@ class Nifti(Writer):
         nibabel.save(image, path)
 
     def volumes(self, files: list[Path]) -> list[dict]:
-        import nibabel
-
         run, rows = self.facts["run"], []
         for file in files:
             try:
@@ -173,8 +170,6 @@ class Nifti(Writer):
 
     def finish(self, rows: list[dict]) -> None:
         """``splits_final.json``, for nnUNet_preprocessed/DatasetXXX_NAME: one fold, with our validation part."""
-        import json
-
         cases = {part: [r["name"] for r in rows if r["role"] == "image" and r["split"] == part]
                  for part in ("train", "val")}
         if cases["val"]:

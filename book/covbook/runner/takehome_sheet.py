@@ -7,8 +7,6 @@ import covlib
 from covbook.export import CAUTION, write_sheet
 
 OWN = "CC BY 4.0 (https://creativecommons.org/licenses/by/4.0/)"
-HEADINGS = ("Motivation", "Composition", "Collection process", "Preprocessing, cleaning, labelling", "Uses",
-            "Distribution", "Maintenance")
 
 
 def licence_of(data: dict) -> str:
@@ -26,9 +24,17 @@ def licence_of(data: dict) -> str:
 
 def write(folder: Path, facts: dict) -> None:
     """``DATASHEET.md``, ``datasheet.json`` and ``LICENCE.txt``."""
-    sections = dict(zip(HEADINGS, (_motivation(facts), _composition(facts), _collection(facts), _labelling(facts),
-                                   _uses(facts), _distribution(facts), _maintenance(facts)), strict=True))
-    text = [f"# Datasheet: {facts['run']['chapter']}, synthetic images", "", f"**{CAUTION}**", ""]
+    run = facts["run"]
+    sections = {
+        "Motivation": [f"Made by covlib {covlib.__version__}, chapter {run['chapter']}, for teaching and for research "
+                       "into synthetic chest images.", "Not made for, and not fit for, any decision about a patient."],
+        "Composition": _composition(facts), "Collection process": _collection(facts),
+        "Preprocessing, cleaning, labelling": _labelling(facts), "Uses": _uses(facts),
+        "Distribution": [f"Licence: {facts['licence']}",
+                         "Pass it on whole, with this datasheet, so that nobody takes it for real."],
+        "Maintenance": ["Nobody maintains a copy. It can be made again: same chapter, settings, seed and commit.",
+                        f"Settings: {json.dumps(run['config'], ensure_ascii=False)}"]}
+    text = [f"# Datasheet: {run['chapter']}, synthetic images", "", f"**{CAUTION}**", ""]
     for heading, lines in sections.items():
         text += [f"## {heading}", "", *(f"* {line}" for line in lines), ""]
     (folder / "LICENCE.txt").write_text(f"{facts['licence']}\n\n{CAUTION}\n", encoding="utf-8")
@@ -37,14 +43,9 @@ def write(folder: Path, facts: dict) -> None:
              "limits": first["limits"], "licence": facts["licence"], "synthetic": True, "caution": CAUTION,
              "images": facts["images"], "form": facts["form"], "classes": facts["classes"],
              "labels": facts["labels"], "hu_window": first.get("hu_window"), "split": facts["split"],
-             "counts": facts["counts"], "run": facts["run"], "sections": sections,
+             "counts": facts["counts"], "run": run, "sections": sections,
              "field_of_view": first.get("field_of_view", "whole")}
     write_sheet(folder, sheet, "\n".join(text))
-
-
-def _motivation(facts) -> list[str]:
-    return [f"Made by covlib {covlib.__version__}, chapter {facts['run']['chapter']}, for teaching and for research "
-            "into synthetic chest images.", "Not made for, and not fit for, any decision about a patient."]
 
 
 def _composition(facts) -> list[str]:
@@ -95,13 +96,3 @@ def _uses(facts) -> list[str]:
     return [*limits, "Fit for: trying out software, teaching, adding to real training images and measuring what that "
             "does on real held-out patients.", "Not fit for: diagnosis, testing a medical device, any claim about a "
             "disease, identifying anybody."]
-
-
-def _distribution(facts) -> list[str]:
-    return [f"Licence: {facts['licence']}", "Pass it on whole, with this datasheet, so that nobody takes it for real."]
-
-
-def _maintenance(facts) -> list[str]:
-    settings = json.dumps(facts["run"]["config"], ensure_ascii=False)
-    return ["Nobody maintains a copy. It can be made again: same chapter, settings, seed and commit.",
-            f"Settings: {settings}"]

@@ -7,7 +7,10 @@ compares), so that the book builds without running anything.
 import re
 from pathlib import Path
 
-from covbook import project
+from covbook import project, weights
+from covbook.report import load_metrics, load_results
+from covbook.tables import Table, align
+from covbook.text import MEASURED, duration, measured
 from covlib import atomic
 from covlib.errors import ConfigError
 
@@ -36,9 +39,6 @@ def show(what: str | None = None) -> str:
         ConfigError: nothing of that name is recorded.
         DataError: a file is missing or no metrics.json.
     """
-    from covbook.tables import align
-    from covbook.text import MEASURED, measured
-
     found = _chosen(what)
     if not found:
         return "No recorded results yet; covlib results record OUT adds a run's."
@@ -52,8 +52,6 @@ def show(what: str | None = None) -> str:
 
 
 def _chosen(what: str | None) -> list[dict]:
-    from covbook.report import load_metrics, load_results
-
     if what is None:
         return load_results()
     path = Path(what)
@@ -67,8 +65,6 @@ def _chosen(what: str | None) -> list[dict]:
 
 
 def _minutes(document: dict) -> str:
-    from covbook.text import duration
-
     return duration(document["times"]["wall_seconds"] / 60)
 
 
@@ -93,8 +89,6 @@ def refresh() -> list[Path]:
 
 
 def _chapters_table() -> str:
-    from covbook.tables import Table
-
     rows = [[name[:2], f"[{text}]({name}.ipynb)", cited(paper) or "–"] for name, text, paper in PLAN]
     return str(Table(["", "chapter", "paper"], rows))
 
@@ -105,9 +99,6 @@ def cited(paper: str) -> str:
 
 
 def _runs_table() -> str:
-    from covbook.report import load_results
-    from covbook.tables import Table
-
     rows = []
     for document in load_results():
         times, memory = document["times"], document["times"].get("peak_memory_mb")
@@ -124,17 +115,12 @@ def _runs_table() -> str:
 
 
 def _weights_table() -> str:
-    from covbook import weights
-    from covbook.tables import Table
-
     rows = [[f"[{chapter}]({chapter}.ipynb)", what, size, where] for chapter, what, size, where in weights.listing()]
     return str(Table(["chapter", "trained with", "size", "files"], rows)) if rows else "No weights are kept yet.\n"
 
 
 def _versions_table() -> str:
     """What requirements.txt pins, as a table; the versions of each recorded run are in its own file."""
-    from covbook.tables import Table
-
     lines = (project.ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
     pins = [line.split("#")[0].strip().partition("==") for line in lines if "==" in line.split("#")[0]]
     return str(Table(["package", "version"], [[f"`{name}`", version] for name, _, version in pins]))

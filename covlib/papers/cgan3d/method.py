@@ -13,22 +13,23 @@ leaves open is marked "ours" there and discussed in chapter 07::
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from covlib.config import Config as BaseConfig
 from covlib.data.blocks import apply_blocks, divide
 from covlib.data.case import Case
 from covlib.data.equalise import Equaliser, fit_equaliser
 from covlib.errors import ConfigError, DataError
+from covlib.losses import hinge_discriminator, hinge_generator
 from covlib.nets import batched, init_normal
 from covlib.papers.cgan3d.conditions import check_case, degrade, pixelate, with_hu
 from covlib.papers.cgan3d.losses import discriminator_loss, generator_loss
-from covlib.papers.cgan3d.nets import PatchDiscriminator3d, UNet3d
+from covlib.papers.cgan3d.nets import DetailDiscriminator3d, PatchDiscriminator3d, ProjectedDiscriminator3d, UNet3d
 from covlib.papers.cgan3d.restoration import NonLocalMeans
 from covlib.parallel import spread
 from covlib.seeding import rng, torch_generator
@@ -60,6 +61,9 @@ class Config(BaseConfig):
     denoise_times: int = 1  # ours: how many times as many epochs denoising gets, the slowest of the tasks to learn
     widths: tuple[int, ...] = (32, 64, 128, 256)  # ours
     norm: str = "batch"  # ours, as in Cicek et al. and Isola et al.
+    # ours: "detail" is shown what matters (nets.DetailDiscriminator3d), "projected" judges slices of it, by hinge
+    discriminator: Literal["paper", "detail", "projected"] = "paper"
+    twin: float = 0.0  # ours: a twin with the paper's discriminator trains so many times as many steps; 0: no twin
     d_width: int = 64  # ours
     d_layers: int = 2  # ours: patches of 34 voxels, about a block
     noise: int = 1  # ours: channels of uniform noise in [-1, 1], beside the condition at the generator's input
@@ -142,6 +146,15 @@ class Config(BaseConfig):
         }
 
 
+def build_discriminator(config: Config) -> nn.Module:
+    """D, as ``config`` says."""
+    if config.discriminator == "projected":
+        return ProjectedDiscriminator3d()
+    if config.discriminator == "detail":
+        return DetailDiscriminator3d(config.d_width, config.d_layers, config.norm)
+    return init_normal(PatchDiscriminator3d(config.d_width, config.d_layers, config.norm))
+
+
 class CGAN3D(Method):
     """One network for one task. Batches are {"target": (N, 1, S, S, S), "condition": the same}, in [-1, 1]; a denoiser
     that starts at a classical method's answer has that as "answer".
@@ -161,7 +174,7 @@ class CGAN3D(Method):
                             pixelated=c.task == "depixelate" and c.pixels == "nearest",
                             means=c.means if c.task == "denoise" else 0,
                             folded=c.folded and c.task != "autoencode", started=c.started),
-                "D": init_normal(PatchDiscriminator3d(c.d_width, c.d_layers, c.norm)),
+                "D": build_discriminator(c),
             }
         epochs = c.epochs * (c.denoise_times if c.task == "denoise" else 1)
         steps = max(1, math.ceil(epochs * c.augmentations * n_blocks / c.batch_size))
@@ -191,11 +204,15 @@ class CGAN3D(Method):
         fake = G(condition, z, batch.get("answer"))
         # Real and fake go through D apart: in one batch a BatchNorm would mix their statistics.
         d_real, d_fake = D(real, condition), D(fake.detach(), condition)
-        d_loss = discriminator_loss(d_real, d_fake)
+        step.judged("D", d_real, d_fake)
+        projected = c.discriminator == "projected"
+        d_loss = (hinge_discriminator if projected else discriminator_loss)(d_real, d_fake)
         step.minimise("D", d_loss)
+        judged, restored = step.apart(fake)
         with step.frozen("D"):
-            adversarial = generator_loss(D(fake, condition), c.saturating)
-        voxels = F.l1_loss(fake.float(), real)
+            said = D(judged, condition)
+        adversarial = hinge_generator(said) if projected else generator_loss(said, c.saturating)
+        voxels = F.l1_loss(restored.float(), real)
         step.minimise("G", adversarial + c.l1 * voxels)
         return {"D": d_loss, "G": adversarial, "L1": voxels}
 

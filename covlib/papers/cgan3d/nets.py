@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from covlib.errors import ConfigError
 from covlib.nets import norm_layer
+from covlib.projected import ProjectedDiscriminator
 
 SLOPE = 0.2
 LEAK = 0.1  # of LeakyReLU where a network is folded or has no norm: with so few channels a dead ReLU is missed
@@ -180,9 +181,9 @@ class PatchDiscriminator3d(nn.Module):
     3 layers; for blocks of 32, two layers give 6x6x6 patches.
     """
 
-    def __init__(self, width: int = 64, layers: int = 2, norm: str = "batch"):
+    def __init__(self, width: int = 64, layers: int = 2, norm: str = "batch", channels: int = 2):
         super().__init__()
-        parts = [nn.Conv3d(2, width, 4, 2, 1), nn.LeakyReLU(SLOPE, True)]
+        parts = [nn.Conv3d(channels, width, 4, 2, 1), nn.LeakyReLU(SLOPE, True)]
         a = width
         for k in range(1, layers + 1):
             b = width * 2 ** min(k, 3)
@@ -193,3 +194,54 @@ class PatchDiscriminator3d(nn.Module):
 
     def forward(self, block: Tensor, condition: Tensor) -> Tensor:
         return self.layers(torch.cat([block, condition], 1))
+
+
+GAIN = 10.0
+
+
+def enlarged(block: Tensor, condition: Tensor) -> Tensor:
+    """What tells an original block from a restored one, shown large: (N, 3, S, S, S) of the block; what it adds to the
+    condition; its fine detail, the block less its mean over 3x3x3 voxels; the last two ``GAIN`` times.
+
+    They differ by 1 to 3 % of the scale of what D is shown, and a network that has to find that first stays at chance.
+    """
+    block = block.float()
+    detail = -local_differences(block, 1)[0]
+    return torch.cat([block, GAIN * (block - condition), GAIN * detail], 1)
+
+
+class DetailDiscriminator3d(nn.Module):
+    """Ours: ``PatchDiscriminator3d`` that is shown ``enlarged`` beside the condition, and starts from He's weights."""
+
+    def __init__(self, width: int = 64, layers: int = 2, norm: str = "batch"):
+        super().__init__()
+        self.judge = PatchDiscriminator3d(width, layers, norm, channels=4)
+        for part in self.modules():
+            if isinstance(part, nn.Conv3d):
+                nn.init.kaiming_normal_(part.weight, SLOPE)
+
+    def forward(self, block: Tensor, condition: Tensor) -> Tensor:
+        return self.judge(enlarged(block, condition), condition)
+
+
+class ProjectedDiscriminator3d(nn.Module):
+    """Block and condition, each (N, 1, S, S, S), to logits (N, P, heads, h, w): ``covlib.projected`` on P slices.
+
+    Ours. ``slices`` in each of the block's three planes, evenly spread, are judged as images whose three channels are
+    those of ``enlarged``. The heads see the condition's slice, too.
+    """
+
+    def __init__(self, slices: int = 4, strides: tuple[int, ...] = (1, 2, 4, 8), enlarge: int = 2):
+        super().__init__()
+        self.slices = slices
+        self.judge = ProjectedDiscriminator(1, strides, enlarge)
+
+    def forward(self, block: Tensor, condition: Tensor) -> Tensor:
+        shown = torch.cat([enlarged(block, condition), condition], 1)
+        side, seen = shown.shape[-1], []
+        places = [int((k + 0.5) * side / self.slices) for k in range(self.slices)]
+        for axis in (-3, -2, -1):
+            seen += [shown.select(axis, p) for p in places]
+        planes = torch.stack(seen, 1)  # (N, P, 4, S, S)
+        said = self.judge(planes[:, :, :3].flatten(0, 1), planes[:, :, 3:].flatten(0, 1))
+        return said.unflatten(0, (len(block), len(seen)))

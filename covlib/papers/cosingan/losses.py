@@ -7,7 +7,7 @@ the paper is silent:
   two at 32, three at 48 and 64, four at 96 and 128; the first weights are divided by their sum. (A library's version
   asks the device for values at every step; ours doesn't, and is tested against one.)
 * MS-FVL's layers and weights are those of pix2pixHD [27]: VGG19, relu1_1 to relu5_1, 1/32, 1/16, 1/8, 1/4, 1. Without
-  ImageNet weights a fixed random network stands in and says so (``covlib.losses.FeatureLoss``).
+  its weights EfficientNet-Lite0, of ImageNet too, stands in and says so (``covlib.losses.FeatureLoss``).
 * MS-FUL's U-Net: the paper says "pre-trained", not on what. One trained on the whole training set would know more than
   one slice. Ours learns to segment the one annotated slice, strongly augmented, before the first scale; its five
   encoder stages count alike.

@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from covlib.config import Config as BaseConfig
 from covlib.errors import ConfigError, DataError
 from covlib.judges import segmenters
+from covlib.losses import hinge_discriminator, hinge_generator
 from covlib.nets import batched, noise_from
 from covlib.papers.cosingan.augment import augment, draw_grid, move_condition, move_image, strength
 from covlib.papers.cosingan.losses import MixedLoss, discriminator_loss, generator_loss
@@ -39,6 +40,7 @@ from covlib.papers.cosingan.nets import (
     build_discriminator,
     build_generator,
     depth,
+    inherit,
     join,
     paint,
     resize_condition,
@@ -59,6 +61,8 @@ class Config(BaseConfig):
     """Hyper-parameters of chapter 05. Defaults are the paper's (Sections 2.1, 3.2.1) unless marked "ours"."""
 
     scales: tuple[int, ...] = SCALES
+    discriminator: Literal["paper", "projected"] = "paper"  # ours: "projected" (covlib.projected), hinge loss
+    twin: float = 0.0  # ours: a twin with the paper's discriminator trains so many times as many steps; 0: no twin
     width: int = 64  # of pix2pix's U-Net and
     d_width: int = 64  # PatchGAN
     norm: Literal["instance", "batch", "none"] = "instance"  # ours: not stated
@@ -67,6 +71,7 @@ class Config(BaseConfig):
     batch_size_512: int = 2  # from 512 pixels on, "due to memory limitation"
     epochs_first: int = 4000  # of each scale; one epoch is one step
     epochs_second: int = 2000  # 0 leaves the second stage out (Fig. 6)
+    inherit: bool = False  # ours: a deeper network begins with the outer layers of the one below, for short trainings
     learning_rate_first: float = 2e-4  # constant for half the epochs, then linear to zero: 0.05 % an epoch,
     learning_rate_second: float = 1e-4  # and 0.1 %
     beta1: float = 0.5
@@ -225,7 +230,9 @@ class CoSinGAN(Method):
         if stage.name.endswith("first"):
             if reused:
                 nets[new].load_state_dict(nets[f"G{below}s"].state_dict())
-            else:
+            elif below is not None and self.config.inherit:
+                inherit(nets[new], nets[f"G{below}s"])
+            if "D" not in nets or not reused and self.config.discriminator == "paper":
                 nets["D"] = build_discriminator(self.config, size)
         else:
             nets[new].load_state_dict(nets[f"G{size}s"].state_dict())
@@ -303,10 +310,14 @@ class CoSinGAN(Method):
         G, D = self.networks[step.stage.nets[0]], self.networks["D"]
         real, condition = batch["image"], batch["condition"]
         painted, fake = paint(condition), G(batch["input"])
-        said = D(torch.cat([join(painted, fake.float()), join(painted, real)])).float()
+        judged, restored = step.apart(fake.float())
+        said = D.features(torch.cat([join(painted, judged), join(painted, real)]))[-1].float()
         said_fake, said_real = said.split(len(real))
-        adversarial, (rec, terms) = generator_loss(said_fake), self.rec(fake, real, condition)
-        d_loss = discriminator_loss(said_real, said_fake)
+        step.judged("D", said_real, said_fake)
+        projected = self.config.discriminator == "projected"
+        adversarial = (hinge_generator if projected else generator_loss)(said_fake)
+        rec, terms = self.rec(restored, real, condition)
+        d_loss = (hinge_discriminator if projected else discriminator_loss)(said_real, said_fake)
         # G's turn first: it leaves D as it was when it looked, so that D learns from that same look.
         step.minimise("G", adversarial + rec, retain_graph=True)
         step.minimise("D", d_loss)

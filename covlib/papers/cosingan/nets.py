@@ -18,10 +18,11 @@ a frozen scale then says the same in training and afterwards, and fake and real 
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from covlib.errors import ConfigError
 from covlib.nets import PatchGAN, UNetGenerator, init_normal
+from covlib.projected import ProjectedDiscriminator
 
 SCALES = (32, 48, 64, 96, 128, 192, 256, 384, 512)
 PLANES = 2  # condition and image
@@ -42,14 +43,25 @@ def depth(size: int) -> int:
     return levels
 
 
-def build_generator(config, size: int) -> nn.Module:
+def build_generator(config, size: int) -> UNetGenerator:
     """(N, 2, size, size), condition and image, to images (N, 1, size, size) in [-1, 1]; started from N(0, 0.02)."""
     return init_normal(UNetGenerator(PLANES, 1, config.width, depth(size), config.dropout, config.norm))
 
 
-def build_discriminator(config, size: int) -> PatchGAN:
-    """(N, 2, size, size), condition and image, to logits (N, 1, h, w); started from N(0, 0.02)."""
+def build_discriminator(config, size: int) -> PatchGAN | ProjectedDiscriminator:
+    """(N, 2, size, size), condition and image, to logits (N, 1, h, w); started from N(0, 0.02). The projected one has
+    logits (N, 4, h, w), and suits every size."""
+    if config.discriminator == "projected":
+        return ProjectedDiscriminator(PLANES - 1)
     return init_normal(PatchGAN(PLANES, config.d_width, depth(size), config.norm, PADDING_D))
+
+
+def inherit(new: UNetGenerator, old: UNetGenerator) -> None:
+    """Ours, for short trainings: a U-Net with one more halving starts with the outer layers of the one below it, all
+    but that one's innermost."""
+    pairs = [*zip(new.down[:-1], old.down[:-1]), *zip(list(new.up)[::-1], list(old.up)[:0:-1]), (new.image, old.image)]
+    for mine, theirs in pairs:
+        mine.load_state_dict(theirs.state_dict())
 
 
 def paint(condition: Tensor, values: Tensor | None = None) -> Tensor:

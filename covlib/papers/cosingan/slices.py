@@ -109,8 +109,8 @@ def check_conditions(condition, size: int) -> Tensor:
 # ---- one slice of many -----------------------------------------------------------------------------------------------
 
 
-def choose(paired: Paired, index: int = 0, exclude=()) -> OneSlice:
-    """The ``index``-th slice worth learning from, each of another patient, none of a patient in ``exclude``.
+def choose(paired: Paired, index: int = 0) -> OneSlice:
+    """The ``index``-th slice worth learning from, each of another patient.
 
     Ours, for the paper takes "representative slices": of each patient the slice with the most lung (infection
     included) among those with 5 to 60 % of it infected; patients in order of that area. Where no slice is within 5 to
@@ -122,10 +122,10 @@ def choose(paired: Paired, index: int = 0, exclude=()) -> OneSlice:
     inside, sick = paired.maps > 0, paired.maps >= label_maps.GGO
     area = inside.flatten(1).sum(1)
     share = sick.flatten(1).sum(1) / area.clamp_min(1)
-    left = [i for i in range(len(paired)) if paired.patients[i] not in set(exclude) and float(share[i]) > 0]
-    fit = [i for i in left if SICK[0] <= float(share[i]) <= SICK[1]] or left
+    ill = [i for i in range(len(paired)) if float(share[i]) > 0]
+    fit = [i for i in ill if SICK[0] <= float(share[i]) <= SICK[1]] or ill
     if not fit:
-        raise DataError(f"{paired.source}: no infected slice is left to learn from; {len(paired)} slice(s) were there")
+        raise DataError(f"{paired.source}: no infected slice to learn from among {len(paired)} slice(s)")
     best: dict[str, int] = {}
     for i in sorted(fit, key=lambda i: (-int(area[i]), i)):
         best.setdefault(paired.patients[i], i)

@@ -1,6 +1,7 @@
 """Settings of chapter 06, apart from the networks so that listing its studies needs no PyTorch."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from covlib.config import Config as BaseConfig
 from covlib.errors import ConfigError
@@ -8,7 +9,7 @@ from covlib.errors import ConfigError
 CHAPTER = "06_cyclegan"
 TARGET = "covid"
 GENERATORS = ("resnet", "unet")
-LOSSES = ("least_squares", "log", "log_saturating")
+LOSSES = ("least_squares", "log", "log_saturating", "hinge")
 SHAPE_FIELDS = ("image_size", "channels", "generator", "residual", "width", "blocks", "d_width",
                 "d_layers")  # of the weights, and what they do
 ARMS = ("real", "real+own", "real+both", "synthetic")  # columns of Tables 1 and 2, in order
@@ -31,6 +32,8 @@ class Config(BaseConfig):
     residual: bool = False  # ours, for short trainings: generators give the change of the image, not the image
     width: int = 64  # ours: CycleGAN
     blocks: int = 9  # ours: CycleGAN for 256 x 256
+    discriminator: Literal["paper", "projected"] = "paper"  # ours: covlib.projected, with gan_loss "hinge"
+    twin: float = 0.0  # ours: a twin with the paper's discriminator trains so many times as many steps; 0: no twin
     d_width: int = 64  # ours: CycleGAN and notebook
     d_layers: int = 3  # ours: CycleGAN, patches of 70 x 70; 2 sees 34 x 34, for small images
     gan_loss: str = "least_squares"  # ours: notebook and CycleGAN; "log_saturating" is Eqs. 2 and 3 to the letter

@@ -10,7 +10,7 @@ import math
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from covlib.data import augment
 from covlib.errors import DataError
@@ -19,6 +19,7 @@ from covlib.papers.cyclegan.config import CHAPTER, SHAPE_FIELDS, TARGET, Config,
 from covlib.papers.cyclegan.losses import cycle_loss, discriminator_loss, generator_loss, identity_loss
 from covlib.papers.cyclegan.nets import ImagePool, build_generator
 from covlib.parallel import spread
+from covlib.projected import ProjectedDiscriminator
 from covlib.seeding import derive, rng
 from covlib.training.batches import Unpaired
 from covlib.training.fit import FitResult, fit, resolve_device
@@ -30,6 +31,13 @@ WORTH_A_PROCESS = 50  # steps; a process takes seconds to start
 
 
 # ---- method ----------------------------------------------------------------------------------------------------------
+
+
+def build_discriminator(config: Config) -> nn.Module:
+    """D_A or D_B, as ``config`` says."""
+    if config.discriminator == "projected":
+        return ProjectedDiscriminator()
+    return init_normal(PatchGAN(config.channels, config.d_width, config.d_layers))
 
 
 class CycleGAN(Method):
@@ -45,9 +53,8 @@ class CycleGAN(Method):
     def __init__(self, config: Config, n_images: int, seed: int = 0):
         c = self.config = config
         with seeded(seed, "cyclegan", "init"):
-            self.networks = {name: init_normal(build_generator(c.generator, c.channels, c.width, c.blocks, c.residual)
-                                               if name.startswith("G") else PatchGAN(c.channels, c.d_width, c.d_layers))
-                             for name in NETS}
+            self.networks = {name: init_normal(build_generator(c.generator, c.channels, c.width, c.blocks, c.residual))
+                             if name.startswith("G") else build_discriminator(c) for name in NETS}
         steps = max(1, math.ceil(c.epochs * n_images / c.batch_size))
         self.stages = [Stage("adversarial", steps=steps, batch_size=c.batch_size, nets=NETS, lr_decay="linear",
                              constant_steps=round(c.decay_from * steps))]
@@ -74,10 +81,9 @@ class CycleGAN(Method):
         total = (terms["G_A"] + terms["G_B"] + c.cycle * (terms["cycle_A"] + terms["cycle_B"])
                  + c.identity * terms["identity"])
         step.minimise("G", total)
-        D_A, D_B = self.networks["D_A"], self.networks["D_B"]
         draws = step.rand(1, 2, len(a) + c.pool_size)[0]  # each process has pools, and draws, of its own
-        d_a = self.discriminator_term(D_A, a, self.pools["a"].exchange(fake_a, draws[0]))
-        d_b = self.discriminator_term(D_B, b, self.pools["b"].exchange(fake_b, draws[1]))
+        d_a = self.discriminator_term("D_A", a, self.pools["a"].exchange(fake_a, draws[0]), step)
+        d_b = self.discriminator_term("D_B", b, self.pools["b"].exchange(fake_b, draws[1]), step)
         step.minimise("D", d_a + d_b)
         return {**terms, "D_A": d_a, "D_B": d_b}
 
@@ -96,15 +102,17 @@ class CycleGAN(Method):
         else:
             fake_b, fake_a = G_A(a), G_B(b)
             identity = fake_b.float().new_zeros(())
-        back_a, back_b = G_B(fake_b), G_A(fake_a)
+        (judged_a, kept_a), (judged_b, kept_b) = step.apart(fake_a), step.apart(fake_b)
+        back_a, back_b = G_B(kept_b), G_A(kept_a)
         with step.frozen("D_A", "D_B"):
-            g_a, g_b = generator_loss(D_B(fake_b), kind), generator_loss(D_A(fake_a), kind)
+            g_a, g_b = generator_loss(D_B(judged_b), kind), generator_loss(D_A(judged_a), kind)
         return {"G_A": g_a, "G_B": g_b, "cycle_A": cycle_loss(back_a, a), "cycle_B": cycle_loss(back_b, b),
                 "identity": identity}, fake_a, fake_b
 
-    def discriminator_term(self, D, real: Tensor, fake: Tensor) -> Tensor:
+    def discriminator_term(self, name: str, real: Tensor, fake: Tensor, step: Step) -> Tensor:
         """A discriminator's loss; real and translated images pass in one batch."""
-        of_real, of_fake = D(torch.cat([real.to(fake.dtype), fake])).split(len(real))
+        of_real, of_fake = self.networks[name](torch.cat([real.to(fake.dtype), fake])).split(len(real))
+        step.judged(name, of_real, of_fake, 0.5 if self.config.gan_loss == "least_squares" else 0.0)
         return discriminator_loss(of_real, of_fake, self.config.gan_loss)
 
     def state(self) -> dict[str, Tensor]:

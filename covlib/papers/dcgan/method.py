@@ -9,6 +9,7 @@ the optimiser, cut image size, width and length of training, and leave out one B
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -16,9 +17,11 @@ from torch import Tensor
 from covlib.config import Config as BaseConfig
 from covlib.data import augment
 from covlib.data.case import SliceSet
+from covlib.losses import hinge_discriminator, hinge_generator
 from covlib.nets import batched, init_normal
 from covlib.papers.dcgan.losses import discriminator_loss, generator_loss
 from covlib.papers.dcgan.nets import Discriminator, Generator, ups
+from covlib.projected import ProjectedDiscriminator
 from covlib.seeding import derive
 from covlib.training.fit import FitResult, fit
 from covlib.training.method import Method, OptimizerSpec, Stage, Step, seeded
@@ -43,6 +46,8 @@ class Config(BaseConfig):
     crop_scale: float = 0.5  # ours: smallest area kept by RandomResizedCrop, as in the COVID-CT baseline code
     crop_aspect: float = 4 / 3  # ours: widest aspect of the crop, torchvision's default
     flip: bool = True
+    discriminator: Literal["paper", "projected"] = "paper"  # ours: "projected" (covlib.projected), hinge loss
+    twin: float = 0.0  # ours: a twin with the paper's discriminator trains so many times as many steps; 0: no twin
     first_norm: bool = True  # BatchNorm after the discriminator's first layer, as the text says
     sets: int = 10
     set_size: int = 100
@@ -111,7 +116,8 @@ class DCGAN(Method):
         with seeded(seed, "dcgan", "init"):
             self.networks = {
                 "G": init_normal(Generator(c.image_size, c.width, c.latent, c.channels)),
-                "D": init_normal(Discriminator(c.image_size, c.width, c.channels, c.first_norm)),
+                "D": (ProjectedDiscriminator() if c.discriminator == "projected" else
+                      init_normal(Discriminator(c.image_size, c.width, c.channels, c.first_norm))),
             }
         steps = max(1, math.ceil(c.epochs * n_images / c.batch_size))
         self.stages = [Stage("adversarial", steps=steps, batch_size=c.batch_size, nets=("G", "D"))]
@@ -130,10 +136,12 @@ class DCGAN(Method):
         fake = G(step.randn(len(real), self.config.latent))
         # Real and fake go through D apart: in one batch its BatchNorm would mix their statistics.
         d_real, d_fake = D(real), D(fake.detach())
-        d_loss = discriminator_loss(d_real, d_fake)
+        projected = self.config.discriminator == "projected"
+        step.judged("D", d_real, d_fake)
+        d_loss = (hinge_discriminator if projected else discriminator_loss)(d_real, d_fake)
         step.minimise("D", d_loss)
         with step.frozen("D"):
-            g_loss = generator_loss(D(fake))
+            g_loss = (hinge_generator if projected else generator_loss)(D(fake))
         step.minimise("G", g_loss)
         return {"D": d_loss, "G": g_loss, "D(real)": d_real.sigmoid().mean(), "D(fake)": d_fake.sigmoid().mean()}
 

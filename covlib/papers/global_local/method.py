@@ -19,6 +19,7 @@ from torch import Tensor
 from covlib.config import Config as BaseConfig
 from covlib.data.label_maps import LABELS, augment_pair, check_maps, halve, one_hot
 from covlib.errors import ConfigError, DataError
+from covlib.losses import hinge_discriminator, hinge_generator
 from covlib.nets import batched, gathered_statistics
 from covlib.papers.global_local.losses import dfm_loss, discriminator_loss, feature_difference, generator_loss
 from covlib.papers.global_local.nets import Parts, builders, desum, enlarge_to, initialise
@@ -43,12 +44,15 @@ class Config(BaseConfig):
     labels: int = LABELS
     width: int = 64  # G1: 64, 128, 256, 512 channels; G2: 64 and 128
     blocks: int = 9
+    discriminator: Literal["paper", "projected"] = "paper"  # ours: "projected" (covlib.projected), hinge loss
+    twin: float = 0.0  # ours: a twin with the paper's discriminator trains so many times as many steps; 0: no twin
     d_width: int = 64
     d_layers: int = 3  # strided layers of a discriminator: 3 for patches of 70x70
     norm: Literal["instance", "batch", "none"] = "instance"  # ours, of the generators: the paper mentions no norm
     d_norm: Literal["instance", "batch", "none"] = "instance"  # ours, of the discriminators
     batch_size: int = 16
     learning_rate: float = 2e-4
+    lambda_l1: float = 0.0  # ours: L1 distance to the real slice beside Eqs. 3 and 4
     beta1: float = 0.5
     beta2: float = 0.999
     lambda_fm: float = 10.0
@@ -186,16 +190,16 @@ class GlobalLocal(Method):
         for first in range(0, len(images), size):
             x, m = images[first : first + size], maps[first : first + size]
             share, last = len(x) / len(images), first + size >= len(images)
-            g_loss, d_loss, shown = self.losses(x, m, step.stage.name)
+            g_loss, d_loss, shown = self.losses(x, m, step)
             # G's turn first: it leaves D as it was when it looked, so that D learns from that same look.
             step.minimise("G", share * g_loss, retain_graph=True, update=last)
             step.minimise("D", share * d_loss, update=last)
             logged.append({name: share * value.detach() for name, value in shown.items()})
         return {name: sum(part[name] for part in logged) for name in logged[0]}
 
-    def losses(self, images: Tensor, maps: Tensor, stage: str) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    def losses(self, images: Tensor, maps: Tensor, step: Step) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Generator's loss, discriminators' loss, and the named values of the log, of one batch in one stage."""
-        (conditions, reals), alpha = pyramid(maps, images), None
+        (conditions, reals), alpha, stage = pyramid(maps, images), None, step.stage.name
         if stage == "joint":
             made = self.generate(conditions)
             alpha = made.alpha
@@ -205,15 +209,24 @@ class GlobalLocal(Method):
             level = LEVEL[stage]
             judges = [f"D{min(level + 1, self.config.discriminators)}"]
             pairs = [(conditions[level], reals[level], self.networks[ALONE[stage]](conditions[level]))]
+        judged, restored = step.apart(pairs[0][2])
+        fakes = [judged, *(shrunk(judged)[1:] if stage == "joint" else [])][: len(judges)]
+        projected = self.config.discriminator == "projected"
+        of_d, of_g = (hinge_discriminator, hinge_generator) if projected else (discriminator_loss, generator_loss)
         seen_real = [self.networks[d].features(torch.cat([m, x], 1)) for d, (m, x, _) in zip(judges, pairs)]
-        seen_fake = [self.networks[d].features(torch.cat([m, y], 1)) for d, (m, _, y) in zip(judges, pairs)]
-        d_loss = sum(discriminator_loss(r[-1], f[-1]) for r, f in zip(seen_real, seen_fake))
-        adversarial = sum(generator_loss(f[-1]) for f in seen_fake)
+        seen_fake = [self.networks[d].features(torch.cat([m, y], 1)) for d, (m, *_), y in zip(judges, pairs, fakes)]
+        for d, r, f in zip(judges, seen_real, seen_fake):
+            step.judged(d, r[-1], f[-1])
+        d_loss = sum(of_d(r[-1], f[-1]) for r, f in zip(seen_real, seen_fake))
+        adversarial = sum(of_g(f[-1]) for f in seen_fake)
         differences = torch.stack([feature_difference(r, f) for r, f in zip(seen_real, seen_fake)], 1)
         weights = self.loss_weights(seen_real) if stage == "joint" else torch.ones_like(differences)
         matching = dfm_loss(weights, differences)
         g_loss = adversarial + self.config.lambda_fm * matching
         shown = {"D": d_loss, "G": g_loss, "adversarial": adversarial, "matching": matching}
+        if self.config.lambda_l1:
+            shown["L1"] = F.l1_loss(restored.float(), pairs[0][1])
+            g_loss = g_loss + self.config.lambda_l1 * shown["L1"]
         shown |= {f"matching {d}": column.mean() for d, column in zip(judges, differences.unbind(1))}
         if alpha is not None:
             shown["alpha"] = alpha.mean()

@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from covlib.data.label_maps import LABELS
 from covlib.nets import PatchGAN, ResidualBlock, init_normal, norm_layer
+from covlib.projected import CHANNELS, ProjectedDiscriminator
 
 WEIGHT_WIDTH = 64  # ours: channels of the weighting nets
 
@@ -149,6 +150,8 @@ def patch_layers(size: int, wanted: int = 3) -> int:
 
 def initialise(net: nn.Module) -> nn.Module:
     """Initial weights (ours): N(0, 0.02) as in pix2pix; He's where no norm follows to mend the scale."""
+    if isinstance(net, ProjectedDiscriminator):
+        return net
     bare = not any(isinstance(part, nn.modules.batchnorm._NormBase) for part in net.modules())
     if not bare:
         return init_normal(net)
@@ -173,7 +176,9 @@ def builders(config) -> dict:
     for k in range(3):
         layers = patch_layers(judged_size(c, k), c.d_layers)
         made[f"D{k + 1}"] = partial(PatchGAN, c.labels + 1, c.d_width, layers, c.d_norm)
-    made["DFM"] = lambda: WeightNet(c.d_width * 2 ** (c.dfm_layer - 1), d)
+        if c.discriminator == "projected":
+            made[f"D{k + 1}"] = partial(ProjectedDiscriminator, c.labels)
+    made["DFM"] = lambda: WeightNet(dfm_channels(c), d)
     no_alpha = g < 2 or c.desum in ("none", "half")
     left_out = {"G1": g < 2, "G0": g < 3, "DESUM": no_alpha, "DESUM0": no_alpha or g < 3, "D2": d < 2, "D3": d < 3,
                 "DFM": d < 2 or c.dfm in ("none", "half")}
@@ -187,6 +192,11 @@ def judged_size(config, level: int) -> int:
     return config.image_size >> (max(level, config.generators - 1) if last else level)
 
 
+def dfm_channels(config) -> int:
+    """Channels of the feature map that the DFM net looks at."""
+    return CHANNELS if config.discriminator == "projected" else config.d_width * 2 ** (config.dfm_layer - 1)
+
+
 def input_shapes(config) -> dict[str, tuple[int, int]]:
     """Network name -> (channels, side) of what it is given."""
     c = config
@@ -195,5 +205,7 @@ def input_shapes(config) -> dict[str, tuple[int, int]]:
     shapes |= {"DESUM": (2 * c.width, sides[0]), "DESUM0": (2 * c.width, sides[2])}
     shapes |= {f"D{k + 1}": (c.labels + 1, side) for k, side in enumerate(sides)}
     side = sides[1] if c.dfm == "d2" else sides[0]
+    if c.discriminator == "projected":
+        return shapes | {"DFM": (dfm_channels(c), side >> c.dfm_layer)}
     strided = min(c.dfm_layer, patch_layers(judged_size(c, int(c.dfm == "d2")), c.d_layers))
-    return shapes | {"DFM": (c.d_width * 2 ** (c.dfm_layer - 1), (side >> strided) - (c.dfm_layer > strided))}
+    return shapes | {"DFM": (dfm_channels(c), (side >> strided) - (c.dfm_layer > strided))}

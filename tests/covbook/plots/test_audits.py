@@ -50,9 +50,9 @@ def test_distances_and_pairs(sets):
     figure = plots.nearest_distances({"generator A": found, "generator B": found, "generator C": found})
     assert len(figure.axes) == 3 and "generator C" in texts(figure) and found.verdict in texts(figure)
     assert inside(figure)
-    pairs = plots.nearest_pairs(made, train, found, n=5)
-    assert len(pairs.axes) == 10 and "nearest of 20" in texts(pairs) and inside(pairs)
-    top, below = (pairs.axes[k].images[0].get_array() for k in (0, 5))
+    pairs = plots.nearest_pairs(made, train, found)
+    assert len(pairs.axes) == 12 and "nearest of 20" in texts(pairs) and inside(pairs)
+    top, below = (pairs.axes[k].images[0].get_array() for k in (0, 6))
     assert np.array_equal(top, below)  # a copy above its original
     with pytest.raises(DataError, match="the audit was of 20 and 14"):
         plots.nearest_pairs(made[:4], train, found)

@@ -75,6 +75,13 @@ def test_losses_are_drawn_raw_and_smoothed():
         plots.loss_curves(log, names=["loss_x"])
 
 
+def test_how_right_a_discriminator_was_is_drawn_among_the_losses_only_if_asked_for():
+    log = {"step": [1, 2, 3], "D": [1.4, 1.2, 1.0], "D AUC": [0.5, 0.6, 0.7], "D right real patches": [0.5, 0.6, 0.7],
+           "gradient ratio": [0.1, 0.2, 0.3]}
+    assert [axes.get_lines()[0].get_ydata().tolist() for axes in plots.loss_curves(log).axes] == [log["D"]]
+    assert "D AUC" in texts(check_page(plots.loss_curves(log, names=["D AUC"])))
+
+
 def test_a_stage_without_a_loss_leaves_a_gap():
     """The first ten and the last ten rows have it: two lines each of raw and smoothed values, and one name."""
     values = [1.0] * 10 + [None] * 10 + [0.5] * 10

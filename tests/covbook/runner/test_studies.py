@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from documents import comparable
 from tiny_study import STUDY
 
-from covbook import locks, project, studies
+from covbook import locks, project, reported, studies
 from covbook.cli import main
 from covbook.runner import jobs
 from covbook.runner import studies as sweeping
@@ -50,10 +51,6 @@ def run(out, said, **options):
 
 def results(out) -> dict[str, dict]:
     return {path.stem: json.loads(path.read_text()) for path in sorted(out.glob("*.json"))}
-
-
-def comparable(document: dict) -> dict:
-    return {key: value for key, value in document.items() if key != "times"}
 
 
 # ---- running ---------------------------------------------------------------------------------------------------------
@@ -335,18 +332,20 @@ def test_changed_settings_do_not_replace_the_plain_results(swept, tmp_path, said
                                               "virtual patients, profile smoke, settings changed"}
 
 
-def test_the_table_has_mean_spread_and_the_paper_s_number(swept, tmp_path):
+def test_the_table_has_mean_spread_and_the_paper_s_number(swept, tmp_path, monkeypatch):
     sweeping.collect(STUDY, swept, tmp_path / "results")
     documents = studies.load(folder=tmp_path / "results")
-    reported = {"numbers": [{"id": "table_plain_spread", "value": 51.5, "unit": "%"},
-                            {"id": "table_other_mean", "value": 3}]}
-    table = studies.table(documents, {"mean": "Mean", "spread": "Spread"}, reported=reported)
+    numbers = [{"id": "table_plain_spread", "value": 51.5, "unit": "%"}, {"id": "table_other_mean", "value": 3}]
+    (tmp_path / "tiny.yaml").touch()
+    monkeypatch.setattr(project, "REPORTED", tmp_path)
+    monkeypatch.setattr(reported, "load_reported", lambda name: {"numbers": numbers})
+    table = studies.table(documents, {"mean": "Mean", "spread": "Spread"})
     assert table.columns == ["arm", "Mean", "Spread (%)", "Spread (%), paper"]  # the unit once, for ours and theirs
     assert [row[0] for row in table.rows] == ["plain", "noisy"] and [row[3] for row in table.rows] == ["51.5", "–"]
-    named = studies.table(documents, {"spread": "Spread (%)"}, reported=reported)
+    named = studies.table(documents, {"spread": "Spread (%)"})
     assert named.columns == ["arm", "Spread (%)", "Spread (%), paper"]
-    mixed = [*reported["numbers"], {"id": "table_noisy_spread", "value": 0.5}]
-    mixed = studies.table(documents, {"spread": "Spread"}, reported={"numbers": mixed})
+    numbers.append({"id": "table_noisy_spread", "value": 0.5})
+    mixed = studies.table(documents, {"spread": "Spread"})
     assert mixed.columns == ["arm", "Spread", "Spread, paper"] and [row[2] for row in mixed.rows] == ["51.5 %", "0.5"]
     measured = studies.values(documents[0], "plain", "spread")
     mean, rest = table.rows[0][2].split(" ± ")

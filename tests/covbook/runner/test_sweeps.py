@@ -107,7 +107,8 @@ def test_chapters_go_by_number_and_studies_by_name(capsys):
     assert "chapter: there is no '47'" in capsys.readouterr().err
 
 
-def test_no_scheduler_there(chapter):
+def test_no_scheduler_there(chapter, monkeypatch):
+    monkeypatch.setattr("covbook.runner.jobs.ANSWERS", 1)
     with pytest.raises(ConfigError, match="no Dask scheduler answers at tcp://127.0.0.1:9"):
         sweeps.run(chapter, jobs(chapter, {"seed": "0"}), Path("out"), scheduler="tcp://127.0.0.1:9")
     with pytest.raises(ConfigError, match="no Dask scheduler answers at nonsense"):

@@ -30,6 +30,8 @@ from covlib.seeding import rng
 SHEET = {"method": "a test's generator", "seed": 3, "checkpoint": "g.safetensors (SHA-256 ab)",
          "limits": "Not for use."}
 WINDOW = (-600, 1500)
+HEADINGS = ("Motivation", "Composition", "Collection process", "Preprocessing, cleaning, labelling", "Uses",
+            "Distribution", "Maintenance")  # of Gebru et al.
 COMMIT = "c0ffee" + 34 * "0"
 
 
@@ -196,7 +198,7 @@ def test_marks_sums_splits_and_provenance(tmp_path, form, settings):
     assert {part for parts in where.values() for part in parts} == (
         {"train", "val", "test"} if settings.get("patients", True) else {"train"})
     text = (folder / "DATASHEET.md").read_text()
-    for words in (*takehome_sheet.HEADINGS, "Not for use.", "a test's generator", "c0ffee", "a fallback was used",
+    for words in (*HEADINGS, "Not for use.", "a test's generator", "c0ffee", "a fallback was used",
                   "CC BY 4.0", "must not be used for diagnosis", "the training part, 4 of 7 images of 5 patients"):
         assert words in text
     assert not settings.get("patients", True) or "by source patient" in text

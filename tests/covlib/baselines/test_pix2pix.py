@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from rivals import gradients, paired, touched
+from rivals import gradients, paired, recording, touched
 from torch import nn
 
 from covlib.baselines.pix2pix import Config, Pix2Pix, batch_statistics, check_levels
@@ -129,21 +129,12 @@ def test_losses_are_eqs_1_3_and_4_with_ds_halved():
     method, batch = Pix2Pix(small(dropout=0.0), 8), paired(4)
     G, D = (net.double() for net in method.networks.values())
     batch = {"image": batch["image"].double(), "map": batch["map"]}
-    minimised = {}
-
-    class Recording:
-        def minimise(self, name, loss):
-            minimised[name] = loss.item()
-
-        def frozen(self, *names):
-            import contextlib
-            return contextlib.nullcontext()
-
+    step, minimised = recording(method)
     condition = one_hot(batch["map"]).double()
     original = torch.Tensor.float
     try:
         torch.Tensor.float = torch.Tensor.double  # so that the step itself runs in float64
-        losses = method.training_step(batch, Recording())
+        losses = method.training_step(batch, step)
     finally:
         torch.Tensor.float = original
     with torch.no_grad():

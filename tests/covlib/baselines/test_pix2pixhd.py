@@ -1,12 +1,11 @@
 """pix2pixHD at full size on ``meta`` against the appendix of Wang et al., its losses, its stages, its training."""
 
-import contextlib
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from rivals import gradients, paired, touched
+from rivals import gradients, paired, recording, touched
 
 from covlib import pretrained
 from covlib.baselines.common import multi_scale_patches, shrink
@@ -162,18 +161,8 @@ def test_each_loss_reaches_the_networks_of_its_stage(stage, moved):
 
 def test_losses_are_eqs_3_to_5():
     method, batch = Pix2PixHD(small(scales=3, patch_layers=1), 16), paired(4)
-    minimised = {}
-
-    class Recording:
-        stage = method.stages[2]
-
-        def minimise(self, name, loss):
-            minimised[name] = loss.item()
-
-        def frozen(self, *names):
-            return contextlib.nullcontext()
-
-    losses = {k: v.item() for k, v in method.training_step(batch, Recording()).items()}
+    step, minimised = recording(method, stage=2)
+    losses = {k: v.item() for k, v in method.training_step(batch, step).items()}
     G1, G2, D = (net.double() for net in method.networks.values())
     condition, real = one_hot(batch["map"]).double(), batch["image"].double()
     halved = lambda x: F.avg_pool2d(x, 3, 2, 1, count_include_pad=False)
@@ -197,18 +186,8 @@ def test_losses_are_eqs_3_to_5():
 def test_the_perceptual_loss_counts_ten_and_falls_back_aloud(no_weights, caplog):
     method = Pix2PixHD(small(lambda_perceptual=10.0), 16)
     assert len(method.notes) == 1 and "instead of VGG19" in method.notes[0] and "vgg19" in caplog.text
-    minimised = {}
-
-    class Recording:
-        stage = method.stages[2]
-
-        def minimise(self, name, loss):
-            minimised[name] = loss.item()
-
-        def frozen(self, *names):
-            return contextlib.nullcontext()
-
-    losses = {k: v.item() for k, v in method.training_step(paired(4), Recording()).items()}
+    step, minimised = recording(method, stage=2)
+    losses = {k: v.item() for k, v in method.training_step(paired(4), step).items()}
     assert losses["perceptual"] > 0
     assert minimised["G"] == pytest.approx(losses["G"] + 10 * losses["features"] + 10 * losses["perceptual"], rel=1e-5)
     assert set(method.networks) == {"G1", "G2", "D"}  # the frozen network is no part of a checkpoint

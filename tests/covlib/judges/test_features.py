@@ -73,14 +73,65 @@ def test_inception_weights_are_taken_from_the_cache_when_their_digest_fits(incep
     assert "damaged" in features.get_extractor(64).note
 
 
-@pytest.mark.parametrize(("name", "reason"), [
-    ("inception-2048", "InceptionV3 weights were not found"), (64, "InceptionV3"),
-])
-def test_missing_weights_fall_back_and_say_so(name, reason, caplog, monkeypatch):
+@pytest.mark.parametrize(("name", "layer"), [("inception-2048", 352), ("inception-768", 120), (192, 48), (64, 48)])
+def test_lite2_stands_in_for_inception_and_says_so(name, layer, caplog, monkeypatch):
     monkeypatch.setattr(pretrained, "_said", set())
     found = features.get_extractor(name)
-    assert found.name == "random-conv" and str(name) in found.note and reason in found.note
-    assert "random-conv" in caplog.text
+    assert (found.name, found.layer, found.dim) == ("EfficientNet-Lite2 (ImageNet)", str(layer), layer)
+    assert found.note.startswith(f"asked for {name}, but the InceptionV3 weights were not found")
+    assert found.note.endswith("EfficientNet-Lite2 (ImageNet) was used instead")
+    assert f"lite2-{layer} was used instead" in caplog.text
+    assert features.get_extractor(f"lite2-{layer}").note == ""
+
+
+@pytest.mark.parametrize("layer", features.LITE_LAYERS)
+def test_lite2_features_are_means_over_a_blocks_map(layer):
+    """Images at 128 x 128 in [-1, 1], grey three times."""
+    x = images(n=3, side=200)
+    found = features.get_extractor(f"lite2-{layer}")
+    seen = torch.nn.functional.interpolate(torch.from_numpy(x), (128, 128), mode="bilinear", antialias=True)
+    colour = seen.repeat(1, 3, 1, 1)
+    with torch.no_grad():
+        if layer == 1280:
+            net = pretrained.lite_network("lite2", classify=True)[0]
+            expected = net.forward_features(colour).mean((2, 3))  # the last convolution is among the features
+        else:
+            maps = pretrained.lite_network("lite2")[0](colour)
+            expected = next(m for m in maps if m.shape[1] == layer).mean((2, 3))
+    assert found(x).shape == (3, layer) and found(x).dtype == np.float32
+    np.testing.assert_allclose(found(x, batch=2), expected, rtol=1e-4, atol=1e-5)
+    assert "128x128" in found.resize
+
+
+def test_grey_and_small_images_are_brought_to_the_side_that_is_stated():
+    """Enlarged ones as bilinear interpolation does, shrunk ones antialiased: a fine check turns to even grey, not to a
+    coarser check."""
+    check = torch.tensor([[1.0, -1.0], [-1.0, 1.0]]).repeat(192, 192)[None, None]
+    assert features.to_side(check, 128).abs().max() < 0.2
+    small = torch.from_numpy(images(n=1, side=56))
+    large = features.to_side(small, 128)
+    plain = torch.nn.functional.interpolate(small, (128, 128), mode="bilinear", align_corners=False)
+    assert torch.equal(large, plain) and torch.equal(features.to_side(large, 128), large)
+    extractor = features.get_extractor("lite2-120")
+    grey = images(n=2, side=56)
+    np.testing.assert_allclose(extractor(grey), extractor(np.repeat(grey, 3, 1)), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("n", "name"), [
+    (3, "lite2-24"), (48, "lite2-24"), (95, "lite2-24"), (96, "lite2-48"), (240, "lite2-120"), (704, "lite2-352"),
+    (2559, "lite2-352"), (2560, "lite2-1280"),
+])
+def test_the_default_block_has_fewer_features_than_half_the_images(n, name):
+    assert features.default_layer(n) == name
+
+
+def test_an_imagenet_network_orders_damage_too():
+    from scipy.ndimage import gaussian_filter
+
+    x, extractor = images(n=30), features.get_extractor("lite2-24")
+    clean = extractor(x)
+    blurred = [fid(clean, extractor(gaussian_filter(x, (0, 0, s, s)))) for s in (0.4, 0.8, 1.6)]
+    assert 0 < blurred[0] < blurred[1] < blurred[2]
 
 
 def test_random_conv_is_fixed_and_orders_damage():
@@ -114,5 +165,8 @@ def test_unusable_images_are_refused(bad):
 
 
 def test_unknown_extractor_lists_the_known_ones():
-    with pytest.raises(ConfigError, match=r"inception-2048, random-conv"):
+    with pytest.raises(ConfigError, match=r"lite2-24, .*inception-2048, random-conv"):
         features.get_extractor("clip")
+    for name in ("lite2-64", "lite2", "lite0-320", "-64", "inception-352", 352):
+        with pytest.raises(ConfigError, match="is not known"):
+            features.get_extractor(name)

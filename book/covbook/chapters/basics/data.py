@@ -6,11 +6,16 @@ Each experiment is a function of arrays and a seed, short enough to be shown in 
 from dataclasses import dataclass
 
 import numpy as np
+import pandas
+from scipy import ndimage
 
 from covbook.datasets.sources import located
+from covlib import phantom
 from covlib.config import Config
 from covlib.data.case import Case, SliceSet
+from covlib.data.splits import Split, split_by_patient
 from covlib.errors import ConfigError
+from covlib.files.layouts import find, load_cases, load_slices
 from covlib.seeding import rng
 
 
@@ -166,8 +171,6 @@ def pick_slices(
     Raises:
         DataError: ``data`` cannot be read. A source that is whole but lacks something is no error.
     """
-    from covlib.files.layouts import load_slices
-
     virtual = {"size": size, "n_patients": n_patients, "per_patient": per_patient, "seed": seed}
     if str(data) == "phantom":
         made = load_slices("phantom", need=need, **virtual)
@@ -203,9 +206,6 @@ def pick_cases(
         shape: of the virtual patients' volumes; real ones keep their own. labels: dealt to virtual patients in turn.
         need: subset of "lung", "infection": masks that the source itself has.
     """
-    from covlib import phantom
-    from covlib.files.layouts import find, load_cases
-
     draw = lambda: [phantom.generate(k, seed=seed, label=labels[k % len(labels)], shape=shape) for k in range(n)]
     if str(data) == "phantom":
         return Picked(draw(), True, f"{n} virtual patients.")
@@ -264,8 +264,6 @@ def split_experiment(slices: SliceSet, labels: list, seed: int) -> dict[str, np.
     Returns:
         {"slice-level": (splits,), "patient-level": (splits,)} accuracies.
     """
-    from covlib.data.splits import split_by_patient
-
     cut, found = round(len(slices) / 4), {"slice-level": [], "patient-level": []}
     for repeat, truth in enumerate(labels):
         order = rng(seed, "slice split", repeat).permutation(len(slices))
@@ -277,8 +275,6 @@ def split_experiment(slices: SliceSet, labels: list, seed: int) -> dict[str, np.
 
 def first_of_each(patients: list[str], n: int) -> np.ndarray:
     """Indices of the first ``n`` slices of each patient."""
-    import pandas
-
     return np.flatnonzero(pandas.Series(patients).groupby(patients).cumcount() < n)
 
 
@@ -287,10 +283,6 @@ def plant_duplicates(slices: SliceSet, split) -> tuple[SliceSet, object]:
 
     The copies: equal; contrast and brightness changed; shrunk to three quarters and enlarged again.
     """
-    from scipy import ndimage
-
-    from covlib.data.splits import Split
-
     first = slices.images[split.train[:3]]
     side = first.shape[-1]
     small = ndimage.zoom(first[2, 0], 0.75, order=1)
@@ -349,6 +341,4 @@ def coronal_view(case: Case) -> np.ndarray:
 
 def square_pixels(picture: np.ndarray, height_mm: float, width_mm: float) -> np.ndarray:
     """A picture whose pixels are ``height_mm`` by ``width_mm``, resampled along its rows to square ones."""
-    from scipy import ndimage
-
     return ndimage.zoom(picture, (height_mm / width_mm, 1), order=1)

@@ -5,36 +5,16 @@ from collections.abc import Sequence
 import numpy as np
 
 from covbook.chapters.basics.data import coronal_view
+from covbook.plots import style
 from covbook.plots.pictures import overlay
-from covbook.plots.style import (
-    BLUE,
-    GREEN,
-    GREY,
-    INK,
-    LUNG_LIMITS,
-    ORANGE,
-    PALE,
-    PURPLE,
-    SMALL,
-    TEXT,
-    VERMILION,
-    WIDTH,
-    footnote,
-    inch_axes,
-    inch_text,
-    new_figure,
-    plain_axes,
-    show,
-    text_width,
-)
 
 DPI = 80  # of these figures: pictures of CT noise do not compress, and a notebook holds many
-SERIES = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, INK)
+SERIES = (style.BLUE, style.VERMILION, style.GREEN, style.ORANGE, style.PURPLE, style.INK)
 
 
 def sheet(height: float):
     """An empty figure of the book's width, ``height`` inches, at this module's resolution."""
-    figure = new_figure(height)
+    figure = style.new_figure(height)
     figure.set_dpi(DPI)
     return figure
 
@@ -67,23 +47,23 @@ def picture_rows(
     heights, top = [], head
     for row in rows:
         aspect = sum(p.shape[1] / p.shape[0] for p in row)
-        heights.append(min((WIDTH - left - 0.05 - gap * (len(row) - 1)) / aspect, max_side))
+        heights.append(min((style.WIDTH - left - 0.05 - gap * (len(row) - 1)) / aspect, max_side))
     figure = sheet(head + sum(heights) + below * len(rows) + (0.25 if note else 0.02))
     for r, (row, height) in enumerate(zip(rows, heights)):
         x = left
         for c, picture in enumerate(row):
             width = height * picture.shape[1] / picture.shape[0]
-            axes = inch_axes(figure, x, top, width, height)
-            show(axes, picture)
+            axes = style.inch_axes(figure, x, top, width, height)
+            style.show(axes, picture)
             masks = [None if m is None else m[r][c] for m in (lung, infection)]
             overlay(axes, *masks)
             if titles and r == 0:
-                inch_text(figure, x + width / 2, head - 0.1, titles[c], ha="center", size=SMALL)
+                style.inch_text(figure, x + width / 2, head - 0.1, titles[c], ha="center", size=style.SMALL)
             if under:
-                inch_text(figure, x + width / 2, top + height + 0.17, under[r][c], ha="center", size=SMALL)
+                style.inch_text(figure, x + width / 2, top + height + 0.17, under[r][c], ha="center", size=style.SMALL)
             x += width + gap
         top += height + below
-    footnote(figure, note)
+    style.footnote(figure, note)
     return figure
 
 
@@ -115,19 +95,19 @@ def window_panel(hu, windows: dict[str, tuple[float, float]]):
         hu: (H, W); windows: name -> (level, width).
     """
     n, gap = len(windows), 0.1
-    side = (WIDTH - 0.1 - gap * (n - 1)) / n
+    side = (style.WIDTH - 0.1 - gap * (n - 1)) / n
     height = side * hu.shape[0] / hu.shape[1]
     figure = sheet(0.35 + height + 2.15)
-    axes = inch_axes(figure, 0.75, 0.35 + height + 0.25, WIDTH - 1.0, 1.3)
+    axes = style.inch_axes(figure, 0.75, 0.35 + height + 0.25, style.WIDTH - 1.0, 1.3)
     x = np.linspace(-1100, 1100, 600)
     for k, (name, (level, width)) in enumerate(windows.items()):
-        panel = inch_axes(figure, 0.05 + k * (side + gap), 0.3, side, height)
-        show(panel, hu, limits=(level - width / 2, level + width / 2))
-        inch_text(figure, 0.05 + k * (side + gap) + side / 2, 0.2, f"{name}: {level:g} / {width:g} HU", ha="center")
+        left = 0.05 + k * (side + gap)
+        style.show(style.inch_axes(figure, left, 0.3, side, height), hu, limits=(level - width / 2, level + width / 2))
+        style.inch_text(figure, left + side / 2, 0.2, f"{name}: {level:g} / {width:g} HU", ha="center")
         colour = SERIES[k]
         axes.plot(x, np.clip((x - level) / (width / 2), -1, 1), color=colour, linewidth=2, label=name)
-    plain_axes(axes, grid="y").set(xlabel="HU", ylabel="grey value", xlim=(-1100, 1100), yticks=(-1, 0, 1))
-    axes.legend(frameon=False, fontsize=SMALL, loc="lower right")
+    style.plain_axes(axes, grid="y").set(xlabel="HU", ylabel="grey value", xlim=(-1100, 1100), yticks=(-1, 0, 1))
+    axes.legend(frameon=False, fontsize=style.SMALL, loc="lower right")
     return figure
 
 
@@ -135,9 +115,9 @@ def orientation(hu):
     """An axial slice with the array's axes and the patient's sides written at its edges."""
     side = 3.3
     figure = sheet(side + 1.0)
-    left = (WIDTH - side) / 2
-    axes = inch_axes(figure, left, 0.45, side * hu.shape[1] / hu.shape[0], side)
-    show(axes, hu, limits=LUNG_LIMITS)
+    left = (style.WIDTH - side) / 2
+    axes = style.inch_axes(figure, left, 0.45, side * hu.shape[1] / hu.shape[0], side)
+    style.show(axes, hu, limits=style.LUNG_LIMITS)
     centre = left + side / 2
     for x, y, text, ha, va in (
         (centre, 0.38, "front (anterior)", "center", "bottom"),
@@ -145,34 +125,22 @@ def orientation(hu):
         (left - 0.12, 0.45 + side / 2, "patient's\nright", "right", "center"),
         (left + side + 0.12, 0.45 + side / 2, "patient's\nleft", "left", "center"),
     ):
-        inch_text(figure, x, y, text, ha=ha, va=va)
+        style.inch_text(figure, x, y, text, ha=ha, va=va)
     for end, text, place, turn in (
         ((0.4, 0.95), "x: second index of hu[k]", (0.42, 0.95), 0),
         ((0.05, 0.6), "y: first index", (0.05, 0.58), 90),
     ):
-        axes.annotate(
-            "",
-            end,
-            (0.05, 0.95),
-            xycoords="axes fraction",
-            arrowprops={"arrowstyle": "-|>", "color": ORANGE, "linewidth": 2},
-        )
-        axes.text(
-            *place,
-            text,
-            transform=axes.transAxes,
-            color=ORANGE,
-            fontsize=SMALL,
-            rotation=turn,
-            va="top" if turn else "center",
-            ha="center" if turn else "left",
-        )
+        arrow = {"arrowstyle": "-|>", "color": style.ORANGE, "linewidth": 2}
+        axes.annotate("", end, (0.05, 0.95), xycoords="axes fraction", arrowprops=arrow)
+        va, ha = ("top", "center") if turn else ("center", "left")
+        axes.text(*place, text, transform=axes.transAxes, color=style.ORANGE, fontsize=style.SMALL, rotation=turn,
+                  va=va, ha=ha)
     return figure
 
 
 def projection_steps(path_integral, transmission, picture):
     """From line integrals (dimensionless) over transmission (share of photons) to the displayed X-ray in [0, 1]."""
-    side = (WIDTH - 0.1 - 2 * 0.55) / 3
+    side = (style.WIDTH - 0.1 - 2 * 0.55) / 3
     figure = sheet(side + 0.75)
     for k, (values, title, text) in enumerate(
         (
@@ -182,15 +150,15 @@ def projection_steps(path_integral, transmission, picture):
         )
     ):
         left = 0.05 + k * (side + 0.55)
-        axes = inch_axes(figure, left, 0.35, side, side)
+        axes = style.inch_axes(figure, left, 0.35, side, side)
         artist = axes.imshow(values, cmap="gray", vmin=np.quantile(values, 0.005), vmax=np.quantile(values, 0.995))
         axes.axis("off")
         if k < 2:
-            bar = figure.colorbar(artist, cax=inch_axes(figure, left + side + 0.04, 0.35, 0.07, side))
-            bar.ax.tick_params(labelsize=SMALL - 1.5, length=2)
+            bar = figure.colorbar(artist, cax=style.inch_axes(figure, left + side + 0.04, 0.35, 0.07, side))
+            bar.ax.tick_params(labelsize=style.SMALL - 1.5, length=2)
             bar.outline.set_visible(False)
-        inch_text(figure, left + side / 2, 0.22, title, ha="center", size=SMALL)
-        inch_text(figure, left + side / 2, 0.35 + side + 0.22, text, ha="center", size=SMALL)
+        style.inch_text(figure, left + side / 2, 0.22, title, ha="center", size=style.SMALL)
+        style.inch_text(figure, left + side / 2, 0.35 + side + 0.22, text, ha="center", size=style.SMALL)
     return figure
 
 
@@ -201,28 +169,29 @@ def split_dots(results: dict[str, dict[str, np.ndarray]], chance: dict[str, floa
         results: kind of labels -> {"slice-level": (R,), "patient-level": (R,)}; chance: kind -> accuracy of guessing.
     """
     figure = sheet(3.1)
-    axes = inch_axes(figure, 0.75, 0.3, WIDTH - 0.95, 2.2)
+    axes = style.inch_axes(figure, 0.75, 0.3, style.WIDTH - 0.95, 2.2)
     ticks, place = [], 0
     for kind, ways in results.items():
         ends = [place - 0.45, place + len(ways) - 0.55]
-        axes.plot(ends, [chance[kind]] * 2, color=GREY, linestyle="--", linewidth=1.2)
-        axes.text(place - 0.43, chance[kind] + 0.01, "guess", color=GREY, fontsize=SMALL, va="bottom")
+        axes.plot(ends, [chance[kind]] * 2, color=style.GREY, linestyle="--", linewidth=1.2)
+        axes.text(place - 0.43, chance[kind] + 0.01, "guess", color=style.GREY, fontsize=style.SMALL, va="bottom")
         for way, values in ways.items():
-            colour = VERMILION if way.startswith("slice") else BLUE
+            colour = style.VERMILION if way.startswith("slice") else style.BLUE
             spread = np.linspace(-0.16, 0.16, len(values))
             axes.scatter(place + spread, values, s=16, color=colour, alpha=0.65, linewidths=0)
-            axes.plot([place - 0.27, place + 0.27], [values.mean()] * 2, color=colour, linewidth=2.4)
-            axes.text(place + 0.3, values.mean(), f"{values.mean():.2f}", color=colour, fontsize=TEXT, va="center")
+            mean = values.mean()
+            axes.plot([place - 0.27, place + 0.27], [mean] * 2, color=colour, linewidth=2.4)
+            axes.text(place + 0.3, mean, f"{mean:.2f}", color=colour, fontsize=style.TEXT, va="center")
             ticks.append((place, way))
             place += 1
         place += 0.6
-    plain_axes(axes, grid="y").set(ylabel="accuracy", ylim=(min(0.3, axes.get_ylim()[0]), 1.03))
+    style.plain_axes(axes, grid="y").set(ylabel="accuracy", ylim=(min(0.3, axes.get_ylim()[0]), 1.03))
     axes.set_xticks([t for t, _ in ticks], [w for _, w in ticks])
     middle = 0.5
     for kind in results:
-        axes.text(middle, 1.06, kind, fontsize=TEXT, ha="center", transform=axes.get_xaxis_transform())
+        axes.text(middle, 1.06, kind, fontsize=style.TEXT, ha="center", transform=axes.get_xaxis_transform())
         middle += 2.6
-    footnote(figure, note)
+    style.footnote(figure, note)
     return figure
 
 
@@ -232,21 +201,21 @@ def mask_comparison(pictures, reference, made, scores, names, note: str):
     Args:
         pictures: (N, H, W) each; reference, made: masks; scores: N Dice of the whole volumes; names: N texts.
     """
-    side, gap = min(2.3, (WIDTH - 0.1 - 0.1 * (len(pictures) - 1)) / len(pictures)), 0.1
+    side, gap = min(2.3, (style.WIDTH - 0.1 - 0.1 * (len(pictures) - 1)) / len(pictures)), 0.1
     height = side * max(p.shape[0] / p.shape[1] for p in pictures)
     figure = sheet(height + 0.95)
-    left = (WIDTH - len(pictures) * side - gap * (len(pictures) - 1)) / 2
+    left = (style.WIDTH - len(pictures) * side - gap * (len(pictures) - 1)) / 2
     for picture, true, own, score, name in zip(pictures, reference, made, scores, names):
-        axes = inch_axes(figure, left, 0.32, side, side * picture.shape[0] / picture.shape[1])
-        show(axes, picture)
+        axes = style.inch_axes(figure, left, 0.32, side, side * picture.shape[0] / picture.shape[1])
+        style.show(axes, picture)
         if np.any(true):
-            axes.contour(true > 0, levels=[0.5], colors=[BLUE], linewidths=1.8)
+            axes.contour(true > 0, levels=[0.5], colors=[style.BLUE], linewidths=1.8)
         if np.any(own):
-            axes.contour(own > 0, levels=[0.5], colors=[ORANGE], linewidths=1.2, linestyles="--")
-        inch_text(figure, left + side / 2, 0.22, name, ha="center", size=SMALL)
-        inch_text(figure, left + side / 2, 0.32 + height + 0.2, f"Dice {score:.3f}", ha="center")
+            axes.contour(own > 0, levels=[0.5], colors=[style.ORANGE], linewidths=1.2, linestyles="--")
+        style.inch_text(figure, left + side / 2, 0.22, name, ha="center", size=style.SMALL)
+        style.inch_text(figure, left + side / 2, 0.32 + height + 0.2, f"Dice {score:.3f}", ha="center")
         left += side + gap
-    footnote(figure, note)
+    style.footnote(figure, note)
     return figure
 
 
@@ -270,11 +239,11 @@ def curve_panels(
         references: title -> (level, text) of a dashed line.
     """
     rows = -(-len(panels) // columns)
-    width, height, gap = (WIDTH - 0.15) / columns, 1.75, 0.85
+    width, height, gap = (style.WIDTH - 0.15) / columns, 1.75, 0.85
     figure = sheet(rows * (height + gap) + (0.25 if note else 0.05))
     for k, (title, lines) in enumerate(panels.items()):
         left, top = (k % columns) * width + 0.62, (k // columns) * (height + gap) + 0.3
-        axes = inch_axes(figure, left, top, width - 0.72, height)
+        axes = style.inch_axes(figure, left, top, width - 0.72, height)
         for (name, values), colour in zip(lines.items(), SERIES):
             x, y, *ends = values
             if ends:
@@ -282,59 +251,51 @@ def curve_panels(
             axes.plot(x, y, color=colour, marker="o", markersize=4, linewidth=1.8, label=name)
         if title in references:
             level, text = references[title]
-            axes.axhline(level, color=GREY, linestyle="--", linewidth=1.2)
+            axes.axhline(level, color=style.GREY, linestyle="--", linewidth=1.2)
             # at the end where the curves are farther from the line
             away = [min(abs(values[1][end] - level) for values in lines.values()) for end in (0, -1)]
             left_end = away[0] > away[1]
-            axes.text(
-                0.02 if left_end else 0.98,
-                level,
-                text,
-                transform=axes.get_yaxis_transform(),
-                fontsize=SMALL,
-                color=GREY,
-                ha="left" if left_end else "right",
-                va="bottom",
-            )
-        plain_axes(axes, grid="y")
-        axes.set_xlabel(xlabels if isinstance(xlabels, str) else xlabels[title], fontsize=SMALL)
+            style.row_text(axes, 0.02 if left_end else 0.98, level, text, fontsize=style.SMALL, color=style.GREY,
+                           ha="left" if left_end else "right", va="bottom")
+        style.plain_axes(axes, grid="y")
+        axes.set_xlabel(xlabels if isinstance(xlabels, str) else xlabels[title], fontsize=style.SMALL)
         if logx:
             axes.set_xscale("log")
             ticks = sorted({v for values in lines.values() for v in values[0]})
             axes.set_xticks(ticks, [f"{t:g}" for t in ticks])
             axes.minorticks_off()
-        axes.tick_params(labelsize=SMALL - 0.5)
+        axes.tick_params(labelsize=style.SMALL - 0.5)
         if zero:
             axes.set_ylim(min(0, axes.get_ylim()[0]), None)
         if len(lines) > 1:
-            axes.legend(frameon=False, fontsize=SMALL - 0.5, handlelength=1.2, borderpad=0.1)
-        inch_text(figure, left + (width - 0.72) / 2, top - 0.1, title, ha="center")
-    footnote(figure, note)
+            axes.legend(frameon=False, fontsize=style.SMALL - 0.5, handlelength=1.2, borderpad=0.1)
+        style.inch_text(figure, left + (width - 0.72) / 2, top - 0.1, title, ha="center")
+    style.footnote(figure, note)
     return figure
 
 
 def reliability_plot(rows: list[dict], probs, note: str):
     """Predicted probability beside the observed share with its Wilson interval, and where the predictions lie."""
     figure = sheet(3.6)
-    axes = inch_axes(figure, 1.9, 0.15, 3.4, 2.1)
-    axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1.2)
+    axes = style.inch_axes(figure, 1.9, 0.15, 3.4, 2.1)
+    axes.plot([0, 1], [0, 1], color=style.GREY, linestyle="--", linewidth=1.2)
     for row in rows:
         o = row["observed"]
-        axes.plot([row["predicted"]] * 2, [o.low, o.high], color=BLUE, linewidth=1.5)
-        axes.scatter([row["predicted"]], [o.value], s=30, color=BLUE, zorder=3)
+        axes.plot([row["predicted"]] * 2, [o.low, o.high], color=style.BLUE, linewidth=1.5)
+        axes.scatter([row["predicted"]], [o.value], s=30, color=style.BLUE, zorder=3)
         axes.annotate(
             f"n = {row['n']}",
             (row["predicted"], o.value),
             xytext=(6, -3),
             textcoords="offset points",
-            fontsize=SMALL - 0.5,
+            fontsize=style.SMALL - 0.5,
         )
-    plain_axes(axes, grid="y").set(xlim=(-0.03, 1.12), ylim=(-0.03, 1.05), ylabel="share that is positive")
+    style.plain_axes(axes, grid="y").set(xlim=(-0.03, 1.12), ylim=(-0.03, 1.05), ylabel="share that is positive")
     axes.set_xticklabels([])
-    under = inch_axes(figure, 1.9, 2.4, 3.4, 0.45)
-    under.hist(np.asarray(probs), bins=20, range=(0, 1), color=PALE, edgecolor=GREY, linewidth=0.6)
-    plain_axes(under).set(xlim=(-0.03, 1.12), xlabel="predicted probability of COVID-19", yticks=[])
-    footnote(figure, note)
+    under = style.inch_axes(figure, 1.9, 2.4, 3.4, 0.45)
+    under.hist(np.asarray(probs), bins=20, range=(0, 1), color=style.PALE, edgecolor=style.GREY, linewidth=0.6)
+    style.plain_axes(under).set(xlim=(-0.03, 1.12), xlabel="predicted probability of COVID-19", yticks=[])
+    style.footnote(figure, note)
     return figure
 
 
@@ -344,29 +305,23 @@ def coverage_dots(rows: list[dict], note: str):
     Args:
         rows: {"name", "coverage": Interval, "width": float}.
     """
-    names = max(text_width(r["name"], SMALL) for r in rows)
+    names = max(style.text_width(r["name"], style.SMALL) for r in rows)
     figure = sheet(0.42 * len(rows) + 1.0)
-    axes = inch_axes(figure, names + 0.3, 0.1, WIDTH - names - 1.7, 0.42 * len(rows))
-    axes.axvline(0.95, color=GREY, linestyle="--", linewidth=1.3)
+    axes = style.inch_axes(figure, names + 0.3, 0.1, style.WIDTH - names - 1.7, 0.42 * len(rows))
+    axes.axvline(0.95, color=style.GREY, linestyle="--", linewidth=1.3)
     for k, row in enumerate(rows):
         c = row["coverage"]
-        colour = BLUE if c.high >= 0.95 else VERMILION
+        colour = style.BLUE if c.high >= 0.95 else style.VERMILION
         axes.plot([c.low, c.high], [k, k], color=colour, linewidth=2)
         axes.scatter([c.value], [k], color=colour, s=34, zorder=3)
-        axes.text(
-            1.06,
-            k,
-            f"{100 * c.value:.0f} %, width {row['width']:.3f}",
-            fontsize=SMALL,
-            va="center",
-            transform=axes.get_yaxis_transform(),
-        )
+        said = f"{100 * c.value:.0f} %, width {row['width']:.3f}"
+        style.row_text(axes, 1.06, k, said, fontsize=style.SMALL)
     lowest = min(0.2, min(r["coverage"].low for r in rows))
-    plain_axes(axes, grid="x").set(
+    style.plain_axes(axes, grid="x").set(
         ylim=(len(rows) - 0.5, -0.5), xlim=(lowest, 1.01), xlabel="share of studies whose interval holds the truth"
     )
-    axes.set_yticks(range(len(rows)), [r["name"] for r in rows], fontsize=SMALL)
-    footnote(figure, note)
+    axes.set_yticks(range(len(rows)), [r["name"] for r in rows], fontsize=style.SMALL)
+    style.footnote(figure, note)
     return figure
 
 
@@ -378,24 +333,21 @@ def scatter_panels(panels: dict[str, np.ndarray], groups: dict[str, np.ndarray],
     """
     columns, gap = 3, 0.12
     rows = -(-len(panels) // columns)
-    side = (WIDTH - 0.1 - gap * (columns - 1)) / columns
+    side = (style.WIDTH - 0.1 - gap * (columns - 1)) / columns
     figure = sheet(rows * (side + 0.32) + 0.55)
     seen: dict[str, str] = {}
     for k, (title, xy) in enumerate(panels.items()):
         left, top = 0.05 + (k % columns) * (side + gap), (k // columns) * (side + 0.32) + 0.3
-        axes = inch_axes(figure, left, top, side, side)
+        axes = style.inch_axes(figure, left, top, side, side)
         names = groups[title]
         for name in dict.fromkeys(names.tolist()):
             colour = seen.setdefault(name, SERIES[len(seen) % len(SERIES)])
             axes.scatter(*xy[names == name].T, s=9, color=colour, alpha=0.75, linewidths=0)
         axes.set(xticks=[], yticks=[])
         for spine in axes.spines.values():
-            spine.set_color(PALE)
-        inch_text(figure, left + side / 2, top - 0.09, title, ha="center", size=SMALL)
-    left, height = 0.08, figure.get_size_inches()[1]
-    for name, colour in seen.items():
-        inch_text(figure, left, height - 0.33, "●", colour=colour)
-        inch_text(figure, left + 0.17, height - 0.33, name, size=SMALL)
-        left += 0.17 + text_width(name, SMALL) + 0.25
-    footnote(figure, note)
+            spine.set_color(style.PALE)
+        style.inch_text(figure, left + side / 2, top - 0.09, title, ha="center", size=style.SMALL)
+    key = {name: style.mark(colour, "o", 46) for name, colour in seen.items()}
+    style.legend(figure, 0.08, figure.get_size_inches()[1] - 0.33, key)
+    style.footnote(figure, note)
     return figure

@@ -3,11 +3,20 @@
 Each is a function of arrays and a seed, short enough to be shown in the chapter.
 """
 
+import dataclasses
 from collections.abc import Callable
 
 import numpy as np
+from scipy import ndimage
 
+from covlib import phantom
+from covlib.data.hu import window
 from covlib.errors import ConfigError, DataError
+from covlib.metrics import image
+from covlib.metrics.generative import fid, kid, precision_recall
+from covlib.metrics.intervals import bootstrap, student_t, wilson
+from covlib.phantom.grid import Grid
+from covlib.phantom.scanner import scan
 from covlib.seeding import rng
 
 CANDIDATES = {
@@ -25,11 +34,6 @@ def candidates(seed: int, size: int, noise_hu: float = 120.0) -> dict[str, np.nd
     Keys: "reference"; "rescan", the same body and scanner with fresh noise (``noise_hu`` in soft tissue, sharp kernel);
     "average" of 16 further scans; "blur" and "brightness", the reference made worse; "person", another virtual patient.
     """
-    import dataclasses
-
-    from covlib import phantom
-    from covlib.data.hu import window
-
     scanner = {"kernel": "sharp", "noise_hu": float(noise_hu), "thickness_mm": 1.5, "contrast": 0.0}
     people = [
         phantom.Subject(dataclasses.replace(phantom.sample(n, seed=seed, label="covid", modality="A"), **scanner))
@@ -51,9 +55,6 @@ def scans_of(subject, size: int, n: int, level: float = 0.35, pixel: float = 0.7
 
     ``margin`` pixels around are made and cut off, since the scanner's filters wrap around at the edges.
     """
-    from covlib.phantom.grid import Grid
-    from covlib.phantom.scanner import scan
-
     p, side = subject.patient, size + 2 * margin
     axis = (np.arange(side) - (side - 1) / 2) * pixel
     y, x, z = axis + p.shift_mm[0], axis + p.shift_mm[1] - 80 * p.width, np.array([level * p.height_mm])
@@ -70,8 +71,6 @@ def blurred(picture, sigma: float) -> np.ndarray:
 
 def image_scores(pictures: dict[str, np.ndarray]) -> list[dict]:
     """PSNR (dB), SSIM, MS-SSIM and RMSE of each candidate against "reference", data range 2."""
-    from covlib.metrics import image
-
     reference, rows = pictures["reference"], []
     scales = max(s for s in (1, 2, 3, 4, 5) if s == 1 or min(reference.shape) > 10 * 2 ** (s - 1))
     for key in CANDIDATES:
@@ -103,8 +102,6 @@ def degradation_curves(images, extractor, repeats: int, seed: int) -> dict[str, 
         kind -> rows {"strength", "fid", "low", "high", "precision", "recall", "n"}; the first row is the floor. Means
         over random halvings, low and high the smallest and largest FID.
     """
-    from covlib.metrics.generative import fid, precision_recall
-
     half, made, real = len(images) // 2, {}, extractor(images)
     orders = [rng(seed, "halves", repeat).permutation(len(images)) for repeat in range(repeats)]
     for kind, strengths in DEGRADATIONS.items():
@@ -142,8 +139,6 @@ def degrade(images, kind: str, strength: float, seed: int = 0) -> np.ndarray:
             pixels), "brightness" (``strength`` added), "shift" (``strength`` whole pixels to the side), or "copies"
             (all N images are copies of a share 1 - ``strength`` of them: a generator that dropped modes).
     """
-    from scipy import ndimage
-
     images = np.asarray(images, np.float32)
     if kind == "noise":
         images = images + strength * rng(seed, "degrade").standard_normal(images.shape).astype(np.float32)
@@ -163,8 +158,6 @@ def degrade(images, kind: str, strength: float, seed: int = 0) -> np.ndarray:
 
 def kid_value(real, fake) -> float:
     """KID as one number: the mean over twenty subsets of half the images."""
-    from covlib.metrics.generative import kid
-
     return kid(real, fake, subsets=20).value
 
 
@@ -177,12 +170,10 @@ def fid_by_size(features, sizes, repeats: int, seed: int, distance: Callable | N
     Returns:
         {n: (repeats,) distances}.
     """
-    from covlib.metrics.generative import fid
-
-    fid, found = distance or fid, {}
+    apart, found = distance or fid, {}
     for n in (n for n in sizes if 2 * n <= len(features)):
         orders = [rng(seed, "fid by size", n, k).permutation(len(features)) for k in range(repeats)]
-        found[n] = np.array([fid(features[o[:n]], features[o[n : 2 * n]]) for o in orders])
+        found[n] = np.array([apart(features[o[:n]], features[o[n : 2 * n]]) for o in orders])
     if not found:
         raise DataError(f"fid_by_size: {len(features)} images; two draws of {min(sizes)} are needed")
     return found
@@ -204,8 +195,6 @@ def coverage(draw: Callable, intervals: dict[str, Callable], truth: float, simul
     Returns:
         rows {"name", "coverage": Interval (Wilson), "width": mean}.
     """
-    from covlib.metrics.intervals import wilson
-
     studies = [draw(rng(seed, "coverage", k)) for k in range(simulations)]
     rows = []
     for name, make in intervals.items():
@@ -227,8 +216,6 @@ def draw_study(generator, patients: int, slices: int, mean: float, concentration
 
 def interval_recipes(n_boot: int, seed: int) -> dict[str, Callable]:
     """Ways to put a 95 % interval on the share of right answers of a study (patients, slices); see ``draw_study``."""
-    from covlib.metrics.intervals import bootstrap, student_t, wilson
-
     def folds_of_copies(study):
         # Each slice fourteen times, one in ten copies judged the other way, dealt at random to ten folds.
         generator = rng(seed, "copies", int(study.sum()))
@@ -285,8 +272,6 @@ def reliability(probs, labels, bins: int = 5) -> list[dict]:
     Returns:
         rows {"predicted", "observed": Interval, "n"} of the bins that hold an image.
     """
-    from covlib.metrics.intervals import wilson
-
     probs, labels = np.asarray(probs, float), np.asarray(labels)
     index = np.minimum((probs * bins).astype(int), bins - 1)
     rows = []

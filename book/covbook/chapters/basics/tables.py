@@ -1,10 +1,28 @@
 """Tables and composed figures of chapters 01 and 02: what a cell shows when its computation needs a dozen lines."""
 
-import numpy as np
+import dataclasses
 
+import nibabel
+import numpy as np
+import torch
+import yaml
+from scipy import ndimage, stats
+
+from covbook import project
 from covbook.chapters.basics import figures, judging
+from covbook.datasets import sources
+from covbook.plots.style import BLUE, VERMILION, inch_axes, inch_text, plain_axes, show
 from covbook.tables import Table
+from covlib import phantom
+from covlib.data import augment
 from covlib.data.case import CONSOLIDATION, GGO, Case, SliceSet
+from covlib.data.hu import unwindow, window
+from covlib.data.splits import find_duplicates
+from covlib.files.scans import read_case, write_case
+from covlib.metrics.image import psnr, psnr_mangalagiri
+from covlib.metrics.intervals import student_t, wilson
+from covlib.metrics.overlap import dice, sensitivity, specificity
+from covlib.seeding import rng, torch_generator
 
 # Published HU. Kalender, Computed Tomography, 2011 (lung); Radiopaedia rID 38181 (blood, muscle); for lesions
 # doi 10.1186/s12879-021-06556-z (border at -300 HU) and doi 10.1007/s42058-020-00034-2 (most at -700 to -500 HU).
@@ -24,8 +42,6 @@ def tissue_regions(case: Case) -> dict[str, np.ndarray]:
     Heart and vessels: a strip in the midline in front of the spine, at 20 to 50 % of the lungs' height. Air: a corner
     of the field of view, in front of the chest.
     """
-    from scipy import ndimage
-
     hu, lung = case.hu, case.lung
     clean = ndimage.binary_erosion((lung > 0) & (case.infection == 0), iterations=1)
     regions = {"lung without lesions": hu[clean]}
@@ -57,8 +73,6 @@ def tissue_table(case: Case) -> Table:
 
 def window_table(hu, windows: dict[str, tuple[float, float]]) -> Table:
     """What each window keeps of a volume, and how exactly its inverse gives HU back, in float32 and after 8 bits."""
-    from covlib.data.hu import unwindow, window
-
     rows = []
     for name, (level, width) in windows.items():
         inside = np.abs(hu.astype(np.float32) - level) <= width / 2
@@ -83,10 +97,6 @@ def window_table(hu, windows: dict[str, tuple[float, float]]) -> Table:
 
 def affine_table(case: Case, folder) -> Table:
     """Write a case, read it back; then store a copy with all axes reversed, and read that."""
-    import nibabel
-
-    from covlib.files.scans import read_case, write_case
-
     written = write_case(case, folder / case.name)
     again = read_case(written)
     image = nibabel.load(written / "image.nii.gz")
@@ -106,8 +116,6 @@ def affine_table(case: Case, folder) -> Table:
 
 def registry() -> Table:
     """The registered real data sets, one row each, from ``data/sources.yaml``."""
-    from covbook.datasets import sources
-
     rows = [
         [
             f"`{name}`",
@@ -138,8 +146,6 @@ def closest_pairs(slices: SliceSet, split, planted: SliceSet, pairs, fake: set):
 
 def most_alike(slices: SliceSet, split) -> tuple[int, int, float]:
     """The two images in different parts whose 32 x 32 thumbnails correlate most."""
-    from covlib.data.splits import find_duplicates
-
     for near in (0.99, 0.97, 0.95, 0.9, 0.8, 0.5, -1.0):
         pairs = find_duplicates(slices.images, split, near=near)
         if pairs:
@@ -150,8 +156,6 @@ def most_alike(slices: SliceSet, split) -> tuple[int, int, float]:
 
 def mask_extremes(cases: list[Case], made: list, scores):
     """Best, middle and worst case by Dice, each at the slice where reference and made mask differ most."""
-    from covlib.data.hu import window
-
     order = np.argsort(scores)[::-1]
     chosen = list(dict.fromkeys([order[0], order[len(order) // 2], order[-1]]))
     names = dict(zip(chosen, ("best", "middle", "worst"))) if len(chosen) == 3 else {k: "case" for k in chosen}
@@ -176,11 +180,6 @@ def mask_extremes(cases: list[Case], made: list, scores):
 
 def augmentations(slices: SliceSet, seed: int):
     """One slice under each augmentation, lung and lesion masks moved along."""
-    import torch
-
-    from covlib.data import augment
-    from covlib.seeding import torch_generator
-
     masks = [m for m in (slices.lung, slices.infection) if m is not None]
     marked = max(range(len(slices)), key=lambda k: int((slices.infection[k] > 0).sum()))
     image = torch.from_numpy(slices.images[marked : marked + 1])
@@ -232,10 +231,6 @@ PAPERS = {
 
 def cross_checks(chapter: str) -> list[dict]:
     """Rows of ``data/cross_checks.yaml`` for a chapter, each with "computed" and "holds" (to one last digit)."""
-    import yaml
-
-    from covbook import project
-
     rows = yaml.safe_load((project.DATA / "cross_checks.yaml").read_text(encoding="utf-8"))[chapter]
     for row in rows:
         row["computed"] = float(RULES[row["rule"]](row["numbers"]))
@@ -272,11 +267,6 @@ def checks_table(chapter: str) -> Table:
 
 def scanner_figure(seed: int, size: int):
     """One person scanned in six ways, a close view of the right lung: kernel, slice thickness, modality."""
-    import dataclasses
-
-    from covlib import phantom
-    from covlib.data.hu import window
-
     person = dataclasses.replace(
         phantom.sample(0, seed=seed, label="covid", modality="A"), kernel="soft", thickness_mm=1.0
     )
@@ -318,8 +308,6 @@ def report_lines(report) -> str:
 
 def letters(seed: int) -> dict[str, str]:
     """Which candidate hides behind which letter, shuffled by the seed: key -> letter."""
-    from covlib.seeding import rng
-
     keys = list(rng(seed, "puzzle").permutation(list(judging.CANDIDATES)))
     return dict(zip(keys, "ABCDE"))
 
@@ -355,8 +343,6 @@ def scores_table(scores: list[dict], seed: int) -> Table:
 
 def psnr_table(reference, other) -> Table:
     """PSNR of one pair by both formulas, with pixels stored in three ways."""
-    from covlib.metrics.image import psnr, psnr_mangalagiri
-
     rows = []
     for name, scale, offset in (
         ("[0, 1]", 0.5, 0.5),
@@ -400,8 +386,6 @@ def degradation_figure(curves: dict[str, list[dict]]):
 
 def mask_table(slices: SliceSet) -> Table:
     """A small, a middling and a large lesion mask against itself moved by one pixel, and against nothing found."""
-    from covlib.metrics.overlap import dice, sensitivity, specificity
-
     masks = (slices.infection > 0).astype(np.uint8)
     area = masks.sum((1, 2))
     order = np.argsort(area)[np.sort(area) >= 8]
@@ -432,10 +416,6 @@ def mask_table(slices: SliceSet) -> Table:
 
 def paper_intervals() -> Table:
     """Intervals that follow from counts the papers print, and CoSinGAN's (NaN, NaN)."""
-    from scipy import stats
-
-    from covlib.metrics.intervals import student_t, wilson
-
     rows = []
     for what, where, k, n in (
         ("Mann: judged positive, about 40 % of 10 sets of 100", "Section IV", 400, 1000),
@@ -468,8 +448,6 @@ def paper_intervals() -> Table:
 
 def marker_figure(images, labels, outcome: dict):
     """Marked training images beside the accuracy of both judges in three placements of the marker."""
-    from covbook.plots.style import BLUE, VERMILION, inch_axes, inch_text, plain_axes, show
-
     figure = figures.sheet(3.0)
     picked = [
         np.flatnonzero(labels == 1)[0],

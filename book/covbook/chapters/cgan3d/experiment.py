@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from covbook.chapters import apart
 from covbook.chapters.cgan3d.scores import compare
 from covbook.chapters.cgan3d.tuning import tune_non_local_means
 from covbook.datasets.sources import located
@@ -23,6 +24,7 @@ from covlib.data.case import LEFT, Case
 from covlib.data.hu import window
 from covlib.data.lungs import lung_mask
 from covlib.data.splits import Split, split_by_patient
+from covlib.data.volumes import resample
 from covlib.errors import ConfigError, DataError
 from covlib.files import layouts
 from covlib.metrics import intervals
@@ -165,11 +167,10 @@ def _train(part: str, config: Config, data, out: Path, seed: int, options: dict)
 
 
 def _each(function, jobs: list[tuple], config: Config, device) -> list:
-    """``function(*job)`` of each job: of small networks on a CPU each on a core of its own, else one by one; also in a
-    job of several processes (``covlib train``), which share each training."""
+    """``function(*job)`` of each job: of small networks on a CPU each on a core of its own (``apart``), else one by
+    one."""
     steps = config.epochs * config.augmentations * config.train_patients * config.blocks_per_scan / config.batch_size
-    small = steps >= WORTH_A_PROCESS and max(config.widths) <= SMALL
-    if small and resolve_device(device).type == "cpu" and not torch.distributed.is_initialized():
+    if steps >= WORTH_A_PROCESS and max(config.widths) <= SMALL and apart(resolve_device(device)):
         return spread(function, jobs)
     return [function(*job) for job in jobs]
 
@@ -403,8 +404,6 @@ def reference_volumes(config: Config, test_cases: list[Case], n: int, data="phan
     if str(data) == "phantom":
         return [phantom.generate(JUDGES_FIRST + k, seed=seed, label=("normal", "covid")[k % 2], shape=config.volume)
                 for k in range(n)]
-    from covlib.data.volumes import resample
-
     return [resample(case, config.volume) for case in test_cases]
 
 

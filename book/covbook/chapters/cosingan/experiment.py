@@ -11,8 +11,6 @@ train on six sets, with equal numbers of updates, and test on the real slices of
 """
 
 import dataclasses
-import hashlib
-import json
 from functools import partial
 from pathlib import Path
 
@@ -20,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from covbook.chapters import trained_once
 from covbook.chapters.cosingan import MODELS, OURS, SETS
 from covbook.chapters.cosingan.diversity import fuse
 from covbook.chapters.cosingan.rivals import rival_config, train_rival
@@ -27,7 +26,7 @@ from covbook.chapters.cosingan.roles import MODALITIES, Config, Roles, prepare
 from covbook.chapters.cosingan.sight import AtSize, as_seen, seen_at
 from covlib.data import label_maps
 from covlib.errors import ConfigError
-from covlib.judges import segmenters
+from covlib.judges import classifiers, segmenters
 from covlib.metrics import overlap
 from covlib.metrics.intervals import Interval, student_t
 from covlib.papers.cosingan import method as cosingan
@@ -35,7 +34,6 @@ from covlib.papers.cosingan.augment import augment, strength
 from covlib.papers.cosingan.nets import resize_condition, resize_image
 from covlib.papers.cosingan.slices import INFECTION, LUNG, OneSlice, ternary
 from covlib.seeding import derive, torch_generator
-from covlib.training.checkpoints import load_weights, save_weights
 from covlib.training.fit import resolve_device
 
 REGIONS = {"lung": (LUNG,), "infection": (INFECTION,)}
@@ -47,28 +45,18 @@ RATES = ("sensitivity", "specificity", "accuracy")
 
 
 def trained(name: str, config, roles: Roles, modality: int, out, *, seed: int = 0, device="auto"):
-    """A model trained on the single slice of a modality, once for all arms that share a folder.
-
-    The first arm trains it in ``out`` and leaves the weights in the folder "generators" beside ``out``; the others load
-    them.
-    """
+    """A model trained on the single slice of a modality, once for all arms that share a folder: in ``out``, its weights
+    in the folder "generators" beside ``out``."""
     if name not in MODELS:
         raise ConfigError(f"model: {name!r} is not one of {', '.join(MODELS)}")
     one = roles.singles[modality]
     code = {"name": name, "seed": seed, "data": roles.fingerprint, "slice": one.fingerprint, **_generator_only(config)}
-    key = hashlib.sha256(json.dumps(code, sort_keys=True).encode()).hexdigest()[:12]
-    shared = Path(out).parent / "generators" / f"{name}-m{modality}-seed{seed}-{key}.safetensors"
-    if not shared.is_file():
-        train = cosingan.train if name == "cosingan" else partial(train_rival, name)
-        made, _ = train(config, one, Path(out) / f"{name}-m{modality}-{key}", seed=seed, device=device)
-        save_weights(shared, {n: net for n, net in made.networks.items() if n != "D"}, {"key": key})
-        return made
+    train = cosingan.train if name == "cosingan" else partial(train_rival, name)
+    work = lambda key: train(config, one, Path(out) / f"{name}-m{modality}-{key}", seed=seed, device=device)[0]
     own = config if name == "cosingan" else rival_config(name, config)
-    made = cosingan.CoSinGAN(own, one, seed, device).grow()
-    load_weights(shared, made.networks, {"key": key})
-    for net in made.networks.values():
-        net.to(resolve_device(device)).eval()
-    return made
+    return trained_once(Path(out).parent / "generators" / f"{name}-m{modality}-seed{seed}", code, work,
+                        lambda: cosingan.CoSinGAN(own, one, seed, device).grow(),
+                        lambda made: {n: net for n, net in made.networks.items() if n != "D"}, device)
 
 
 def _generator_only(config) -> dict:
@@ -158,20 +146,19 @@ def judge(name: str, config, images: Tensor, masks: Tensor, *, seed: int = 0, de
 
 def judges_of_reality(config, roles: Roles, out, *, seed: int = 0, device="auto") -> dict[str, nn.Module]:
     """ENet and U-Net trained on the real training slices (OC-TS), once for all arms that share a folder."""
-    judges, own = {}, {f.name for f in dataclasses.fields(type(config))} - set(_generator_only(config))
+    own = {f.name for f in dataclasses.fields(type(config))} - set(_generator_only(config))
     code = {"seed": seed, "data": roles.fingerprint, **{k: v for k, v in config.as_dict().items() if k in own},
             "augmentation": [config.crop_strong, config.degrees, config.elastic, config.flip, config.flip_vertical]}
-    key = hashlib.sha256(json.dumps(code, sort_keys=True).encode()).hexdigest()[:12]
-    for name in config.judges:
-        shared = Path(out).parent / "judges" / f"{name}-seed{seed}-{key}.safetensors"
-        if shared.is_file():
-            net, size = _new_judge(name, config, seed), seen_at(config.seg_size, config.size)
-            judges[name] = net if size == config.size else AtSize(net, size)
-            load_weights(shared, {name: judges[name].to(resolve_device(device)).eval()}, {"key": key})
-        else:
-            judges[name] = judge(name, config, roles.train.images, roles.conditions, seed=seed, device=device)
-            save_weights(shared, {name: judges[name]}, {"key": key})
-    return judges
+    real = roles.train.images, roles.conditions
+    return {name: trained_once(Path(out).parent / "judges" / f"{name}-seed{seed}", code,
+                               lambda key, name=name: judge(name, config, *real, seed=seed, device=device),
+                               lambda name=name: _as_it_sees(_new_judge(name, config, seed), config),
+                               lambda net, name=name: {name: net}, device) for name in config.judges}
+
+
+def _as_it_sees(net: nn.Module, config) -> nn.Module:
+    size = seen_at(config.seg_size, config.size)
+    return net if size == config.size else AtSize(net, size)
 
 
 def _new_judge(name: str, config, seed: int) -> nn.Module:
@@ -267,8 +254,6 @@ def classify(name: str, config, images: Tensor, masks: Tensor, roles: Roles, *, 
         {"sensitivity", "specificity", "accuracy"} over all test slices, and each as "..._scans" (mean over scans where
         it is defined), "..._scans_low" and "..._scans_high" (Student's t). NaN where the test set has no such slice.
     """
-    from covlib.judges import classifiers
-
     how = strength(config, "first" if strong_augmentation else "second")
     shrink = (lambda x: torch.nn.functional.avg_pool2d(x, 2)) if halve else (lambda x: x)
     move = lambda batch, chance: augment(batch, torch.zeros_like(batch), how, chance)[0].clamp(-1, 1)

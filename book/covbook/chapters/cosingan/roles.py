@@ -24,6 +24,7 @@ from covlib.errors import ConfigError
 from covlib.files import layouts
 from covlib.papers.cosingan import method as cosingan
 from covlib.papers.cosingan.slices import WINDOW, OneSlice, choose, ternary
+from covlib.phantom import phantom_slices
 
 MODALITIES = {1: "A", 2: "B"}  # the paper's number -> that of the virtual patients
 JUDGES = ("enet", "unet")
@@ -36,7 +37,7 @@ class Config(cosingan.Config):
 
     patients: int = 40  # ours: virtual patients, half of each modality, a third without disease
     test_share: float = 0.25  # of the patients (5 of 20 scans)
-    extractor: str = "random-conv"  # ours: of the features that UMAP shows
+    extractor: str = "lite2-352"  # ours: of the features that UMAP shows
     loss_epochs: int = 4000  # of each training with one loss alone (Figs. 6 and 7)
     judges: tuple[str, ...] = JUDGES  # of Tables 1 and 4
     seg_size: int = 256  # of the slices that ENet and the U-Net see; larger ones are shrunk (Section 3.3.2)
@@ -130,8 +131,6 @@ def load(config, data="phantom", seed: int = 0) -> tuple[Paired, np.ndarray]:
         DataError: no lesion masks, no infection in any slice, masks that do not fit.
     """
     if str(data) == "phantom":
-        from covlib.phantom import phantom_slices
-
         half, larger = config.patients // 2, 2 if config.crop_to_lungs else 1
         parts = [phantom_slices(half, size=larger * config.size, per_patient=config.slices_per_patient, seed=seed,
                                 labels=tuple(dict.fromkeys(KINDS)) if half < 3 else KINDS, modality=letter,

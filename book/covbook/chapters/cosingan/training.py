@@ -11,9 +11,9 @@ from functools import partial
 from operator import call
 from pathlib import Path
 
-import torch
 from torch import nn
 
+from covbook.chapters import apart
 from covbook.chapters.cosingan.experiment import judge
 from covbook.chapters.cosingan.rivals import LOSSES, RIVALS, train_rival
 from covbook.chapters.cosingan.roles import Roles
@@ -24,11 +24,9 @@ from covlib.training.fit import FitResult, resolve_device
 WORTH_A_PROCESS = 100  # training steps of a group; a process takes seconds to start
 
 
-def apart(steps: int, device) -> bool:
-    """Whether trainings of so many steps together are worth processes of their own: long ones, on a CPU, outside a job
-    of several processes (``covlib train``), which share each training."""
-    on_cpu = resolve_device(device).type == "cpu"
-    return on_cpu and steps >= WORTH_A_PROCESS and not torch.distributed.is_initialized()
+def worth(steps: int, device) -> bool:
+    """Whether trainings of so many steps together are worth processes of their own."""
+    return steps >= WORTH_A_PROCESS and apart(resolve_device(device))
 
 
 def train(config, roles: Roles, out, *, seed: int = 0, device="auto", resume: bool = True,
@@ -48,7 +46,7 @@ def train(config, roles: Roles, out, *, seed: int = 0, device="auto", resume: bo
     given = {1: checkpoint, 2: second if second and second.is_file() else None}
     trainings = {m: partial(cosingan.train, config, roles.singles[m], place, seed=seed, device=device,
                             checkpoint=given[m]) for m, place in ((1, out), (2, out / "modality_2"))}
-    if apart(config.updates, device) and not any(given.values()):
+    if worth(config.updates, device) and not any(given.values()):
         spread(_leave, [(training, resume) for training in trainings.values()])
         resume = True  # what they left in their folders is taken up, at once
     made = {m: training(resume=resume) for m, training in trainings.items()}
@@ -80,7 +78,7 @@ def train_alone(config, one, out, *, unet, sets: dict, seed: int = 0, device="au
     rivals = {name: partial(train_rival, name, config, one, out / "rivals" / name, **how) for name in RIVALS}
     losses = {shown: partial(train_rival, name, config, one, out / "losses" / name, **how, **short)
               for name, shown in LOSSES.items()}
-    if apart(len(RIVALS) * config.updates + len(LOSSES) * length, device):
+    if worth(len(RIVALS) * config.updates + len(LOSSES) * length, device):
         leaving = [[partial(_leave, training, resume) for training in group.values()] for group in (rivals, losses)]
         judging = _judging(config, sets, seed, device)
         found = spread(call, [(work,) for work in (*leaving[0][::-1], *judging, *leaving[1])])  # the longest first
@@ -103,7 +101,7 @@ def train_judges(config, sets: dict, *, seed: int = 0, device="auto") -> dict[st
     """
     steps = sum(config.enet_steps if kind == "enet" else config.seg_unet_steps for kind, *_ in sets.values())
     work = [(training,) for training in _judging(config, sets, seed, device)]
-    return dict(zip(sets, spread(call, work, None if apart(steps, device) else 1), strict=True))
+    return dict(zip(sets, spread(call, work, None if worth(steps, device) else 1), strict=True))
 
 
 def _judging(config, sets: dict, seed: int, device) -> list[Callable]:

@@ -15,6 +15,7 @@ from covlib.errors import ConfigError, DataError
 from covlib.files import layouts
 from covlib.papers.cyclegan.config import CHAPTER, SHAPE_FIELDS, TARGET, Config
 from covlib.papers.cyclegan.method import CycleGAN, train_all
+from covlib.phantom import phantom_xrays
 from covlib.seeding import rng
 from covlib.training.checkpoints import load_weights, read_weights
 from covlib.training.fit import FitResult, resolve_device
@@ -67,8 +68,6 @@ def _with_classes(slices: SliceSet, wanted: tuple[str, ...]) -> SliceSet:
 
 
 def _virtual(config: Config, seed: int) -> SliceSet:
-    from covlib.phantom import phantom_xrays
-
     well = max(len(config.sources), config.patients - config.covid_patients)
     if config.sources == ("normal", "pneumonia"):
         counts = [round(NORMAL_SHARE * well), well - round(NORMAL_SHARE * well)]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from covbook import report, studies
+from covbook.chapters import apart
 from covbook.chapters.cyclegan import detect, translate
 from covbook.chapters.cyclegan.study import COLUMNS, TABLES
 from covbook.tables import Table
@@ -60,8 +61,8 @@ def train_arms(tasks: dict, config, seed: int, device) -> dict[tuple[str, str, s
     wanted = [(source, arm, stopping) for source in tasks for arm, stopping in order]
     work = [partial(detect.arm_result, tasks[source], arm, config.detect_models[0], config, stopping=stopping,
                     seed=seed, device=device) for source, arm, stopping in wanted]
-    apart = resolve_device(device).type == "cpu" and config.detect_epochs >= 10  # a process takes seconds to start
-    return dict(zip(wanted, spread(call, [(each,) for each in work], None if apart else 1), strict=True))
+    worth = config.detect_epochs >= 10 and apart(resolve_device(device))  # a process takes seconds to start
+    return dict(zip(wanted, spread(call, [(each,) for each in work], None if worth else 1), strict=True))
 
 
 def metric_name(source: str, arm: str) -> str:
@@ -261,11 +262,11 @@ def paper_intervals() -> Table:
 def separate(table: str = "t1") -> int:
     """How many of a table's networks have intervals of "real" and "real + own" that do not overlap."""
     number = reported_numbers()
-    positives, apart = number["test_covid"], 0
+    positives, found = number["test_covid"], 0
     for network in NETWORKS:
         real, own = (wilson(positives - number[f"{table}_{network}_{arm}_fn"], positives) for arm in ("real", "own"))
-        apart += own.low > real.high
-    return apart
+        found += own.low > real.high
+    return found
 
 
 # ---- several seeds ---------------------------------------------------------------------------------------------------

@@ -25,7 +25,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 
+from covbook import weights
 from covbook.chapters.cyclegan.experiment import load_trained
 from covbook.datasets.sources import located
 from covbook.export import write_sheet
@@ -35,10 +37,11 @@ from covlib.data.resize import resize_image
 from covlib.errors import ConfigError, DataError
 from covlib.files import layouts
 from covlib.files.images import read_image
-from covlib.files.index import SHEET, read_datasheet
+from covlib.files.index import SHEET, canonical, read_datasheet
 from covlib.files.marks import png_text
 from covlib.papers.cyclegan.config import CHAPTER, TARGET, Config
 from covlib.papers.cyclegan.method import CycleGAN
+from covlib.training.checkpoints import digest
 
 COLUMNS = ("file", "source", "source_patient", "source_class", "model", "seed", "sha256")
 TABLE, STATE = "provenance.csv", "translating.json"
@@ -236,8 +239,6 @@ def _translate(method: CycleGAN, images: torch.Tensor, batch: int, precision: st
 
 def _save(folder: Path, target: str, name: str, pixels: np.ndarray) -> tuple[str, str]:
     """Write one PNG; its path in the set and its checksum."""
-    from PIL import Image
-
     content = io.BytesIO()
     Image.fromarray(pixels).save(content, "png", pnginfo=png_text())
     (folder / target / f"{name}.png").write_bytes(content.getvalue())
@@ -265,9 +266,6 @@ def translate_folder(checkpoint, data, labels, to, *, device="auto", batch: int 
             "recorded"), or the folder of a run that holds such.
         labels: a class, whose set goes to ``to``, or several, whose sets go to ``to``/<class> one after the other.
     """
-    from covlib.files.index import canonical
-    from covlib.training.checkpoints import digest
-
     file = _weights(checkpoint)
     if batch < 1:
         raise ConfigError(f"--batch: {batch} must be 1 or more")
@@ -285,8 +283,6 @@ def translate_folder(checkpoint, data, labels, to, *, device="auto", batch: int 
 
 def _weights(checkpoint) -> Path:
     """The file or folder of weights that ``checkpoint`` stands for."""
-    from covbook import weights
-
     if str(checkpoint) == weights.WORD:
         found = weights.entries(CHAPTER)
         if len(found) != 1:

@@ -8,7 +8,6 @@ maps. The third tests the U-Net. ``prepare`` makes the parts, ``train`` the meth
 
 import dataclasses
 import hashlib
-import json
 from dataclasses import dataclass, field
 from functools import partial
 from operator import call
@@ -18,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from covbook.chapters import apart, trained_once
 from covbook.chapters.global_local import METHODS
 from covbook.datasets.sources import located
 from covlib.baselines import pix2pix, pix2pixhd, sean, spade
@@ -33,7 +33,6 @@ from covlib.metrics import generative, image
 from covlib.papers.global_local import method as global_local
 from covlib.parallel import spread
 from covlib.seeding import derive, rng, torch_generator
-from covlib.training.checkpoints import load_weights, save_weights
 from covlib.training.fit import FitResult, fit, resolve_device
 
 PAPER_SPLIT = (300, 73, 73)  # slices: synthesis training, synthesis test, segmentation test (Table I)
@@ -52,7 +51,6 @@ class Roles:
     Attributes:
         train: what the methods learn from. test: what they are judged on, and what the U-Net learns from.
         seg_test: what the U-Net is judged on.
-        by: "patient" (no patient in two parts) or "slice" (as the paper seems to).
         shared: share of test and seg_test slices whose patient has slices in train too; 0 by patient.
         slices: all of them; split: which numbers are train, test (as "val") and the third part (as "test").
         fingerprint: SHA-256 of data and split. notes: one line each about what a reader should know.
@@ -63,7 +61,6 @@ class Roles:
     seg_test: Paired
     slices: Paired
     split: Split
-    by: str
     shared: float
     fingerprint: str
     notes: list[str] = field(default_factory=list)
@@ -125,7 +122,7 @@ def prepare(config, data="phantom", seed: int = 0, *, split: str | None = None) 
     others = test.patients + held_out.patients
     made = f"{paired.fingerprint} {config.image_size} {config.crop_to_lungs}"
     code = hashlib.sha256(f"{made} {fingerprint(Split(*index), paired.names)} {seg_test}".encode())
-    return Roles(train, test, train if seg_test == "train" else held_out, paired, Split(*index), split,
+    return Roles(train, test, train if seg_test == "train" else held_out, paired, Split(*index),
                  float(np.mean([p in known for p in others])), code.hexdigest(), list(paired.notes))
 
 
@@ -235,34 +232,21 @@ SHORT = 100  # steps that are done before another process has started
 
 
 def one_thread_each(config, device) -> bool:
-    """Whether networks are trained in processes of one thread: then their weights are the same on one core and many.
-
-    Not in a job of several processes (``covlib train``), which share each training."""
-    return device.type == "cpu" and config.image_size <= SMALL and not torch.distributed.is_initialized()
+    """Whether networks are trained in processes of one thread."""
+    return config.image_size <= SMALL and apart(device)
 
 
 def trained(name: str, config, roles: Roles, out, *, seed: int = 0, device="auto", copies: int = 1):
-    """A method trained on ``roles.train``, once for all arms that share a folder.
-
-    The first arm trains it in ``out`` (a killed one goes on there) and leaves the final weights in the folder
-    "generators" beside ``out``; the others load them. Two processes that meet for the same method train it twice, each
-    in its own ``out``, to the same weights.
-    """
+    """A method trained on ``roles.train``, once for all arms that share a folder: in ``out`` (a killed one goes on
+    there), its final weights in the folder "generators" beside ``out``."""
+    data = roles.train.training_data()
     if name == "painted":
-        return train_method(name, None, roles.train.training_data(), out)[0]
+        return train_method(name, None, data, out)[0]
     code = {"method": name, "seed": seed, "copies": copies, "data": roles.fingerprint, **config.as_dict()}
-    key = hashlib.sha256(json.dumps(code, sort_keys=True).encode()).hexdigest()[:12]
-    shared = Path(out).parent / "generators" / f"{name}-seed{seed}-{key}.safetensors"
-    if not shared.is_file():
-        method, _ = train_method(name, config, roles.train.training_data(), Path(out) / f"{name}-{key}", seed, device,
-                                 copies=copies)
-        save_weights(shared, method.networks, {"key": key})
-        return method
-    method = _known(name)[1](config, copies * len(roles.train), seed).grow()
-    load_weights(shared, method.networks, {"key": key})
-    for net in method.networks.values():
-        net.to(resolve_device(device)).eval()
-    return method
+    work = lambda key: train_method(name, config, data, Path(out) / f"{name}-{key}", seed, device, copies=copies)[0]
+    empty = lambda: _known(name)[1](config, copies * len(roles.train), seed).grow()
+    return trained_once(Path(out).parent / "generators" / f"{name}-seed{seed}", code, work, empty,
+                        lambda method: method.networks, device)
 
 
 def _known(name: str) -> tuple[type, type]:

@@ -24,14 +24,23 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from covbook.chapters import dcgan as chapters_dcgan
+from covbook.chapters.cyclegan import detect
 from covbook.chapters.side_by_side.shortcuts import PLANTS, plant, unplant
 from covbook.tables import Table
 from covlib.config import Config as BaseConfig
+from covlib.data import label_maps
 from covlib.data.case import SliceSet
 from covlib.data.splits import split_by_patient
 from covlib.errors import ConfigError, DataError
+from covlib.judges import classifiers, segmenters
 from covlib.metrics.classification import positive_rate
+from covlib.metrics.image import psnr
 from covlib.metrics.intervals import Interval, bootstrap
+from covlib.papers.cgan3d import method as cgan3d
+from covlib.papers.cyclegan.config import Config as CycleConfig
+from covlib.papers.dcgan import method as dcgan
+from covlib.phantom import generate, phantom_slices, phantom_xrays
 from covlib.seeding import torch_generator
 
 PAPERS = ("dcgan", "global_local", "cyclegan", "cgan3d")
@@ -99,8 +108,6 @@ def study(config: Config, papers=PAPERS, kinds=PLANTS, *, seed: int = 0, device=
     """All rows of the papers and shortcuts asked for, of virtual patients with classes "normal" and "covid"."""
     if wrong := [paper for paper in papers if paper not in PAPERS]:
         raise ConfigError(f"papers: {wrong[0]!r} among {papers!r}; a tuple of any of {', '.join(PAPERS)} is wanted")
-    from covlib.phantom import phantom_slices, phantom_xrays
-
     if {"dcgan", "global_local"} & set(papers):
         slices = phantom_slices(config.slice_patients, size=config.image_size, per_patient=2, seed=seed)
     if "cyclegan" in papers:
@@ -122,10 +129,6 @@ def _rows(paper: str, metric: str, kind: str, trained: str, measure, tests: dict
 
 
 def _dcgan(config: Config, kinds, slices: SliceSet, seed: int, device) -> list[Row]:
-    from covbook.chapters import dcgan as chapters_dcgan
-    from covlib.judges import classifiers
-    from covlib.papers.dcgan import method as dcgan
-
     own = dcgan.Config.for_profile("cpu", {"width": config.dcgan_width, "epochs": max(1, config.dcgan_epochs)})
     images, labels, patients = slices.images, slices.labels.astype(np.int64), slices.patients
     if images.shape[-1] != own.image_size:
@@ -159,8 +162,6 @@ def _dcgan(config: Config, kinds, slices: SliceSet, seed: int, device) -> list[R
 
 def _generated(own, images, labels, n: int, seed: int, device) -> dict[str, np.ndarray]:
     """``n`` synthetic images of a DCGAN each for the negative and the positive class."""
-    from covlib.papers.dcgan import method as dcgan
-
     parts = {name: images[labels == k] for k, name in enumerate(("negative", "positive"))}
     with tempfile.TemporaryDirectory() as out:
         methods, _ = dcgan.train_all(own, parts, out, seed=seed, device=device, resume=False)
@@ -168,10 +169,6 @@ def _generated(own, images, labels, n: int, seed: int, device) -> dict[str, np.n
 
 
 def _detection(config: Config, kinds, xrays: SliceSet, seed: int, device) -> list[Row]:
-    from covbook.chapters.cyclegan import detect
-    from covlib.judges import classifiers
-    from covlib.papers.cyclegan.config import Config as CycleConfig
-
     # No augmentation, as in the paper: flips carry the mark to the other corner, and few epochs learn nothing then.
     own = CycleConfig.for_profile("cpu", {"detect_epochs": config.detect_epochs, "image_size": xrays.images.shape[-1],
                                           "detect_patience": config.detect_epochs, "detect_augment": False})
@@ -196,9 +193,6 @@ def _detection(config: Config, kinds, xrays: SliceSet, seed: int, device) -> lis
 
 
 def _segmentation(config: Config, kinds, slices: SliceSet, seed: int, device) -> list[Row]:
-    from covlib.data import label_maps
-    from covlib.judges import segmenters
-
     paired = label_maps.from_slices(slices)
     images, maps = paired.images.numpy(), paired.maps.numpy()
     ill = (maps >= label_maps.GGO).any((1, 2))
@@ -235,10 +229,6 @@ def _dice(pred: np.ndarray, true: np.ndarray, patients, seed: int) -> Interval:
 
 
 def _volumes(config: Config, kinds, seed: int, device) -> list[Row]:
-    from covlib.metrics.image import psnr
-    from covlib.papers.cgan3d import method as cgan3d
-    from covlib.phantom import generate
-
     own = replace(cgan3d.Config.for_profile("smoke", {"epochs": config.volume_epochs}), task="depixelate")
     labels = ("normal", "covid")
     cases = [generate(k, seed=seed, label=labels[k % 2], shape=own.shape) for k in range(2 * config.volumes)]

@@ -104,7 +104,7 @@ class Config(BaseConfig):
         """What each profile changes from the defaults."""
         arms = ("mask-real", "mask-painted", "mask-global_local", "mask-diffusion", "noise-real", "noise-memoriser",
                 "noise-dcgan", "noise-diffusion")
-        small = {"arms": arms, "extractor": "random-conv", "judge": "small", "xray_size": 64, "noise_size": 56,
+        small = {"arms": arms, "extractor": "lite2-48", "judge": "small", "xray_size": 64, "noise_size": 56,
                  "mask_size": 64}
         return {
             "smoke": small | {"steps": 3, "patients": 24, "slices_per_patient": 2, "xray_patients": 60, "mask_size": 32,

@@ -19,16 +19,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
+from scipy.ndimage import binary_dilation, find_objects
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import nn
+from torch.nn import functional as F
 
 from covbook.chapters.privacy import rank_auc
 from covlib.data.case import SliceSet
 from covlib.errors import ConfigError, DataError
+from covlib.judges.features import get_extractor
 from covlib.metrics.checks import finite
 from covlib.metrics.intervals import Interval, bootstrap
 from covlib.seeding import derive, rng
 
 PLANTS = ("corner", "brightness")
-HIDING = ("frame", "box", "mask")
+HIDING, MARGIN = ("frame", "box", "mask"), 0.125
 TOLD, NOT_TOLD, FEW = "told", "not told", "too few to tell"
 FEWEST = 5  # patients of every class, for a verdict
 SIDE = 32  # pixels of the thumbnails that the linear judge sees
@@ -62,7 +71,7 @@ class Probe:
 
 
 def probe(images, labels, patients, *, question: str = "class", classes: Sequence[str] = (), seed: int = 0) -> Probe:
-    """Train a linear judge (a logistic regression on thumbnails and random-convolution features: seconds) to tell
+    """Train a linear judge (a logistic regression on thumbnails and ImageNet features: seconds) to tell
     ``labels`` from ``images``, whole patients held out in turn, and score what it says.
 
     Where a linear judge tells the source the matter is settled; where it does not, a network might.
@@ -74,8 +83,6 @@ def probe(images, labels, patients, *, question: str = "class", classes: Sequenc
     Raises:
         DataError: one class only, or a class with a single patient.
     """
-    from sklearn.model_selection import StratifiedGroupKFold
-
     images, labels, patients = _checked(images, labels, patients)
     values, labels = np.unique(labels, return_inverse=True)
     counts = [len(set(patients[labels == k])) for k in range(len(values))]
@@ -99,18 +106,10 @@ def probe(images, labels, patients, *, question: str = "class", classes: Sequenc
 
 def _linear(images: np.ndarray):
     """A function (training rows, their labels, test rows) -> probabilities."""
-    import torch
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-    from torch.nn import functional as F
-
-    from covlib.judges.features import get_extractor
-
     x = torch.from_numpy(images)
     side = min(SIDE, *x.shape[2:])
     seen = np.concatenate([F.interpolate(x, (side, side), mode="area").flatten(1).numpy(),
-                           get_extractor("random-conv")(x)], 1)
+                           get_extractor("lite2-120")(x)], 1)
 
     def answer(train, labels, test):
         model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, class_weight="balanced", max_iter=500))
@@ -148,33 +147,29 @@ def _checked(images, labels, patients) -> tuple[np.ndarray, np.ndarray, np.ndarr
 # ---- hiding, and the questions of one set ----------------------------------------------------------------------------
 
 
-def hide_lungs(images, lung=None, *, how: str = "frame", margin: float = 0.125) -> np.ndarray:
+def hide_lungs(images, lung=None, *, how: str = "frame") -> np.ndarray:
     """The images with the lungs blanked (grey 0): float32 (N, 1, S, S).
 
     Args:
         lung: (N, S, S), anything above 0 is lung; needed for "box" and "mask".
-        how: "frame": only a frame of ``margin`` of the side is left, the same in every image (needs no masks);
-            "box": the upright rectangle around both lungs is blanked; "mask": the lungs, widened by ``margin`` of the
+        how: "frame": only a frame of ``MARGIN`` of the side is left, the same in every image (needs no masks);
+            "box": the upright rectangle around both lungs is blanked; "mask": the lungs, widened by ``MARGIN`` of the
             side. "box" and "mask" leave the lungs' outline, which disease may change; "frame" leaves nothing of them
             where the lungs do not reach the margin.
     """
-    from scipy.ndimage import binary_dilation, find_objects
-
     if how not in HIDING:
         raise ConfigError(f"hiding {how!r} is not one of {', '.join(HIDING)}")
-    if not 0 < margin < 0.5:
-        raise ConfigError(f"margin: {margin} must lie between 0 and 0.5 of the side")
     shown = np.array(finite("images", images, ndim=4), np.float32)
     height, width = shown.shape[2:]
     if how == "frame":
-        y, x = (max(1, round(margin * n)) for n in (height, width))
+        y, x = (max(1, round(MARGIN * n)) for n in (height, width))
         shown[:, :, y : height - y, x : width - x] = 0
         return shown
     if lung is None or np.shape(lung) != (len(shown), height, width):
         raise DataError(f"hide_lungs {how!r}: needs lung masks of shape {(len(shown), height, width)}, got "
                         f"{None if lung is None else np.shape(lung)}; how='frame' needs none")
     y, x = np.ogrid[-1 : 1 : 3j, -1 : 1 : 3j]
-    steps = max(1, round(margin * height))
+    steps = max(1, round(MARGIN * height))
     for image, mask in zip(shown[:, 0], np.asarray(lung) > 0):
         if how == "mask" and mask.any():
             image[binary_dilation(mask, np.abs(y) + np.abs(x) <= 1, iterations=steps)] = 0
@@ -253,7 +248,6 @@ def cam_mass(model, images, lung, *, patients=None, seed: int = 0) -> CamMass:
         model: a ``covlib.judges.classifiers.Classifier``; it is left as it was. images: (N, 1, S, S), of that class
             for a fair question. lung: (N, S, S), above 0 is lung. patients: (N,), for the intervals.
     """
-    import torch
     from monai.visualize import GradCAM
 
     x, lung = torch.as_tensor(finite("images", images, ndim=4)).float(), np.asarray(lung) > 0
@@ -284,9 +278,6 @@ def cam_mass(model, images, lung, *, patients=None, seed: int = 0) -> CamMass:
 
 def _cam_layer(net, image) -> tuple[str, int]:
     """The name of the module whose map is taken, and the map's side."""
-    import torch
-    from torch import nn
-
     sizes, hooks = {}, []
     for name, module in net.named_modules():
         if name and not isinstance(module, nn.BatchNorm2d):

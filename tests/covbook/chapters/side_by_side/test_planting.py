@@ -46,6 +46,7 @@ def test_a_mark_cannot_change_what_is_compared_with_itself(rows):
         assert abs(psnr[a] - psnr[b]) < 0.5  # dB: what was trained on makes no difference
 
 
+@pytest.mark.slow
 def test_a_detector_learns_the_mark_and_nothing_else():
     config = Config.for_profile("smoke", {"detect_epochs": 40, "xray_patients": 120})
     rows = study(config, ("cyclegan",), ("corner",), seed=101)

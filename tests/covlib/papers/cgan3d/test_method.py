@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from projected_runs import trained_twice
 from scipy import ndimage, stats
 
 from benchmarks import cgan3d
@@ -39,10 +40,20 @@ from covlib.papers.cgan3d.method import (
     train,
     training_blocks,
 )
-from covlib.papers.cgan3d.nets import PatchDiscriminator3d, UNet3d, fold, local_differences, unfold
+from covlib.papers.cgan3d.nets import (
+    DetailDiscriminator3d,
+    PatchDiscriminator3d,
+    ProjectedDiscriminator3d,
+    UNet3d,
+    enlarged,
+    fold,
+    local_differences,
+    unfold,
+)
 from covlib.phantom import generate
 from covlib.seeding import rng, torch_generator
-from covlib.training.method import Step
+from covlib.training.health import is_health
+from covlib.training.method import Step, seeded
 
 TINY = {"block": 16, "widths": (2, 4), "d_width": 2, "d_layers": 1, "batch_size": 4, "epochs": 1, "augmentations": 1,
         "norm": "none", "overlap": 8, "blocks_per_scan": 6, "shape": (24, 32, 32)}
@@ -322,7 +333,53 @@ def test_training_repeats_bit_for_bit_and_changes_both_networks(trained, cases, 
     for name, net in method.networks.items():
         for a, b, start in zip(net.parameters(), again.networks[name].parameters(), fresh.networks[name].parameters()):
             assert torch.equal(a, b) and not torch.equal(a, start)
-    assert result.steps == 3 and set(result.log) == {"step", "stage", "D", "G", "L1"}
+    losses = {name for name in result.log if not is_health(name)}
+    assert result.steps == 3 and losses == {"step", "stage", "D", "G", "L1"}
+
+
+def test_with_a_projected_discriminator_it_trains_repeats_and_moves(cases, tmp_path):
+    config = tiny(task="denoise", residual=True, discriminator="projected")
+    data = {name: blocks[:8] for name, blocks in training_blocks(cases, config, 1).items()}
+    result = trained_twice(lambda: CGAN3D(config, 8, 1), data, tmp_path)
+    assert result.steps == 2 and all(0 < r <= 1000 for r in result.log["gradient ratio"])
+    with pytest.raises(ConfigError, match="paper, detail, projected"):
+        tiny(discriminator="patch")
+
+
+def test_a_discriminator_shown_detail_is_the_papers_on_four_channels():
+    with seeded(0, "d"):
+        D = DetailDiscriminator3d(2, 1, "none")
+    block, condition = (torch.rand(2, 1, 16, 16, 16, generator=torch_generator(0, "d", k)) * 2 - 1 for k in "bc")
+    assert D(block, condition).shape == PatchDiscriminator3d(2, 1, "none")(block, condition).shape
+    shown = enlarged(block, condition)
+    mean = np.stack([ndimage.uniform_filter(b, 3, mode="nearest") for b in block[:, 0].numpy()])[:, None]
+    expected = np.concatenate([block, 10 * (block - condition), 10 * (block.numpy() - mean)], 1)
+    np.testing.assert_allclose(shown, expected, atol=1e-4)
+    assert torch.equal(D(block, condition), D.judge.layers(torch.cat([shown, condition], 1)))
+
+
+def test_the_projected_discriminator_judges_slices_of_all_three_planes():
+    with seeded(0, "d"):
+        D = ProjectedDiscriminator3d(slices=4).eval()
+    block, condition = (torch.rand(2, 1, 16, 16, 16, generator=torch_generator(0, "d", k)) * 2 - 1 for k in "bc")
+    said = D(block, condition)
+    assert said.shape == (2, 12, 4, 2, 2) and said.isfinite().all()
+    # A block with its axes turned is judged as the same slices of other planes: places of a plane go with the plane.
+    turned = D(block.permute(0, 1, 4, 3, 2), condition.permute(0, 1, 4, 3, 2))
+    flipped = D(block.transpose(-1, -2), condition.transpose(-1, -2))
+    torch.testing.assert_close(flipped[:, 4:8], said[:, 8:], rtol=1e-4, atol=1e-4)
+    assert not torch.equal(turned, said)
+    # Slices at 2, 6, 10, 14 of 16 are looked at; of the others only what the 3x3x3 mean brings.
+    changed = block.clone()
+    changed[:, :, 4] = -changed[:, :, 4]
+    assert torch.equal(D(changed, condition)[:, :4], said[:, :4])
+    changed[:, :, 6] = -changed[:, :, 6]
+    differs = (D(changed, condition)[:, :4] != said[:, :4]).flatten(2).any(2)
+    assert differs.tolist() == [[False, True, False, False]] * 2
+    assert not torch.equal(D(block, -condition), said)
+    for side, slices in ((8, 4), (4, 4), (6, 3)):
+        small = torch.rand(1, 1, side, side, side, generator=torch_generator(1, "d"))
+        assert ProjectedDiscriminator3d(slices)(small, small).shape[:3] == (1, 3 * slices, 4)
 
 
 def test_weights_come_back_from_a_checkpoint_and_strangers_are_refused(trained, cases, tmp_path):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from projected_runs import trained_twice
 
 from benchmarks import cosingan
 from benchmarks.steps import EQUAL, largest_gap
@@ -234,6 +235,25 @@ def test_networks_are_reused_between_scales_of_equal_depth(one):
                 p.data.add_(0.01)  # as if trained
             kept |= {stage.nets[0]: new, "D": method.networks["D"]}
     assert {n for n in method.networks if n[0] == "G"} == {f"G{s}{x}" for s in (32, 48, 64) for x in "sr"}
+
+
+def test_with_a_projected_discriminator_it_trains_repeats_and_moves(one, tmp_path):
+    config = tiny(discriminator="projected", scales=(32, 48), epochs_first=2, epochs_second=1)
+    one = resized(one, 48)
+    result = trained_twice(lambda: CoSinGAN(config, one, seed=1), one.training_data(), tmp_path)
+    ratios = [r for stage, r in zip(result.log["stage"], result.log["gradient ratio"]) if stage != "unet"]
+    assert len(ratios) == 6 and all(0 < r < 1000 for r in ratios)
+
+
+def test_one_projected_discriminator_suits_every_scale_and_goes_on_learning(one):
+    """The paper's is made anew wherever the networks of the scale below are not taken over."""
+    for kind, kept in (("projected", True), ("paper", False)):
+        method, seen = CoSinGAN(tiny(discriminator=kind), one, seed=1), []
+        for stage in method.stages:
+            method.begin_stage(stage)
+            if stage.name.endswith("first"):
+                seen.append(method.networks["D"])
+        assert len({id(D) for D in seen}) == (1 if kept else 2), kind
 
 
 def test_only_the_networks_of_a_stage_learn(one):

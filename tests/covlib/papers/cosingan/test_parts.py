@@ -1,6 +1,7 @@
 """CoSinGAN's parts that know no method: losses against references, augmentation to the pixel, slices and drawings."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -104,7 +105,7 @@ def test_mixed_loss_sums_its_terms_and_sends_gradients_to_the_fake_alone():
         assert grad.abs().sum() > 0
     same, _ = rec(real.detach(), real.detach(), condition)
     assert same.item() == pytest.approx(0, abs=1e-4)
-    assert rec.vgg.pretrained or "random" in rec.note
+    assert rec.vgg.pretrained or "EfficientNet-Lite0 (ImageNet) instead of VGG19" in rec.note
 
 
 def test_a_mixed_loss_without_its_unet_is_refused():
@@ -211,11 +212,11 @@ def test_ground_glass_and_consolidation_are_infection():
 
 def test_one_slice_a_patient_the_one_with_most_lung_first():
     p = paired()
-    assert choose(p).name == "s3" and choose(p, 1).name == "s1" and choose(p, 0, exclude=["p1"]).name == "s1"
+    assert choose(p).name == "s3" and choose(p, 1).name == "s1"
     with pytest.raises(ConfigError, match="index: 2"):
         choose(p, 2)
-    with pytest.raises(DataError, match="no infected slice is left"):
-        choose(p, 0, exclude=["p0", "p1"])
+    with pytest.raises(DataError, match="no infected slice to learn from"):
+        choose(replace(p, maps=torch.zeros_like(p.maps)))
     one = choose(p)
     assert one.size == 32 and one.patient == "p1" and len(one.fingerprint) == 64
     assert set(one.training_data()) == {"image", "condition"}

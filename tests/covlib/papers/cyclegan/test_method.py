@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from projected_runs import trained_twice
 
 from benchmarks.plain import cyclegan as plain
 from covbook.chapters.cyclegan.experiment import by_class, load_trained
@@ -77,7 +78,8 @@ def test_generators_keep_shape_and_range(kind, channels):
 
 @pytest.mark.parametrize(("changes", "words"), [
     ({"image_size": 30}, "multiple of 4"), ({"image_size": 40, "generator": "unet"}, "multiple of 16"),
-    ({"generator": "vit"}, "resnet, unet"), ({"channels": 2}, "1 or 3"), ({"gan_loss": "hinge"}, "least_squares"),
+    ({"generator": "vit"}, "resnet, unet"), ({"channels": 2}, "1 or 3"),
+    ({"gan_loss": "softplus"}, "least_squares.*hinge"), ({"discriminator": "patch"}, "paper, projected"),
     ({"pool_size": 1}, "at least batch_size"), ({"sources": ("covid",)}, "other than covid"),
     ({"decay_from": 2.0}, "decay_from")])
 def test_settings_that_do_not_fit_are_refused(changes, words):
@@ -283,6 +285,20 @@ def test_training_repeats_and_a_resumed_run_ends_alike(data, tmp_path):
             assert torch.equal(p, q)
     for k in "ab":
         assert torch.equal(whole.pools[k].images, resumed.pools[k].images)
+
+
+def test_with_projected_discriminators_it_trains_repeats_and_moves(data, tmp_path):
+    config = small(discriminator="projected", gan_loss="hinge", epochs=1, per_domain=4)
+    pairs = domains(data, "normal", config)
+    result = trained_twice(lambda: CycleGAN(config, 4, seed=1), pairs, tmp_path)
+    assert result.steps == 2 and all(0 < r < 1000 for r in result.log["gradient ratio"])
+    assert {"D_A AUC", "D_B AUC", "D_A right real", "D_B right synthetic patches"} <= set(result.log)
+
+
+def test_the_hinge_losses_are_those_of_both_sides():
+    real, fake = torch.tensor([2.0, 0.5]), torch.tensor([-2.0, 0.0])
+    assert discriminator_loss(real, fake, "hinge").item() == pytest.approx(0.25 + 0.5)
+    assert generator_loss(fake, "hinge").item() == pytest.approx(1.0)
 
 
 def test_without_identity_and_with_log_losses_it_trains_too(data, tmp_path):

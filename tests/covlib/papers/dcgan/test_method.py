@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from projected_runs import trained_twice
 
 from covbook.chapters.dcgan import compare_arms, parameter_table
 from covlib.data.splits import Split
@@ -134,6 +135,15 @@ def test_training_repeats_bit_for_bit_and_changes_both_networks(images, tmp_path
     for name, net in methods[0].networks.items():
         for a, b, start in zip(net.parameters(), methods[1].networks[name].parameters(), before[name]):
             assert torch.equal(a, b) and not torch.equal(a, start)
+
+
+def test_with_a_projected_discriminator_it_trains_repeats_and_moves(images, tmp_path):
+    config = small(discriminator="projected", epochs=1)
+    result = trained_twice(lambda: DCGAN(config, len(images), seed=3), {"image": images}, tmp_path)
+    assert result.steps == 2 and "gradient ratio" not in result.log  # there is nothing to reconstruct
+    assert 0 <= result.log["D"][0] < 10  # a hinge loss, about 2 at the start
+    with pytest.raises(ConfigError, match="discriminator"):
+        small(discriminator="patch")
 
 
 def test_synthesis_is_grey_bounded_seeded_and_leaves_the_mode_alone(images):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from projected_runs import trained_twice
 
 from benchmarks import global_local
 from covbook.chapters.global_local.networks import betas, listen
@@ -344,6 +345,18 @@ def test_training_repeats_bit_for_bit_and_goes_on_where_it_was_killed(data, tmp_
     assert all(torch.equal(a, b) for a, b in zip(once, run("killed")))
 
 
+@pytest.mark.parametrize("changes", [{}, {"lambda_l1": 10.0}])
+def test_with_projected_discriminators_it_trains_repeats_and_moves(changes, data, tmp_path):
+    result = trained_twice(lambda: GlobalLocal(tiny(discriminator="projected", **changes), 8, seed=3), data, tmp_path)
+    assert ("gradient ratio" in result.log) == ("L1" in result.log) == bool(changes)
+    assert {"D1 AUC", "D2 AUC"} <= set(result.log)
+    if changes:  # beside Eqs. 3 and 4, in every stage
+        parts = [torch.tensor(result.log[k]) for k in ("G", "adversarial", "matching", "L1")]
+        g, adversarial, matching, l1 = parts
+        torch.testing.assert_close(g, adversarial + 10 * matching, rtol=1e-4, atol=1e-4)
+        assert (l1 > 0).all() and all(0 < r < 1000 for r in result.log["gradient ratio"])
+
+
 def test_it_learns_two_slices_by_heart(tmp_path):
     data = draw(2)
     config = tiny(width=8, blocks=2, d_width=8, batch_size=2, epochs_global=15, epochs_local=15, epochs_joint=70,
@@ -494,6 +507,7 @@ def test_wrong_maps_are_refused_at_synthesis(data):
 # ---- bench -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_bench_measures_the_same_step_both_ways():
     rows = global_local.bench(image_size=32, device="cpu", width=4, d_width=4, blocks=1)
     assert len(rows) == 2 and all(row["median_s"] > 0 and "peak" in row["note"] for row in rows)

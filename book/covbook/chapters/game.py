@@ -1,0 +1,110 @@
+"""Was the game played? What ``covlib.training.health`` reads from the logs, kept and shown alike in every chapter."""
+
+from dataclasses import fields, replace
+from typing import Any
+
+from covbook.plots import style
+from covbook.tables import Table
+from covlib.errors import DataError
+from covlib.judges.features import default_layer, get_extractor
+from covlib.metrics.generative import fid
+from covlib.metrics.spectrum import detail_ratio, grid_peak
+from covlib.training.health import CHANCE, PERFECT, Health, health
+
+LENGTHS = ("epochs", "epochs_global", "epochs_local", "epochs_joint", "epochs_constant", "epochs_first",
+           "epochs_second")
+PAPERS = {"gan_loss": "least_squares"}  # what goes with a paper's own discriminator, where a Config has it
+OURS, THEIRS = "projected (ours)", "the paper's discriminator"
+NAMES = {"projected": OURS, "paper": THEIRS, "detail": "shown detail (ours)"}  # by a Config's ``discriminator``
+KEYS = {name: key for key, name in NAMES.items()}
+HEAD = ["network", "discriminator", "right about real", "right about synthetic", "AUC", "adversary / reconstruction",
+        ""]
+WORDS = {"at chance": "at chance: nobody played", "perfect": "all but perfect", "plays": "it played"}
+
+
+def twin(config):
+    """The settings of a twin with the paper's discriminator: the same generator and data, ``config.twin`` times as many
+    steps, so that both take the same minutes. None where there is none: the paper's own is trained anyway, say."""
+    if config.discriminator == "paper" or not config.twin:
+        return None
+    known = {field.name for field in fields(config)}
+    longer = {name: round(config.twin * getattr(config, name)) for name in LENGTHS if name in known}
+    return replace(config, discriminator="paper", twin=0.0, **longer,
+                   **{name: value for name, value in PAPERS.items() if name in known})
+
+
+def logs(config, result, other, twin_result) -> dict[str, dict]:
+    """Name of each discriminator -> the log of its training, as ``keep`` and ``plots.right_curves`` take them.
+
+    Args:
+        result, twin_result: of ``fit``; None where nothing was trained. other: the twin's settings.
+    """
+    pairs = ((config, result), (other, twin_result))
+    return {name_of(c): r.log for c, r in pairs if c is not None and r is not None}
+
+
+def keep(run, logs: dict[str, dict]) -> Table:
+    """Metrics and warnings of each network's last adversarial stage, and a table of them.
+
+    Args:
+        logs: name of a network -> ``FitResult.log``. Empty where a checkpoint was given: nothing was trained.
+    """
+    rows = []
+    for name, log in logs.items():
+        for one in health(log):
+            key = f"{KEYS.get(name, name)}_{one.discriminator}".lower().replace(" ", "_").replace("-", "_")
+            how = f"mean over the last third of stage {one.stage}, of batches as they were trained on"
+            run.metric(f"d_right_real_{key}", one.real, how=how)
+            run.metric(f"d_right_synthetic_{key}", one.synthetic, how=how)
+            run.metric(f"d_auc_{key}", one.auc, how=f"pairs within a batch, {how}")
+            if one.ratio == one.ratio:
+                run.metric(f"d_gradient_ratio_{key}", one.ratio, how=f"lengths at the generator's output, {how}")
+            if one.warning:
+                run.note(f"{name}: {one.warning}")
+            rows.append(_row(name, one))
+    note = (f"Last third of the training; it played if it was right about {100 * CHANCE:.0f} to {100 * PERFECT:.0f} % "
+            "of images." if rows else "A checkpoint was given: nothing was trained.")
+    return Table(HEAD, rows, note=note, right=tuple(HEAD[2:6]))
+
+
+def name_of(config) -> str:
+    """What the network trained with these settings is called beside its twin."""
+    return NAMES[config.discriminator]
+
+
+def compare(run, real, made: dict[str, Any], *, masks=None, how: str = "") -> Table:
+    """Sets of synthetic images beside as many real ones: Fréchet distance by ImageNet's Lite2 (never the network of the
+    projected discriminator), detail and grid inside the masks; each kept as a metric.
+
+    Args:
+        real: (N, 1, H, W) in [-1, 1], of held-out patients. made: name -> as many images. masks: (N, H, W), above 0
+            where texture is looked at, the same for real and synthetic; None: everywhere. how: of which images.
+    """
+    real = style.as_array(real)
+    extractor = get_extractor(default_layer(len(real)))
+    words = f"{extractor.name}, block of {extractor.layer}, {extractor.resize}{f'; {how}' if how else ''}"
+    features, rows = extractor(real), []
+    for name, images in made.items():
+        images, key = style.as_array(images), KEYS.get(name, name)
+        if images.shape != real.shape:
+            raise DataError(f"{name}: images {images.shape} beside real ones {real.shape}; as many are wanted, of the "
+                            "same size")
+        distance = run.metric(f"fid_{key}_discriminator", fid(features, extractor(images)), n=len(real), how=words)
+        try:
+            detail = detail_ratio(real, images, masks, masks)
+            grid = max(grid_peak(images, masks).values())
+            run.metric(f"detail_{key}_discriminator", detail, n=len(real),
+                       how="power inside the lungs, upper half of the frequencies, synthetic over real")
+            texture = [f"{detail:.2f}", f"{grid:.1f}"]
+        except DataError as error:  # lungs smaller than a patch
+            run.note(f"{name}: {error}")
+            texture = ["too small to say"] * 2
+        rows.append([name, f"{distance:.3g}", *texture])
+    return Table(["discriminator", "Fréchet distance", "detail (1: as real)", "grid (1: none)"], rows,
+                 note=f"{words}; n = {len(real)} each.", right=("Fréchet distance",))
+
+
+def _row(name: str, one: Health) -> list[str]:
+    share = lambda value: f"{100 * value:.0f} %"
+    ratio = "not told apart" if one.ratio != one.ratio else f"{one.ratio:.2g}"
+    return [name, one.discriminator, share(one.real), share(one.synthetic), f"{one.auc:.2f}", ratio, WORDS[one.verdict]]
