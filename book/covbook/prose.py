@@ -29,7 +29,7 @@ from covbook.runner import chapters
 from covlib.errors import ConfigError, DataError
 
 PROFILES = ("smoke", "cpu", "gpu", "paper")
-ROLE = re.compile(r"\{(number|says)\}`([^`]+)`")
+ROLE = re.compile(r"(?<!`)\{(number|says)\}`([^`]+)`")  # within code it is an example
 
 
 class Of:
