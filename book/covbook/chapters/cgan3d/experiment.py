@@ -15,6 +15,7 @@ import torch
 
 from covbook.chapters.cgan3d.scores import compare
 from covbook.chapters.cgan3d.tuning import tune_non_local_means
+from covbook.chapters.privacy import PrivacyAudit, audit
 from covbook.datasets.sources import located
 from covbook.tables import Table
 from covlib import phantom
@@ -397,15 +398,49 @@ def _kept(run, name: str, values: np.ndarray, how: str, claim: str | None, unit:
 # ---- volumes from noise judged ---------------------------------------------------------------------------------------
 
 
-def reference_volumes(config: Config, test_cases: list[Case], n: int, data="phantom", seed: int = 0) -> list[Case]:
-    """Volumes to judge the synthetic ones against, at ``config.volume``: virtual patients that no network has seen, or
-    the held-out scans resampled."""
+def reference_volumes(config: Config, roles: tuple[Scans, Split], n: int, data="phantom",
+                      seed: int = 0) -> tuple[list[Case], list[Case]]:
+    """Real volumes at ``config.volume`` to judge synthetic ones against, and real volumes of other patients, from which
+    copies are grown and the floor is measured: at most ``n`` each.
+
+    Virtual patients are ones that no network has seen. Of real data the references are held-out scans, half of their
+    patients at least; the others are the rest of those, and training scans where they are not enough.
+
+    Raises:
+        DataError: the others would hold nobody.
+    """
     if str(data) == "phantom":
-        return [phantom.generate(JUDGES_FIRST + k, seed=seed, label=("normal", "covid")[k % 2], shape=config.volume)
-                for k in range(n)]
+        made = [phantom.generate(JUDGES_FIRST + k, seed=seed, label=("normal", "covid")[k % 2], shape=config.volume)
+                for k in range(2 * n)]
+        return made[:n], made[n:]
     from covlib.data.volumes import resample
 
-    return [resample(case, config.volume) for case in test_cases]
+    scans, split = roles
+    held_out = scans.at(split.test)
+    patients = list(dict.fromkeys(case.patient for case in held_out))
+    first = set(patients[: max(1, (len(patients) + 1) // 2)])
+    references = [case for case in held_out if case.patient in first][:n]
+    others = ([case for case in held_out if case.patient not in first] + scans.at(split.train))[: len(references)]
+    if not others:
+        raise DataError(f"the {len(held_out)} held-out scans are all there is; others are needed to grow copies from")
+    resized = lambda cases: [resample(case, config.volume) for case in cases]
+    return resized(references), resized(others)
+
+
+def audit_volumes(made: np.ndarray, coarse: np.ndarray, references: list[Case], config: Config,
+                  scans: list[Case] | None, seed: int = 0) -> PrivacyAudit:
+    """``covbook.chapters.privacy.audit`` of the coarse GAN: its volumes as features, a voxel each.
+
+    Args:
+        made, coarse: (N, z, y, x) HU, synthetic and learnt from. references: volumes of patients it has not seen.
+        scans: those that ``coarse`` was made of, for their patients; None: each volume is of another one.
+    """
+    unseen = noise.coarse_set(references, config.coarse).hu
+    flat = lambda volumes: np.asarray(volumes, np.float32).reshape(len(volumes), -1)
+    whose = None if scans is None else [case.patient for case in scans]
+    return audit(flat(made), flat(coarse), flat(unseen), patients=whose,
+                 held_out_patients=None if scans is None else [case.patient for case in references],
+                 space="coarse volumes", seed=seed)
 
 
 def regrown(model: noise.NoiseModel, cases: list[Case], size, seed: int = 0) -> list[Case]:
