@@ -196,7 +196,7 @@ def sampling_study(trained: Trained, steps, extractor, *, folds: int, seed: int)
 
     Returns:
         One dict a number of steps: "steps", "fid" (an Interval, to the test patients), "seconds" (of one image, here
-        and now: it does not repeat), "images".
+        and now: it does not repeat), "images", "shortage" (what must be said beside the FID of so few images).
     """
     task, found = trained.task, []
     part = task.conditions.subset(torch.arange(min(48, len(task.conditions))))
@@ -208,7 +208,8 @@ def sampling_study(trained: Trained, steps, extractor, *, folds: int, seed: int)
         seconds = (time.perf_counter() - began) / len(made)
         a, b, by = equal_sides(real, extractor(made), test.patients, part.patients, seed)
         value = jackknife((a, b), generative.fid, by, folds, seed, bounds=(0.0, float("inf")))
-        found.append({"steps": n, "fid": value, "seconds": seconds, "images": made})
+        found.append({"steps": n, "fid": value, "seconds": seconds, "images": made,
+                      "shortage": generative.few_images(len(a), a.shape[1])})
     return found
 
 
