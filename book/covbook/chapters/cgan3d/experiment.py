@@ -239,9 +239,13 @@ def judge_all(config: Config, cases: list[Case], made: dict[str, dict[str, np.nd
 
 
 def column(rows: list[dict], what: str, key: str = "psnr", region: str = "whole") -> np.ndarray:
-    """One number a scan, in the order of the scans; those not finite (equal volumes, no window) are left out."""
-    found = np.array([row[key] for row in rows if row["what"] == what and row["region"] == region], float)
-    return found[np.isfinite(found)]
+    """One number a patient, the mean of its scans', in the order of the scans; those not finite (equal volumes, no
+    window) are left out."""
+    found: dict[str, list[float]] = {}
+    for row in rows:
+        if row["what"] == what and row["region"] == region and np.isfinite(row[key]):
+            found.setdefault(row["patient"], []).append(row[key])
+    return np.array([np.mean(values) for values in found.values()])
 
 
 def seam_ratios(case: Case, volumes: dict[str, np.ndarray], block: int = 32) -> dict[str, float]:
@@ -344,7 +348,7 @@ def table2(rows: list[dict], reported: dict, region: str = "pulmonary") -> Table
         cells.append([what + (" (input)" if what in INPUT.values() else ""), *paper, text["psnr"], text["ssim"]])
     columns = ["", "PSNR, dB (paper)", "SSIM (paper)", "PSNR, dB (ours)", "SSIM (ours)"]
     return Table(columns, cells, right=tuple(columns[1:]),
-                 note=f"Mean over {len(column(rows, 'denoised', 'psnr', region))} held-out scans [95 % interval, "
+                 note=f"Mean over {len(column(rows, 'denoised', 'psnr', region))} held-out patients [95 % interval, "
                       "Student t].")
 
 
@@ -365,7 +369,7 @@ def gain_rows(rows: list[dict], reported: dict, region: str = "pulmonary") -> li
 
 def keep(run, rows: list[dict]) -> None:
     """The measurements of Tables I and II and the gains, into ``run``."""
-    how = "mean over slices of a scan, then over held-out scans; HU clipped, L = width; Student t over scans"
+    how = "mean over slices, scans of a patient, held-out patients; HU clipped, L = width; Student t over patients"
     for key in ("psnr", "ssim"):
         _kept(run, f"table1_{key}", column(rows, MADE["autoencode"] + PLAIN, key), how + "; laid side by side",
               f"table1_{key}", "dB" if key == "psnr" else "")
@@ -383,8 +387,8 @@ def keep(run, rows: list[dict]) -> None:
                 slug = other.replace(" ", "_").replace("-", "_")
                 theirs = column(rows, other, "psnr", region)
                 paired = made - theirs if len(made) == len(theirs) else np.array([])
-                _kept(run, f"gain_{MADE[task]}_over_{slug}_{region}", paired, f"PSNR less that of {other}, same scan; "
-                      "Student t over scans", None, "dB")
+                _kept(run, f"gain_{MADE[task]}_over_{slug}_{region}", paired, f"PSNR less that of {other}, same scans; "
+                      "Student t over patients", None, "dB")
 
 
 def _kept(run, name: str, values: np.ndarray, how: str, claim: str | None, unit: str) -> None:

@@ -118,6 +118,12 @@ def test_tables_and_measurements(config, judged, tmp_path):
     assert '"what": "noisy"' in tasks.as_json(rows)
 
 
+def test_scans_of_one_patient_are_one_number():
+    row = lambda patient, psnr: {"patient": patient, "what": "noisy", "region": "whole", "psnr": psnr}
+    rows = [row("b", 20.0), row("a", 30.0), row("b", 24.0), row("c", np.inf)]
+    assert tasks.column(rows, "noisy").tolist() == [22.0, 30.0]
+
+
 def test_errors_are_parted_into_kept_and_other_voxels():
     original = rng(0, "test").integers(-900, 900, (6, 7, 8)).astype(np.int16)
     made = original.copy()
