@@ -244,7 +244,7 @@ def test_the_table_of_the_paper_beside_ours(tmp_path):
     row = table.rows[0]
     assert row[1].startswith("about 40 %") and "Section IV" in row[1]
     assert row[2].startswith("71 % [66, 76]") and "n = 10" in row[2] and "Student t" in row[2]
-    assert row[3].startswith("72 % [67, 77] (virtual patients, cpu, seeds [0](../data/results/03_dcgan-phantom")
+    assert row[3].startswith("72 % (70 to 74) (virtual patients, cpu, seeds [0](../data/results/03_dcgan-phantom")
     assert row[4].startswith("**○ not attempted**\nvirtual patients, profile cpu")
     assert "reproduced" not in str(table)
     assert '<a href="../data/results/03_dcgan-phantom-cpu-seed2.json">2</a>' in table._repr_html_()
