@@ -178,8 +178,8 @@ def paper_beside_ours(chapter: str, run=None, results: list[dict] | None = None)
     columns = ["what", "paper", "this run", "recorded runs", "verdict"]
     about = "no run" if judged is None else f"{context(judged)}, seed {judged['seed']}"
     note = (f"Verdicts are about {'this run' if metrics is not None else 'the most faithful recorded run'} ({about}). "
-            "Brackets: 95 % interval. Recorded runs with several seeds: mean over seeds, Student t. Intervals are cut "
-            "where the value cannot go: a share below 0 % or above 100 %, say.")
+            "Square brackets: 95 % interval, cut where the value cannot go: a share below 0 % or above 100 %, say. "
+            "Recorded runs with several seeds: mean, and in round brackets the lowest and the highest seed.")
     own = sorted({r["data"]["name"] for r in results if r["data"]["kind"] == "folder"})
     return Table(columns, rows, folded=folded,
                  fold_title=f"{folded} more, of which no recorded run has a measurement",
@@ -214,7 +214,7 @@ def measurements_table(chapter: str, columns: dict[str, str], results: list[dict
     for _, same in groupby(sorted(results, key=order), key=lambda r: (where(r), changed(r))):
         group = list(same)
         for r in group:
-            found = {m["name"]: (m["value"], m["interval"], m["unit"]) for m in r["metrics"]}
+            found = {m["name"]: (m["value"], m["interval"], m["unit"], m.get("spread")) for m in r["metrics"]}
             cells = [show_value(*found.get(name, (None,))) for name in columns]
             rows.append([*where(r), str(r["seed"]), changed(r), *cells])
         if spread and len(group) > 1:
@@ -253,22 +253,20 @@ def _ours(row: dict) -> str:
     metric = row["metric"]
     if metric is None:
         return "–"
-    text = _scaled(metric["value"], metric["interval"], row["claim"], row["number"], metric["unit"])
+    text = _scaled(metric["value"], metric["interval"], row["claim"], row["number"], metric["unit"],
+                   metric.get("spread"))
     details = [f"n = {metric['n']:,}" if metric["n"] is not None else "", metric["how"]]
     return text + "".join(f"\n{d}" for d in details if d)
 
 
 def _studied(claim: dict, number: dict | None, chapter: str, collected: list[dict]) -> str:
-    """What recorded studies measured for a claim that no run measures, one line each: mean over seeds with Student's
-    interval, linked."""
-    from covlib.metrics.intervals import student_t
-
+    """What recorded studies measured for a claim that no run measures, one line each: mean over seeds, with the
+    lowest and the highest, linked."""
     lines = []
     for document, values in measured_by_studies(claim, chapter, collected):
-        interval = student_t(values) if len(values) > 1 else None
-        ends = (interval.low, interval.high) if interval and interval.high > interval.low else None
+        spread = [min(values), max(values)] if len(values) > 1 else None
         unit = "" if number is None else number.get("unit", "")
-        lines.append(f"{_scaled(mean(values), ends, claim, number, unit)} ({_briefly(document)}, "
+        lines.append(f"{_scaled(mean(values), None, claim, number, unit, spread)} ({_briefly(document)}, "
                      f"[study of {len(values)} seed{'s' * (len(values) > 1)}]({LINK}studies/{document['file']}))")
     return "\n".join(lines) or "–"
 
@@ -288,9 +286,11 @@ def measured_by_studies(claim: dict, chapter: str, collected: list[dict]) -> lis
     return found
 
 
-def _scaled(value, interval, claim: dict, number: dict | None, unit: str) -> str:
+def _scaled(value, interval, claim: dict, number: dict | None, unit: str, spread=None) -> str:
     unit = unit if number is None else number.get("unit", "")
-    return show_value(None if value is None else value * claim.get("scale", 1.0), _ends(interval, claim), unit)
+    scale = claim.get("scale", 1.0)
+    spread = None if spread is None else [end * scale for end in spread]
+    return show_value(None if value is None else value * scale, _ends(interval, claim), unit, spread)
 
 
 def _ends(interval, claim: dict) -> list[float] | None:
@@ -314,10 +314,8 @@ def _briefly(metrics: dict) -> str:
 
 def _recorded(claim: dict, number: dict | None, results: list[dict]) -> str:
     """Recorded values, one line per (data, profile, settings): the mean over seeds, each seed a link to its file. What
-    follows from the layers alone is equal in all runs and said once. Student's interval over seeds knows no bounds: it
-    is shown cut at the claim's "range"."""
-    from covlib.metrics.intervals import student_t
-
+    follows from the layers alone is equal in all runs and said once. The lowest and the highest seed stand beside the
+    mean: a spread of trainings, no interval."""
     settings = lambda f: (f[0], json.dumps(f[1]["overrides"], sort_keys=True))
     found = [(_briefly(r), r, m) for r in results
              if (m := find_metric(r, claim)) is not None and m["value"] is not None]
@@ -329,11 +327,11 @@ def _recorded(claim: dict, number: dict | None, results: list[dict]) -> str:
     for (where, _), same in groupby(sorted(found, key=lambda f: (settings(f), f[1]["seed"])), key=settings):
         group = list(same)
         values = [m["value"] for _, _, m in group]
-        interval, value = group[0][2]["interval"], values[0]
+        interval, value, spread = group[0][2]["interval"], values[0], group[0][2].get("spread")
         if len(values) > 1:
-            over = student_t(values)
-            interval, value = (over.low, over.high) if over.high > over.low else None, over.value
+            interval, value = None, sum(values) / len(values)
+            spread = (min(values), max(values)) if max(values) > min(values) else None
         seeds = ", ".join(f"[{r['seed']}]({LINK}{r['file']})" for _, r, _ in group)
-        lines.append(f"{_scaled(value, interval, claim, number, group[0][2]['unit'])} "
+        lines.append(f"{_scaled(value, interval, claim, number, group[0][2]['unit'], spread)} "
                      f"({where}, seed{'s' if len(values) > 1 else ''} {seeds})")
     return "\n".join(lines) or "–"

@@ -185,8 +185,9 @@ class Run:
 
         Args:
             name: lower-case words joined by underscores, unique in the run ("positive_rate").
-            value: a finite number, an Interval (its n, ends and method are used where not given), or None where it
-                could not be measured: ``how`` must then say why.
+            value: a finite number, an Interval (its n, ends and method are used where not given), a Spread of repeats
+                (kept under "spread": it is no interval), or None where it could not be measured: ``how`` must then
+                say why.
             n: number of independent things behind it (images, sets, patients).
             interval: 95 % interval as (low, high) or an Interval.
             how: how value and interval were got, in a few words.
@@ -205,6 +206,10 @@ class Run:
                 n = int(source.n) if n is None and getattr(source, "n", None) is not None else n
                 how = how or getattr(source, "method", "")
                 interval = None if math.isnan(source.low) or math.isnan(source.high) else (source.low, source.high)
+        spread = None
+        if hasattr(value, "lowest"):
+            n, how = int(value.n) if n is None else n, how or value.method
+            spread = None if math.isnan(value.lowest) else (value.lowest, value.highest)
         value = getattr(value, "value", value)
         if value is None and not how:
             raise ConfigError(f"metric: {name!r} has no value; say in how= why it could not be measured")
@@ -213,6 +218,7 @@ class Run:
             "n": None if n is None else int(n),
             "interval": None if interval is None else [_number(name, v) for v in interval], "how": how,
             "paper": dict(paper) if paper else None,
+            **({} if spread is None else {"spread": [_number(name, v) for v in spread]}),
             **({} if values is None else {"values": [_number(name, v) for v in values]})})
         return self.metrics[-1]["value"]
 

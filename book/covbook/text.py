@@ -9,7 +9,7 @@ MEANING = {"smoke": "Profile smoke only proves that the chapter runs: its number
            "gpu": "Profile gpu has the paper's image size and a shorter schedule: not a reproduction of the paper.",
            "paper": "Profile paper follows the paper's schedule as the paper states it."}
 
-MEASURED = ["measurement", "value [95 % interval]", "n", "how"]
+MEASURED = ["measurement", "value [95 % interval] or (spread)", "n", "how"]
 
 
 def duration(minutes: float | None) -> str:
@@ -21,13 +21,15 @@ def duration(minutes: float | None) -> str:
     return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.0f} h"
 
 
-def show_value(value, interval=None, unit: str = "") -> str:
-    """A number with its interval, in as many digits as the interval allows: "0.87 [0.81, 0.92]", "43 % [40, 46]"."""
+def show_value(value, interval=None, unit: str = "", spread=None) -> str:
+    """A number with its interval, in as many digits as the interval allows: "0.87 [0.81, 0.92]", "43 % [40, 46]"; or
+    with the spread of repeats, which is no interval: "0.017 (0.013 to 0.024)"."""
     if value is None:
         return "–"
+    ends = spread if interval is None else interval
     # an interval within float32's rounding allows no digits of its own
-    if interval is not None and interval[1] - interval[0] > 1e-6 * abs(value):
-        width = interval[1] - interval[0]
+    if ends is not None and ends[1] - ends[0] > 1e-6 * abs(value):
+        width = ends[1] - ends[0]
         exponent = math.floor(math.log10(width))
         digits = max(0, (1 if width < 3 * 10**exponent else 0) - exponent)
         digits = max(digits, 2) if width < 1 and abs(value) <= 1 else digits
@@ -37,7 +39,9 @@ def show_value(value, interval=None, unit: str = "") -> str:
         digits = max(0, 2 - math.floor(math.log10(abs(value))))
     digits = min(digits, 6)
     text = f"{value:,.{digits}f}" + (f" {unit}" if unit else "")
-    text += "" if interval is None else f" [{interval[0]:,.{digits}f}, {interval[1]:,.{digits}f}]"
+    if ends is not None:
+        between = "({0} to {1})" if interval is None else "[{0}, {1}]"
+        text += " " + between.format(*(f"{end:,.{digits}f}" for end in ends))
     return text.replace("-", "\N{MINUS SIGN}")
 
 
@@ -61,8 +65,8 @@ def show_setting(value) -> str:
 
 def measured(metrics: list[dict]) -> list[list[str]]:
     """A run's measurements as rows of a table with the columns ``MEASURED``."""
-    return [[f"`{m['name']}`", show_value(m["value"], m["interval"], m["unit"]), show_setting(m["n"]), m["how"]]
-            for m in metrics]
+    return [[f"`{m['name']}`", show_value(m["value"], m["interval"], m["unit"], m.get("spread")), show_setting(m["n"]),
+             m["how"]] for m in metrics]
 
 
 def size_text(size: int) -> str:

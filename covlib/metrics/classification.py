@@ -4,11 +4,13 @@ Labels are whole numbers, 1 for the positive class (COVID-19), which is the last
 others count as negative. Probabilities are (N, C) as ``covlib.judges.classifiers.predict`` gives them.
 """
 
+import math
+
 import numpy as np
 
 from covlib.errors import DataError
 from covlib.metrics.checks import finite, same_shape
-from covlib.metrics.intervals import Interval, bootstrap, wilson
+from covlib.metrics.intervals import LEVEL, WORDS, Interval, proportion
 
 
 def accuracy(labels, pred) -> float:
@@ -58,7 +60,61 @@ def auc(labels, scores) -> float:
     return float(roc_auc_score(truth, scores))
 
 
-def positive_rate(probs) -> Interval:
+def auc_interval(labels, scores, groups=None) -> Interval:
+    """``auc`` with a score interval over patients, within [0, 1] and never of width zero.
+
+    Newcombe's method 5 (2006, Statistics in Medicine 25: 559-573) holds near 1 and at 1 itself, for independent images.
+    Images of one patient count for less: by how much the variance is larger is estimated from what each patient adds
+    (DeLong's placements summed by patient, Obuchowski 1997), kept between 1 and its worst (images of a patient all
+    alike), and the numbers of positives and negatives are divided by it. Where it is above 1 Student's quantile with
+    two degrees of freedom fewer than patients is taken.
+
+    Args:
+        labels: (N,) whole numbers; 1 against all others. scores: (N,). groups: (N,) patients; None: each its own.
+    """
+    truth, scores, units, patient = _ranked(labels, scores, groups)
+    area, parts = _placements(truth, scores)
+    positives, negatives = int(truth.sum()), int((~truth).sum())
+    worst = float((np.bincount(patient) ** 2).sum() / len(truth))
+    effect, degrees = worst, None
+    if 0 < area < 1 and units > 2:
+        sums = np.bincount(patient, parts, minlength=units)
+        effect = units / (units - 1) * float((sums**2).sum()) / _newcombe(area, positives, negatives)
+        degrees = units - 2 if effect > 1 else None
+        effect = min(max(effect, 1.0), worst)
+    m, n = max(positives / effect, 1.0), max(negatives / effect, 1.0)
+    low, high = _auc_ends(area, m, n, _quantile(degrees))
+    counted = f"{len(truth)} images" if groups is None else f"{len(truth)} images of {units} groups"
+    return Interval(area, low, high, units, f"Newcombe's score for AUC, {counted} count as {m:.3g} + {n:.3g}, {WORDS}")
+
+
+def auc_gain(labels, before, after, groups=None) -> Interval:
+    """AUC of ``after`` less that of ``before`` on the same images: the two score intervals, put together (MOVER, Zou
+    and Donner 2008) with the correlation of what each patient adds to the two; 0 where one of them cannot vary.
+
+    Args:
+        labels: (N,) whole numbers; 1 against all others. before, after: (N,) scores. groups: (N,) patients.
+    """
+    ends = [auc_interval(labels, scores, groups) for scores in (before, after)]
+    added = []
+    for scores in (before, after):
+        truth, values, units, patient = _ranked(labels, scores, groups)
+        added.append(np.bincount(patient, _placements(truth, values)[1], minlength=units))
+    norms = [float(np.sqrt((a**2).sum())) for a in added]
+    together = float((added[0] * added[1]).sum() / (norms[0] * norms[1])) if min(norms) > 0 else 0.0
+    first, second = ends
+
+    def reach(a: float, b: float) -> float:
+        return math.sqrt(max(a * a + b * b - 2 * together * a * b, 0.0))
+
+    value = second.value - first.value
+    low = value - reach(second.value - second.low, first.high - first.value)
+    high = value + reach(second.high - second.value, first.value - first.low)
+    return Interval(value, max(-1.0, low), min(1.0, high), first.n,
+                    f"difference of paired AUCs, {first.n} {'images' if groups is None else 'groups'}, MOVER, {WORDS}")
+
+
+def positive_rate(probs, groups=None) -> Interval:
     """Share of synthetic images that a judge calls COVID-19 (a probability above 0.5), with Wilson's interval.
 
     This is what Mann et al. call accuracy (section 4 and Fig. 7): all their images are meant to be positive, so the
@@ -67,9 +123,10 @@ def positive_rate(probs) -> Interval:
 
     Args:
         probs: (N, C) class probabilities, or (N,) probabilities of the positive class.
+        groups: (N,) patients of real images, or what synthetic ones hang on; None: each image is independent, as it is
+            where it was made from noise of its own.
     """
-    column = _column(probs)
-    return wilson(int((column > 0.5).sum()), len(column))
+    return proportion(_column(probs) > 0.5, groups)
 
 
 def skew(labels) -> float:
@@ -81,26 +138,75 @@ def skew(labels) -> float:
     return (len(labels) - n_positive) / n_positive
 
 
-def judge_report(labels, probs, patients=None, seed: int = 0, n_boot: int = 2000) -> dict[str, Interval]:
+def judge_report(labels, probs, patients=None) -> dict[str, Interval]:
     """Accuracy, sensitivity, specificity and AUC of "positive or not", each with its 95 % interval.
 
     Args:
         labels: (N,) whole numbers; both classes must occur.
         probs: (N, C) or (N,); an image is called positive above 0.5.
-        patients: (N,) identifiers; then all intervals are bootstrap intervals over patients. Without them images
-            count as independent: Wilson for the proportions, bootstrap over images for AUC.
+        patients: (N,) identifiers: the unit of all intervals (``proportion``, ``auc_interval``). Without them images
+            count as independent.
     """
     labels, column = finite("labels", labels, ndim=1), _column(probs)
     same_shape("labels", labels, "probs", column)
-    truth, called = (labels == 1).astype(int), (column > 0.5).astype(int)
-    area = bootstrap((truth, column), auc, seed, n_boot, groups=patients)
-    rates = {"accuracy": accuracy, "sensitivity": sensitivity, "specificity": specificity}
-    if patients is not None:
-        drawn = {name: bootstrap((truth, called), f, seed, n_boot, groups=patients) for name, f in rates.items()}
-        return {**drawn, "auc": area}
-    tp, fp, tn, missed = _binary(truth, called)
-    return {"accuracy": wilson(tp + tn, len(truth)), "sensitivity": wilson(tp, tp + missed),
-            "specificity": wilson(tn, tn + fp), "auc": area}
+    truth, called = labels == 1, column > 0.5
+    area = auc_interval(labels, column, patients)
+    who = None if patients is None else np.asarray(patients)
+    some = lambda rows: proportion(called[rows] == truth[rows], None if who is None else who[rows])
+    return {"accuracy": some(np.ones(len(truth), bool)), "sensitivity": some(truth), "specificity": some(~truth),
+            "auc": area}
+
+
+# ---- AUC by patient --------------------------------------------------------------------------------------------------
+
+
+def _ranked(labels, scores, groups) -> tuple[np.ndarray, np.ndarray, int, np.ndarray]:
+    """True or false, scores, the number of patients and each image's, checked."""
+    labels, scores = finite("labels", labels, ndim=1), finite("scores", scores, ndim=1)
+    same_shape("labels", labels, "scores", scores)
+    truth = labels == 1
+    if truth.all() or not truth.any():
+        raise DataError(f"auc: all {len(truth)} labels are of one class; label 1 and others are needed")
+    groups = np.arange(len(truth)) if groups is None else np.asarray(groups)
+    if groups.shape != truth.shape:
+        raise DataError(f"groups has shape {groups.shape}; one group per value, {truth.shape}, is needed")
+    names, patient = np.unique(groups, return_inverse=True)
+    return truth, scores, len(names), patient
+
+
+def _placements(truth: np.ndarray, scores: np.ndarray) -> tuple[float, np.ndarray]:
+    """AUC, and what each image adds to it: (N,), of sum 0 (DeLong, DeLong and Clarke-Pearson 1988)."""
+    from scipy.stats import rankdata
+
+    ranks, positives, negatives = rankdata(scores), int(truth.sum()), int((~truth).sum())
+    above = (ranks[truth] - rankdata(scores[truth])) / negatives
+    below = 1 - (ranks[~truth] - rankdata(scores[~truth])) / positives
+    area, parts = float(above.mean()), np.empty(len(truth))
+    parts[truth], parts[~truth] = (above - area) / positives, (below - area) / negatives
+    return area, parts
+
+
+def _newcombe(area: float, m: float, n: float) -> float:
+    """Variance of an AUC of independent images (Newcombe 2006, method 5; Hanley and McNeil 1982 with m = n)."""
+    more = (m + n) / 2 - 1
+    return area * (1 - area) / (m * n) * (1 + more * ((1 - area) / (2 - area) + area / (1 + area)))
+
+
+def _auc_ends(area: float, m: float, n: float, z: float) -> tuple[float, float]:
+    """Where the distance to ``area`` is z standard errors of the AUC there."""
+    from scipy.optimize import brentq
+
+    apart = lambda theta: (area - theta) ** 2 - z * z * _newcombe(theta, m, n)
+    tiny = 1e-12
+    low = brentq(apart, 0.0, area - tiny) if area > tiny and apart(area - tiny) < 0 < apart(0.0) else 0.0
+    high = brentq(apart, area + tiny, 1.0) if area < 1 - tiny and apart(area + tiny) < 0 < apart(1.0) else 1.0
+    return float(low), float(high)
+
+
+def _quantile(degrees: int | None) -> float:
+    from scipy import stats
+
+    return float(stats.norm.ppf((1 + LEVEL) / 2) if degrees is None else stats.t.ppf((1 + LEVEL) / 2, degrees))
 
 
 def _column(probs) -> np.ndarray:

@@ -5,9 +5,10 @@ A number from here means something only with its extractor, layer, resize and n 
 together, and two FIDs that differ in any of these cannot be compared. Features come from ``covlib.judges.features``.
 
 FID is biased: on n images it is larger than on infinitely many, by an amount that falls as 1/n and grows with the
-number of features (Chong and Forsyth, CVPR 2020). ``fid_floor`` measures it: the FID between halves of the real set.
-With fewer images than features the covariance is singular; the value is still defined, and the bias large. KID's
-estimate is unbiased at any n.
+number of features (Chong and Forsyth, CVPR 2020). ``fid_floor`` measures it: the FID between two groups of real
+patients. Compare at equal n on both sides only (``equal_n``). With no more images than features the covariance is
+singular; the value is still defined, and the bias large: ``few_images`` says so. KID's estimate is unbiased at any n,
+where images of one patient are not compared with each other.
 """
 
 import math
@@ -17,7 +18,7 @@ import numpy as np
 
 from covlib.errors import ConfigError, DataError
 from covlib.metrics.checks import finite
-from covlib.metrics.intervals import Interval
+from covlib.metrics.intervals import Spread
 from covlib.seeding import rng
 
 
@@ -40,23 +41,69 @@ def fid(real, fake) -> float:
     return max(float(distance), 0.0)  # rounding can leave -1e-13 for equal sets
 
 
-def fid_floor(features, seed: int = 0, repeats: int = 10) -> Interval:
-    """FID between random halves of one set: what "no difference" measures at n/2. A generator cannot do better.
+def fid_floor(features, patients=None, seed: int = 0, repeats: int = 10, n: int | None = None) -> Spread:
+    """FID between two random groups of patients of one real set, each with n images: what "no difference" measures at
+    that n. A generator cannot do better.
+
+    Patients are dealt, not images: slices of one patient are alike, and a set halved by image has a patient on both
+    sides, which makes the floor too low.
 
     Args:
-        features: (n, D), n >= 4, of real images.
-        repeats: number of random halvings, >= 2.
+        features: (N, D), N >= 4, of real images.
+        patients: (N,) patient of each; None: each image is of its own.
+        repeats: number of random deals, >= 2.
+        n: images on each side, at most. Default, and the most there can be: as many as the smaller side of every deal
+            has; the result's n says how many it were.
     Returns:
-        Mean over the halvings; low and high are the smallest and the largest, n is the size of a half.
+        Mean over the deals, with the smallest and the largest; no interval, since the deals share their patients.
+    Raises:
+        DataError: fewer than 4 images or patients, or n below 2.
     """
     features = finite("features", features, ndim=2)
     if len(features) < 4 or repeats < 2:
         raise DataError(f"fid_floor: {len(features)} images, {repeats} repeats; at least 4 and 2 are needed")
-    half, generator = len(features) // 2, rng(seed, "fid floor")
-    orders = [generator.permutation(len(features)) for _ in range(repeats)]
-    values = [fid(features[order[:half]], features[order[half:2 * half]]) for order in orders]
-    method = f"smallest and largest of {repeats} random halvings"
-    return Interval(float(np.mean(values)), float(min(values)), float(max(values)), half, method)
+    deals = [halve(patients, len(features), seed, "fid floor", k) for k in range(repeats)]
+    most = min(min(map(len, deal)) for deal in deals)
+    size = most if n is None else min(n, most)
+    if size < 2:
+        raise DataError(f"fid_floor: {size} images on each side of {len(features)} dealt by patient; at least 2 are "
+                        "needed")
+    values = [fid(features[a[:size]], features[b[:size]]) for a, b in deals]
+    whose = "images" if patients is None else f"{len(set(map(str, patients)))} patients"
+    return Spread(float(np.mean(values)), min(values), max(values), size,
+                  f"smallest and largest of {repeats} random halvings of {whose}, {size} images a side")
+
+
+def halve(patients, n: int, seed: int, *words) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of the images of two random halves of the patients, in random order each.
+
+    Args:
+        patients: (n,), or None: each image is a patient of its own. seed, words: of the deal.
+    Raises:
+        DataError: fewer than 4 patients.
+    """
+    names = np.arange(n) if patients is None else np.asarray([str(p) for p in patients])
+    if names.shape != (n,):
+        raise DataError(f"patients: {len(names)} names for {n} images; one each is needed")
+    known, number = np.unique(names, return_inverse=True)
+    if len(known) < 4:
+        raise DataError(f"patients: {len(known)} to deal to two sides; at least 4 are needed")
+    draw = rng(seed, *words)
+    first = np.isin(number, draw.permutation(len(known))[: len(known) // 2])
+    sides = [np.flatnonzero(side) for side in (first, ~first)]
+    return tuple(side[draw.permutation(len(side))] for side in sides)
+
+
+def equal_n(*sets, seed: int = 0) -> list[np.ndarray]:
+    """As many rows of each array as the smallest has, drawn without replacement by ``seed``, in their order."""
+    least = min(map(len, sets))
+    return [np.asarray(x) if len(x) == least else
+            np.asarray(x)[np.sort(rng(seed, "equal n", k).permutation(len(x))[:least])] for k, x in enumerate(sets)]
+
+
+def few_images(n: int, dim: int) -> str:
+    """What must stand beside an FID of n images with no more images than features; "" where there are more."""
+    return "" if n > dim else f"n = {n} is not above {dim} features: biased upwards, compare at equal n only"
 
 
 @dataclass(frozen=True)
@@ -82,26 +129,26 @@ def frechet(real_images, fake_images, extractor) -> Frechet:
     """
     real, fake = extractor(real_images), extractor(fake_images)
     note = extractor.note
-    smallest = min(len(real), len(fake))
-    if smallest <= real.shape[1]:
-        shortage = f"n = {smallest} is not above {real.shape[1]} features: biased upwards, compare at equal n only"
-        note = f"{note}; {shortage}" if note else shortage
+    shortage = few_images(min(len(real), len(fake)), real.shape[1])
+    note = "; ".join(filter(None, (note, shortage)))
     return Frechet(fid(real, fake), extractor.name, extractor.layer, extractor.resize, len(real), len(fake),
                    real.shape[1], note)
 
 
-def kid(real, fake, subset_size: int | None = None, subsets: int = 100, seed: int = 0) -> Interval:
-    """Kernel distance: mean over random subsets of the unbiased squared MMD (Binkowski et al., 2018).
+def kid(real, fake, subset_size: int | None = None, subsets: int = 100, seed: int = 0) -> Spread:
+    """Kernel distance as it is usually printed: mean over random subsets of the unbiased squared MMD (Binkowski et al.,
+    2018).
 
     The kernel is (x'y / D + 1)^3; the estimate is torchmetrics' ``poly_mmd``. It can come out below 0 for like sets.
+    Subsets overlap, so their spread says nothing of other patients: for an interval take ``mmd`` and
+    ``intervals.jackknife``.
 
     Args:
         real, fake: (n, D) features.
         subset_size: images drawn from each set, without replacement; default min(1000, half of the smaller set).
         subsets: number of draws.
     Returns:
-        Mean over the subsets; low and high hold the middle 95 % of the subsets' values (the spread of one subset, wider
-        than that of the mean), n is the smaller set's size.
+        Mean over the subsets, with the middle 95 % of their values; n is the smaller set's size.
     """
     import torch
     from torchmetrics.image.kid import poly_mmd
@@ -118,7 +165,30 @@ def kid(real, fake, subset_size: int | None = None, subsets: int = 100, seed: in
     values = np.array([float(poly_mmd(draw(real), draw(fake))) for _ in range(subsets)])
     low, high = np.quantile(values, [0.025, 0.975]) if subsets > 1 else (math.nan, math.nan)
     method = f"middle 95 % of {subsets} subsets of {size}"
-    return Interval(float(values.mean()), float(low), float(high), n, method)
+    return Spread(float(values.mean()), float(low), float(high), n, method)
+
+
+def mmd(real, fake, patients: tuple | None = None) -> float:
+    """Squared MMD of KID's kernel between whole sets, unbiased (Binkowski et al., 2018; Gretton et al., 2012, eq. 3).
+
+    Args:
+        real, fake: (n1, D) and (n2, D) features.
+        patients: of the real and of the fake images; pairs of images of one patient are then left out of the two sets'
+            own sums, as an image's pair with itself always is. They are alike because they are of one patient, and two
+            groups of real patients would be called different.
+    """
+    real, fake = _features(real, fake, least=2)
+    kernel = lambda a, b: (a @ b.T / a.shape[1] + 1) ** 3
+    inside = []
+    for name, x, whose in zip(("real", "fake"), (real, fake), patients or (None, None)):
+        whose = np.arange(len(x)) if whose is None else np.asarray(whose)
+        if whose.shape != (len(x),):
+            raise DataError(f"patients: {whose.shape} of {len(x)} {name} images; one each is needed")
+        apart = whose[:, None] != whose[None]
+        if not apart.any():
+            raise DataError(f"mmd: all {len(x)} {name} images are of one patient; two are needed")
+        inside.append(kernel(x, x)[apart].mean())
+    return float(inside[0] + inside[1] - 2 * kernel(real, fake).mean())
 
 
 @dataclass(frozen=True)
@@ -132,6 +202,15 @@ class PrecisionRecall:
     n_fake: int
 
 
+def near_sets(real, fake, k: int = 3, block: int = 2048) -> tuple[np.ndarray, np.ndarray]:
+    """What ``precision_recall`` takes the shares of: which synthetic images lie near real ones, bool (n2,), and which
+    real ones near synthetic ones, (n1,)."""
+    if k < 1:
+        raise ConfigError(f"precision_recall: k is {k}; it must be at least 1")
+    real, fake = _features(real, fake, least=k + 1)
+    return _covered(fake, real, k, block), _covered(real, fake, k, block)
+
+
 def precision_recall(real, fake, k: int = 3, block: int = 2048) -> PrecisionRecall:
     """Precision and recall of a generated set by k-nearest-neighbour balls (Kynkaanniemi et al., 2019, eqs. 1 and 2).
 
@@ -143,20 +222,17 @@ def precision_recall(real, fake, k: int = 3, block: int = 2048) -> PrecisionReca
         fake: (n2, D) features, n2 > k; n1 = n2 is advised since balls shrink as sets grow.
         block: rows per distance block; bounds the memory.
     """
-    if k < 1:
-        raise ConfigError(f"precision_recall: k is {k}; it must be at least 1")
-    real, fake = _features(real, fake, least=k + 1)
-    precision = _covered(fake, real, k, block)
-    return PrecisionRecall(precision, _covered(real, fake, k, block), k, len(real), len(fake))
+    near_real, near_fake = near_sets(real, fake, k, block)
+    return PrecisionRecall(float(near_real.mean()), float(near_fake.mean()), k, len(near_fake), len(near_real))
 
 
-def _covered(points: np.ndarray, members: np.ndarray, k: int, block: int) -> float:
+def _covered(points: np.ndarray, members: np.ndarray, k: int, block: int) -> np.ndarray:
     from scipy.spatial.distance import cdist
 
     starts = range(0, len(members), block)
     radius = np.concatenate([np.partition(cdist(members[i:i + block], members), k, axis=1)[:, k] for i in starts])
     starts = range(0, len(points), block)
-    return float(np.concatenate([(cdist(points[i:i + block], members) <= radius).any(1) for i in starts]).mean())
+    return np.concatenate([(cdist(points[i:i + block], members) <= radius).any(1) for i in starts])
 
 
 def _features(real, fake, least: int) -> tuple[np.ndarray, np.ndarray]:

@@ -6,6 +6,9 @@ from covlib.errors import DataError
 from covlib.metrics.checks import finite
 
 SIDE = 32  # pixels of the thumbnails that are compared
+CROP_SIDE = 16  # of crops: what is left of a crop that does not lie quite where one of the gallery's does
+CROPS = ((1.0, 1), (0.93, 2), (0.86, 3), (0.8, 4), (0.74, 5), (0.68, 6), (0.63, 7), (0.58, 9), (0.54, 10), (0.5, 12))
+CROP_BLOCK = 256  # images of which a crop is prepared at a time
 
 
 class PixelSpace:
@@ -13,9 +16,10 @@ class PixelSpace:
     ones."""
 
     unit = "1 - correlation of thumbnails"
+    side = SIDE
 
     def prepare(self, images) -> np.ndarray:
-        """Thumbnails less their mean, of length one: float32 (n, SIDE^2) from (n, 1, H, W) or (n, H, W) of any size."""
+        """Thumbnails less their mean, of length one: float32 (n, side^2) from (n, 1, H, W) or (n, H, W) of any size."""
         import torch
         from torch.nn import functional as F
 
@@ -23,15 +27,67 @@ class PixelSpace:
         x = x[:, None] if x.ndim == 3 else x
         if x.ndim != 4 or x.shape[1] != 1:
             raise DataError(f"images have shape {tuple(x.shape)}; (N, 1, H, W) or (N, H, W) is needed")
-        x = F.interpolate(x, (SIDE, SIDE), mode="area").flatten(1)
+        x = F.interpolate(x, (self.side, self.side), mode="area").flatten(1)
         x = x - x.mean(1, keepdim=True)
         return (x / x.norm(dim=1, keepdim=True).clamp_min(1e-6)).numpy()
+
+    def gallery(self, images) -> np.ndarray:
+        """Images as ``distance`` wants them on its right side."""
+        return self.prepare(images)
 
     def distance(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         """float32 (n, m) of prepared images (n, ...) and (m, ...)."""
         alike = a @ b.T
-        turned = a.reshape(len(a), SIDE, SIDE)[:, :, ::-1].reshape(a.shape)
+        turned = self.turned(a)
         return np.maximum(1 - np.maximum(alike, turned @ b.T), 0)
+
+    def turned(self, a: np.ndarray) -> np.ndarray:
+        """Prepared images, mirrored left to right."""
+        return np.ascontiguousarray(a.reshape(len(a), self.side, self.side)[:, :, ::-1]).reshape(a.shape)
+
+
+class CropSpace(PixelSpace):
+    """``PixelSpace`` with a gallery of crops: an image is as near as the nearest crop of the other, mirrored or not.
+
+    Networks are trained on crops, and one that copies them gives back a part of a training image, enlarged. The
+    gallery's crops have 0.5 to 1 of the side (``CROPS``: the part, and the places along each axis) and lie close
+    enough for any crop of that size to be much like one of them. The distance is from a whole image to a crop: not
+    symmetric.
+    """
+
+    unit = "1 - correlation with the nearest crop"
+    side = CROP_SIDE
+
+    def gallery(self, images) -> np.ndarray:
+        """Images as ``distance`` wants them on its right side; float32 (m, 1, H, W)."""
+        images = np.ascontiguousarray(finite("images", images), np.float32)
+        images = images[:, None] if images.ndim == 3 else images
+        if images.ndim != 4 or images.shape[1] != 1:
+            raise DataError(f"images have shape {images.shape}; (N, 1, H, W) or (N, H, W) is needed")
+        return images
+
+    def distance(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """float32 (n, m) of prepared images (n, side^2) and a gallery (m, 1, H, W)."""
+        turned, parts = self.turned(a), []
+        for i in range(0, len(b), CROP_BLOCK):
+            best = np.full((len(a), len(b[i : i + CROP_BLOCK])), -1, np.float32)
+            for crop in crops(b[i : i + CROP_BLOCK]):
+                known = self.prepare(crop)
+                np.maximum(best, np.maximum(a @ known.T, turned @ known.T), out=best)
+            parts.append(np.maximum(1 - best, 0))
+        return np.concatenate(parts, 1)
+
+
+def crops(images: np.ndarray):
+    """The crops of ``CROPS``, one place and size after the other: (N, 1, h, w) views of images (N, 1, H, W)."""
+    sides = images.shape[-2:]
+    for part, places in CROPS:
+        height, width = (max(2, round(part * side)) for side in sides)
+        tops, lefts = (np.linspace(0, side - size, places).round().astype(int)
+                       for side, size in zip(sides, (height, width)))
+        for top in tops:
+            for left in lefts:
+                yield images[:, :, top : top + height, left : left + width]
 
 
 class FeatureSpace:
@@ -55,6 +111,9 @@ class FeatureSpace:
             raise DataError(f"features have {features.shape[1]} columns, the real ones {len(self.kept)}; one extractor "
                             "for all is needed")
         return features[:, self.kept] / self.scale
+
+    def gallery(self, features) -> np.ndarray:
+        return self.prepare(features)
 
     def distance(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         from scipy.spatial.distance import cdist

@@ -245,7 +245,7 @@ def test_the_table_of_the_paper_beside_ours(tmp_path):
     row = table.rows[0]
     assert row[1].startswith("about 40 %") and "Section IV" in row[1]
     assert row[2].startswith("71 % [66, 76]") and "n = 10" in row[2] and "Student t" in row[2]
-    assert row[3].startswith("72 % [67, 77] (virtual patients, cpu, seeds [0](../data/results/03_dcgan-phantom")
+    assert row[3].startswith("72 % (70 to 74) (virtual patients, cpu, seeds [0](../data/results/03_dcgan-phantom")
     assert row[4].startswith("**○ not attempted**\nvirtual patients, profile cpu")
     assert "reproduced" not in str(table)
     assert '<a href="../data/results/03_dcgan-phantom-cpu-seed2.json">2</a>' in table._repr_html_()
@@ -285,14 +285,15 @@ def test_intervals_end_where_the_value_cannot_go(tmp_path):
             for seed, value in enumerate((0.02, 0.04, 0.11))]
     table = report.paper_beside_ours("03_dcgan", run_with(0.02, (-0.03, 0.07), **virtual), runs)
     assert "cut" in table.note
-    assert table.rows[0][3].startswith("6 % [0, 17]")  # scipy: mean 5.67, -6.1 to 17.4
+    assert table.rows[0][3].startswith(("6 % (2 to 11)", "5.7 % (2.0 to 11.0)"))  # of seeds: a spread, no interval
     assert table.rows[0][2].startswith("2 % [0, 7]")
     claim = {**CLAIM, "scale": 1.0, "range": [0, None]}
-    cell = lambda claim: report._recorded(claim, None, runs)
-    assert cell(claim).startswith("0.06 [0.00, 0.17]")
-    assert cell({**claim, "range": [None, 0.1]}).startswith(("0.06 [−0.06, 0.10]", "0.057 [−0.061, 0.100]"))
+    cell = lambda claim: report._recorded(claim, None, [run_with(0.02, (-0.03, 0.17), **virtual) | {"file": "0.json"}])
+    assert cell(claim).startswith("0.02 [0.00, 0.17]")
+    assert cell({**claim, "range": [None, 0.1]}).startswith(("0.02 [−0.03, 0.10]", "0.020 [−0.030, 0.100]"))
     del claim["range"]
-    assert cell(claim).startswith("0.06 [−0.06, 0.17]")
+    assert cell(claim).startswith("0.02 [−0.03, 0.17]")
+    assert report._recorded(claim, None, runs).startswith("0.06 (0.02 to 0.11)")
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in project.REPORTED.glob("*.yaml")))

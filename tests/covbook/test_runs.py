@@ -19,7 +19,7 @@ from covlib import config
 from covlib.data.case import SliceSet
 from covlib.data.splits import Split
 from covlib.errors import ConfigError, DataError, TrainingError
-from covlib.metrics.intervals import Interval
+from covlib.metrics.intervals import Interval, Spread
 
 
 @dataclass(frozen=True)
@@ -221,6 +221,18 @@ def test_the_cost_box_has_the_recorded_times_and_marks_this_runs_profile(tmp_pat
 ])
 def test_numbers_have_the_digits_their_interval_allows(value, interval, unit, text):
     assert show_value(value, interval, unit) == text
+
+
+def test_a_spread_is_kept_and_shown_as_one(tmp_path):
+    run = begin(tmp_path, out=str(tmp_path / "out"))
+    run.metric("floor", Spread(0.0171, 0.0132, 0.0244, 48, "smallest and largest of 10"), unit="")
+    run.metric("share", Interval(0.5, float("nan"), float("nan"), 3, "no interval: all 3 values are equal"))
+    run.finish()
+    floor, share = report.load_metrics(run.out / "metrics.json")["metrics"]
+    assert floor["interval"] is None and floor["spread"] == [0.0132, 0.0244]
+    assert (floor["n"], floor["how"]) == (48, "smallest and largest of 10") and "spread" not in share
+    assert show_value(0.0171, None, "", (0.0132, 0.0244)) == "0.017 (0.013 to 0.024)"
+    assert "0.017 (0.013 to 0.024)" in str(run.summary())
 
 
 def test_a_synthetic_set_reads_back(tmp_path):

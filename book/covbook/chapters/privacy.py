@@ -15,10 +15,16 @@ are dealt anew to whole patients, a thousand times (a permutation test, exact at
   held-out real ones (compare Meehan et al. 2020, "data-copying").
 
 Intervals count patients, never slices: shares of synthetic images by the patients they hang on
-(``intervals.proportion``), the attack by the real patients it calls (bootstrap). The tests need no interval.
+(``intervals.proportion``), the attack by the real patients it calls (``classification.auc_interval``). The tests need
+no interval.
 
-What it cannot see: a copy that neither the pixels nor the features recognise (turned, cropped, warped). "Nothing found"
-is no proof of privacy, and no such test is (differential privacy is a property of the training, not of the images).
+Images are compared with crops of the real ones, mirrored or not (``CropSpace``), since generators learn from crops: a
+copier that gives back a training image enlarged and turned left to right is still a copier. ``power`` says how large a
+share of copies must be to be found, at the sizes of an audit.
+
+What it cannot see: a copy that neither the crops nor the features recognise (rotated, warped, two images mixed).
+"Nothing found" is no proof of privacy, and no such test is (differential privacy is a property of the training, not of
+the images).
 
 ``reidentify`` is another question: does an image that was made from a patient's image (a translation, or lungs drawn
 into a real slice) hide whose it was?
@@ -32,8 +38,9 @@ import numpy as np
 
 from covlib.errors import DataError
 from covlib.metrics.checks import finite
-from covlib.metrics.intervals import Interval, bootstrap, proportion, wilson
-from covlib.metrics.neighbours import FeatureSpace, PixelSpace, nearest
+from covlib.metrics.classification import auc_interval
+from covlib.metrics.intervals import Interval, median, proportion
+from covlib.metrics.neighbours import CropSpace, FeatureSpace, PixelSpace, nearest
 from covlib.seeding import rng
 
 BLOCK = 512  # rows of a table of distances that are held at a time
@@ -89,7 +96,7 @@ class PrivacyAudit:
 
 
 def audit(synthetic, train, held_out, *, patients=None, held_out_patients=None, groups: list[str] | None = None,
-          space: str = "pixels", seed: int = 0, permutations: int = 999, n_boot: int = 500) -> PrivacyAudit:
+          space: str = "pixels", crops: bool = True, seed: int = 0, permutations: int = 999) -> PrivacyAudit:
     """Whether the synthetic set is nearer to the real images it was trained on than to others.
 
     The verdict is COPIES where there are more near copies of training images than chance gives, or a single exact one
@@ -100,39 +107,88 @@ def audit(synthetic, train, held_out, *, patients=None, held_out_patients=None, 
 
     Args:
         synthetic, train, held_out: (N, ...), (M, ...), (K, ...). Images (n, 1, S, S) in [-1, 1] are compared as
-            thumbnails, mirrored or not, brightness and contrast left out (``PixelSpace``); arrays (n, D) are
-            features, compared in standard deviations (``FeatureSpace``).
+            thumbnails, mirrored or not, brightness and contrast left out, with crops of the real ones (``CropSpace``);
+            arrays (n, D) are features, compared in standard deviations (``FeatureSpace``).
         patients, held_out_patients: of the real images, (M,) and (K,). None: each image is a patient of its own, which
             makes intervals too narrow where it is not so.
         groups: (N,) what each synthetic image hangs on, for intervals: the patient whose mask it fills, say, or the
             volume it is a slice of. None: each image counts as independent, as it is where each was made from noise of
             its own.
-        space: name, for tables. seed: of permutations and bootstrap.
+        space: name, for tables. crops: False: with the whole real images only (``PixelSpace``), a hundredth of the
+            work. seed: of the permutations.
 
     Raises:
         DataError: shapes that do not belong together, NaN, or a patient on both sides.
     """
     made, real, n_train = *_checked_sets(synthetic, train, held_out), len(train)
+    if groups is not None and len(groups) != len(made):
+        raise DataError(f"groups: {len(groups)} groups for {len(made)} synthetic images; one each is needed")
     who = _Patients(patients, held_out_patients, n_train, len(real) - n_train)
-    metric = FeatureSpace(real) if real.ndim == 2 else PixelSpace()
-    made, real = metric.prepare(made), metric.prepare(real)
-    found = _neighbours(metric, made, real, who, n_train)
-    threshold = float(np.quantile(_between_patients(metric, real, who), COPY_QUANTILE))
+    metric = FeatureSpace(real) if real.ndim == 2 else CropSpace() if crops else PixelSpace()
+    gallery, real = metric.gallery(real), metric.prepare(real)
+    found = _neighbours(_distances(metric, metric.prepare(made), gallery), who, n_train)
+    strangers, reference = _among_real(metric, real, gallery, who, n_train)
+    threshold = float(np.quantile(strangers, COPY_QUANTILE))
     near = found.by_patient <= threshold
     chance, p, smallest = _permuted(found, near, who, permutations, seed)
     exact = int((found.distance <= EXACT * threshold).sum())
-    if groups is not None and len(groups) != len(made):
-        raise DataError(f"groups: {len(groups)} groups for {len(made)} synthetic images; one each is needed")
-    median = lambda values, by: bootstrap(values, np.median, seed, n_boot, groups=by)
-    reference = np.concatenate([metric.distance(real[i : i + BLOCK], real[:n_train]).min(1)
-                                for i in range(n_train, len(real), BLOCK)])
     return PrivacyAudit(
         space, metric.unit, _verdict(p, smallest, exact), proportion(who.member[found.owner], groups), chance,
-        _attack(found.to_synthetic, who, seed, n_boot), proportion(near[:, who.member].any(1), groups),
-        proportion(near[:, ~who.member].any(1), groups), exact, threshold,
-        median(found.distance, groups), median(reference, who.number[n_train:]),
+        auc_interval(who.member[who.number], -found.to_synthetic, who.number),
+        proportion(near[:, who.member].any(1), groups), proportion(near[:, ~who.member].any(1), groups), exact,
+        threshold, median(found.distance, groups), median(reference, who.number[n_train:]),
         p, smallest, found.nearest, found.distance, reference, len(made), n_train, len(real) - n_train,
         (int(who.member.sum()), int((~who.member).sum())))
+
+
+@dataclass(frozen=True)
+class Power:
+    """How often an audit of this size finds copies. ``shares``: of the synthetic images that are copies; ``found``: for
+    each the share of audits whose verdict was COPIES or TRACE; ``audits``: how many there were of each share;
+    ``images``: synthetic ones in each."""
+
+    shares: tuple[float, ...]
+    found: tuple[Interval, ...]
+    audits: int
+    images: int
+
+
+def power(copies, honest, train, held_out, *, patients=None, held_out_patients=None,
+          shares=(0.0, 0.05, 0.1, 0.2, 0.5, 1.0), images: int | None = None, audits: int = 20, crops: bool = True,
+          seed: int = 0, permutations: int = 199) -> Power:
+    """``audit`` of mixtures: synthetic sets of which a share are copies of training images, the rest honest.
+
+    Args:
+        copies: (N, ...) what a copier makes of training images. honest: (M, ...) images of patients that are neither
+            trained on nor held out. train, held_out, patients, held_out_patients, crops: as ``audit``.
+        shares: of copies. images: synthetic ones in each audit; at most, and by default, as many as there are copies
+            and as there are honest ones. audits: how many of each share, with other copies and honest images.
+    """
+    made, real, n_train = *_checked_sets(np.concatenate([copies, honest]), train, held_out), len(train)
+    most = min(len(copies), len(honest))
+    size = most if images is None else images
+    if not 1 <= size <= most:
+        raise DataError(f"power: {size} images in each audit; 1 to {most} are possible with {len(copies)} copies and "
+                        f"{len(honest)} honest images")
+    who = _Patients(patients, held_out_patients, n_train, len(real) - n_train)
+    metric = FeatureSpace(real) if real.ndim == 2 else CropSpace() if crops else PixelSpace()
+    gallery = metric.gallery(real)
+    strangers, _ = _among_real(metric, metric.prepare(real), gallery, who, n_train)
+    threshold = float(np.quantile(strangers, COPY_QUANTILE))
+    table = np.concatenate(list(_distances(metric, metric.prepare(made), gallery)))
+    hits = []
+    for share in shares:
+        caught = []
+        for k in range(audits):
+            draw, n = rng(seed, "power", share, k), round(share * size)
+            rows = np.concatenate([draw.permutation(len(copies))[:n],
+                                   len(copies) + draw.permutation(len(honest))[: size - n]])
+            found = _neighbours([table[rows]], who, n_train)
+            _, p, smallest = _permuted(found, found.by_patient <= threshold, who, permutations, seed + k)
+            exact = int((found.distance <= EXACT * threshold).sum())
+            caught.append(_verdict(p, smallest, exact) in (COPIES, TRACE))
+        hits.append(proportion(caught))
+    return Power(tuple(shares), tuple(hits), audits, size)
 
 
 # ---- neighbours ------------------------------------------------------------------------------------------------------
@@ -178,11 +234,16 @@ class _Neighbours:
     to_synthetic: np.ndarray
 
 
-def _neighbours(metric, made, real, who: _Patients, n_train: int) -> _Neighbours:
-    by_patient, rows, train = [], [], []
-    to_synthetic = np.full(len(real), np.inf, np.float32)
+def _distances(metric, made: np.ndarray, gallery: np.ndarray):
+    """Tables (BLOCK, R) of distances from synthetic images to real ones, one block of rows after the other."""
     for i in range(0, len(made), BLOCK):
-        table = metric.distance(made[i : i + BLOCK], real)
+        yield metric.distance(made[i : i + BLOCK], gallery)
+
+
+def _neighbours(tables, who: _Patients, n_train: int) -> _Neighbours:
+    by_patient, rows, train = [], [], []
+    to_synthetic = np.full(len(who.number), np.inf, np.float32)
+    for table in tables:
         by_patient.append(who.nearest(table))
         rows.append(table[:, :n_train].argmin(1))
         train.append(table[:, :n_train].min(1))
@@ -191,13 +252,16 @@ def _neighbours(metric, made, real, who: _Patients, n_train: int) -> _Neighbours
     return _Neighbours(by_patient, by_patient.argmin(1), rows, train, to_synthetic)
 
 
-def _between_patients(metric, real: np.ndarray, who: _Patients) -> np.ndarray:
-    """Distance of each real image to the nearest one of another patient."""
-    parts = []
+def _among_real(metric, real: np.ndarray, gallery: np.ndarray, who: _Patients,
+                n_train: int) -> tuple[np.ndarray, np.ndarray]:
+    """Distance of each real image to the nearest one of another patient, (R,), and of each held-out one to the nearest
+    training image."""
+    strangers, reference = [], []
     for i in range(0, len(real), BLOCK):
-        table = metric.distance(real[i : i + BLOCK], real)
-        parts.append(np.where(who.number[i : i + BLOCK, None] == who.number[None], np.inf, table).min(1))
-    return np.concatenate(parts)
+        table = metric.distance(real[i : i + BLOCK], gallery)
+        strangers.append(np.where(who.number[i : i + BLOCK, None] == who.number[None], np.inf, table).min(1))
+        reference.append(table[max(0, n_train - i) :, :n_train].min(1))
+    return np.concatenate(strangers), np.concatenate(reference)
 
 
 # ---- tests -----------------------------------------------------------------------------------------------------------
@@ -253,12 +317,6 @@ def _verdict(p: dict[str, float], smallest: float, exact: int) -> str:
     return TRACE if min(p.values()) <= level else CLEAN
 
 
-def _attack(to_synthetic: np.ndarray, who: _Patients, seed: int, n_boot: int) -> Interval:
-    """AUC of "trained on" by nearness to the synthetic set, bootstrap over patients."""
-    labels = who.member[who.number].astype(np.int64)
-    return bootstrap((labels, -to_synthetic.astype(np.float64)), rank_auc, seed, n_boot, groups=who.number)
-
-
 def rank_auc(labels: np.ndarray, scores: np.ndarray) -> float:
     """Area under the ROC curve by ranks (Mann and Whitney), ties half; as classification.auc, and quicker."""
     positives = int(labels.sum())
@@ -290,8 +348,8 @@ class Attack:
     """How often the nearest real image gives a synthetic one's source away.
 
     Attributes:
-        image, patient: share whose nearest real image is the source, or of the source's patient (Wilson interval, each
-            synthetic image counted as independent). chance_image, chance_patient: of a guess at random.
+        image, patient: share whose nearest real image is the source, or of the source's patient, with the interval over
+            source patients. chance_image, chance_patient: of a guess at random.
         nearest: row of the nearest real image, (N,). similarity: its cosine. n_gallery: real images to choose from.
     """
 
@@ -319,8 +377,6 @@ def reidentify(synthetic, sources, gallery, patients) -> Attack:
         raise DataError(f"reidentify: sources run from {sources.min()} to {sources.max()}, the real images have rows 0 "
                         f"to {len(gallery) - 1}")
     found, similarity = nearest(synthetic, gallery)
-    n = len(found)
-    same = patients[None, :] == patients[sources][:, None]
-    return Attack(wilson(int((found == sources).sum()), n),
-                  wilson(int((patients[found] == patients[sources]).sum()), n), 1 / len(gallery),
-                  float(same.mean()), found, similarity, len(gallery))
+    whose = patients[sources]
+    return Attack(proportion(found == sources, whose), proportion(patients[found] == whose, whose), 1 / len(gallery),
+                  float((patients[None, :] == whose[:, None]).mean()), found, similarity, len(gallery))

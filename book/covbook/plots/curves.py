@@ -203,19 +203,19 @@ def set_scatter(rates, *, set_size: int, paper: float):
         set_size: images in a set; each share gets its Wilson 95 % interval.
         paper: the paper's share, a dashed line.
     """
-    from covlib.metrics.intervals import student_t, wilson
+    from covlib.metrics.intervals import wilson
 
     rates = style.as_array(rates, "rates").ravel()
-    mean = student_t(rates)
+    hits = [int(round(r * set_size)) for r in rates]
+    mean = wilson(sum(hits), len(rates) * set_size)  # images are independent, and a set is no more than its images
     numbers = np.arange(1, len(rates) + 1)
-    each = [wilson(int(round(r * set_size)), set_size) for r in rates]
+    each = [wilson(k, set_size) for k in hits]
     bars = [[100 * max(r - i.low, 0) for r, i in zip(rates, each)],
             [100 * max(i.high - r, 0) for r, i in zip(rates, each)]]
     figure = style.new_figure(3.6)
     margin = 1.75
     axes = style.chart_axes(figure, 0.78, 0.15, style.WIDTH - 0.78 - margin, 2.65)
-    if np.isfinite(mean.low):
-        axes.axhspan(100 * mean.low, 100 * mean.high, color=style.VERMILION, alpha=0.18, linewidth=0)
+    axes.axhspan(100 * mean.low, 100 * mean.high, color=style.VERMILION, alpha=0.18, linewidth=0)
     axes.axhline(100 * mean.value, color=style.VERMILION, linewidth=1.4)
     axes.errorbar(numbers, 100 * rates, yerr=bars, fmt="o", color=style.BLUE, markersize=6, ecolor=style.BLUE,
                   elinewidth=1, capsize=2.5)
@@ -226,5 +226,5 @@ def set_scatter(rates, *, set_size: int, paper: float):
     _end_labels(axes, [(100 * mean.value, f"mean {100 * mean.value:.0f} %", style.VERMILION),
                        (100 * paper, f"paper: about {100 * paper:.0f} %", style.GREY)])
     style.footnote(figure, "Bars: Wilson 95 % interval of one set.",
-                   "Band: 95 % interval of the mean over sets (Student t).")
+                   "Band: Wilson 95 % interval of all sets together.")
     return figure

@@ -139,13 +139,12 @@ def _keep_state(chapter, asked: list[Job], out: Path) -> None:
 def collect(asked: list[Job]) -> list[dict]:
     """A row for every metric and every combination of settings other than the seed.
 
-    Several seeds: mean over runs with Student's t interval. One: the run's own value and interval.
+    Several seeds: mean over runs, and the lowest and the highest, which are a spread of trainings and no interval. One:
+    the run's own value and interval.
 
     Returns:
         Rows with the settings' columns and those of ``COLUMNS``.
     """
-    from covlib.metrics.intervals import student_t
-
     groups: dict[str, list[dict]] = {}
     for job in asked:
         if finished(job):
@@ -160,8 +159,9 @@ def collect(asked: list[Job]) -> list[dict]:
                 continue
             row = {**json.loads(point), "metric": name, "runs": len(found), "unit": found[0]["unit"]}
             if len(found) > 1:
-                mean = student_t([m["value"] for m in found])
-                row |= {"value": mean.value, "low": mean.low, "high": mean.high, "how": "mean of runs, Student t"}
+                values = [m["value"] for m in found]
+                row |= {"value": sum(values) / len(values), "low": min(values), "high": max(values),
+                        "how": "mean of runs, lowest and highest"}
             else:
                 low, high = found[0]["interval"] or (None, None)
                 row |= {"value": found[0]["value"], "low": low, "high": high, "how": found[0]["how"]}
@@ -186,10 +186,13 @@ def write_table(asked: list[Job], out: Path) -> Table:
     atomic.write_atomically(Path(out) / TABLE, table.to_csv(index=False, lineterminator="\n"))
     label = lambda row: ", ".join(f"{name} {row[name]}" for name in settings) or "value"
     heads, metrics = list(dict.fromkeys(map(label, rows))), list(dict.fromkeys(row["metric"] for row in rows))
-    cells = {(row["metric"], label(row)): show_value(row["value"], None if row["low"] is None else
-                                                     [row["low"], row["high"]], row["unit"]) for row in rows}
+    cells = {}
+    for row in rows:
+        ends = None if row["low"] is None else [row["low"], row["high"]]
+        interval, spread = (None, ends) if row["runs"] > 1 else (ends, None)
+        cells[row["metric"], label(row)] = show_value(row["value"], interval, row["unit"], spread)
     most = max((row["runs"] for row in rows), default=0)
-    note = f"Mean over up to {most} runs, in brackets Student's t 95 % interval over runs." if most > 1 else \
+    note = f"Mean over up to {most} runs, in round brackets the lowest and the highest." if most > 1 else \
         "One run each; in brackets its own 95 % interval."
     return Table(["measurement", *heads], [[m, *(cells.get((m, h), "–") for h in heads)] for m in metrics], note=note,
                  right=tuple(heads))

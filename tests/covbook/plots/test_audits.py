@@ -34,7 +34,7 @@ def sets():
     r = rng(0, "audit figures")
     made, train, held = (r.uniform(-1, 1, (n, 1, 16, 16)).astype(np.float32) for n in (20, 14, 12))
     made[:5] = train[:5]
-    return made, train, audit(made, train, held, n_boot=100, permutations=99)
+    return made, train, audit(made, train, held, permutations=99)
 
 
 def interval(value, half=0.05):

@@ -78,8 +78,69 @@ def test_fid_is_biased_upwards_on_few_images_and_the_floor_shows_it():
     assert draws[30] > 2.5 * draws[120] > 2.5 * 2.5 * draws[480] > 0
     features = generator.standard_normal((240, 20))
     floor = g.fid_floor(features)
-    assert floor.n == 120 and floor.low < floor.value < floor.high
+    assert floor.n == 120 and floor.lowest < floor.value < floor.highest and not hasattr(floor, "low")
     assert floor.value == pytest.approx(draws[120], rel=0.2) and floor == g.fid_floor(features)
+
+
+def alike(patients=60, per_patient=3, dim=10, share=0.7, seed=0):
+    """Features of patients whose slices are alike, and whose they are."""
+    generator = np.random.default_rng(seed)
+    own = np.repeat(generator.standard_normal((patients, dim)), per_patient, 0)
+    rest = generator.standard_normal((patients * per_patient, dim))
+    return np.sqrt(share) * own + np.sqrt(1 - share) * rest, np.repeat(np.arange(patients), per_patient)
+
+
+def test_the_floor_deals_patients_and_is_higher_than_one_that_deals_images():
+    features, patients = alike()
+    by_patient, by_image = g.fid_floor(features, patients), g.fid_floor(features)
+    strangers = np.mean([g.fid(alike(30, seed=k)[0], alike(30, seed=100 + k)[0]) for k in range(20)])
+    assert by_patient.value > 1.4 * by_image.value and by_patient.value == pytest.approx(strangers, rel=0.15)
+    assert "60 patients" in by_patient.method and by_patient.n == 90
+    for first, second in (g.halve(patients, 180, 0, "some", k) for k in range(5)):
+        assert not set(patients[first]) & set(patients[second]) and len(first) == len(second) == 90
+    small = g.fid_floor(features, patients, n=20)
+    assert small.n == 20 and small.value > 2 * by_patient.value and g.fid_floor(features, patients, n=999) == by_patient
+
+
+def test_equal_n_draws_the_larger_sets_down():
+    sets = np.arange(10)[:, None], np.arange(100, 104)[:, None]
+    a, b = g.equal_n(*sets, seed=1)
+    assert len(a) == len(b) == 4 and np.array_equal(b, sets[1]) and list(a[:, 0]) == sorted(set(a[:, 0]))
+    assert np.array_equal(a, g.equal_n(*sets, seed=1)[0]) and set(a[:, 0]) <= set(range(10))
+
+
+def test_few_images_are_said():
+    assert g.few_images(225, 224) == "" and "n = 224 is not above 224 features" in g.few_images(224, 224)
+
+
+def test_mmd_is_torchmetrics_and_leaves_pairs_of_a_patient_out():
+    from torchmetrics.image.kid import poly_mmd
+
+    real, fake = sets(n_real=40, n_fake=40)
+    assert g.mmd(real, fake) == pytest.approx(float(poly_mmd(torch.from_numpy(real), torch.from_numpy(fake))), rel=1e-9)
+    features, patients = alike(8, 2)
+    rest = alike(6, 2, seed=1)[0]
+    kernel = lambda a, b: (a @ b / len(a) + 1) ** 3
+    apart = np.mean([kernel(features[i], features[j]) for i in range(16) for j in range(16) if i // 2 != j // 2])
+    inside = np.mean([kernel(rest[i], rest[j]) for i in range(12) for j in range(12) if i != j])
+    between = np.mean([kernel(x, y) for x in features for y in rest])
+    assert g.mmd(features, rest, (patients, None)) == pytest.approx(apart + inside - 2 * between)
+
+
+def test_mmd_by_patient_is_unbiased_where_that_by_image_is_not():
+    draws = [(*alike(10, 4, seed=2 * k), *alike(10, 4, seed=2 * k + 1)) for k in range(60)]
+    by_patient = [g.mmd(a, b, (p, q)) for a, p, b, q in draws]
+    by_image = [g.mmd(a, b) for a, _, b, _ in draws]
+    error = np.std(by_patient) / np.sqrt(60)
+    assert abs(np.mean(by_patient)) < 3 * error and np.mean(by_image) > 6 * error
+
+
+def test_near_sets_are_what_the_shares_are_of():
+    real, fake = sets(n_real=60, n_fake=50)
+    near_real, near_fake = g.near_sets(real, fake)
+    found = g.precision_recall(real, fake)
+    assert (near_real.mean(), near_fake.mean()) == (found.precision, found.recall)
+    assert (len(near_real), len(near_fake)) == (found.n_fake, found.n_real) == (50, 60)
 
 
 def test_kid_agrees_with_torch_fidelity():
@@ -93,7 +154,7 @@ def test_kid_agrees_with_torch_fidelity():
     reference = kid_features_to_metric(torch.from_numpy(real), torch.from_numpy(fake), kid_subsets=300,
                                        kid_subset_size=40, verbose=False)[KEY_METRIC_KID_MEAN]
     assert found.value == pytest.approx(reference, rel=0.05)  # other subsets
-    assert found.low < found.value < found.high and found.n == 60
+    assert found.lowest < found.value < found.highest and found.n == 60
 
 
 def test_kid_is_unbiased_where_fid_is_not():
@@ -153,6 +214,11 @@ def test_frechet_reports_what_it_depends_on():
     (lambda r, f: g.precision_recall(r, f[:3]), DataError, "at least 4"),
     (lambda r, f: g.precision_recall(r, f, k=0), ConfigError, "k is 0"),
     (lambda r, f: g.fid_floor(r[:3]), DataError, "at least 4"),
+    (lambda r, f: g.fid_floor(r[:8], list("aaaabbcc")), DataError, "3 to deal to two sides"),
+    (lambda r, f: g.fid_floor(r[:8], ["a"]), DataError, "1 names for 8"),
+    (lambda r, f: g.fid_floor(r[:8], n=1), DataError, "1 images on each side"),
+    (lambda r, f: g.mmd(r[:4], f[:4], (list("aaaa"), None)), DataError, "all 4 real images are of one patient"),
+    (lambda r, f: g.mmd(r[:4], f[:4], (None, list("aab"))), DataError, "4 fake images"),
 ])
 def test_unusable_input_is_refused(call, error, text):
     with pytest.raises(error, match=text):

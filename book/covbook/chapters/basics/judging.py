@@ -13,8 +13,7 @@ from covlib import phantom
 from covlib.data.hu import window
 from covlib.errors import ConfigError, DataError
 from covlib.metrics import image
-from covlib.metrics.generative import fid, kid, precision_recall
-from covlib.metrics.intervals import bootstrap, student_t, wilson
+from covlib.metrics.generative import fid, precision_recall
 from covlib.phantom.grid import Grid
 from covlib.phantom.scanner import scan
 from covlib.seeding import rng
@@ -95,22 +94,29 @@ DEGRADATIONS = {
 }
 
 
-def degradation_curves(images, extractor, repeats: int, seed: int) -> dict[str, list[dict]]:
-    """One half of a set against the other half made worse: FID, precision and recall by kind and strength.
+def degradation_curves(images, extractor, repeats: int, seed: int, patients=None) -> dict[str, list[dict]]:
+    """One half of the patients against the other half, whose images are made worse: FID, precision and recall by kind
+    and strength, at equal n.
+
+    Args:
+        patients: (N,) of the images; None: each image is of its own.
 
     Returns:
-        kind -> rows {"strength", "fid", "low", "high", "precision", "recall", "n"}; the first row is the floor. Means
-        over random halvings, low and high the smallest and largest FID.
+        kind -> rows {"strength", "fid", "low", "high", "precision", "recall", "n", "dim"}; the first row is the floor.
+        Means over random halvings, low and high the smallest and largest FID.
     """
-    half, made, real = len(images) // 2, {}, extractor(images)
-    orders = [rng(seed, "halves", repeat).permutation(len(images)) for repeat in range(repeats)]
+    from covlib.metrics.generative import halve
+
+    made, real = {}, extractor(images)
+    deals = [halve(patients, len(images), seed, "halves", repeat) for repeat in range(repeats)]
+    half = min(min(map(len, deal)) for deal in deals)
     for kind, strengths in DEGRADATIONS.items():
         made[kind] = []
         for strength in strengths:
             same = kind == "copies" or strength == 0
             worse, found = real if same else extractor(degrade(images, kind, strength, seed)), []
-            for order in orders:
-                first, second = order[:half], order[half : 2 * half]
+            for first, second in deals:
+                first, second = first[:half], second[:half]
                 if kind == "copies":
                     second = np.resize(second[: max(2, round(half * (1 - strength)))], half)
                 pr = precision_recall(real[first], worse[second])
@@ -125,6 +131,7 @@ def degradation_curves(images, extractor, repeats: int, seed: int) -> dict[str, 
                     "precision": values[:, 1].mean(),
                     "recall": values[:, 2].mean(),
                     "n": half,
+                    "dim": real.shape[1],
                 }
             )
     return made
@@ -156,80 +163,46 @@ def degrade(images, kind: str, strength: float, seed: int = 0) -> np.ndarray:
     return np.clip(images, -1, 1)
 
 
-def kid_value(real, fake) -> float:
-    """KID as one number: the mean over twenty subsets of half the images."""
-    return kid(real, fake, subsets=20).value
-
-
-def fid_by_size(features, sizes, repeats: int, seed: int, distance: Callable | None = None) -> dict[int, np.ndarray]:
-    """FID between two disjoint random draws of n from one set of features: what "no difference" measures at n.
+def fid_by_size(
+    features, sizes, repeats: int, seed: int, distance: Callable | None = None, patients=None
+) -> dict[int, np.ndarray]:
+    """FID between n images each of two random groups of patients of one set: what "no difference" measures at n.
 
     Args:
-        features: (N, D); sizes: the n, each at most N / 2 (larger ones are left out).
-        distance: of two sets of features; FID by default.
+        features: (N, D); sizes: the n; those larger than half of the patients have images are left out.
+        distance: of two sets of features and, by name, their patients; FID by default.
+        patients: (N,) of the images; None: each image is of its own.
     Returns:
         {n: (repeats,) distances}.
     """
-    apart, found = distance or fid, {}
-    for n in (n for n in sizes if 2 * n <= len(features)):
-        orders = [rng(seed, "fid by size", n, k).permutation(len(features)) for k in range(repeats)]
-        found[n] = np.array([apart(features[o[:n]], features[o[n : 2 * n]]) for o in orders])
+    from covlib.metrics.generative import halve
+
+    names = np.arange(len(features)) if patients is None else np.asarray([str(p) for p in patients])
+    deals = [halve(names, len(features), seed, "fid by size", k) for k in range(repeats)]
+    most, found = min(min(map(len, deal)) for deal in deals), {}
+    for n in (n for n in sizes if n <= most):
+        sides = [(a[:n], b[:n]) for a, b in deals]
+        found[n] = np.array([
+            fid(features[a], features[b]) if distance is None else
+            distance(features[a], features[b], patients=(names[a], names[b])) for a, b in sides
+        ])
     if not found:
-        raise DataError(f"fid_by_size: {len(features)} images; two draws of {min(sizes)} are needed")
+        raise DataError(f"fid_by_size: half of the patients have {most} images; {min(sizes)} are needed")
     return found
 
 
 def fid_at_infinity(by_size: dict[int, np.ndarray]) -> tuple[float, float]:
-    """Intercept and slope of FID against 1/n, by least squares (Chong and Forsyth, CVPR 2020)."""
-    x = np.concatenate([np.full(len(v), 1 / n) for n, v in by_size.items()])
-    slope, intercept = np.polyfit(x, np.concatenate(list(by_size.values())), 1)
+    """Intercept and slope of FID against 1/n (Chong and Forsyth, CVPR 2020), neither below 0: a distance is none.
+
+    By weighted least squares (scipy.optimize.nnls): real against real falls as 1/n and its spread with it, so that a
+    draw at n counts as n to the square. Without the weights the few images of the smallest n would set the line.
+    """
+    from scipy.optimize import nnls
+
+    n = np.concatenate([np.full(len(v), float(size)) for size, v in by_size.items()])
+    values = np.concatenate(list(by_size.values()))
+    (intercept, slope), _ = nnls(np.stack([n, np.ones_like(n)], 1), n * values)
     return float(intercept), float(slope)
-
-
-def coverage(draw: Callable, intervals: dict[str, Callable], truth: float, simulations: int, seed: int) -> list[dict]:
-    """How often 95 % intervals hold the truth, by simulation.
-
-    Args:
-        draw: generator -> one simulated study; intervals: name -> function of a study giving an Interval.
-        truth: what the intervals should hold.
-    Returns:
-        rows {"name", "coverage": Interval (Wilson), "width": mean}.
-    """
-    studies = [draw(rng(seed, "coverage", k)) for k in range(simulations)]
-    rows = []
-    for name, make in intervals.items():
-        made = [make(study) for study in studies]
-        held = sum(i.low <= truth <= i.high for i in made)
-        width = float(np.mean([i.high - i.low for i in made]))
-        rows.append({"name": name, "coverage": wilson(held, simulations), "width": width})
-    return rows
-
-
-def draw_study(generator, patients: int, slices: int, mean: float, concentration: float) -> np.ndarray:
-    """A test set of ``patients`` by ``slices``: 1 where the judge was right, (patients, slices).
-
-    Each patient has an own rate, Beta distributed about ``mean``; the smaller ``concentration``, the more they differ.
-    """
-    rates = generator.beta(mean * concentration, (1 - mean) * concentration, patients)
-    return (generator.random((patients, slices)) < rates[:, None]).astype(float)
-
-
-def interval_recipes(n_boot: int, seed: int) -> dict[str, Callable]:
-    """Ways to put a 95 % interval on the share of right answers of a study (patients, slices); see ``draw_study``."""
-    def folds_of_copies(study):
-        # Each slice fourteen times, one in ten copies judged the other way, dealt at random to ten folds.
-        generator = rng(seed, "copies", int(study.sum()))
-        copies = np.repeat(study.ravel(), 14)
-        copies = np.where(generator.random(len(copies)) < 0.1, study.mean(), copies)
-        return student_t([fold.mean() for fold in np.array_split(generator.permutation(copies), 10)])
-
-    patients = lambda study: np.repeat(np.arange(len(study)), study.shape[1])
-    return {
-        "Student t, patients": lambda study: student_t(study.mean(1)),
-        "bootstrap, patients": lambda study: bootstrap(study.ravel(), seed=seed, n_boot=n_boot, groups=patients(study)),
-        "Wilson, slices": lambda study: wilson(int(study.sum()), study.size),
-        "Student t, folds of copies": folds_of_copies,
-    }
 
 
 def umap_panels(embedded, labels, classes, seed: int):
@@ -264,21 +237,24 @@ def add_marker(images, where, size: int = 4, value: float = 1.0) -> np.ndarray:
     return images
 
 
-def reliability(probs, labels, bins: int = 5) -> list[dict]:
-    """Calibration by bins of predicted probability: mean prediction beside the share that is positive (Wilson).
+def reliability(probs, labels, bins: int = 5, patients=None) -> list[dict]:
+    """Calibration by bins of predicted probability: mean prediction beside the share that is positive.
 
     Args:
         probs: (N,) probability of the positive class; labels: (N,) 0 or 1.
+        patients: (N,), for the intervals; None: images count as independent.
     Returns:
         rows {"predicted", "observed": Interval, "n"} of the bins that hold an image.
     """
+    from covlib.metrics.intervals import proportion
+
     probs, labels = np.asarray(probs, float), np.asarray(labels)
     index = np.minimum((probs * bins).astype(int), bins - 1)
+    who = None if patients is None else np.asarray(patients)
     rows = []
     for b in range(bins):
         inside = index == b
         if inside.any():
-            n = int(inside.sum())
-            observed = wilson(int(labels[inside].sum()), n)
-            rows.append({"predicted": float(probs[inside].mean()), "observed": observed, "n": n})
+            observed = proportion(labels[inside] == 1, None if who is None else who[inside])
+            rows.append({"predicted": float(probs[inside].mean()), "observed": observed, "n": int(inside.sum())})
     return rows

@@ -380,7 +380,7 @@ def degradation_figure(curves: dict[str, list[dict]]):
         {**upper, **lower},
         xlabels=labels,
         references=floors,
-        note=f"n = {n} images in each set. Band: smallest to largest over random halvings.",
+        note=f"n = {n} images of other patients in each set. Band: smallest to largest over halvings of the patients.",
     )
 
 
@@ -441,7 +441,7 @@ def paper_intervals() -> Table:
     )
     i = student_t([1.0] * 5)
     rows.append(
-        ["the same by this library", "", "5 scans", "1.00", f"{i.low:.2f} to {i.high:.2f}", "t, said to be degenerate"]
+        ["the same by this library", "", "5 scans", "1.00", "none" if np.isnan(i.low) else i.text(2), i.method]
     )
     return Table(["number", "where", "count", "value", "95 % interval", "recipe"], rows, right=("value",))
 
@@ -468,5 +468,5 @@ def marker_figure(images, labels, outcome: dict):
     plain_axes(axes, grid="y").set(ylim=(-0.03, 1.04), ylabel="accuracy")
     axes.set_xticks(range(len(outcome)), [f"marker\n{where}" for where in outcome])
     axes.legend(frameon=False, fontsize=9.5, loc="lower left", ncols=2, bbox_to_anchor=(0, 1.0))
-    inch_text(figure, 3.3, 2.93, "Bars: bootstrap over held-out patients.", size=9.5, colour="#6b6b6b")
+    inch_text(figure, 3.3, 2.93, "Bars: 95 % interval over held-out patients.", size=9.5, colour="#6b6b6b")
     return figure

@@ -16,6 +16,7 @@ import torch
 from covbook.chapters import apart
 from covbook.chapters.cgan3d.scores import compare
 from covbook.chapters.cgan3d.tuning import tune_non_local_means
+from covbook.chapters.privacy import PrivacyAudit, audit
 from covbook.datasets.sources import located
 from covbook.tables import Table
 from covlib import phantom
@@ -239,9 +240,13 @@ def judge_all(config: Config, cases: list[Case], made: dict[str, dict[str, np.nd
 
 
 def column(rows: list[dict], what: str, key: str = "psnr", region: str = "whole") -> np.ndarray:
-    """One number a scan, in the order of the scans; those not finite (equal volumes, no window) are left out."""
-    found = np.array([row[key] for row in rows if row["what"] == what and row["region"] == region], float)
-    return found[np.isfinite(found)]
+    """One number a patient, the mean of its scans', in the order of the scans; those not finite (equal volumes, no
+    window) are left out."""
+    found: dict[str, list[float]] = {}
+    for row in rows:
+        if row["what"] == what and row["region"] == region and np.isfinite(row[key]):
+            found.setdefault(row["patient"], []).append(row[key])
+    return np.array([np.mean(values) for values in found.values()])
 
 
 def seam_ratios(case: Case, volumes: dict[str, np.ndarray], block: int = 32) -> dict[str, float]:
@@ -344,7 +349,7 @@ def table2(rows: list[dict], reported: dict, region: str = "pulmonary") -> Table
         cells.append([what + (" (input)" if what in INPUT.values() else ""), *paper, text["psnr"], text["ssim"]])
     columns = ["", "PSNR, dB (paper)", "SSIM (paper)", "PSNR, dB (ours)", "SSIM (ours)"]
     return Table(columns, cells, right=tuple(columns[1:]),
-                 note=f"Mean over {len(column(rows, 'denoised', 'psnr', region))} held-out scans [95 % interval, "
+                 note=f"Mean over {len(column(rows, 'denoised', 'psnr', region))} held-out patients [95 % interval, "
                       "Student t].")
 
 
@@ -365,7 +370,7 @@ def gain_rows(rows: list[dict], reported: dict, region: str = "pulmonary") -> li
 
 def keep(run, rows: list[dict]) -> None:
     """The measurements of Tables I and II and the gains, into ``run``."""
-    how = "mean over slices of a scan, then over held-out scans; HU clipped, L = width; Student t over scans"
+    how = "mean over slices, scans of a patient, held-out patients; HU clipped, L = width; Student t over patients"
     for key in ("psnr", "ssim"):
         _kept(run, f"table1_{key}", column(rows, MADE["autoencode"] + PLAIN, key), how + "; laid side by side",
               f"table1_{key}", "dB" if key == "psnr" else "")
@@ -383,8 +388,8 @@ def keep(run, rows: list[dict]) -> None:
                 slug = other.replace(" ", "_").replace("-", "_")
                 theirs = column(rows, other, "psnr", region)
                 paired = made - theirs if len(made) == len(theirs) else np.array([])
-                _kept(run, f"gain_{MADE[task]}_over_{slug}_{region}", paired, f"PSNR less that of {other}, same scan; "
-                      "Student t over scans", None, "dB")
+                _kept(run, f"gain_{MADE[task]}_over_{slug}_{region}", paired, f"PSNR less that of {other}, same scans; "
+                      "Student t over patients", None, "dB")
 
 
 def _kept(run, name: str, values: np.ndarray, how: str, claim: str | None, unit: str) -> None:
@@ -398,13 +403,48 @@ def _kept(run, name: str, values: np.ndarray, how: str, claim: str | None, unit:
 # ---- volumes from noise judged ---------------------------------------------------------------------------------------
 
 
-def reference_volumes(config: Config, test_cases: list[Case], n: int, data="phantom", seed: int = 0) -> list[Case]:
-    """Volumes to judge the synthetic ones against, at ``config.volume``: virtual patients that no network has seen, or
-    the held-out scans resampled."""
+def reference_volumes(config: Config, roles: tuple[Scans, Split], n: int, data="phantom",
+                      seed: int = 0) -> tuple[list[Case], list[Case]]:
+    """Real volumes at ``config.volume`` to judge synthetic ones against, and real volumes of other patients, from which
+    copies are grown and the floor is measured: at most ``n`` each.
+
+    Virtual patients are ones that no network has seen. Of real data the references are held-out scans, half of their
+    patients at least; the others are the rest of those, and training scans where they are not enough.
+
+    Raises:
+        DataError: the others would hold nobody.
+    """
     if str(data) == "phantom":
-        return [phantom.generate(JUDGES_FIRST + k, seed=seed, label=("normal", "covid")[k % 2], shape=config.volume)
-                for k in range(n)]
-    return [resample(case, config.volume) for case in test_cases]
+        made = [phantom.generate(JUDGES_FIRST + k, seed=seed, label=("normal", "covid")[k % 2], shape=config.volume)
+                for k in range(2 * n)]
+        return made[:n], made[n:]
+
+    scans, split = roles
+    held_out = scans.at(split.test)
+    patients = list(dict.fromkeys(case.patient for case in held_out))
+    first = set(patients[: max(1, (len(patients) + 1) // 2)])
+    references = [case for case in held_out if case.patient in first][:n]
+    others = ([case for case in held_out if case.patient not in first] + scans.at(split.train))[: len(references)]
+    if not others:
+        raise DataError(f"the {len(held_out)} held-out scans are all there is; others are needed to grow copies from")
+    resized = lambda cases: [resample(case, config.volume) for case in cases]
+    return resized(references), resized(others)
+
+
+def audit_volumes(made: np.ndarray, coarse: np.ndarray, references: list[Case], config: Config,
+                  scans: list[Case] | None, seed: int = 0) -> PrivacyAudit:
+    """``covbook.chapters.privacy.audit`` of the coarse GAN: its volumes as features, a voxel each.
+
+    Args:
+        made, coarse: (N, z, y, x) HU, synthetic and learnt from. references: volumes of patients it has not seen.
+        scans: those that ``coarse`` was made of, for their patients; None: each volume is of another one.
+    """
+    unseen = noise.coarse_set(references, config.coarse).hu
+    flat = lambda volumes: np.asarray(volumes, np.float32).reshape(len(volumes), -1)
+    whose = None if scans is None else [case.patient for case in scans]
+    return audit(flat(made), flat(coarse), flat(unseen), patients=whose,
+                 held_out_patients=None if scans is None else [case.patient for case in references],
+                 space="coarse volumes", seed=seed)
 
 
 def regrown(model: noise.NoiseModel, cases: list[Case], size, seed: int = 0) -> list[Case]:

@@ -8,7 +8,7 @@ validation split by patient; both can be chosen. At the end: does a synthetic im
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
@@ -17,13 +17,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from covbook.chapters.cyclegan.bagging import bagged_trees
-from covbook.chapters.privacy import Attack, rank_auc, reidentify
+from covbook.chapters.privacy import Attack, reidentify
 from covlib.data.case import SliceSet
 from covlib.data.splits import Split
 from covlib.errors import ConfigError, DataError, TrainingError
 from covlib.judges import classifiers
 from covlib.metrics import classification
-from covlib.metrics.intervals import Interval, bootstrap, wilson
+from covlib.metrics.classification import auc_gain as paired_areas
+from covlib.metrics.classification import auc_interval
+from covlib.metrics.intervals import Interval, gain, proportion
 from covlib.papers.cyclegan.config import ARMS, STOPPING, TARGET, Config
 from covlib.papers.cyclegan.method import CycleGAN, check_images
 from covlib.seeding import derive, torch_generator
@@ -32,7 +34,6 @@ from covlib.training.method import seeded
 
 TREES = "+trees"
 SMALL = "small"
-N_BOOT = 500
 
 
 # ---- what is trained on ----------------------------------------------------------------------------------------------
@@ -266,66 +267,44 @@ def threshold_for(val_probs: np.ndarray, val_labels: np.ndarray, specificity: fl
     return float(negatives[int(np.ceil(specificity * len(negatives))) - 1])
 
 
-def score(result: Result, *, threshold: float = 0.5, seed: int = 0) -> dict[str, Interval | int | float]:
+def score(result: Result, *, threshold: float = 0.5) -> dict[str, Interval | int | float]:
     """The columns of Tables 1 and 2 and those they lack, at one threshold.
 
     Returns:
-        {"sensitivity", "specificity", "auc": with 95 % intervals, "fn": a count, "positives": n, "skew": of the
-        training set, "threshold"}. Intervals: Wilson where each patient has one image, else bootstrap over patients.
+        {"sensitivity", "specificity", "auc": with 95 % intervals over patients, "fn": a count, "positives": n, "skew":
+        of the training set, "threshold"}.
     """
     truth, called = result.labels == 1, result.probs > threshold
     if truth.all() or not truth.any():
         raise DataError(f"{result.source} against {TARGET}: the test images are all of one class")
-    return {"sensitivity": _share(called[truth], result.patients[truth], seed),
-            "specificity": _share(~called[~truth], result.patients[~truth], seed),
-            "auc": bootstrap((truth.astype(np.int64), result.probs.astype(np.float64)), rank_auc, seed, N_BOOT,
-                             groups=result.patients),
+    return {"sensitivity": proportion(called[truth], result.patients[truth]),
+            "specificity": proportion(~called[~truth], result.patients[~truth]),
+            "auc": auc_interval(truth, result.probs.astype(np.float64), result.patients),
             "fn": int((~called[truth]).sum()), "positives": int(truth.sum()), "skew": result.skew,
             "threshold": threshold}
 
 
-def _share(right: np.ndarray, patients: np.ndarray, seed: int) -> Interval:
-    n = len(set(patients.tolist()))
-    if n == len(patients):
-        return wilson(int(right.sum()), n)
-    if right.all() or not right.any():  # every resample would be the same: an interval of no width, for few patients
-        return replace(wilson(n * int(right[0]), n), method="Wilson score over patients, 95 %, all called alike")
-    return bootstrap(right.astype(float), np.mean, seed, N_BOOT, groups=patients)
-
-
-def score_at_specificity(result: Result, specificity: float = 0.9, *, seed: int = 0) -> dict:
+def score_at_specificity(result: Result, specificity: float = 0.9) -> dict:
     """``score`` at the threshold that gives this specificity on the validation split (never chosen on the test)."""
-    return score(result, threshold=threshold_for(result.val_probs, result.val_labels, specificity), seed=seed)
+    return score(result, threshold=threshold_for(result.val_probs, result.val_labels, specificity))
 
 
-def real_against_added(real: Result, added: Result, specificity: float = 0.9, *, seed: int = 0) -> Interval:
+def real_against_added(real: Result, added: Result, specificity: float = 0.9) -> Interval:
     """Sensitivity with synthetic images less that without, both at equal validation specificity, on the same test
-    patients: paired bootstrap over patients. The claim stands where the interval lies above 0.
-
-    Where not one patient is called differently, resampling shows nothing; then (ours) the interval's ends are Wilson's
-    upper end for the share of patients that might be, none of n seen, to either side.
-    """
+    patients (``intervals.gain``). The claim stands where the interval lies above 0."""
     if not np.array_equal(real.patients, added.patients):
         raise DataError("real_against_added: the two results were not tested on the same images")
     truth = real.labels == 1
     called = [r.probs > threshold_for(r.val_probs, r.val_labels, specificity) for r in (real, added)]
-    gain = called[1][truth].astype(float) - called[0][truth].astype(float)
-    if not gain.any():
-        n = len(set(real.patients[truth].tolist()))
-        most = wilson(0, n).high
-        return Interval(0.0, -most, most, n, "Wilson score, 95 %, of the share called differently: none of "
-                                             f"{n} patients, to either side")
-    return bootstrap(gain, np.mean, seed, N_BOOT, groups=real.patients[truth])
+    return gain(called[1][truth].astype(float) - called[0][truth].astype(float), real.patients[truth])
 
 
-def auc_gain(real: Result, added: Result, *, seed: int = 0) -> Interval:
-    """AUC with synthetic images less that without, on the same test patients: paired bootstrap over patients. AUC is
-    the mean sensitivity over all specificities, and needs no threshold."""
+def auc_gain(real: Result, added: Result) -> Interval:
+    """AUC with synthetic images less that without, on the same test patients (``classification.auc_gain``). AUC is the
+    mean sensitivity over all specificities, and needs no threshold."""
     if not np.array_equal(real.patients, added.patients):
         raise DataError("auc_gain: the two results were not tested on the same images")
-    return bootstrap((real.labels.astype(np.int64), real.probs.astype(np.float64), added.probs.astype(np.float64)),
-                     lambda labels, before, after: rank_auc(labels, after) - rank_auc(labels, before), seed, N_BOOT,
-                     groups=real.patients)
+    return paired_areas(real.labels == 1, real.probs.astype(np.float64), added.probs.astype(np.float64), real.patients)
 
 
 # ---- anonymity -------------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Chapter 06's data and its training: X-rays of three classes, dealt by patient; a CycleGAN for each source class."""
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from covlib.files import layouts
 from covlib.papers.cyclegan.config import CHAPTER, SHAPE_FIELDS, TARGET, Config
 from covlib.papers.cyclegan.method import CycleGAN, train_all
 from covlib.phantom import phantom_xrays
-from covlib.seeding import rng
+from covlib.seeding import derive, rng
 from covlib.training.checkpoints import load_weights, read_weights
 from covlib.training.fit import FitResult, resolve_device
 
@@ -122,6 +123,31 @@ def train(config: Config, roles: tuple[SliceSet, Split], out, *, seed: int = 0, 
     images: dict[str, Tensor] = by_class(known(*roles), config)
     return train_all(config, images, out, seed=seed, device=device, resume=resume, checkpoint=checkpoint,
                      progress=progress)
+
+
+UNTRAINED, WHOLE = "untrained", "trained, gives the whole image"
+
+
+def attack_controls(config: Config, roles: tuple[SliceSet, Split], source: str, out, *, seed: int = 0, device="auto",
+                    resume: bool = True) -> dict[str, CycleGAN]:
+    """Generators beside which a re-identification of ``source`` is to be read: does the training give the patient away,
+    or the build of the network?
+
+    Returns:
+        "untrained": as built by the seed, before a step. "trained, gives the whole image": where generators give the
+        change of an image (``config.residual``) and so hand it on whatever they learn, one that gives the image,
+        trained as long.
+    """
+    alone = replace(config, sources=(source,))
+    fresh = CycleGAN(alone, 1, derive(seed, source))
+    for net in fresh.networks.values():
+        net.to(resolve_device(device))
+    found = {UNTRAINED: fresh}
+    if config.residual:
+        whole, _ = train(replace(alone, residual=False), roles, Path(out) / "control", seed=seed, device=device,
+                         resume=resume)
+        found[WHOLE] = whole[source]
+    return found
 
 
 def by_class(slices: SliceSet, config: Config) -> dict[str, Tensor]:

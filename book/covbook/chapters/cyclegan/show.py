@@ -70,11 +70,11 @@ def metric_name(source: str, arm: str) -> str:
     return f"{source}_{arm.removeprefix('real+')}"
 
 
-def detection_table(results: dict, seed: int = 0) -> Table:
+def detection_table(results: dict) -> Table:
     """Tables 1 and 2 of one run at the threshold of 0.5, and what they lack: specificity, AUC, intervals."""
     rows = []
     for (source, arm, stopping), result in results.items():
-        s = detect.score(result, seed=seed)
+        s = detect.score(result)
         name = WORDS[arm] + ("" if stopping == "validation" else ", stopped on the test set")
         rows.append([f"against {source}", name, f"{result.skew:.2f}", per_cent(s["sensitivity"]),
                      f"{s['fn']} of {s['positives']}", per_cent(s["specificity"]), s["auc"].text(2),
@@ -82,32 +82,29 @@ def detection_table(results: dict, seed: int = 0) -> Table:
     columns = ["task", "trained on", "skew", "sensitivity (%)", "FN", "specificity (%)", "AUC", "epoch kept"]
     return Table(columns, rows, right=tuple(columns[2:]),
                  note="Real held-out patients, threshold 0.5. Brackets: 95 % interval of the choice of test patients, "
-                      "not of the luck of training (Wilson; bootstrap over patients for AUC, and where they have "
-                      "several images). An AUC of 1.00 [1.00, 1.00] is no certainty: where no pair of images is in the "
-                      "wrong order, resampling them shows no spread.")
+                      "not of the luck of training (Wilson; Newcombe's score for AUC; patients are the unit).")
 
 
-def equal_table(results: dict, specificity: float = 0.9, seed: int = 0) -> Table:
+def equal_table(results: dict, specificity: float = 0.9) -> Table:
     """Sensitivities with each network's threshold chosen for ``specificity`` on validation patients, and the gain over
     real images alone on the same test patients."""
     rows = []
     for (source, arm, stopping), result in results.items():
         if stopping != "validation":
             continue
-        s = detect.score_at_specificity(result, specificity, seed=seed)
+        s = detect.score_at_specificity(result, specificity)
         real = results[source, "real", "validation"]
         gain = ["–", "–"] if arm == "real" else [
-            signed(detect.real_against_added(real, result, specificity, seed=seed)),
-            signed(detect.auc_gain(real, result, seed=seed))]
+            signed(detect.real_against_added(real, result, specificity)),
+            signed(detect.auc_gain(real, result))]
         rows.append([f"against {source}", WORDS[arm], f"{s['threshold']:.2f}", per_cent(s["specificity"]),
                      per_cent(s["sensitivity"]), *gain])
     columns = ["task", "trained on", "threshold", "specificity there (%)", "sensitivity (%)", "gain over real",
                "gain in AUC"]
     return Table(columns, rows, right=tuple(columns[2:]),
                  note=f"Thresholds give {100 * specificity:g} % specificity on validation patients; what they give on "
-                      "test patients stands beside. Gains over real images alone in points (AUC times 100); paired "
-                      "bootstrap over test patients, or, where no case is called differently, what so few cases allow "
-                      "(Wilson).")
+                      "test patients stands beside. Gains over real images alone in points (AUC times 100), on "
+                      "the same test patients.")
 
 
 def verdict(gain) -> str:
@@ -134,20 +131,24 @@ def signed(interval) -> str:
 
 
 def attack_table(attacks: dict) -> Table:
-    """How often an attacker finds the source: (source class, space) -> ``detect.Attack``."""
-    rows = [[f"made from {source}", space, str(a.n_gallery), per_cent(a.image), f"{100 * a.chance_image:.1f}",
-             f"{np.median(a.similarity):.3f}"] for (source, space), a in attacks.items()]
-    columns = ["synthetic images", "compared in", "real images", "source found (%)", "chance (%)", "median similarity"]
-    return Table(columns, rows, right=tuple(columns[2:]),
-                 note="Held-out source images. Wilson 95 % interval over synthetic images. Similarity: correlation of "
-                      "pixels, or of features.")
+    """How often an attacker finds the source: (source class, space) -> ``detect.Attack``; or (source class, space,
+    generator) of a control (``attack_controls``)."""
+    rows = []
+    for (source, space, *which), a in attacks.items():
+        rows.append([f"made from {source}", *(which or ["trained"]), space, str(a.n_gallery), per_cent(a.image),
+                     f"{100 * a.chance_image:.1f}", f"{np.median(a.similarity):.3f}"])
+    columns = ["synthetic images", "generator", "compared in", "real images", "source found (%)", "chance (%)",
+               "median similarity"]
+    return Table(columns, rows, right=tuple(columns[3:]),
+                 note="Held-out source images. 95 % interval over source patients. Similarity: correlation of pixels, "
+                      "or of features. Untrained: what the network's build gives away before it has learnt anything.")
 
 
 def keep(run, results: dict) -> None:
     """Keep sensitivity, specificity and AUC of every arm among the run's measurements."""
     for (source, arm, stopping), result in results.items():
         end = metric_name(source, arm) + ("" if stopping == "validation" else "_stopped_on_test")
-        scores = detect.score(result, seed=run.seed)
+        scores = detect.score(result)
         for name in ("sensitivity", "specificity", "auc"):
             run.metric(f"{name}_{end}", scores[name])
         run.metric(f"fn_{end}", scores["fn"], n=scores["positives"], how="cases called negative, threshold 0.5")
@@ -157,7 +158,7 @@ def gains(run, results: dict, specificity: float = 0.9) -> dict[str, Interval]:
     """Differences in sensitivity at equal validation specificity, kept among the run's measurements.
 
     Returns:
-        what is compared, in words -> gain as a share, with the paired bootstrap's interval.
+        what is compared, in words -> gain as a share, with its interval over patients.
     """
     first, *others = dict.fromkeys(source for source, _, _ in results)
     wanted = [(f"gain_{source}", source, "real", "real+own") for source in (first, *others)]
@@ -166,14 +167,12 @@ def gains(run, results: dict, specificity: float = 0.9) -> dict[str, Interval]:
               "gain_synthetic": "only_synthetic"}
     found = {}
     for name, source, before, after in wanted:
-        gain = detect.real_against_added(results[source, before, "validation"], results[source, after, "validation"],
-                                         specificity, seed=run.seed)
+        pair = results[source, before, "validation"], results[source, after, "validation"]
+        gain, area = detect.real_against_added(*pair, specificity), detect.auc_gain(*pair)
         claim = {"claim": claims[name]} if name in claims else None
         run.metric(name, gain, paper=claim, how=f"sensitivity, {WORDS[after]} less {WORDS[before]}, at "
                    f"{100 * specificity:g} % validation specificity; paired, {gain.method}")
-        run.metric(f"auc_{name}", detect.auc_gain(results[source, before, "validation"],
-                                                  results[source, after, "validation"], seed=run.seed),
-                   how=f"AUC, {WORDS[after]} less {WORDS[before]}; paired bootstrap over patients")
+        run.metric(f"auc_{name}", area, how=f"AUC, {WORDS[after]} less {WORDS[before]}; {area.method}")
         found[f"{source}: {WORDS[after]} less {WORDS[before]}"] = gain
     return found
 

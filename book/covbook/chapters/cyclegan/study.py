@@ -54,22 +54,22 @@ def runner(source: str):
         task = tasks(config, data, seed, device, Path(out).parent / "shared")[source]
         result = detect.arm_result(task, arm.settings["training"], arm.settings["model"], config,
                                    stopping=arm.settings["stopping"], seed=seed, device=device)
-        return columns(result, seed)
+        return columns(result)
 
     return run
 
 
-def columns(result, seed: int = 0) -> dict[str, float]:
+def columns(result) -> dict[str, float]:
     """The numbers of one result, plain floats; those at equal specificity only where there is a validation split."""
     from covbook.chapters.cyclegan import detect
 
-    scores = detect.score(result, seed=seed)
+    scores = detect.score(result)
     numbers = {name: 100 * float(scores[name]) for name in ("sensitivity", "specificity")}
     numbers |= {name: float(scores[name]) for name in ("fn", "skew", "auc", "positives")}
     numbers |= {"epochs": float(result.epochs), "n_train": float(result.n_train)}
     if result.stopping == "validation":
         for wanted in EQUAL:
-            at = detect.score_at_specificity(result, wanted, seed=seed)
+            at = detect.score_at_specificity(result, wanted)
             for name in ("sensitivity", "specificity"):
                 numbers[f"{name}_at_{round(100 * wanted)}"] = 100 * float(at[name])
     return numbers

@@ -323,7 +323,8 @@ def image_quality(real: Tensor, synthetic: Tensor, maps: Tensor, extractor,
                            "rmse": image.rmse(*unit)}
         if others is not None:
             c = others.images if category == "complete" else label_maps.lung_only(others.images, others.maps)
-            found[category]["fid_others"] = generative.frechet(c.numpy(), b.numpy(), extractor).value
+            far, near = generative.equal_n(extractor(c.numpy()), extractor(b.numpy()))
+            found[category]["fid_others"] = generative.fid(far, near)
     inside = (maps > label_maps.BACKGROUND)[:, None].double()
     square = (((real.double() - synthetic.double()) / 2).square() * inside).sum((1, 2, 3)) / inside.sum((1, 2, 3))
     error = square.sqrt().clamp_min(1e-12)

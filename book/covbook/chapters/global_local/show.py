@@ -9,7 +9,7 @@ from covlib.data import label_maps
 from covlib.data.label_maps import CONSOLIDATION, GGO, LUNG, Paired
 from covlib.errors import ConfigError
 from covlib.metrics import generative
-from covlib.metrics.intervals import Interval
+from covlib.metrics.intervals import Spread
 from covlib.nets import batched
 from covlib.papers.global_local.method import GlobalLocal, pyramid
 from covlib.papers.global_local.nets import desum, enlarge_to
@@ -60,11 +60,15 @@ def lung_pair(paired: Paired) -> tuple[Tensor, Tensor]:
     return label_maps.lung_only(paired.images, paired.maps), paired.maps
 
 
-def real_floor(extractor, paired: Paired, seed: int = 0) -> Interval | None:
-    """Frechet distance between random halves of the real lungs, a yardstick for FID; None for fewer than 8 slices."""
-    if len(paired) < 8:
+def real_floor(extractor, paired: Paired, others: Paired, seed: int = 0) -> Spread | None:
+    """Frechet distance between two random groups of patients of the real lungs of both sets, of as many slices as
+    ``paired`` has where half of the patients have them: a yardstick for FID. None for fewer than 8 slices or 4
+    patients."""
+    patients = [*paired.patients, *others.patients]
+    if len(patients) < 8 or len(set(patients)) < 4:
         return None
-    return generative.fid_floor(extractor(lung_pair(paired)[0]), seed=seed)
+    features = np.concatenate([extractor(lung_pair(part)[0]) for part in (paired, others)])
+    return generative.fid_floor(features, patients, seed, n=len(paired))
 
 
 def quality_table(quality: dict[str, dict], names: dict[str, str]) -> Table:

@@ -36,7 +36,7 @@ from covlib.errors import ConfigError, DataError
 from covlib.judges import classifiers, segmenters
 from covlib.metrics.classification import positive_rate
 from covlib.metrics.image import psnr
-from covlib.metrics.intervals import Interval, bootstrap
+from covlib.metrics.intervals import Interval, student_t
 from covlib.papers.cgan3d import method as cgan3d
 from covlib.papers.cyclegan.config import Config as CycleConfig
 from covlib.papers.dcgan import method as dcgan
@@ -125,6 +125,14 @@ def _rows(paper: str, metric: str, kind: str, trained: str, measure, tests: dict
     return [Row(paper, metric, kind, how, tested, measure(x)) for tested, x in tests.items()]
 
 
+def _rates(paper: str, metric: str, kind: str, trained: str, measure, tests: dict, whose: dict | None) -> list[Row]:
+    """``_rows`` of a share of images: ``measure(images, patients)``, with ``whose`` the patients of positive (True) and
+    negative (False) images; None where each image is of its own."""
+    negative = (OTHERS, OTHERS_ADDED)
+    given = {tested: (x, whose[tested not in negative] if whose else None) for tested, x in tests.items()}
+    return _rows(paper, metric, kind, trained, lambda pair: measure(*pair), given)
+
+
 # ---- positive rate and sensitivity: how many are called positive -----------------------------------------------------
 
 
@@ -137,13 +145,14 @@ def _dcgan(config: Config, kinds, slices: SliceSet, seed: int, device) -> list[R
     train, test = split.train, split.test
     as_judged = lambda x: dcgan.normalise_brightness(torch.as_tensor(x))
     metric = "positive rate" if config.dcgan_epochs else "positive rate (of real held-out slices)"
+    whose = {ill: np.asarray(patients)[test[(labels[test] == 1) == ill]] for ill in (True, False)}
     found = []
     for kind in (CLEAN, *kinds):
         marked = images if kind == CLEAN else plant(images, labels == 1, kind)
         seen = as_judged(marked)
         judge, _ = chapters_dcgan.train_judge(own, seen[train], labels[train], seed=seed, device=device,
                                               steps=config.judge_steps)
-        rate = lambda x, judge=judge: positive_rate(classifiers.predict(judge, as_judged(x))[:, -1])
+        rate = lambda x, who, judge=judge: positive_rate(classifiers.predict(judge, as_judged(x))[:, -1], who)
         if config.dcgan_epochs:
             made = _generated(own, seen[train], labels[train], config.samples, seed, device)
         else:
@@ -156,7 +165,7 @@ def _dcgan(config: Config, kinds, slices: SliceSet, seed: int, device) -> list[R
                 tests[REMOVED] = (unplant(made["positive"], which) if config.dcgan_epochs else
                                   images[test[labels[test] == 1]])
             tests |= {OTHERS: made["negative"], OTHERS_ADDED: plant(made["negative"], True, which)}
-            found += _rows("dcgan", metric, which, kind, rate, tests)
+            found += _rates("dcgan", metric, which, kind, rate, tests, None if config.dcgan_epochs else whose)
     return found
 
 
@@ -175,17 +184,18 @@ def _detection(config: Config, kinds, xrays: SliceSet, seed: int, device) -> lis
     images, labels, patients = xrays.images, xrays.labels.astype(np.int64), xrays.patients
     split = split_by_patient(patients, labels, (0.6, 0.15, 0.25), seed)
     ill, well = (split.test[labels[split.test] == k] for k in (1, 0))
+    whose = {True: np.asarray(patients)[ill], False: np.asarray(patients)[well]}
     found = []
     for kind in (CLEAN, *kinds):
         marked = torch.from_numpy(images if kind == CLEAN else plant(images, labels == 1, kind))
         net, _ = detect.train_detector(own, detect.SMALL, marked[split.train], labels[split.train],
                                        (marked[split.val], labels[split.val]), seed=seed, device=device)
-        rate = lambda x, net=net: positive_rate(classifiers.predict(net, x)[:, -1])
+        rate = lambda x, who, net=net: positive_rate(classifiers.predict(net, x)[:, -1], who)
         for which in kinds if kind == CLEAN else (kind,):
             tests = {AS_TRAINED: marked[ill]}
             tests |= {ADDED: plant(images[ill], True, which)} if kind == CLEAN else {REMOVED: images[ill]}
             tests |= {OTHERS: images[well], OTHERS_ADDED: plant(images[well], True, which)}
-            found += _rows("cyclegan", "sensitivity", which, kind, rate, tests)
+            found += _rates("cyclegan", "sensitivity", which, kind, rate, tests, whose)
     return found
 
 
@@ -207,7 +217,7 @@ def _segmentation(config: Config, kinds, slices: SliceSet, seed: int, device) ->
         segmenters.train_segmenter(net, marked[split.train], maps[split.train], steps=config.segment_steps, seed=seed,
                                    device=device, weights=(weights / weights.mean()).tolist(), lr=3e-3)
         dice = lambda x, net=net: _dice(segmenters.predict_maps(net, x) >= label_maps.GGO,
-                                        maps[split.test] >= label_maps.GGO, patients, seed)
+                                        maps[split.test] >= label_maps.GGO, patients)
         for which in kinds if kind == CLEAN else (kind,):
             tests = {AS_TRAINED: marked[split.test]}
             tests |= ({ADDED: plant(images, ill, which)[split.test]} if kind == CLEAN else
@@ -216,16 +226,11 @@ def _segmentation(config: Config, kinds, slices: SliceSet, seed: int, device) ->
     return found
 
 
-def _dice(pred: np.ndarray, true: np.ndarray, patients, seed: int) -> Interval:
-    """Dice of all pixels counted together, bootstrap over patients."""
-    counts = [part.sum((1, 2)).astype(float) for part in (pred & true, pred, true)]
+def _dice(pred: np.ndarray, true: np.ndarray, patients) -> Interval:
+    from covbook.chapters.side_by_side.scores import patient_dice
 
-    def pooled(both, marked, drawn):
-        if marked.sum() + drawn.sum() == 0:
-            raise DataError("dice: nothing drawn and nothing marked")
-        return 2 * both.sum() / (marked.sum() + drawn.sum())
-
-    return bootstrap(tuple(counts), pooled, seed, 300, groups=patients)
+    both, marked, drawn = (part.sum((1, 2)).astype(float) for part in (pred & true, pred, true))
+    return patient_dice(both, marked + drawn - 2 * both, patients)
 
 
 def _volumes(config: Config, kinds, seed: int, device) -> list[Row]:
@@ -245,7 +250,7 @@ def _volumes(config: Config, kinds, seed: int, device) -> list[Row]:
         def restored(volumes, method=method):
             made = [cgan3d.restore(method, cgan3d.condition_of(own, case, seed), seed=seed) for case in volumes]
             values = [psnr(clip(m.hu)[:, None], clip(c.hu)[:, None], span) for m, c in zip(made, volumes)]
-            return bootstrap(np.array(values), np.mean, seed, 300)
+            return student_t(values)
 
         for which in kinds if kind == CLEAN else (kind,):
             tests = {AS_TRAINED: _plant_volumes(test, kind, every), (ADDED if kind == CLEAN else REMOVED):
@@ -285,7 +290,7 @@ def planting_table(rows: list[Row]) -> Table:
                "what the mark can do"]
     return Table(columns, lines, right=TESTED, note=(
         "Positive rate and sensitivity in %, of positive images and (negatives) of images without the disease, where "
-        "it should be low. 95 % intervals: Wilson; bootstrap over patients for Dice and PSNR. One training each."))
+        "it should be low. 95 % intervals over patients: Wilson; Student t for Dice and PSNR. One training each."))
 
 
 def _cell(row: Row | None) -> str:

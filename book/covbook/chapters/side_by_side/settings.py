@@ -70,12 +70,14 @@ class Config(BaseConfig):
     slices_per_patient: int = 4
     xray_patients: int = 600
     cap_real: bool = False  # for short runs: take no more real patients than there are virtual ones
+    lesion_contrast: float = 0.3  # of the virtual patients whom the judge of "noise" is asked about; 1: as they are
     fractions: tuple[float, float, float] = (0.5, 0.25, 0.25)  # of patients: training, conditions, test
     mask_size: int = 256
     noise_size: int = 224
     xray_size: int = 256
     extractor: str = "inception-64"  # of FID and KID; the layer of few features, since test sets are small
     folds: int = 10  # of the jackknife intervals
+    audits: int = 20  # of each share of copies, in the power of the privacy audit
     pairs: int = 200  # of images whose MS-SSIM is averaged
     judge: str = "resnet18"  # classifier of the use in noise and translate; "small" for short trainings
     judge_steps: int = 600
@@ -96,6 +98,8 @@ class Config(BaseConfig):
                               "are wanted")
         if min(self.fractions) <= 0 or abs(sum(self.fractions) - 1) > 1e-6:
             raise ConfigError(f"fractions: {list(self.fractions)}; three shares above 0 that sum to 1 are wanted")
+        if not 0 < self.lesion_contrast <= 1:
+            raise ConfigError(f"lesion_contrast: {self.lesion_contrast}; above 0 and at most 1 is wanted")
         if self.folds < 3:
             raise ConfigError(f"folds: {self.folds}; at least 3 are wanted for an interval")
 
@@ -109,8 +113,8 @@ class Config(BaseConfig):
         return {
             "smoke": small | {"steps": 3, "patients": 24, "slices_per_patient": 2, "xray_patients": 60, "mask_size": 32,
                               "xray_size": 32, "pairs": 10, "judge_steps": 4, "unet_width": 4, "unet_steps": 4,
-                              "unet_batch": 4, "sampling": (1, 2), "folds": 3, "cap_real": True},
-            "cpu": small | {"seconds": 12.0, "patients": 80, "xray_patients": 120, "pairs": 100, "judge_steps": 60,
+                              "unet_batch": 4, "sampling": (1, 2), "folds": 3, "cap_real": True, "audits": 2},
+            "cpu": small | {"seconds": 12.0, "patients": 80, "xray_patients": 120, "pairs": 200, "judge_steps": 60,
                             "unet_width": 8, "unet_steps": 80, "unet_batch": 8, "unet_rate": 3e-3,
                             "sampling": (1, 2, 4, 10, 20), "cap_real": True},
             "gpu": {"seconds": 30.0, "cap_real": True},

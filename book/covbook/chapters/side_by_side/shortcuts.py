@@ -33,7 +33,8 @@ from covlib.data.case import SliceSet
 from covlib.errors import ConfigError, DataError
 from covlib.judges.features import get_extractor
 from covlib.metrics.checks import finite
-from covlib.metrics.intervals import Interval, bootstrap
+from covlib.metrics.classification import auc_interval
+from covlib.metrics.intervals import Interval, mean
 from covlib.seeding import derive, rng
 
 PLANTS = ("corner", "brightness")
@@ -54,7 +55,7 @@ class Probe:
 
     Attributes:
         question: what was asked. auc: mean over classes of the area under each one's ROC against the others, with its
-            bootstrap interval over patients; 0.5 is a guess. p: of an AUC as large by chance (labels dealt anew to
+            interval over patients; 0.5 is a guess. p: of an AUC as large by chance (labels dealt anew to
             patients, 999 times).
         verdict: TOLD (p at most 0.05), NOT_TOLD, or FEW (a class with fewer than 5 patients).
         n, patients: what it was tested on. classes: their names. scores: float (N, C), out-of-fold probabilities.
@@ -98,7 +99,7 @@ def probe(images, labels, patients, *, question: str = "class", classes: Sequenc
             scores[test] = answer(train, labels[train], test)
         else:  # a class is all in the held-out part: nothing was learnt, nothing is said
             scores[test] = 1 / len(values)
-    auc = bootstrap((labels, scores), _macro_auc, seed, 300, groups=patients)
+    auc = _macro_interval(labels, scores, patients)
     p = _permuted(labels, scores, patients, seed)
     verdict = FEW if min(counts) < FEWEST else TOLD if p <= 0.05 and auc.value > 0.5 else NOT_TOLD
     return Probe(question, auc, p, verdict, len(labels), len(set(patients)), names, scores)
@@ -122,6 +123,15 @@ def _macro_auc(labels: np.ndarray, scores: np.ndarray) -> float:
     """Mean over classes of the area under the ROC of each against the others; of two classes the last one's."""
     classes = range(scores.shape[1])[-1 if scores.shape[1] == 2 else 0 :]
     return float(np.mean([rank_auc((labels == k).astype(np.int64), scores[:, k]) for k in classes]))
+
+
+def _macro_interval(labels: np.ndarray, scores: np.ndarray, patients: np.ndarray) -> Interval:
+    """``_macro_auc`` with its interval over patients; of more than two classes the mean of their intervals' ends, as if
+    what is told of one told all of the others (their AUCs rise and fall together at most)."""
+    classes = range(scores.shape[1])[-1 if scores.shape[1] == 2 else 0 :]
+    each = [auc_interval(labels == k, scores[:, k], patients) for k in classes]
+    middle = lambda end: float(np.mean([getattr(i, end) for i in each]))
+    return Interval(middle("value"), middle("low"), middle("high"), each[0].n, each[0].method)
 
 
 def _permuted(labels: np.ndarray, scores: np.ndarray, patients: np.ndarray, seed: int) -> float:
@@ -215,7 +225,7 @@ def keep(run, probes: dict[str, Probe], prefix: str = "probe_") -> None:
     for name, p in probes.items():
         run.metric(prefix + re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_"), p.auc,
                    how="AUC of a linear judge on unseen patients, "
-                       f"p = {p.p:.3g}; bootstrap over patients")
+                       f"p = {p.p:.3g}; {p.auc.method}")
 
 
 # ---- where a network looks -------------------------------------------------------------------------------------------
@@ -270,7 +280,7 @@ def cam_mass(model, images, lung, *, patients=None, seed: int = 0) -> CamMass:
     inside = (maps * lung).sum((1, 2), dtype=np.float64)[seen] / total[seen]
     area = lung.mean((1, 2))[seen]
     groups = None if patients is None else np.asarray(patients)[seen]
-    value = lambda values: bootstrap(values, np.mean, seed, 500, groups=groups)
+    value = lambda values: mean(values, groups)
     maps = maps / np.maximum(maps.max((1, 2), keepdims=True), 1e-12)
     return CamMass(value(inside), value(area), value(inside - area), maps.astype(np.float32),
                    f"{layer}, {side} x {side}", int((~seen).sum()))

@@ -11,7 +11,7 @@ from covbook.chapters.cyclegan.translate import TABLE, checksum, csv_text
 from covbook.chapters.global_local.show import export as export_completed
 from covbook.chapters.side_by_side.arms import Trained, synthesize
 from covbook.chapters.side_by_side.budget import PER_STEP, steps_for
-from covbook.chapters.side_by_side.scores import NEIGHBOURS, Scores
+from covbook.chapters.side_by_side.scores import NEIGHBOURS, Scores, equal_sides
 from covbook.chapters.side_by_side.settings import ENTRIES, TARGET, TASKS, Config
 from covbook.chapters.side_by_side.tasks import OTHERS, Part, Task
 from covbook.datasets.sources import located
@@ -74,6 +74,7 @@ def _with_use(found: Scores) -> dict[str, Interval]:
 def results_table(scores: dict[str, Scores], costs: dict, steps: dict[str, int]) -> Table:
     """All measures of this run, a row an arm. ``steps``: of training, for the seconds they cost."""
     shown = {name: head for name, head in HEADS.items() if any(name in _with_use(s) for s in scores.values())}
+    few = next((s.shortage for s in scores.values() if s.shortage), "")
     heads = ["task", "method", *shown.values(), "audit", "s"]
     rows = []
     for arm, found in scores.items():
@@ -83,19 +84,43 @@ def results_table(scores: dict[str, Scores], costs: dict, steps: dict[str, int])
         rows.append([ENTRIES[arm].task, ENTRIES[arm].title, *cells, found.audit.verdict if found.audit else "–",
                      f"{took:.0f}" if took else "–"])
     return Table(heads, rows, right=(*shown.values(), "s"), sortable=True,
-                 note="Brackets: 95 % interval; how each was got is in the run's measurements. Distances of different "
+                 note=(f"FID: {few}. " if few else "") +
+                      "Brackets: 95 % interval; how each was got is in the run's measurements. Distances of different "
                       f"tasks are to different real images: compare within a task. Precision and recall: {NEIGHBOURS} "
                       "nearest neighbours. MS-SSIM: of pairs of images, and of two images of one mask. Use: Dice of "
                       "infection (masks), AUC (all else). s: seconds of training by the recorded costs; memory, "
-                      "weights and time of an image are in the table above.")
+                      "weights and time of an image are in the table above. " + ranking(scores))
+
+
+def told_apart(scores: dict[str, Scores], measure: str) -> dict[str, list[str]]:
+    """Which methods the intervals of a measure rank, task by task: "A before B" where A's interval ends before B's
+    begins, on the better side. Controls are no methods. Another training of either may turn them round."""
+    better = MEASURES.get(measure, ("", "higher"))[1]
+    found: dict[str, list[str]] = {}
+    for task in dict.fromkeys(ENTRIES[arm].task for arm in scores):
+        known = {ENTRIES[a].title: _with_use(s)[measure] for a, s in scores.items()
+                 if ENTRIES[a].task == task and ENTRIES[a].module and measure in _with_use(s)}
+        ahead = (lambda x, y: x.high < y.low) if better == "lower" else (lambda x, y: x.low > y.high)
+        found[task] = [f"{a} before {b}" for a, x in known.items() for b, y in known.items() if a != b and ahead(x, y)]
+    return found
+
+
+def ranking(scores: dict[str, Scores]) -> str:
+    """What the intervals of FID, KID, precision, recall and use allow to be ranked, in a sentence a task."""
+    tasks = dict.fromkeys(ENTRIES[arm].task for arm in scores)
+    by_measure = {HEADS[m].split(" ×")[0]: told_apart(scores, m) for m in ("fid", "kid", "precision", "recall", "use")}
+    said = []
+    for task in tasks:
+        parts = [f"{head}: {', '.join(found[task])}" for head, found in by_measure.items() if found.get(task)]
+        said.append(f"{task}: " + ("; ".join(parts) if parts else "no two methods can be told apart"))
+    return "Where intervals do not overlap, " + ". ".join(said) + "."
 
 
 def _cell(value: Interval | None) -> str:
     if value is None:
         return "–"
-    if not value.high - value.low > 1e-6:  # no interval, or one of no width
-        ends = "" if value.low != value.low else f"\n[{value.low:.3g}, {value.high:.3g}]"
-        return f"{value.value:.3g}{ends}"
+    if value.low != value.low:
+        return f"{value.value:.3g}"
     return show_value(value.value, (value.low, value.high)).replace(" [", "\n[", 1)
 
 
@@ -125,7 +150,8 @@ def keep(run, scores: dict[str, Scores], trained: dict[str, Trained]) -> None:
     for arm, found in scores.items():
         name = arm.replace("-", "_")
         for measure, value in found.values.items():
-            run.metric(f"{name}_{measure}", value)
+            told = found.shortage if measure == "fid" else ""
+            run.metric(f"{name}_{measure}", value, how="; ".join(filter(None, (value.method, told))))
         if found.audit:
             run.note(f"privacy audit of {ENTRIES[arm].title} ({ENTRIES[arm].task}): {found.audit.verdict}")
         if trained[arm].methods:
@@ -170,7 +196,7 @@ def sampling_study(trained: Trained, steps, extractor, *, folds: int, seed: int)
 
     Returns:
         One dict a number of steps: "steps", "fid" (an Interval, to the test patients), "seconds" (of one image, here
-        and now: it does not repeat), "images".
+        and now: it does not repeat), "images", "shortage" (what must be said beside the FID of so few images).
     """
     task, found = trained.task, []
     part = task.conditions.subset(torch.arange(min(48, len(task.conditions))))
@@ -180,8 +206,10 @@ def sampling_study(trained: Trained, steps, extractor, *, folds: int, seed: int)
         began = time.perf_counter()
         made = synthesize(trained, part, seed, steps=n)
         seconds = (time.perf_counter() - began) / len(made)
-        value = jackknife((real, extractor(made)), generative.fid, (test.patients, part.patients), folds, seed)
-        found.append({"steps": n, "fid": value, "seconds": seconds, "images": made})
+        a, b, by = equal_sides(real, extractor(made), test.patients, part.patients, seed)
+        value = jackknife((a, b), generative.fid, by, folds, seed, bounds=(0.0, float("inf")))
+        found.append({"steps": n, "fid": value, "seconds": seconds, "images": made,
+                      "shortage": generative.few_images(len(a), a.shape[1])})
     return found
 
 

@@ -1,7 +1,7 @@
 """Chapter 08's audits as tables."""
 
 from covbook.chapters.cyclegan.show import per_cent
-from covbook.chapters.privacy import ALPHA, CLEAN, FEW, TESTS, PrivacyAudit
+from covbook.chapters.privacy import ALPHA, CLEAN, FEW, TESTS, Power, PrivacyAudit
 from covbook.chapters.side_by_side.shortcuts import TOLD, Probe
 from covbook.tables import Table
 from covlib.errors import DataError
@@ -13,8 +13,8 @@ def probe_table(probes: dict[str, Probe]) -> Table:
     rows = [[name, p.auc.text(2), f"{p.p:.3f}", mark(name, p), str(p.patients), str(p.n)] for name, p in probes.items()]
     return Table(["what is asked", "AUC", "p", "on unseen patients", "patients", "images"], rows,
                  right=("AUC", "p", "patients", "images"),
-                 note="Judge: linear. 0.5 is a guess. 95 % interval: bootstrap over patients, whole patients held "
-                      "out in turn. p: labels dealt anew to patients. Bold: should not be possible, and is.")
+                 note="Judge: linear. 0.5 is a guess. 95 % interval over patients, whole patients held out in "
+                      "turn. p: labels dealt anew to patients. Bold: should not be possible, and is.")
 
 
 def audit_table(audits: dict[str, PrivacyAudit]) -> Table:
@@ -34,12 +34,24 @@ def audit_table(audits: dict[str, PrivacyAudit]) -> Table:
                "nearer to a training image (%)", "near copies (%)", "distance to training", "verdict"]
     sets = dict.fromkeys(map(_sizes, audits.values()))
     return Table(columns, rows, right=tuple(columns[2:-1]), note=(
-        f"{'; or '.join(sets)}. Brackets: 95 % (AUC: bootstrap over patients; shares: Wilson, a group "
-        "counts as one trial, or an image where there are none). Chance: with training and held-out patients dealt "
-        "anew. Near copy: nearer to a training image than the 1st percentile of the distances from each real image to "
-        "the nearest one of another patient; others: the same for held-out images. Distance: median to the "
-        "nearest training image; real: of held-out images. * p at most 0.05 / 3 (permutation of patients), so one "
+        f"{'; or '.join(sets)}. Brackets: 95 % over patients, or over groups of synthetic images where there are any. "
+        "Chance: with training and held-out patients dealt anew. Pixels are compared with crops of the real images, "
+        "mirrored or not. Near copy: nearer to a training image than the 1st percentile of the distances from each "
+        "real image to the nearest one of another patient; others: the same for held-out images. Distance: median to "
+        "the nearest training image; real: of held-out images. * p at most 0.05 / 3 (permutation of patients), so one "
         "honest generator in twenty is suspected. Nothing found is no proof of privacy."))
+
+
+def power_table(found: dict[str, Power]) -> Table:
+    """How large a share of copies must be for an audit to find it; the keys say what the copier does."""
+    shares = next(iter(found.values())).shares
+    rows = [[name, *(per_cent(rate) for rate in power.found)] for name, power in found.items()]
+    heads = [f"{100 * share:g} %" for share in shares]
+    one = next(iter(found.values()))
+    return Table(["copier", *heads], rows, right=tuple(heads),
+                 note=f"Share of audits (%) that find something, by the share of copies among {one.images} synthetic "
+                      f"images; the others are real images of further patients. {one.audits} audits each; brackets: "
+                      "Wilson 95 % interval of so many audits. At 0 % copies: false alarms.")
 
 
 def _sizes(a: PrivacyAudit) -> str:

@@ -65,7 +65,8 @@ class Task:
     Attributes:
         kind: of TASKS. classes: of the labels, COVID-19 last; () for masks. slices, split: for ``Run.set_data``.
         hu_window: of the images, or None. notes: what a reader should know. scans: the volumes that the slices were cut
-            from, where an arm is to learn from them and there are any.
+            from, where an arm is to learn from them and there are any. asked: the test part as the judge of use sees
+            it, where that is not ``test``.
     """
 
     kind: str
@@ -78,6 +79,7 @@ class Task:
     hu_window: tuple[float, float] | None = None
     notes: list[str] = field(default_factory=list)
     scans: Scans | None = None
+    asked: Part | None = None
 
     @property
     def size(self) -> int:
@@ -154,11 +156,47 @@ def _virtual(config: Config, seed: int, wanted) -> dict[str, Task]:
             tasks["mask"] = _masked(crop_to_lungs(slices, config.mask_size), split)
         if "noise" in wanted:
             tasks["noise"] = _classed("noise", crop_to_lungs(slices, config.noise_size), split)
+            _ask_faded(tasks["noise"], config.lesion_contrast)
     if "translate" in wanted:
         films = phantom_xrays(config.xray_patients, size=config.xray_size, seed=seed, labels=("normal", TARGET))
         tasks["translate"] = _classed("translate", films, split_by_patient(films.patients, films.labels,
                                                                            config.fractions, seed))
     return tasks
+
+
+def _ask_faded(task: Task, contrast: float) -> None:
+    """Let the judge of use see the test patients with their lesions faded (``faded``)."""
+    if contrast == 1:
+        return
+    rows, slices = task.split.test, task.slices
+    images = faded(slices.images[rows], slices.lung[rows], slices.infection[rows], contrast)
+    task.asked = replace(task.test, images=torch.from_numpy(images))
+    task.notes.append(f"{TASKS[task.kind]}: the judge of use is asked about lesions of {100 * contrast:g} % of their "
+                      "contrast")
+
+
+def faded(images, lung, infection, contrast: float) -> np.ndarray:
+    """Slices whose lesions are less bright, as early ones are; noise and vessels stay.
+
+    What a lesion adds to the lung, smoothed, is taken off but for a share of ``contrast``.
+
+    Args:
+        images: (N, 1, S, S) in [-1, 1]. lung, infection: (N, S, S), above 0 is lung, lesion. contrast: 0 to 1.
+    Returns:
+        float32 of the same shape.
+    """
+    from scipy.ndimage import gaussian_filter
+
+    images = np.array(images, np.float32)
+    smooth = images.shape[-1] / 24  # pixels
+    for image, inside, lesion in zip(images[:, 0], np.asarray(lung) > 0, np.asarray(infection) > 0):
+        if not lesion.any() or not (inside & ~lesion).any():
+            continue
+        added = np.where(lesion, image - np.median(image[inside & ~lesion]), 0)
+        weight = gaussian_filter(lesion.astype(np.float32), smooth)
+        even = gaussian_filter(added.astype(np.float32), smooth) / np.maximum(weight, 1e-3)
+        image[lesion] -= (1 - contrast) * even[lesion]
+    return np.clip(images, -1, 1)
 
 
 def _real(config: Config, data, seed: int, kind: str, classes, other: str) -> Task:

@@ -8,7 +8,8 @@ import pytest
 from covbook import report, runs
 from covbook.chapters.cgan3d import experiment as tasks
 from covlib.data.case import Case
-from covlib.errors import ConfigError
+from covlib.data.splits import Split
+from covlib.errors import ConfigError, DataError
 from covlib.files.scans import write_case
 from covlib.metrics.neighbours import nearest
 from covlib.papers.cgan3d.method import TASKS, Config
@@ -117,6 +118,12 @@ def test_tables_and_measurements(config, judged, tmp_path):
     assert '"what": "noisy"' in tasks.as_json(rows)
 
 
+def test_scans_of_one_patient_are_one_number():
+    row = lambda patient, psnr: {"patient": patient, "what": "noisy", "region": "whole", "psnr": psnr}
+    rows = [row("b", 20.0), row("a", 30.0), row("b", 24.0), row("c", np.inf)]
+    assert tasks.column(rows, "noisy").tolist() == [22.0, 30.0]
+
+
 def test_errors_are_parted_into_kept_and_other_voxels():
     original = rng(0, "test").integers(-900, 900, (6, 7, 8)).astype(np.int16)
     made = original.copy()
@@ -138,6 +145,30 @@ def test_grown_copies_cover_the_same_millimetres_and_follow_their_scan(config, s
     assert abs(copy.hu[:, :, :20].mean() + 1000) < 100 and abs(copy.hu[:, :, -20:].mean()) < 100
     (again,) = tasks.regrown(trained[1].noise, [case], (16, 64, 64), seed=1)
     assert np.array_equal(copy.hu, again.hu)
+
+
+def test_copies_are_grown_from_other_patients_than_those_they_are_judged_by(config, scans):
+    references, others = tasks.reference_volumes(config, scans, 2, seed=100)
+    assert len(references) == len(others) == 2 and all(c.hu.shape == config.volume for c in references + others)
+    names = [c.patient for c in references + others]
+    assert len(set(names)) == 4 and not set(names) & set(scans[0].patients)
+    real, further = tasks.reference_volumes(config, scans, 2, data="some folder", seed=100)
+    of = lambda cases: {c.patient for c in cases}
+    assert of(real) <= of(scans[0].at(scans[1].test)) and not of(real) & of(further) and len(real) == len(further)
+    only = tasks.Scans(scans[0].at(scans[1].test)[:1], "")
+    with pytest.raises(DataError, match="others are needed"):
+        tasks.reference_volumes(config, (only, Split(np.arange(0), np.arange(0), np.arange(1))), 2, data="folder")
+
+
+def test_the_audit_of_volumes_finds_copies(config):
+    from covbook.chapters import privacy
+    from covlib import phantom
+    from covlib.papers.cgan3d.noise import coarse_set
+
+    cases = [phantom.generate(k, seed=7, label=("normal", "covid")[k % 2], shape=config.coarse) for k in range(24)]
+    known = coarse_set(cases[:14], config.coarse).hu
+    found = tasks.audit_volumes(known[:10].astype(np.float32) + 20, known, cases[14:], config, None)
+    assert found.verdict == privacy.COPIES and found.space == "coarse volumes" and found.patients == (14, 10)
 
 
 def test_slices_of_three_planes_are_right_way_up():

@@ -166,9 +166,10 @@ def test_scores_are_those_of_the_metrics():
     assert float(found["specificity"]) == pytest.approx(classification.specificity(labels, called))
     assert found["fn"] == ((labels == 1) & (called == 0)).sum() and found["positives"] == labels.sum()
     assert float(found["auc"]) == pytest.approx(classification.auc(labels, probs))
-    assert found["sensitivity"].method.startswith("Wilson")
+    assert found["sensitivity"].method.startswith("Wilson") and found["sensitivity"].n == labels.sum()
     grouped = score(result(probs, labels, patients=np.arange(60) // 2))
-    assert "bootstrap" in grouped["sensitivity"].method and grouped["auc"].low < float(grouped["auc"])
+    assert grouped["sensitivity"].n < labels.sum() and grouped["auc"].n == 30
+    assert grouped["auc"].low < float(grouped["auc"]) < grouped["auc"].high
     with pytest.raises(DataError, match="one class"):
         score(result([0.1, 0.2], [1, 1]))
 
@@ -197,7 +198,7 @@ def test_no_interval_has_no_width_where_all_cases_are_called_alike():
         assert (sensitivity.value, sensitivity.n) == (expected.value, 6)
         assert (sensitivity.low, sensitivity.high) == pytest.approx((expected.low, expected.high))
     same = real_against_added(found, replace(found))
-    assert (float(same), same.n) == (0, 6) and same.low == pytest.approx(-none_of_six.high) == -same.high
+    assert (float(same), same.n) == (0, 6) and -0.5 < same.low == -same.high < 0
     assert real_against_added(missed, found).value == 1
 
 
@@ -267,7 +268,24 @@ def test_the_attack_finds_copies_and_only_chance_in_noise():
 def test_the_attack_in_both_spaces(slices):
     method, images = CycleGAN(CONFIG, 4), torch.from_numpy(slices.images[:10])
     found = attack_both(method, images, slices.patients[:10], lambda x: x.flatten(1)[:, ::3], n=6)
-    assert set(found) == {"pixels", "features"} and found["pixels"].image.n == 6 and found["pixels"].n_gallery == 10
+    assert set(found) == {"pixels", "features"} and found["pixels"].n_gallery == 10
+    assert found["pixels"].image.n == len(set(slices.patients[:6])) and len(found["pixels"].nearest) == 6
+
+
+def test_the_controls_of_the_attack_are_built_alike_and_one_gives_whole_images(slices, tmp_path):
+    from covbook.chapters.cyclegan import experiment
+
+    config = replace(CONFIG, residual=True)
+    roles = slices, experiment.make_split(slices, config)
+    controls = experiment.attack_controls(config, roles, config.sources[0], tmp_path, device="cpu")
+    assert list(controls) == [experiment.UNTRAINED, experiment.WHOLE]
+    images = torch.from_numpy(slices.images[:6])
+    residual, whole = (controls[k].synthesize(images, None) for k in controls)
+    alike = [float(np.mean([np.corrcoef(a.flatten(), b.flatten())[0, 1] for a, b in zip(images.numpy(), x.numpy())]))
+             for x in (residual, whole)]
+    assert alike[0] > alike[1] + 0.2  # the change of an image carries the image, trained or not
+    assert list(experiment.attack_controls(replace(config, residual=False), roles, config.sources[0], tmp_path,
+                                           device="cpu")) == [experiment.UNTRAINED]
 
 
 # ---- study -----------------------------------------------------------------------------------------------------------

@@ -62,8 +62,11 @@ def test_alpha_must_be_a_share_of_two_generators(method, roles):
 
 def test_the_floor_needs_enough_slices(roles):
     extractor = get_extractor("random-conv")
-    assert chapter.real_floor(extractor, roles.test.subset(np.arange(7))) is None
-    floor = chapter.real_floor(extractor, roles.slices, seed=0)
+    few = roles.test.subset(np.arange(3))
+    assert chapter.real_floor(extractor, few, few) is None
+    floor = chapter.real_floor(extractor, roles.test, roles.slices.subset(np.arange(0)), seed=0)
+    assert floor is None or floor.n <= len(roles.test)
+    floor = chapter.real_floor(extractor, roles.slices, roles.slices.subset(np.arange(1)), seed=0)
     assert 0 < floor.value < chapter.generative.fid(extractor(lung_only(roles)), extractor(-lung_only(roles)))
 
 

@@ -16,6 +16,7 @@ from covbook.chapters.side_by_side.settings import ENTRIES, Config
 from covbook.runner import takehome
 from covlib.errors import ConfigError, DataError, TrainingError
 from covlib.judges.features import get_extractor
+from covlib.metrics.intervals import Interval
 from covlib.training.method import Stage
 
 CONTROLS = [arm for arm, entry in ENTRIES.items() if not entry.module]
@@ -179,6 +180,42 @@ def test_intervals_of_privacy_count_what_the_images_hang_on(arm, config, prepare
     assert plain.near_copies.n == len(found.images) and plain.near_copies.value == found.values["near_copies"].value
     assert plain.near_copies.high <= found.values["near_copies"].high + 1e-12
     assert plain.membership_auc == found.values["membership_auc"]
+
+
+def test_sides_are_of_equal_n_and_keep_their_patients():
+    real, fake = np.arange(9)[:, None], np.arange(100, 105)[:, None]
+    a, b, (patients, owners) = scores.equal_sides(real, fake, [f"p{k}" for k in range(9)], [f"q{k}" for k in range(5)])
+    assert len(a) == len(b) == 5 and [f"p{k}" for k in a[:, 0]] == patients.tolist()
+    assert [f"q{k - 100}" for k in b[:, 0]] == owners.tolist()
+
+
+def test_dice_is_a_mean_over_patients():
+    hits, wrong = np.array([10.0, 0, 30, 0]), np.array([0.0, 20, 60, 0])
+    found = scores.patient_dice(hits, wrong, ["a", "a", "b", "c"])  # c has nothing to find and nothing found
+    assert found.value == pytest.approx(0.5) and found.n == 2 and np.isnan(found.low)
+    with pytest.raises(DataError, match="nothing is drawn"):
+        scores.patient_dice(hits[3:], wrong[3:], ["c"])
+
+
+def test_methods_are_ranked_only_where_intervals_do_not_overlap():
+    def of(arm, fid, auc):
+        values = {"fid": Interval(fid, fid - 1, fid + 1, 9, ""), "auc": Interval(auc, auc - 0.1, auc + 0.1, 9, "")}
+        return scores.Scores(arm, values)
+
+    found = {s.arm: s for s in (of("noise-real", 1, 0.99), of("noise-dcgan", 9, 0.6), of("noise-diffusion", 4, 0.7))}
+    assert show.told_apart(found, "fid") == {"noise": ["diffusion before DCGAN"]}  # the real slices are no method
+    assert show.told_apart(found, "use") == {"noise": []}
+    assert "noise: FID: diffusion before DCGAN." in show.ranking(found)
+    assert "no two methods can be told apart" in show.ranking({"noise-dcgan": found["noise-dcgan"]})
+
+
+def test_the_power_of_the_audit_is_that_of_both_copiers(prepared):
+    from covbook.chapters.side_by_side import tables
+
+    found = scores.audit_power(prepared["noise"], seed=100, audits=2)
+    assert [len(p.found) for p in found.values()] == [6, 6] and all(p.audits == 2 for p in found.values())
+    table = tables.power_table(found)
+    assert table.columns[:2] == ["copier", "0 %"] and len(table.rows) == 2 and "False" not in str(table)
 
 
 class Kept:

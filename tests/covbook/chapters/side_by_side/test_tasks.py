@@ -1,5 +1,6 @@
 """Who is in which part, in every task; what a folder allows."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -35,6 +36,28 @@ def test_translations_are_held_against_the_target_class_only(prepared):
     task = prepared["translate"]
     assert task.classes == ("normal", "covid") and bool((task.target("test").labels == 1).all())
     assert len(task.target("test")) < len(task.test)
+
+
+def test_the_judge_of_noise_is_asked_about_faded_lesions(prepared):
+    task, half = prepared["noise"], Config.for_profile("smoke", {"arms": ["noise-real"], "lesion_contrast": 1.0})
+    asked, ill = task.asked, task.test.labels == 1
+    assert asked.patients == task.test.patients and torch.equal(asked.images[~ill], task.test.images[~ill])
+    moved = (task.test.images - asked.images)[ill]
+    assert float(moved.mean()) > 0 and bool((moved.flatten(1).abs().amax(1) > 0).any())  # lesions are the brighter
+    assert any("30 % of their contrast" in note for note in task.notes) and prepared["mask"].asked is None
+    assert tasks.prepare(half, "phantom", 100)[0]["noise"].asked is None
+
+
+def test_fading_takes_off_a_share_of_what_a_lesion_adds_and_leaves_the_grain():
+    noise = 0.05 * np.random.default_rng(0).standard_normal((48, 48)).astype(np.float32)
+    lung, lesion = np.zeros((2, 48, 48)), np.zeros((2, 48, 48))
+    lung[:, 4:-4, 4:-4], lesion[0, 16:32, 16:32] = 1, 1
+    images = np.stack([noise - 0.6 + 0.5 * lesion[0], noise - 0.6])[:, None].astype(np.float32)
+    kept = tasks.faded(images, lung, lesion, 0.2)
+    inner = kept[0, 0, 20:28, 20:28]
+    assert inner.mean() + 0.6 == pytest.approx(0.1, abs=0.03) and inner.std() == pytest.approx(0.05, rel=0.25)
+    outside = lesion[0] == 0
+    assert np.array_equal(kept[0, 0][outside], images[0, 0][outside]) and np.array_equal(kept[1], images[1])
 
 
 def test_lungs_are_black_outside(prepared):
