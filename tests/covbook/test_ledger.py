@@ -92,7 +92,7 @@ def test_a_claim_without_a_run_shows_what_a_study_measured():
     own = {"id": "y", "metric": "d", "study": {"name": "some-table", "value": "minus(a_b.dice, c.dice)"}}
     assert report.measured_by_studies(own, "03_dcgan", [both])[0][1] == pytest.approx([0.25, 0.45])
     cell = report._studied({**claim, "scale": 100, "range": [0, 1]}, {"unit": "%"}, "03_dcgan", [both])
-    assert cell.startswith("60 % [0, 100]") and "studies/some.json" in cell and "study of 2 seeds" in cell
+    assert cell.startswith("60 % (50 to 70)") and "studies/some.json" in cell and "study of 2 seeds" in cell
 
 
 # -- what is computed -------------------------------------------------------------------------------------------------
