@@ -12,13 +12,14 @@ from covlib.data.lungs import lung_mask
 from covlib.data.volumes import body_box, choose_levels, cut
 from covlib.files.images import read_bytes
 from covlib.files.index import Item, digest, read_datasheet
-from covlib.files.scans import list_folder, read_case
+from covlib.files.folders import list_folder
+from covlib.files.scans import read_case
 
 
 def read_item(item: Item) -> Case:
     """The case of one item."""
     return read_case(item.path, name=item.name, patient=item.patient, label=item.label, lung=item.lung,
-                     infection=item.infection, infection_remap=item.remap, convert=item.convert)
+                     infection=item.infection, infection_remap=item.remap, lung_convention=item.sides, convert=item.convert)
 
 
 def read_cases(items: list[Item]) -> list[Case]:
