@@ -31,7 +31,7 @@ class Item:
         lung, infection: mask files; ``remap``: see ``read_volume_mask``.
         plane: number of the slice in a NIfTI stack of unrelated slices; None for a volume or an image.
         convert: function (array) -> HU for volumes that do not store HU.
-        sides: what the source says its lung labels are, label -> 1 left or 2 right; None: nothing.
+        lung_remap: as ``remap``, of the lung mask: a source's own labels -> 1 left, 2 right.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Item:
     remap: dict | None = None
     plane: int | None = None
     convert: Callable | None = None
-    sides: dict | None = None
+    lung_remap: dict | None = None
 
 
 @dataclass

@@ -12,9 +12,11 @@ from covlib.data.case import Case, SliceSet
 from covlib.data.resize import resize_image, resize_mask
 from covlib.errors import ConfigError, DataError
 from covlib.files import plain_layouts
-from covlib.files.images import read_bytes, read_grey, read_mask
+from covlib.files.greys import greys_of
+from covlib.files.images import read_bytes
 from covlib.files.index import Found, Item, canonical, digest, folders_in, ordered, read_datasheet
 from covlib.files.scans import find_part, list_folder
+from covlib.files.sifting import sifted
 
 NEEDS = ("labels", "lung", "infection")
 PHANTOM_PATIENTS, PER_PATIENT = 40, 4
@@ -58,7 +60,7 @@ def _understand(root: Path) -> Found:
     for layout in (*OWN.values(), *plain_layouts.LAYOUTS.values()):
         found = layout(root)
         if found is not None:
-            return found
+            return sifted(found)
     folders = folders_in(root)
     if len(folders) == 1:
         return _understand(folders[0])
@@ -113,7 +115,7 @@ def load_slices(data, *, size: int, need=(), window=(-600, 1500), seed: int = 0,
         slices, items = slices_of(items, size, need, window, per_patient or PER_PATIENT, found.root)
     else:
         items = _thinned(items, per_patient, seed)
-        slices = _images(items, size, need)
+        slices = _images(items, size, need, window)
     return _told(slices, items, found, window, data)
 
 
@@ -182,31 +184,32 @@ def _thinned(items: list[Item], per_patient: int | None, seed: int) -> list[Item
     return [items[i] for i in sorted(kept)]
 
 
-def _images(items: list[Item], size: int, need) -> SliceSet:
+def _images(items: list[Item], size: int, need, window) -> SliceSet:
     from covlib.data.lungs import lung_mask_grey
 
     out = np.empty((len(items), 1, size, size), np.float32)
     given = [part for part in ("lung", "infection") if all(getattr(i, part) for i in items)]
     made = "lung" in need and "lung" not in given
     masks = {part: np.zeros((len(items), size, size), np.uint8) for part in [*given, *["lung"] * made]}
-    digests = []
+    digests, greys = [], greys_of(items, window)
     for k, item in enumerate(items):
         content = read_bytes(item.path)
-        image = read_grey(item.path, content)
+        image = greys.image(item, content)
         digests.append(hashlib.sha256(content).digest())
         out[k, 0] = resize_image(image, size) * 2 - 1
         for part in given:
             path = getattr(item, part)
             content = read_bytes(path)
-            masks[part][k] = resize_mask(read_mask(path, content=content, shape=image.shape), size)
+            masks[part][k] = resize_mask(greys.mask(path, item, image.shape, content), size)
             digests.append(hashlib.sha256(content).digest())
         if made:
-            lesion = None if item.infection is None else read_mask(item.infection)
+            lesion = None if item.infection is None else greys.mask(item.infection, item, image.shape)
             masks["lung"][k] = resize_mask(lung_mask_grey(image, lesion), size)
-    notes = ["lung masks are made by threshold and clean-up"] if made else []
+    notes = greys.notes + ["lung masks are made by threshold and clean-up"] * made
     names = [item.name for item in items]
     return SliceSet(out, [item.patient for item in items], names, lung=masks.get("lung"),
-                    infection=masks.get("infection"), fingerprint=digest(names, digests), notes=notes)
+                    infection=masks.get("infection"), fingerprint=digest(names, digests), notes=notes,
+                    hu_window=window if greys.hu else None)
 
 
 def _told(slices: SliceSet, items: list[Item], found: Found, window, data) -> SliceSet:
@@ -220,7 +223,7 @@ def _told(slices: SliceSet, items: list[Item], found: Found, window, data) -> Sl
     if sheet:
         slices.notes.append(f"synthetic images: {sheet.get('method', 'see the datasheet')}")
     shown = sheet.get("hu_window")
-    slices.hu_window = window if found.volumes else tuple(shown) if shown else None
+    slices.hu_window = window if found.volumes else slices.hu_window or (tuple(shown) if shown else None)
     slices.source = Path(data).name or found.root.name
     return slices
 

@@ -17,15 +17,16 @@ from covlib.files.dicom import (
     scanner_of,
     why_no_slice,
 )
-from covlib.files.folders import list_folder
 from covlib.files.grids import STRAIGHT, Volume, even_step, evened, in_register, orient
+from covlib.files.names import list_folder
 from covlib.files.values import to_hu
 
 SAME = 1e-3  # mm between slices that lie at one place
 
 
-def read_dicom_series(folder, *, name: str | None = None, patient: str = "", label: str | None = None) -> Case:
-    """Read the one CT series in ``folder`` (its own files, whatever their ending), sorted by position.
+def read_dicom_series(folder, *, name: str | None = None, patient: str = "", label: str | None = None,
+                      files=()) -> Case:
+    """Read the one CT series in ``folder`` (its own files, whatever their ending; or ``files``), sorted by position.
 
     Scouts, reports and dose sheets beside it are left out; slices copied exactly are dropped; slices that lie aside of
     each other (a tilted gantry) are moved back; uneven ones are resampled. ``meta["notes"]`` says each of these.
@@ -35,7 +36,7 @@ def read_dicom_series(folder, *, name: str | None = None, patient: str = "", lab
             different size, or pixel data that cannot be decoded.
     """
     folder = Path(folder)
-    files = [p for p in list_folder(folder) if p.is_file() and is_dicom(p)]
+    files = list(files) or [p for p in list_folder(folder) if p.is_file() and is_dicom(p)]
     if not files:
         raise DataError(f"{folder}: no image.nii.gz and no DICOM file in it; one of the two is wanted")
     headers, notes = _one_series(folder, [read_header(p) for p in files])
@@ -57,7 +58,10 @@ def no_scan(folder: Path) -> str | None:
     reasons = []
     for path in list_folder(folder):
         if path.is_file() and is_dicom(path):
-            header = read_header(path)
+            try:
+                header = read_header(path)
+            except DataError:  # reading the series will say so
+                return None
             reason = why_no_slice(header)
             if reason is None and is_called_scout(header) and len(reasons) < FEW:
                 reason = "called a scout"
