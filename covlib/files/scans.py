@@ -203,18 +203,25 @@ def _dims(array) -> str:
 
 
 def find_part(folder: Path, part: str) -> Path | None:
-    """``folder/part.nii.gz`` or ``.nii``, whichever is there."""
-    return next((p for p in (folder / f"{part}{e}" for e in reversed(NIFTI_ENDINGS)) if p.is_file()), None)
+    """``folder/part.nii.gz`` or ``.nii``, whichever is there, in upper or lower case."""
+    for path in (folder / f"{part}{e}" for e in reversed(NIFTI_ENDINGS)):
+        if path.is_file():
+            return path
+    if not folder.is_dir():
+        return None
+    names = [f"{part}{e}" for e in reversed(NIFTI_ENDINGS)]
+    return next((p for p in list_folder(folder) if p.name.lower() in names and p.is_file()), None)
 
 
 def read_case(path, *, name: str | None = None, patient: str = "", label: str | None = None, lung=None, infection=None,
-              infection_remap: dict | None = None, convert=None) -> Case:
+              infection_remap: dict | None = None, lung_remap: dict | None = None, convert=None, files=()) -> Case:
     """Read one patient: a folder with ``image.nii.gz`` (and ``lung_mask.nii.gz``, ``infection_mask.nii.gz``, both
     optional), a folder with one DICOM series, or a single NIfTI file.
 
     Args:
         lung, infection: paths of masks that lie elsewhere.
-        infection_remap: as ``remap`` in ``read_volume_mask``.
+        infection_remap, lung_remap: as ``remap`` in ``read_volume_mask``.
+        files: of the series, where the folder holds others too.
         convert: function (array) -> HU for a source that does not store HU.
 
     Raises:
@@ -224,7 +231,7 @@ def read_case(path, *, name: str | None = None, patient: str = "", label: str | 
     if path.is_dir():
         image = find_part(path, "image")
         if image is None:
-            return read_dicom_series(path, name=name, patient=patient, label=label)
+            return read_dicom_series(path, name=name, patient=patient, label=label, files=files)
         lung = lung or find_part(path, "lung_mask")
         infection = infection or find_part(path, "infection_mask")
     else:
@@ -237,7 +244,7 @@ def read_case(path, *, name: str | None = None, patient: str = "", label: str | 
     if volume.tilt > 1:
         case.meta["tilt_degrees"] = round(volume.tilt, 2)
     if lung:
-        mask = read_volume_mask(lung, volume)
+        mask = read_volume_mask(lung, volume, remap=lung_remap)
         case.lung, case.meta["lung_sides"] = mask.array, LUNG_TEXT in mask.description or bool((mask.array == 2).any())
     if infection:
         mask = read_volume_mask(infection, volume, remap=infection_remap)
@@ -295,15 +302,16 @@ def is_dicom(path: Path) -> bool:
         return False
 
 
-def read_dicom_series(folder, *, name: str | None = None, patient: str = "", label: str | None = None) -> Case:
-    """Read the one CT series in ``folder`` (its own files, whatever their ending), sorted by position.
+def read_dicom_series(folder, *, name: str | None = None, patient: str = "", label: str | None = None,
+                      files=()) -> Case:
+    """Read the one CT series in ``folder`` (its own files, whatever their ending; or ``files``), sorted by position.
 
     Raises:
         DataError: no DICOM file, several series (they are listed), slices missing, doubled or of different size, or
             pixel data that cannot be decoded.
     """
     folder = Path(folder)
-    files = [p for p in list_folder(folder) if p.is_file() and is_dicom(p)]
+    files = files or [p for p in list_folder(folder) if p.is_file() and is_dicom(p)]
     if not files:
         raise DataError(f"{folder}: no image.nii.gz and no DICOM file in it; one of the two is wanted")
     headers = _one_series(folder, [_dicom(p) for p in files])

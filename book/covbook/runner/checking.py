@@ -9,11 +9,11 @@ import numpy as np
 
 from covbook.datasets.sources import located
 from covlib.data.resize import resize_image
-from covlib.data.splits import find_duplicates
+from covlib.data.splits import PARTS, find_duplicates
 from covlib.errors import DataError
 from covlib.files.images import read_grey, read_mask
 from covlib.files.index import Found, Item
-from covlib.files.layouts import find
+from covlib.files.layouts import account, asked, find
 from covlib.files.slices import read_cases
 
 SMALL = 64  # pixels a side of what is kept of each image for the search for duplicates
@@ -29,6 +29,8 @@ class Report:
         counts: "images" or "cases", "slices", "patients", "lung masks", "lesion masks" -> number.
         labels: class -> number of items.
         ranges: what the values and sizes are, in words.
+        vocabulary: (label as written, class it is read as) -> number of items.
+        files: how many files were found and used; left_out: reason -> files, as paths below the folder.
         problems: one line each, with the file; empty when all is well.
         notes: what a reader should know, without being wrong.
     """
@@ -38,6 +40,9 @@ class Report:
     counts: dict[str, int] = field(default_factory=dict)
     labels: dict[str, int] = field(default_factory=dict)
     ranges: dict[str, str] = field(default_factory=dict)
+    vocabulary: dict[tuple[str, str], int] = field(default_factory=dict)
+    files: dict[str, int] = field(default_factory=dict)
+    left_out: dict[str, list[str]] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -46,6 +51,12 @@ class Report:
         lines += [f"  {name:13} {value}" for name, value in {**self.counts, **self.ranges}.items()]
         if self.labels:
             lines.append("  labels        " + ", ".join(f"{name} {n}" for name, n in self.labels.items()))
+        lines += [f"    {written!r} -> {name}, {n}" for (written, name), n in self.vocabulary.items()]
+        if self.files:
+            lines.append(f"  files         {self.files['found']} found = {self.files['used']} used + "
+                         f"{self.files['found'] - self.files['used']} left out")
+        lines += [f"    {len(names)} left out: {why} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+                  for why, names in self.left_out.items()]
         lines += [f"  note: {note}" for note in self.notes]
         lines += [f"  PROBLEM: {problem}" for problem in self.problems[:SHOWN]]
         if len(self.problems) > SHOWN:
@@ -60,8 +71,10 @@ def check(path) -> Report:
     Raises:
         DataError: the folder as a whole cannot be used (no known layout, empty class folder, no permission).
     """
-    found = find(located(path))
-    report = Report(found.kind, str(found.root), notes=list(found.notes))
+    place = located(path)
+    found = find(place)
+    report = Report(found.kind, str(found.root), notes=list(found.notes), vocabulary=found.vocabulary())
+    _count_files(found, place, report)
     report.labels = {c: sum(i.label == c for i in found.items) for c in found.classes()}
     unlabelled = sum(i.label is None for i in found.items)
     if report.labels and unlabelled:
@@ -69,6 +82,19 @@ def check(path) -> Report:
     (_check_volumes if found.volumes else _check_images)(found, report)
     report.counts["patients"] = len({i.patient for i in found.items})
     return report
+
+
+def _count_files(found: Found, place, report: Report) -> None:
+    """Every file under the folder is used, or left out for a reason."""
+    used, left_out = account(found, place)
+    root = asked(place)[0].resolve()
+    report.files = {"found": len(used) + len(left_out), "used": len(used)}
+    for path, why in left_out.items():
+        report.left_out.setdefault(why, []).append(path.relative_to(root).as_posix())
+    parts = Counter(i.split for i in found.items if i.split)
+    if parts:
+        given = ", ".join(f"{part} {parts[part]}" for part in PARTS if parts[part])
+        report.ranges["given split"] = given
 
 
 def _check_images(found: Found, report: Report) -> None:
@@ -128,7 +154,7 @@ def _note_duplicates(thumbs: np.ndarray, items: list[Item], report: Report) -> N
 def _check_volumes(found: Found, report: Report) -> None:
     low, high, slices, masks = [], [], 0, Counter()
     shapes, steps = Counter(), []
-    for path, group in groupby(found.items, key=lambda i: i.path):
+    for (path, _), group in groupby(found.items, key=lambda i: (i.path, i.series)):
         try:
             cases = read_cases(list(group))
         except DataError as error:

@@ -16,8 +16,8 @@ from covlib.data.hu import window
 from covlib.data.resize import resize_image
 from covlib.errors import ConfigError, DataError
 from covlib.files.images import read_image
-from covlib.files.index import canonical, label_from_name, ordered
-from covlib.files.layouts import load_cases, load_slices
+from covlib.files.labels import canonical, label_from_name, ordered
+from covlib.files.layouts import account, find, load_cases, load_slices
 
 
 def class_folders(root, n=4, names=("COVID", "normal")):
@@ -96,11 +96,15 @@ def test_patients_from_a_table_and_from_folders(tmp_path):
 
 
 def test_tables_that_are_none(tmp_path):
-    class_folders(tmp_path)
-    (tmp_path / "metadata.csv").write_text("age,sex\n4,f\n")
-    refused(lambda: detect(tmp_path), "metadata.csv", "filename")
-    (tmp_path / "metadata.csv").write_bytes(b"\xff\xfe\x00file")
-    refused(lambda: detect(tmp_path), "metadata.csv")
+    class_folders(tmp_path / "set")
+    for content, words in ((b"age,sex\n4,f\n", "names a file"), (b"\xff\xfe\x00file", "cannot be read"),
+                           (b"file,label\nother.png,covid\n", "nothing about the files here")):
+        (tmp_path / "set" / "metadata.csv").write_bytes(content)
+        (tmp_path / "metadata.csv").write_bytes(content)
+        found = find(tmp_path / "set")
+        assert len(found.items) == 8
+        assert [note for note in found.notes if "metadata.csv is not used" in note and words in note]
+        assert words in account(found, tmp_path / "set")[1][tmp_path / "set" / "metadata.csv"]
 
 
 @given(st.integers(1, 6), st.integers(1, 3), st.integers(0, 50))
