@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from covlib.errors import DataError, first_line
+from covlib.files.dicom import FEW, is_called_scout
 
 TAGS = ("SOPClassUID", "Modality", "ImageType", "SeriesInstanceUID", "SeriesNumber", "PatientID", "Rows",
-        "ImagePositionPatient", "NumberOfFrames", "SharedFunctionalGroupsSequence")
+        "ImagePositionPatient", "SeriesDescription", "SharedFunctionalGroupsSequence")
 FILMS = ("CR", "DX", "DR", "RG", "XA", "RF", "OT", "SC", "XC")
 SECONDARY = "1.2.840.10008.5.1.4.1.1.7"  # Secondary Capture, also in its multi-frame kinds (.1 to .4)
 
@@ -82,7 +83,9 @@ def _described(files: tuple[Path, ...], header) -> SeriesFiles:
     if not _text(header, "Rows"):
         why = f"DICOM without an image ({modality or 'no modality'}: a report or a directory)"
     elif "LOCALIZER" in _text(header, "ImageType").upper():
-        why = "a scout (localizer), no axial slices"
+        why = "a scout (localizer)"
+    elif len(files) <= FEW and _text(header, "SeriesDescription") and is_called_scout(header):
+        why = "called a scout"
     elif modality in ("SEG", "RTSTRUCT", "RTDOSE", "PR", "KO", "MR", "PT", "NM", "US", "MG"):
         why = f"DICOM of modality {modality}; CT or X-ray is wanted"
     return SeriesFiles(files, _uid(header), _text(header, "PatientID").strip(), _is_film(header), why)

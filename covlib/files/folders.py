@@ -11,9 +11,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from covlib.errors import ConfigError, DataError
+from covlib.files.dicom import is_dicom
 from covlib.files.images import is_image
 from covlib.files.labels import is_class
-from covlib.files.scans import is_dicom, is_nifti, list_folder, stem
+from covlib.files.names import is_nifti, list_folder, stem
 
 _SPLITS = {"train": {"train", "training", "trainset", "tr"}, "val": {"val", "valid", "validation", "dev"},
            "test": {"test", "testing", "ts", "tst", "holdout"}}
@@ -32,7 +33,7 @@ LEVELS = ("class", "patient", "series", "any")
 MEANINGS = ("images", *MASK_PARTS[:5], *_SPLITS, "skip")
 
 DICOM_ENDINGS = (".dcm", ".dicom", ".ima")
-_OTHER = {"an image in a format that is not read; save it as PNG": ".webp .bmp .gif .jp2 .heic .tga .ppm .pgm .jfif .avif",
+_OTHER = {"an image in a format that is not read; save it as PNG": ".webp .bmp .gif .jp2 .heic .tga .ppm .pgm .avif",
           "a volume in a format that is not read; save it as NIfTI": ".mha .mhd .nrrd .npy .npz .h5 .hdf5 .mat .zraw",
           "an archive inside the folder; unpack it": ".zip .tar .gz .tgz .bz2 .xz .rar .7z",
           "a film or a drawing, no image": ".avi .mp4 .mov .svg"}
@@ -221,7 +222,7 @@ def file_kind(path: Path) -> str | None:
 
 def _is_text(path: Path) -> bool:
     """By ending: what is certainly no DICOM file, so that it need not be opened."""
-    return path.suffix.lower() in (".csv", ".tsv", ".txt", ".json", ".xlsx", ".xls", ".xml", ".md", ".pdf", ".py", ".html")
+    return path.suffix.lower() in ".csv .tsv .txt .json .xlsx .xls .xml .md .pdf .py .html".split()
 
 
 def _entry(path: Path, kind: str, split: str, part: str, free: tuple[str, ...]) -> Entry:
@@ -234,7 +235,8 @@ def _entry(path: Path, kind: str, split: str, part: str, free: tuple[str, ...]) 
 
 def folder_key(free: tuple[str, ...]) -> tuple:
     """What images and masks of one class or patient have in common: "covid_images" and "covid masks" are alike."""
-    return tuple(tuple(w for w in words(name) if w not in _IMAGES | _MASKS | _FILLERS) or (name.lower(),) for name in free)
+    drop = _IMAGES | _MASKS | _FILLERS
+    return tuple(tuple(w for w in words(name) if w not in drop) or (name.lower(),) for name in free)
 
 
 # ---- the account -----------------------------------------------------------------------------------------------------
@@ -276,8 +278,8 @@ def no_images(root: Path, known: str) -> DataError:
     inside = [p for p in files_under(root) if not p.name.startswith(".")]
     folders = sorted(p for p in root.iterdir() if p.is_dir())
     if not inside and folders:
-        return DataError(f"{folders[0]}: class folder holds no image, and no other folder in {root} does; known layouts are "
-                         f"{known}")
+        return DataError(f"{folders[0]}: class folder holds no image, and no other folder in {root} does; known layouts "
+                         f"are {known}")
     if not inside:
         return DataError(f"{root}: is empty; known layouts are {known}")
     shown = ", ".join(p.relative_to(root).as_posix() for p in inside[:4]) + (" ..." if len(inside) > 4 else "")

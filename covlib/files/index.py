@@ -12,7 +12,7 @@ from pathlib import Path
 from covlib.errors import DataError
 from covlib.files.images import is_image
 from covlib.files.labels import canonical, ordered
-from covlib.files.scans import is_nifti, list_folder, stem
+from covlib.files.names import is_nifti, list_folder, stem
 
 SHEET = "datasheet.json"  # what a folder of synthetic images says of itself
 TABLES = ("metadata.csv", "patients.csv", "manifest.csv")
@@ -37,6 +37,7 @@ class Item:
         convert: function (array) -> HU for volumes that do not store HU.
         split: "train", "val" or "test" as the source gives it, or "".
         files: those of a folder that belong to it; ``series``: set where the folder holds other series too.
+        sides: what the source says its lung labels are, label -> 1 left or 2 right; None: nothing.
     """
 
     name: str
@@ -53,13 +54,14 @@ class Item:
     lung_remap: dict | None = None
     files: tuple[Path, ...] = ()
     series: str = ""
+    sides: dict | None = None
 
 
 @dataclass
 class Found:
     """A folder understood: ``kind`` is the layout's name (see ``covlib.files.plain_layouts``, or a data set's own),
-    ``volumes`` tells volumes (HU) from images (display grey). ``left_out``: file -> why it is not used, where the layout
-    knows; ``tables``: those that were used."""
+    ``volumes`` tells volumes (HU) from images (display grey). ``left_out``: file -> why it is not used, where the
+    layout knows; ``tables``: those that were used."""
 
     kind: str
     root: Path
@@ -140,8 +142,8 @@ def read_table(path: Path) -> Table:
 
 
 def find_tables(root: Path) -> tuple[list[Table], dict[Path, str]]:
-    """Tables in ``root``, and those of a usual name in the folder above it; and which cannot be used and why: no table
-    stops a folder from being read."""
+    """Tables in ``root``, and those of a usual name in the folder above it; and which cannot be used and why: no
+    table stops a folder from being read."""
     wanted = [root / name for name in TABLES] + [root.parent / name for name in TABLES]
     wanted[len(TABLES):len(TABLES)] = [p for p in list_folder(root) if p.suffix.lower() == ".csv" and p not in wanted]
     found, unused = [], {}
@@ -163,7 +165,8 @@ def first_of(row: dict, columns) -> str:
 
 def assign_patients(found: Found, rule: Callable[[Item], str] | None = None,
                     tables: list[Table] | None = None) -> Found:
-    """Fill each item's patient (and label and split, where it has none) from tables, else by ``rule``, else one per file.
+    """Fill each item's patient (and label and split, where it has none) from tables, else by ``rule``, else one per
+    file.
 
     ``found.notes`` says how many came from where, and which tables say nothing of these files.
     """
@@ -208,8 +211,8 @@ def _note_tables(found: Found, tables: list[Table], used: set[Path], unused: dic
             found.notes.append(f"{path.name} {why}")
     if differ:
         item, label = differ[0]
-        found.notes.append(f"{len(differ)} labels in a table differ from the folder's, which is taken (first: {item.name} is "
-                           f"{label!r} in the table)")
+        found.notes.append(f"{len(differ)} labels in a table differ from the folder's, which is taken (first: "
+                           f"{item.name} is {label!r} in the table)")
 
 
 def _count_apart(items: list[Item], found: Found) -> None:
@@ -222,8 +225,8 @@ def _count_apart(items: list[Item], found: Found) -> None:
         if item.patient in twice and item.split:
             item.patient = f"{item.split}/{item.patient}"
     if twice:
-        found.notes.append(f"{len(twice)} names of patients, such as {min(twice)}, occur in several parts of the given split "
-                           "and count as different people there")
+        found.notes.append(f"{len(twice)} names of patients, such as {min(twice)}, occur in several parts of the given "
+                           "split and count as different people there")
 
 
 def given_part(text: str) -> str:

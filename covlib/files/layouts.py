@@ -16,7 +16,7 @@ from covlib.files.folders import MEANINGS, Spec, files_under, is_system, meaning
 from covlib.files.images import read_bytes, read_grey, read_mask
 from covlib.files.index import Found, Item, digest, folders_in, read_datasheet
 from covlib.files.labels import canonical, is_class, ordered
-from covlib.files.scans import find_part, list_folder
+from covlib.files.names import find_part, list_folder
 
 NEEDS = ("labels", "lung", "infection")
 PHANTOM_PATIENTS, PER_PATIENT = 40, 4
@@ -67,8 +67,8 @@ def _understand(root: Path, spec: Spec) -> Found:
                             "unpack archives first")
         return found
     if spec.name not in ("", *OWN, *plain_layouts.KINDS):
-        raise ConfigError(f"layout: {spec.name!r} is not known; known are {', '.join([*OWN, *plain_layouts.KINDS])}, levels "
-                          "such as class/patient/series, and FOLDER=MEANING")
+        raise ConfigError(f"layout: {spec.name!r} is not known; known are {', '.join([*OWN, *plain_layouts.KINDS])}, "
+                          "levels such as class/patient/series, and FOLDER=MEANING")
     if not spec.levels and spec.name not in plain_layouts.KINDS:
         for folder in _only_folders(root):
             for name, layout in OWN.items():

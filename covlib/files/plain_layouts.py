@@ -12,7 +12,6 @@ train/, val/ and test/ may stand anywhere and are kept as the given split. Table
 patients.csv, manifest.csv above it, may give patients, labels and split.
 """
 
-import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
@@ -29,12 +28,12 @@ from covlib.files.index import (
     read_document,
 )
 from covlib.files.labels import canonical, class_names, is_class, label_from_name
-from covlib.files.scans import find_part, is_nifti, stem
+from covlib.files.names import find_part, is_nifti, stem
 
 KINDS = ("classes", "slices", "images", "cases", "case", "nifti", "dicom")
-KNOWN = ("CLASS/*.png; images/ with masks/ or lung_mask/, infection_mask/, class_mask/; train/, val/, test/ above or below "
-         "classes; CASE/image.nii.gz; *.nii.gz; nnU-Net's imagesTr/ and labelsTr/; folders of DICOM series or films; the "
-         "registered sources' own layouts")
+KNOWN = ("CLASS/*.png; images/ with masks/ or lung_mask/, infection_mask/, class_mask/; train/, val/, test/ above or "
+         "below classes; CASE/image.nii.gz; *.nii.gz; nnU-Net's imagesTr/ and labelsTr/; folders of DICOM series or "
+         "films; the registered sources' own layouts")
 _SERIES = re.compile(r"(?i)^(sr|se|ser|series|scan|study|st)[-_ ]?\d+$")
 
 
@@ -57,8 +56,8 @@ def read(root: Path, spec: Spec) -> Found:
     notes = []
     for other in {e.kind for e in tree.entries} - {kind}:
         those = [e for e in tree.entries if e.kind == other]
-        notes.append(f"{len(those)} {_WORD[other]} beside the {_WORD[kind]} are left out (--layout {_BY_KIND[other]} reads "
-                     "them instead)")
+        notes.append(f"{len(those)} {_WORD[other]} beside the {_WORD[kind]} are left out (--layout {_BY_KIND[other]} "
+                     "reads them instead)")
         tree.skipped |= {e.path: f"{_WORD[kind]} are read here, no {_WORD[other]}" for e in those}
     entries = [e for e in tree.entries if e.kind == kind]
     series: dict[Path, SeriesFiles] = {}
@@ -174,8 +173,9 @@ def _display_grey(document: dict) -> bool:
 
 def _complain_of_masks(root: Path, masks: list[Entry]) -> None:
     folder = masks[0].path.parent if masks else root
-    raise DataError(f"{folder}: holds masks but no images; {'NAME.nii.gz' if masks and masks[0].kind == 'nifti' else 'an image'}"
-                    f" is wanted beside each mask such as {masks[0].path.name if masks else 'NAME_lung_mask'}")
+    wanted = "NAME.nii.gz" if masks and masks[0].kind == "nifti" else "an image"
+    raise DataError(f"{folder}: holds masks but no images; {wanted} is wanted beside each mask such as "
+                    f"{masks[0].path.name if masks else 'NAME_lung_mask'}")
 
 
 # ---- classes, patients, series ---------------------------------------------------------------------------------------
@@ -290,8 +290,8 @@ def _count_apart(items: list[Item], images: list[Entry], levels: list[str], at: 
         if item.patient in twice:
             item.patient = f"{e.free[at]}/{item.patient}"
     if twice:
-        notes.append(f"{len(twice)} numbers of patients, such as {min(twice)}, occur in several class folders and count as "
-                     "different people (a table with the columns file,patient says otherwise)")
+        notes.append(f"{len(twice)} numbers of patients, such as {min(twice)}, occur in several class folders and count "
+                     "as different people (a table with the columns file,patient says otherwise)")
 
 
 def _say_levels(images: list[Entry], levels: list[str], volumes: bool, notes: list[str]) -> None:
@@ -373,7 +373,8 @@ def _values(document: dict) -> dict[str, dict[int, int]]:
         elif "lung" in name:
             found.setdefault("lung", {})[value] = 2 if "right" in name else 1
     for part, table in found.items():
-        table |= {value: 1 if part == "lung" and lesion(name) else 0 for value, name in numbers.items() if value not in table}
+        table |= {value: 1 if part == "lung" and lesion(name) else 0
+                  for value, name in numbers.items() if value not in table}
     return found
 
 
@@ -402,8 +403,8 @@ def _paired(root: Path, images: list[Entry], masks: list[Entry], volumes: bool) 
         folder, first = strangers[0].path.parent, strangers[0]
         if not first.key:
             raise DataError(f"{folder}: has no image.nii.gz beside its masks; every case folder needs one")
-        raise DataError(f"{folder}: {len(strangers)} of {len(masks)} masks have no image (first: {stem(first.path)}); every "
-                        "mask needs one of equal name, or take it away")
+        raise DataError(f"{folder}: {len(strangers)} of {len(masks)} masks have no image (first: {stem(first.path)}); "
+                        "every mask needs one of equal name, or take it away")
     covered = {_group(images[k]) for k in pairs}
     lacking = [e for k, e in enumerate(images) if k not in pairs and _group(e) in covered]
     if lacking and not volumes:
@@ -435,9 +436,9 @@ def _complain_of_empty_classes(root: Path, images: list[Entry], levels: list[str
         for folder in sorted(p for p in home.iterdir() if p.is_dir() and is_class(p.name)):
             if folder not in homes and not any(folder in h.parents for h in homes):
                 inside = sorted({p.suffix for p in folder.rglob("*") if p.is_file()})
-                raise DataError(f"{folder}: class folder holds no image{' that is read' if inside else ''}"
-                                f"{' (but ' + ', '.join(inside) + ')' if inside else ''}; put PNG, JPEG or TIFF files there "
-                                "or remove it")
+                there = f" that is read (but {', '.join(inside)})" if inside else ""
+                raise DataError(f"{folder}: class folder holds no image{there}; put PNG, JPEG or TIFF files there or "
+                                "remove it")
 
 
 def _ancestor(e: Entry, at: int) -> Path:
@@ -452,7 +453,8 @@ def _kind(items: list[Item], images: list[Entry], series: dict, volumes: bool, l
         return "cases" if all(not e.key for e in images) else "nifti"
     if any("class" in level for level in levels):
         return "classes"
-    return "slices" if any(i.lung or i.infection for i in items) or any(e.part == "images" for e in images) else "images"
+    masked = any(i.lung or i.infection for i in items)
+    return "slices" if masked or any(e.part == "images" for e in images) else "images"
 
 
 def _labelled(found: Found) -> Found:

@@ -12,14 +12,15 @@ from covlib.data.lungs import lung_mask
 from covlib.data.volumes import body_box, choose_levels, cut
 from covlib.files.images import read_bytes
 from covlib.files.index import Item, digest, read_datasheet
-from covlib.files.scans import list_folder, read_case
+from covlib.files.names import list_folder
+from covlib.files.scans import read_case
 
 
 def read_item(item: Item) -> Case:
     """The case of one item."""
     return read_case(item.path, name=item.name, patient=item.patient, label=item.label, lung=item.lung,
                      infection=item.infection, infection_remap=item.remap, lung_remap=item.lung_remap,
-                     convert=item.convert, files=item.files if item.series else ())
+                     lung_convention=item.sides, convert=item.convert, files=item.files if item.series else ())
 
 
 def read_cases(items: list[Item]) -> list[Case]:
@@ -70,5 +71,6 @@ def slices_of(items: list[Item], size: int, need, hu_window, per_patient: int,
 
 
 def _files(item: Item) -> list[Path]:
-    own = [item.path] if item.path.is_file() else list(item.files) if item.series else [p for p in list_folder(item.path) if p.is_file()]
+    own = [item.path] if item.path.is_file() else list(item.files) if item.series else [
+        p for p in list_folder(item.path) if p.is_file()]
     return own + [p for p in (item.lung, item.infection) if p]
