@@ -268,6 +268,8 @@ def _told(slices: SliceSet, items: list[Item], found: Found, window, data) -> Sl
     if all(kinds):
         slices.classes = ordered(set(kinds))
         slices.labels = np.array([slices.classes.index(kind) for kind in kinds], np.int64)
+    if any(item.split for item in items):
+        slices.given = [item.split for item in items]
     sheet = read_datasheet(found.root)
     slices.notes = [*found.notes, *slices.notes]
     if sheet:
@@ -317,6 +319,7 @@ def _cases(items: list[Item], need, shape) -> Iterator[Case]:
 
     for item in items:
         case = read_item(item)
+        case.meta["split"] = item.split
         if "lung" in need and case.lung is None:
             case.lung = lung_mask(case.hu, case.spacing)
             case.meta["lung_made"] = "threshold and clean-up"
