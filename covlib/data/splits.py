@@ -70,7 +70,7 @@ def split_of(slices, labels=None, fractions=(0.6, 0.2, 0.2), seed: int = 0) -> S
     given in its place ("val" for "test"); a part that is given and not wanted joins training.
 
     Args:
-        slices: has patients, notes and ``given`` ("train", "val", "test" or "" of each, or None), as a ``SliceSet`` has.
+        slices: has patients, notes and ``given`` ("train", "val", "test" or "" of each, or None), as a ``SliceSet``.
         labels, fractions, seed: as in ``split_by_patient``.
     """
     given, notes = slices.given, slices.notes

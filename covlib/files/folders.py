@@ -19,8 +19,8 @@ from covlib.files.names import is_nifti, list_folder, stem
 _SPLITS = {"train": {"train", "training", "trainset", "tr"}, "val": {"val", "valid", "validation", "dev"},
            "test": {"test", "testing", "ts", "tst", "holdout"}}
 _IMAGES = set("image images img imgs picture pictures scan scans slice slices frame frames xray xrays cxr cxrs ct cts "
-              "radiograph radiographs film films png jpg jpeg tif tiff dcm dicom dicoms nii nifti niftis volume volumes "
-              "input inputs x ray rays".split())
+              "radiograph radiographs film films png jpg jpeg tif tiff dcm dicom dicoms nii nifti volume volumes input "
+              "inputs x ray rays".split())
 _MASKS = set("mask masks msk msks segmentation segmentations seg segs label labels annotation annotations gt truth "
              "groundtruth manual".split())
 _SURE_MASKS = _MASKS - {"label", "labels", "annotation", "annotations", "gt", "truth", "manual"}
@@ -160,7 +160,7 @@ class Entry:
 
 @dataclass
 class Tree:
-    """All that lies under ``root``: ``entries`` in order, ``others``: files of other kinds; ``skipped``: file -> why."""
+    """All that lies under ``root``: ``entries`` in order, ``others``: of other kinds; ``skipped``: file -> why."""
 
     root: Path
     entries: list[Entry] = field(default_factory=list)
@@ -278,8 +278,8 @@ def no_images(root: Path, known: str) -> DataError:
     inside = [p for p in files_under(root) if not p.name.startswith(".")]
     folders = sorted(p for p in root.iterdir() if p.is_dir())
     if not inside and folders:
-        return DataError(f"{folders[0]}: class folder holds no image, and no other folder in {root} does; known layouts "
-                         f"are {known}")
+        return DataError(f"{folders[0]}: class folder holds no image, and no other folder in {root} does; known "
+                         f"layouts are {known}")
     if not inside:
         return DataError(f"{root}: is empty; known layouts are {known}")
     shown = ", ".join(p.relative_to(root).as_posix() for p in inside[:4]) + (" ..." if len(inside) > 4 else "")

@@ -134,7 +134,7 @@ def read_table(path: Path) -> Table:
     columns, rows = read_rows(path)
     key = next((c for c in FILE_COLUMNS if c in columns), None)
     if key is None:
-        raise DataError(f"{path}: has no column that names a file; one of {', '.join(FILE_COLUMNS)} is wanted")
+        raise DataError(f"{path}: has no column that names a file; one such as {', '.join(FILE_COLUMNS[:4])} is wanted")
     table = Table(path, {row[key].rstrip("/"): row for row in rows}, {})
     for name in table.rows:
         table.by_stem.setdefault(stem(Path(name)), []).append(name)
@@ -183,7 +183,7 @@ def assign_patients(found: Found, rule: Callable[[Item], str] | None = None,
             item.label, item.written = canonical(label), label
         elif label and canonical(label) not in (item.label, canonical(item.label or "")):
             differ.append((item, label))
-        item.split = item.split or given_part(split)
+        item.split = given_part(split) or item.split  # nnU-Net's imagesTr holds train and val
         if item.patient and not told:
             continue
         if not told and rule and (item_rule := rule(item)):
@@ -238,8 +238,8 @@ def given_part(text: str) -> str:
 
 
 def patient_in_name(item: Item) -> str:
-    """What a file's name says of its patient: "person12_virus_3" -> "person12", "sub-07_ses-1" -> "sub-07", a paper or a
-    figure as in ``paper_or_figure``; else ""."""
+    """What a file's name says of its patient: "person12_virus_3" -> "person12", "sub-07_ses-1" -> "sub-07", a paper or
+    a figure as in ``paper_or_figure``; else ""."""
     found = re.match(r"(?i)(.*?(?<![a-z])(?:person|patient|pat|subject|subj|sub)[-_ ]?\d+)(?=[-_ .])", stem(item.path))
     return found.group(1) if found else paper_or_figure(item)
 

@@ -242,7 +242,7 @@ def _images(items: list[Item], size: int, need) -> SliceSet:
     given = [part for part in ("lung", "infection") if all(getattr(i, part) for i in items)]
     made = "lung" in need and "lung" not in given
     masks = {part: np.zeros((len(items), size, size), np.uint8) for part in [*given, *["lung"] * made]}
-    digests = []
+    digests, told = [], []
     for k, item in enumerate(items):
         content = read_bytes(item.path)
         image = read_grey(item.path, content)
@@ -251,12 +251,15 @@ def _images(items: list[Item], size: int, need) -> SliceSet:
         for part in given:
             path = getattr(item, part)
             content = read_bytes(path)
-            masks[part][k] = resize_mask(read_mask(path, content=content, shape=image.shape), size)
+            remap = item.lung_remap if part == "lung" else item.remap
+            masks[part][k] = resize_mask(read_mask(path, content, image.shape, remap=remap, notes=told), size)
             digests.append(hashlib.sha256(content).digest())
         if made:
-            lesion = None if item.infection is None else read_mask(item.infection)
+            lesion = None if item.infection is None else read_mask(item.infection, shape=image.shape, remap=item.remap)
             masks["lung"][k] = resize_mask(lung_mask_grey(image, lesion), size)
-    notes = ["lung masks are made by threshold and clean-up"] if made else []
+    notes = told + ["lung masks are made by threshold and clean-up"] * made
+    notes += [f"{part} masks are not used: {lacking} of {len(items)} images have none" for part in ("lung", "infection")
+              if 0 < (lacking := sum(getattr(i, part) is None for i in items)) < len(items)]
     names = [item.name for item in items]
     return SliceSet(out, [item.patient for item in items], names, lung=masks.get("lung"),
                     infection=masks.get("infection"), fingerprint=digest(names, digests), notes=notes)
@@ -276,7 +279,7 @@ def _told(slices: SliceSet, items: list[Item], found: Found, window, data) -> Sl
         slices.notes.append(f"synthetic images: {sheet.get('method', 'see the datasheet')}")
     shown = sheet.get("hu_window")
     slices.hu_window = window if found.volumes else tuple(shown) if shown else None
-    slices.source = Path(data).name or found.root.name
+    slices.source = asked(data)[0].name or found.root.name
     return slices
 
 

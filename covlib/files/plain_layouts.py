@@ -21,6 +21,7 @@ from covlib.errors import DataError
 from covlib.files.dicom_kinds import SeriesFiles, series_of
 from covlib.files.folders import MASK_PARTS, Entry, Spec, Tree, folder_key, mask_name, no_images, numbered, scan
 from covlib.files.index import (
+    SHEET,
     Found,
     Item,
     assign_patients,
@@ -290,8 +291,8 @@ def _count_apart(items: list[Item], images: list[Entry], levels: list[str], at: 
         if item.patient in twice:
             item.patient = f"{e.free[at]}/{item.patient}"
     if twice:
-        notes.append(f"{len(twice)} numbers of patients, such as {min(twice)}, occur in several class folders and count "
-                     "as different people (a table with the columns file,patient says otherwise)")
+        notes.append(f"{len(twice)} numbers of patients, such as {min(twice)}, occur in several class folders and "
+                     "count as different people (a table with the columns file,patient says otherwise)")
 
 
 def _say_levels(images: list[Entry], levels: list[str], volumes: bool, notes: list[str]) -> None:
@@ -315,12 +316,13 @@ def _add_masks(root: Path, items: list[Item], images: list[Entry], masks: list[E
     tree.skipped |= {m.path: "a mask of one lung; one mask of both is wanted" for m in parts["side"]}
     plain = _meaning_of_masks(parts, document, root, notes)
     values = _values(document)
-    for part in ("lung", "infection", "class", plain and "mask", "map"):
-        target = {"class": "infection", "map": "infection", "mask": plain}.get(part or "", part)
-        if not part or not target or not parts[part]:
+    lesions = parts["infection"] or parts["class"]
+    for part in ("lung", "infection", "class", "mask", "map"):
+        target = {"class": "infection", "map": "infection", "mask": plain}.get(part, part)
+        if not parts[part]:
             continue
-        if part == "map" and (parts["infection"] or parts["class"] or plain == "infection"):
-            tree.skipped |= {m.path: "says what the other masks say" for m in parts["map"]}
+        if not target or (part == "map" and (lesions or plain == "infection")):
+            tree.skipped |= {m.path: "says what the other masks say" for m in parts[part]}
             continue
         pairs = _paired(root, images, parts[part], volumes)
         for index, mask in pairs.items():
@@ -333,12 +335,14 @@ def _add_masks(root: Path, items: list[Item], images: list[Entry], masks: list[E
             setattr(item, target, mask.path)
             if part == "map":
                 item.remap = {1: 0, 2: 0, 3: 1}
+            elif part == "mask" and values and plain == "infection":
+                item.remap = values["infection"]
+                if "lung" in values and item.lung is None:
+                    item.lung, item.lung_remap = mask.path, values["lung"]
             elif part == "mask" and values:
-                item.remap, item.lung_remap = values.get("infection", item.remap), values.get("lung")
-                if "lung" in values and "infection" in values and item.lung is None:
-                    item.lung = mask.path
+                item.lung_remap = values["lung"]
         named = dict.fromkeys(p.path.parent.name for p in pairs.values())
-        if part == "infection" and not volumes and not parts["class"]:
+        if part == "infection" and not volumes and not parts["class"] and not (root / SHEET).is_file():
             notes.append(f"{next(iter(named))} is used; without a class_mask the kinds of lesion are not told apart")
 
 
@@ -347,11 +351,12 @@ def _meaning_of_masks(parts: dict[str, list[Entry]], document: dict, root: Path,
     if not parts["mask"]:
         return ""
     name = parts["mask"][0].path.parent.name if parts["mask"][0].key else parts["mask"][0].path.name
-    if values := _values(document):
-        return "infection" if "infection" in values else "lung"
     lesions = parts["infection"] or parts["class"]
     if parts["lung"] and lesions:
         return ""
+    if values := _values(document):
+        return next((kind for kind, there in (("infection", lesions), ("lung", parts["lung"]))
+                     if kind in values and not there), "")
     chosen, other = ("infection", "lung") if parts["lung"] else ("lung", "infection")
     notes.append(f"masks in {name} are read as {chosen} masks; if they are {other} masks, say so: --layout "
                  f"{name}={other}")
@@ -379,7 +384,7 @@ def _values(document: dict) -> dict[str, dict[int, int]]:
 
 
 def _paired(root: Path, images: list[Entry], masks: list[Entry], volumes: bool) -> dict[int, Entry]:
-    """Index of an image -> its mask: the one of its name, in its part of the split and its class where masks have them."""
+    """Index of an image -> its mask: the one of its name, in its part of the split and its class where it has them."""
     tables: list[dict[tuple, list[int]]] = [defaultdict(list) for _ in range(4)]
     for k, e in enumerate(images):
         for table, key in zip(tables, _keys(e, e.key)):

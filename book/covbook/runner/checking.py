@@ -104,7 +104,7 @@ def _check_images(found: Found, report: Report) -> None:
             image = read_grey(item.path)
             if np.ptp(image) == 0:
                 raise DataError(f"{item.path}: every pixel is {image.flat[0]:.3g}; an image is wanted")
-            masks.update(_check_masks(item, image.shape))
+            masks.update(_check_masks(item, image.shape, report.notes))
         except DataError as error:
             report.problems.append(str(error))
             continue
@@ -118,12 +118,13 @@ def _check_images(found: Found, report: Report) -> None:
         _note_duplicates(np.stack(thumbs), good, report)
 
 
-def _check_masks(item: Item, shape) -> Iterator[str]:
+def _check_masks(item: Item, shape, notes: list[str]) -> Iterator[str]:
     """Names of the masks that fit; DataError for one that does not."""
     for kind, path in (("lung masks", item.lung), ("lesion masks", item.infection)):
         if path is None:
             continue
-        mask = read_mask(path, shape=shape)
+        remap = item.lung_remap if kind == "lung masks" else item.remap
+        mask = read_mask(path, shape=shape, remap=remap, notes=notes)
         other = path.parent.parent / "infection_mask" / path.name
         if path.parent.name == "class_mask" and other.is_file():
             differ = int(((mask > 0) != (read_mask(other, shape=shape) > 0)).sum())

@@ -184,6 +184,6 @@ def test_a_given_split_that_cannot_be_kept(patients, given, why):
 
 
 def test_no_split_is_given():
-    for given in (None, [""] * 6):
-        told = Told(list("abcdef"), given)
+    for parts in (None, [""] * 6):
+        told = Told(list("abcdef"), parts)
         assert index_of(split_of(told)) == index_of(split_by_patient(list("abcdef"))) and not told.notes

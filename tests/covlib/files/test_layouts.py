@@ -155,7 +155,8 @@ def test_infection_mask_alone(tmp_path):
 
 def test_masks_that_do_not_fit(tmp_path):
     root = mask_folders(tmp_path / "a")
-    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(root / "class_mask" / "1.png")
+    Image.fromarray(np.eye(8, dtype=np.uint8)[..., None] * np.array([0, 1, 2], np.uint8)).save(
+        root / "class_mask" / "1.png")
     refused(lambda: load_slices(root, size=8), "class_mask/1.png", "3 channels")
     save_image(root / "class_mask" / "1.png", np.zeros((8, 9), np.uint8))
     refused(lambda: load_slices(root, size=8), "class_mask/1.png", "8x9", "8x8")
