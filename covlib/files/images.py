@@ -8,7 +8,9 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from covlib.errors import DataError, first_line
-from covlib.files.dicom import is_dicom, read_dicom_image
+from covlib.files.dicom import is_dicom, read_dicom_image, read_header, stored
+from covlib.files.names import is_nifti
+from covlib.files.nifti import read_nifti
 from covlib.files.values import check_labels
 
 MAX_PIXELS = 100_000_000  # a film digitised at 10,000 x 10,000; more is taken for a decompression bomb
@@ -177,31 +179,70 @@ def _deep(path, array: np.ndarray, inverted: bool, top: float | None, window) ->
     return 1 - grey if inverted else grey
 
 
-def read_grey(path, content: bytes | None = None, **how) -> np.ndarray:
-    """As ``read_image`` (whose ``page``, ``top`` and ``window`` may be given), of an image or a DICOM radiograph."""
+def read_grey(path, content: bytes | None = None, *, page: int | None = None, top: float | None = None,
+              window: tuple[float, float] = WINDOW) -> np.ndarray:
+    """As ``read_image``, of an image, a DICOM radiograph, or a NIfTI file of one slice that holds display grey."""
     if is_dicom(Path(path)):
-        return read_dicom_image(path, how.get("window", WINDOW))
-    return read_image(path, content, **how)
+        return read_dicom_image(path, window)
+    if is_nifti(Path(path)):
+        return read_nifti_grey(path, top=top, window=window)
+    return read_image(path, content, page=page, top=top, window=window)
 
 
-def read_mask(path, content: bytes | None = None, shape: tuple | None = None, page: int | None = None,
-              notes: list[str] | None = None) -> np.ndarray:
-    """Read a label mask: uint8 (H, W). Grey or palette PNG or TIFF of 0, 1, 2; 0 and 255 count as 0 and 1.
+def read_nifti_grey(path, *, top: float | None = None, window: tuple[float, float] = WINDOW) -> np.ndarray:
+    """A NIfTI file of one slice, 8 or 16 bits, as display grey, float32 (H, W) in [0, 1]."""
+    array = read_nifti(path).array
+    if len(array) != 1:
+        raise DataError(f"{path}: holds {len(array)} slices of display grey; one is wanted")
+    return _deep(path, array[0], False, top, window)
+
+
+def read_mask(path, content: bytes | None = None, shape: tuple | None = None, *, remap: dict | None = None,
+              page: int | None = None, notes: list[str] | None = None) -> np.ndarray:
+    """Read a label mask: uint8 (H, W). Labels 0, 1, 2, or 0 and 255 for 0 and 1, in a grey or palette image, a DICOM
+    file or a NIfTI file of one slice; colour counts as grey where all channels are equal.
 
     Args:
-        shape: (H, W) of the image that it belongs to. page: as in ``read_image``. notes: as in ``check_labels``.
+        shape: (H, W) of the image that it belongs to. A mask of another size and the same proportions is enlarged or
+            shrunk (nearest neighbour), with a line in ``notes``.
+        remap: values of the file -> values wanted, as in ``check_labels``, which ``notes`` are of too. page: as in
+            ``read_image``.
 
     Raises:
-        DataError: no image, several channels (a label needs one), other values (JPEG spoils labels: save PNG), or
-            another shape than ``shape``.
+        DataError: no image, channels that differ (a label needs one), other values (JPEG spoils labels: save PNG), or
+            other proportions than ``shape``.
     """
-    picture = opened(path, content, page)
-    if len(picture.getbands()) > 1:
-        raise DataError(f"{path}: mask has {len(picture.getbands())} channels ({picture.mode}); one channel of labels "
-                        "(0, 1, 2) is wanted")
-    array = np.asarray(picture)
-    mask = array.astype(np.uint8) if picture.mode == "1" else check_labels(path, array, notes=notes)
-    if shape is not None and mask.shape != shape:
+    mask = check_labels(path, _labels_in(path, content, page), remap, notes)
+    if shape is None or mask.shape == shape:
+        return mask
+    by = shape[0] / mask.shape[0], shape[1] / mask.shape[1]
+    if max(mask.shape[a] * abs(by[0] - by[1]) for a in (0, 1)) > 1 or min(by) < 1 / 8 or max(by) > 8:
         raise DataError(f"{path}: mask is {mask.shape[0]}x{mask.shape[1]}, its image {shape[0]}x{shape[1]}; they must "
-                        "be of one size")
-    return mask
+                        "be of one size, or of the same proportions")
+    told = f"masks of {mask.shape[0]}x{mask.shape[1]} are scaled to their images of {shape[0]}x{shape[1]}"
+    if notes is not None and told not in notes:
+        notes.append(told)
+    picture = Image.fromarray(mask).resize(shape[::-1], Image.Resampling.NEAREST)
+    return np.asarray(picture)
+
+
+def _labels_in(path, content: bytes | None = None, page: int | None = None) -> np.ndarray:
+    """What a mask's file stores, (H, W)."""
+    if is_nifti(Path(path)):
+        array = read_nifti(path).array
+        if len(array) != 1:
+            raise DataError(f"{path}: mask holds {len(array)} slices; one is wanted for one image")
+        return array[0]
+    if is_dicom(Path(path)):
+        array = stored(read_header(Path(path)))
+        if array.ndim != 2:
+            raise DataError(f"{path}: mask has shape {array.shape}; one channel of labels (0, 1, 2) is wanted")
+        return array
+    picture = opened(path, content, page)
+    array = np.asarray(picture)
+    if picture.mode in ("RGB", "RGBA") and (array[..., :3] == array[..., :1]).all() and (array[..., 3:] == 255).all():
+        return array[..., 0]
+    if len(picture.getbands()) > 1:
+        raise DataError(f"{path}: mask has {len(picture.getbands())} channels ({picture.mode}) that differ; one "
+                        "channel of labels (0, 1, 2) is wanted")
+    return array.astype(np.uint8) if picture.mode == "1" else array

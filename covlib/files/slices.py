@@ -21,7 +21,7 @@ def read_item(item: Item) -> Case:
     """The case of one item."""
     return read_case(item.path, name=item.name, patient=item.patient, label=item.label, lung=item.lung,
                      infection=item.infection, infection_remap=item.remap, lung_remap=item.lung_remap,
-                     convert=item.convert)
+                     convert=item.convert, files=item.files if item.series else ())
 
 
 def read_cases(items: list[Item]) -> list[Case]:
@@ -67,7 +67,7 @@ def slices_of(items: list[Item], size: int, need, hu_window, per_patient: int,
     whole = read_datasheet(root).get("field_of_view") == "whole"
     images, kept, names, told, digests, made = [], [], [], [], [], 0
     masks = {"lung": [], "infection": []}
-    for _, group in groupby(items, key=lambda i: i.path):
+    for _, group in groupby(items, key=lambda i: (i.path, i.series)):
         group = list(group)
         digests += [hashlib.sha256(read_bytes(f)).digest() for f in _files(group[0])]
         for item, case in zip(group, read_cases(group), strict=True):
@@ -94,5 +94,6 @@ def slices_of(items: list[Item], size: int, need, hu_window, per_patient: int,
 
 
 def _files(item: Item) -> list[Path]:
-    own = [item.path] if item.path.is_file() else [p for p in list_folder(item.path) if p.is_file()]
+    own = [item.path] if item.path.is_file() else list(item.files) if item.series else [
+        p for p in list_folder(item.path) if p.is_file()]
     return own + [p for p in (item.lung, item.infection) if p]

@@ -3,9 +3,11 @@
     covid_ct        CT_COVID/, CT_NonCOVID/ (UCSD-AI4H/COVID-CT, Images-processed)
     medseg          tr_im.nii.gz with tr_mask.nii.gz: 100 unrelated axial slices in one file (medicalsegmentation.com)
     radiopaedia     rp_im/ with rp_lung_msk/, rp_msk/: nine volumes (medicalsegmentation.com)
-    covid19_ct_seg  COVID-19-CT-Seg_20cases/ with Lung_and_Infection_Mask/ (Zenodo 3757476)
+    covid19_ct_seg  COVID-19-CT-Seg_20cases/ with Lung_and_Infection_Mask/ (Zenodo 3757476), or Kaggle's copy of it:
+                    ct_scans/ with lung_mask/, infection_mask/
     cohen           images/ with metadata.csv (ieee8023/covid-chestxray-dataset)
     rsna            stage_2_train_images/*.dcm with stage_2_train_labels.csv (RSNA Pneumonia Detection Challenge)
+    radiography     COVID/, Lung_Opacity/, Normal/, Viral Pneumonia/, each with images/ and masks/
     mosmed          studies/CT-0 ... CT-4/*.nii.gz with masks/ (MosMedData)
 """
 
@@ -16,7 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from covlib.errors import DataError
-from covlib.files import layouts
+from covlib.files import layouts, plain_layouts
+from covlib.files.folders import Spec
 from covlib.files.images import is_image
 from covlib.files.index import (
     Found,
@@ -87,19 +90,31 @@ def _radiopaedia_grey(array: np.ndarray) -> np.ndarray:
 
 
 def covid19_ct_seg(root: Path) -> Found | None:
-    """Lung_and_Infection_Mask has 1 left lung, 2 right lung, 3 infection; the other two folders have one of them."""
-    images = volumes_in(child(root, "COVID-19-CT-Seg_20cases"))
-    if not images:
+    """Lung_and_Infection_Mask has 1 left lung, 2 right lung, 3 infection; the other two folders have one of them. The
+    copy's images have longer names than its masks."""
+    images = volumes_in(child(root, "COVID-19-CT-Seg_20cases", "ct_scans"))
+    if not images or not any(n.startswith(("coronacases", "radiopaedia")) for n in images):
         return None
-    lungs, lesions = volumes_in(child(root, "Lung_Mask")), volumes_in(child(root, "Infection_Mask"))
-    both = volumes_in(child(root, "Lung_and_Infection_Mask"))
+    lungs, lesions, both = (
+        {_scan_number(n): p for n, p in volumes_in(child(root, folder)).items()}
+        for folder in ("Lung_Mask", "Infection_Mask", "Lung_and_Infection_Mask"))
     items = []
     for name, path in images.items():
         grey = _radiopaedia_grey if name.startswith("radiopaedia") else None
-        items.append(Item(name, path, label="covid", lung=lungs.get(name), convert=grey,
-                          infection=lesions.get(name) or both.get(name),
-                          remap=None if name in lesions else {1: 0, 2: 0, 3: 1}))
-    return assign_patients(Found("covid19_ct_seg", root, items, True))
+        key = _scan_number(name)
+        items.append(Item(name, path, label="covid", lung=lungs.get(key), convert=grey,
+                          infection=lesions.get(key) or both.get(key),
+                          remap=None if key in lesions else {1: 0, 2: 0, 3: 1}))
+    found = Found("covid19_ct_seg", root, items, True)
+    used = {item.infection for item in items}
+    found.left_out = {p: "says what the lung and infection masks say" for p in both.values() if p not in used}
+    return assign_patients(found)
+
+
+def _scan_number(name: str) -> tuple[str, ...]:
+    """What the names of a case's files share: "radiopaedia_org_covid-19-pneumonia-7_85703_0-dcm" and
+    "radiopaedia_7_85703_0" -> radiopaedia, 7, 85703, 0."""
+    return name.split("_")[0].lower(), *re.findall(r"\d+", re.sub(r"(?i)covid-19", "", name))
 
 
 def cohen(root: Path) -> Found | None:
@@ -160,6 +175,18 @@ def _by_patient(path: Path, column: str) -> dict[str, str]:
     return {row["patientid"]: row.get(column, "") for row in rows}
 
 
+def radiography(root: Path) -> Found | None:
+    """Class folders with images/ and lung masks/; the masks are smaller (256 to 299 pixels) and in colour."""
+    kinds = [child(root, name) for name in ("COVID", "Normal", "Lung_Opacity", "Viral Pneumonia")]
+    there = [kind for kind in kinds if kind and child(kind, "images")]
+    if len(there) < 3 or not all(images_in(kind / "images") for kind in there):
+        return None
+    found = plain_layouts.read(root, Spec(names={"masks": "lung"}))
+    found.kind = "radiography"
+    found.notes.append("lung masks are a network's, without sides")
+    return found
+
+
 def mosmed(root: Path) -> Found | None:
     """CT-0 is normal, CT-1 to CT-4 COVID-19; 50 studies of CT-1 have lesion masks (GGO and consolidation in one)."""
     studies = child(root, "studies")
@@ -176,7 +203,7 @@ def mosmed(root: Path) -> Found | None:
 
 
 LAYOUTS: dict[str, Callable[[Path], Found | None]] = {f.__name__: f for f in (
-    covid_ct, medseg, radiopaedia, covid19_ct_seg, cohen, rsna, mosmed)}
+    covid_ct, medseg, radiopaedia, covid19_ct_seg, cohen, rsna, radiography, mosmed)}
 
 
 def make_known() -> None:

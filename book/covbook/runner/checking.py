@@ -13,11 +13,12 @@ from covbook.runner.oddities import SOURCES, Seen, digest_of, soft_tissue, warni
 from covlib.data.case import Case
 from covlib.data.hu import window
 from covlib.data.resize import resize_image, resize_mask
+from covlib.data.splits import PARTS
 from covlib.errors import ConfigError, DataError
 from covlib.files.greys import Greys, greys_of
 from covlib.files.images import read_mask
 from covlib.files.index import TABLES, Found, Item, read_datasheet, read_table
-from covlib.files.layouts import find
+from covlib.files.layouts import account, asked, find
 from covlib.files.slices import gathered, planes_of, read_cases
 from covlib.seeding import rng
 
@@ -25,7 +26,6 @@ SMALL = 64  # pixels a side of what is kept of each image for the search for dup
 SHOWN = 20  # problems printed
 WINDOW = (-600.0, 1500.0)  # HU, level and width: the chapters' own
 COLUMNS, SIDE = 6, 160  # pictures a class on the contact sheet, and their pixels
-PARTS = 3  # of a split: a class with fewer patients cannot be dealt to them
 
 
 @dataclass
@@ -37,6 +37,8 @@ class Report:
         counts: "images" or "cases", "slices", "patients", "lung masks", "lesion masks" -> number.
         labels: class -> number of items.
         ranges: what the values and sizes are, in words.
+        vocabulary: (label as written, class it is read as) -> number of items.
+        files: how many files were found and used; left_out: reason -> files, as paths below the folder.
         problems: one line each, with the file; empty when all is well.
         notes: what a reader should know, without being wrong.
         warnings: what is probably wrong, or will teach a network the wrong thing; the files can be read all the same.
@@ -49,6 +51,9 @@ class Report:
     counts: dict[str, int] = field(default_factory=dict)
     labels: dict[str, int] = field(default_factory=dict)
     ranges: dict[str, str] = field(default_factory=dict)
+    vocabulary: dict[tuple[str, str], int] = field(default_factory=dict)
+    files: dict[str, int] = field(default_factory=dict)
+    left_out: dict[str, list[str]] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -61,6 +66,12 @@ class Report:
         lines += [f"  {name:13} {value}" for name, value in {**self.counts, **self.ranges}.items()]
         if self.labels:
             lines.append("  labels        " + ", ".join(f"{name} {n}" for name, n in self.labels.items()))
+        lines += [f"    {written!r} -> {name}, {n}" for (written, name), n in self.vocabulary.items()]
+        if self.files:
+            lines.append(f"  files         {self.files['found']} found = {self.files['used']} used + "
+                         f"{self.files['found'] - self.files['used']} left out")
+        lines += [f"    {len(names)} left out: {why} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+                  for why, names in self.left_out.items()]
         lines += [f"  note: {note}" for note in self.notes]
         lines += [f"  WARNING: {warning}" for warning in self.warnings]
         lines += [f"  PROBLEM: {problem}" for problem in self.problems[:SHOWN]]
@@ -90,8 +101,10 @@ def check(path, sheet=None, window: tuple[float, float] = WINDOW, seed: int = 0)
     """
     if sheet is not None and (Path(sheet).suffix.lower() != ".png" or not Path(sheet).resolve().parent.is_dir()):
         raise ConfigError(f"--sheet: {str(sheet)!r} must be a .png file in a folder that is there")
-    found = find(located(path))
-    report = Report(found.kind, str(found.root), notes=list(found.notes))
+    place = located(path)
+    found = find(place)
+    report = Report(found.kind, str(found.root), notes=list(found.notes), vocabulary=found.vocabulary())
+    _count_files(found, place, report)
     report.labels = {c: sum(i.label == c for i in found.items) for c in found.classes()}
     unlabelled = sum(i.label is None for i in found.items)
     if report.labels and unlabelled:
@@ -109,6 +122,19 @@ def check(path, sheet=None, window: tuple[float, float] = WINDOW, seed: int = 0)
     return report
 
 
+def _count_files(found: Found, place, report: Report) -> None:
+    """Every file under the folder is used, or left out for a reason."""
+    used, left_out = account(found, place)
+    root = asked(place)[0].resolve()
+    report.files = {"found": len(used) + len(left_out), "used": len(used)}
+    for path, why in left_out.items():
+        report.left_out.setdefault(why, []).append(path.relative_to(root).as_posix())
+    parts = Counter(i.split for i in found.items if i.split)
+    if parts:
+        given = ", ".join(f"{part} {parts[part]}" for part in PARTS if parts[part])
+        report.ranges["given split"] = given
+
+
 def _in_two_classes(found: Found) -> list[str]:
     classes: dict[str, set] = {}
     for item in found.items:
@@ -124,8 +150,8 @@ def _lacks(found: Found, seen: list[Seen]) -> list[str]:
         lacks.append(f"two classes (it has {', '.join(patients) or 'none'})" if len(patients) < 2 else
                      "a label of every item")
     who = patients or {"": {i.patient for i in found.items}}
-    if few := [label for label, mine in who.items() if len(mine) < PARTS]:
-        lacks.append(f"a split into {PARTS} parts ({few[0] or 'it'} has fewer patients)")
+    if few := [label for label, mine in who.items() if len(mine) < len(PARTS)]:
+        lacks.append(f"a split into {len(PARTS)} parts ({few[0] or 'it'} has fewer patients)")
     if not all(one.lesions for one in seen):
         lacks.append("lesion masks")
     return lacks
@@ -239,7 +265,7 @@ def _check_volumes(found: Found, report: Report, window, wanted: dict[str, str])
     ranges, slices, masks, seen, told = [], 0, Counter(), [], []
     shapes, steps = Counter(), []
     whole = read_datasheet(found.root).get("field_of_view") == "whole"
-    for path, group in groupby(found.items, key=lambda i: i.path):
+    for (path, _), group in groupby(found.items, key=lambda i: (i.path, i.series)):
         group = list(group)
         try:
             cases = read_cases(group)

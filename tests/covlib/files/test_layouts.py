@@ -16,8 +16,8 @@ from covlib.data.hu import window
 from covlib.data.resize import resize_image
 from covlib.errors import ConfigError, DataError
 from covlib.files.images import read_image
-from covlib.files.index import canonical, label_from_name, ordered
-from covlib.files.layouts import load_cases, load_slices
+from covlib.files.labels import canonical, label_from_name, ordered
+from covlib.files.layouts import account, find, load_cases, load_slices
 
 
 def class_folders(root, n=4, names=("COVID", "normal")):
@@ -96,11 +96,15 @@ def test_patients_from_a_table_and_from_folders(tmp_path):
 
 
 def test_tables_that_are_none(tmp_path):
-    class_folders(tmp_path)
-    (tmp_path / "metadata.csv").write_text("age,sex\n4,f\n")
-    refused(lambda: detect(tmp_path), "metadata.csv", "filename")
-    (tmp_path / "metadata.csv").write_bytes(b"\xff\xfe\x00file")
-    refused(lambda: detect(tmp_path), "metadata.csv")
+    class_folders(tmp_path / "set")
+    for content, words in ((b"age,sex\n4,f\n", "names a file"), (b"\xff\xfe\x00file", "cannot be read"),
+                           (b"file,label\nother.png,covid\n", "nothing about the files here")):
+        (tmp_path / "set" / "metadata.csv").write_bytes(content)
+        (tmp_path / "metadata.csv").write_bytes(content)
+        found = find(tmp_path / "set")
+        assert len(found.items) == 8
+        assert [note for note in found.notes if "metadata.csv is not used" in note and words in note]
+        assert words in account(found, tmp_path / "set")[1][tmp_path / "set" / "metadata.csv"]
 
 
 @given(st.integers(1, 6), st.integers(1, 3), st.integers(0, 50))
@@ -151,7 +155,8 @@ def test_infection_mask_alone(tmp_path):
 
 def test_masks_that_do_not_fit(tmp_path):
     root = mask_folders(tmp_path / "a")
-    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(root / "class_mask" / "1.png")
+    Image.fromarray(np.eye(8, dtype=np.uint8)[..., None] * np.array([0, 1, 2], np.uint8)).save(
+        root / "class_mask" / "1.png")
     refused(lambda: load_slices(root, size=8), "class_mask/1.png", "3 channels")
     save_image(root / "class_mask" / "1.png", np.zeros((8, 9), np.uint8))
     refused(lambda: load_slices(root, size=8), "class_mask/1.png", "8x9", "8x8")
