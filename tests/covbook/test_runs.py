@@ -283,7 +283,8 @@ def test_another_runs_folder_is_refused_before_anything_is_computed(tmp_path):
     begin(tmp_path, seed=1)
     folder = tmp_path / "folder"
     folder.mkdir()
-    for change, words in (({"seed": 2}, "its seed is 1, this one's is 2"), ({"profile": "cpu"}, "its profile is 'smoke'"),
+    for change, words in (({"seed": 2}, "its seed is 1, this one's is 2"),
+                          ({"profile": "cpu"}, "its profile is 'smoke'"),
                           ({"data": str(folder)}, "its data is 'phantom', this one's is 'folder'"),
                           ({"overrides": {"steps": 9}}, "its overrides is {}, this one's is {'steps': 9}")):
         with pytest.raises(ConfigError, match=re.escape(words)) as error:
