@@ -259,7 +259,7 @@ def _data_get(given) -> None:
 def _data_check(given) -> int:
     from covbook.runner import checking
 
-    report = checking.check(given.data)
+    report = checking.check(given.data, given.sheet)
     print(report)
     return 1 if report.problems else 0
 
@@ -465,7 +465,8 @@ def _add_data(commands) -> None:
     _command(commands, "get", _data_get, "download, verify and unpack a data set", _arg("name", metavar="NAME"),
              _arg("--to", metavar="DIR", help="a new folder (default: the cache)"))
     _command(commands, "check", _data_check, "say what a folder holds and what is wrong with it",
-             _arg("data", metavar="DIR"), LAYOUT)
+             _arg("data", metavar="DIR"), LAYOUT,
+             _arg("--sheet", metavar="FILE.png", help="draw a few images of every class with their masks"))
     _command(commands, "phantom", _data_phantom, "write virtual patients as a data set",
              _arg("folder", metavar="DIR", help="a new or empty folder"),
              _arg("-n", type=int, default=10, help="how many patients (default 10)"), SEED,

@@ -42,7 +42,7 @@ def is_dicom(path: Path) -> bool:
 def _bare(start: bytes) -> bool:
     """Whether bytes begin as a DICOM data set does that lacks its preamble."""
     for order in ("little", "big"):
-        number = lambda at, size: int.from_bytes(start[at : at + size], order)
+        number = lambda at, size, order=order: int.from_bytes(start[at : at + size], order)
         at, last = 0, (0, 0)
         for _ in range(2):
             tag = number(at, 2), number(at + 2, 2)
@@ -176,7 +176,7 @@ def frames_of(header) -> list[Frame]:
         for tag in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"):
             if tag not in found[tag]:
                 raise DataError(f"{path.parent}: {path.name} has no {tag}; an axial CT series is wanted")
-        get = lambda tag, n, default=None: numbers(found[tag], tag, n, default, path)
+        get = lambda tag, n, default=None, found=found: numbers(found[tag], tag, n, default, path)
         frames.append(Frame(header, k, path.name if count == 1 else f"{path.name}, frame {k}",
                             get("ImagePositionPatient", 3), get("ImageOrientationPatient", 6), get("PixelSpacing", 2),
                             *get("SliceThickness", 1, 0.0), *get("RescaleSlope", 1, 1.0),

@@ -37,7 +37,6 @@ class Item:
         convert: function (array) -> HU for volumes that do not store HU.
         split: "train", "val" or "test" as the source gives it, or "".
         files: those of a folder that belong to it; ``series``: set where the folder holds other series too.
-        sides: what the source says its lung labels are, label -> 1 left or 2 right; None: nothing.
     """
 
     name: str
@@ -54,7 +53,6 @@ class Item:
     lung_remap: dict | None = None
     files: tuple[Path, ...] = ()
     series: str = ""
-    sides: dict | None = None
 
 
 @dataclass

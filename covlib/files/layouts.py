@@ -13,10 +13,12 @@ from covlib.data.resize import resize_image, resize_mask
 from covlib.errors import ConfigError, DataError
 from covlib.files import plain_layouts
 from covlib.files.folders import MEANINGS, Spec, files_under, is_system, meaning, parse_spec, why_unused
-from covlib.files.images import read_bytes, read_grey, read_mask
+from covlib.files.greys import greys_of
+from covlib.files.images import read_bytes
 from covlib.files.index import Found, Item, digest, folders_in, read_datasheet
 from covlib.files.labels import canonical, is_class, ordered
 from covlib.files.names import find_part, list_folder
+from covlib.files.sifting import sifted
 
 NEEDS = ("labels", "lung", "infection")
 PHANTOM_PATIENTS, PER_PATIENT = 40, 4
@@ -45,12 +47,22 @@ def find(data) -> Found:
     try:
         if not place.exists():
             raise DataError(f"data: {str(data)!r} is neither 'phantom' nor a file or folder that is there")
-        found = _understand(place.resolve(), spec)
+        found = _sifted(_understand(place.resolve(), spec))
     except PermissionError as error:
         raise DataError(f"{error.filename}: no permission to read it; grant read access (chmod -R u+rX) or give "
                         "another folder") from None
     _rename(found, spec)
     return found
+
+
+def _sifted(found: Found) -> Found:
+    """The folder with one item an image or scan; of what holds none, the account says why."""
+    kept = sifted(found)
+    there = {item.path for item in kept.items}
+    for item in found.items:
+        if item.path not in there:
+            kept.left_out |= dict.fromkeys(item.files or (item.path,), "no slice of a scan")
+    return kept
 
 
 def asked(data) -> tuple[Path, Spec]:
@@ -166,7 +178,7 @@ def load_slices(data, *, size: int, need=(), window=(-600, 1500), seed: int = 0,
         slices, items = slices_of(items, size, need, window, per_patient or PER_PATIENT, found.root)
     else:
         items = _thinned(items, per_patient, seed)
-        slices = _images(items, size, need)
+        slices = _images(items, size, need, window)
     return _told(slices, items, found, window, data)
 
 
@@ -235,34 +247,34 @@ def _thinned(items: list[Item], per_patient: int | None, seed: int) -> list[Item
     return [items[i] for i in sorted(kept)]
 
 
-def _images(items: list[Item], size: int, need) -> SliceSet:
+def _images(items: list[Item], size: int, need, window) -> SliceSet:
     from covlib.data.lungs import lung_mask_grey
 
     out = np.empty((len(items), 1, size, size), np.float32)
     given = [part for part in ("lung", "infection") if all(getattr(i, part) for i in items)]
     made = "lung" in need and "lung" not in given
     masks = {part: np.zeros((len(items), size, size), np.uint8) for part in [*given, *["lung"] * made]}
-    digests, told = [], []
+    digests, greys = [], greys_of(items, window)
     for k, item in enumerate(items):
         content = read_bytes(item.path)
-        image = read_grey(item.path, content)
+        image = greys.image(item, content)
         digests.append(hashlib.sha256(content).digest())
         out[k, 0] = resize_image(image, size) * 2 - 1
         for part in given:
             path = getattr(item, part)
             content = read_bytes(path)
-            remap = item.lung_remap if part == "lung" else item.remap
-            masks[part][k] = resize_mask(read_mask(path, content, image.shape, remap=remap, notes=told), size)
+            masks[part][k] = resize_mask(greys.mask(part, item, image.shape, content), size)
             digests.append(hashlib.sha256(content).digest())
         if made:
-            lesion = None if item.infection is None else read_mask(item.infection, shape=image.shape, remap=item.remap)
+            lesion = None if item.infection is None else greys.mask("infection", item, image.shape)
             masks["lung"][k] = resize_mask(lung_mask_grey(image, lesion), size)
-    notes = told + ["lung masks are made by threshold and clean-up"] * made
+    notes = greys.notes + ["lung masks are made by threshold and clean-up"] * made
     notes += [f"{part} masks are not used: {lacking} of {len(items)} images have none" for part in ("lung", "infection")
               if 0 < (lacking := sum(getattr(i, part) is None for i in items)) < len(items)]
     names = [item.name for item in items]
     return SliceSet(out, [item.patient for item in items], names, lung=masks.get("lung"),
-                    infection=masks.get("infection"), fingerprint=digest(names, digests), notes=notes)
+                    infection=masks.get("infection"), fingerprint=digest(names, digests), notes=notes,
+                    hu_window=window if greys.hu else None)
 
 
 def _told(slices: SliceSet, items: list[Item], found: Found, window, data) -> SliceSet:
@@ -278,7 +290,7 @@ def _told(slices: SliceSet, items: list[Item], found: Found, window, data) -> Sl
     if sheet:
         slices.notes.append(f"synthetic images: {sheet.get('method', 'see the datasheet')}")
     shown = sheet.get("hu_window")
-    slices.hu_window = window if found.volumes else tuple(shown) if shown else None
+    slices.hu_window = window if found.volumes else slices.hu_window or (tuple(shown) if shown else None)
     slices.source = asked(data)[0].name or found.root.name
     return slices
 
@@ -322,7 +334,8 @@ def _cases(items: list[Item], need, shape) -> Iterator[Case]:
 
     for item in items:
         case = read_item(item)
-        case.meta["split"] = item.split
+        if item.split:
+            case.meta["split"] = item.split
         if "lung" in need and case.lung is None:
             case.lung = lung_mask(case.hu, case.spacing)
             case.meta["lung_made"] = "threshold and clean-up"

@@ -18,8 +18,8 @@ PLAUSIBLE = (0.05, 30.0)  # mm a voxel side of a chest scan may have
 def read_nifti(path) -> Volume:
     """Read a 3-D NIfTI file (or one slice, or 4-D with one time point) into (z, y, x) order.
 
-    Whether it is packed is told by its first bytes, not by its name. Units are those of the header; millimetres where it
-    names none, or where only millimetres make sense (a note says so).
+    Whether it is packed is told by its first bytes, not by its name. Units are those of the header; millimetres where
+    it names none, or where only millimetres make sense (a note says so).
 
     Raises:
         DataError: not a NIfTI file, truncated, not 3-D, absurd dimensions (found before anything is allocated), an

@@ -20,8 +20,8 @@ from covlib.files.series import read_dicom_series
 from covlib.files.values import check_labels, lung_sides, to_hu
 
 __all__ = ["IMAGE_TEXT", "NIFTI_ENDINGS", "Volume", "affine_of", "check_labels", "find_part", "is_dicom", "is_nifti",
-           "list_folder", "read_case", "read_dicom_image", "read_dicom_series", "read_nifti", "read_volume_mask", "stem",
-           "to_hu", "write_case"]
+           "list_folder", "read_case", "read_dicom_image", "read_dicom_series", "read_nifti", "read_volume_mask",
+           "stem", "to_hu", "write_case"]
 
 IMAGE_TEXT = "HU, written by covlib"
 LUNG_TEXT, INFECTION_TEXT = "lung: 1 left, 2 right", "infection: 1 GGO, 2 consolidation"
@@ -57,14 +57,14 @@ def _dims(array) -> str:
 
 
 def read_case(path, *, name: str | None = None, patient: str = "", label: str | None = None, lung=None, infection=None,
-              infection_remap: dict | None = None, lung_remap: dict | None = None, lung_convention: dict | None = None,
-              convert=None, files=()) -> Case:
+              infection_remap: dict | None = None, lung_remap: dict | None = None, convert=None, files=()) -> Case:
     """Read one patient: a folder with ``image.nii.gz`` (and ``lung_mask.nii.gz``, ``infection_mask.nii.gz``, both
     optional), a folder with one DICOM series, or a single NIfTI file.
 
     Args:
         lung, infection: paths of masks that lie elsewhere.
-        infection_remap, lung_remap: as ``remap`` in ``read_volume_mask``. lung_convention: as in ``values.lung_sides``.
+        infection_remap, lung_remap: as ``remap`` in ``read_volume_mask``. With the second a source states which label
+            is which side: where the image says otherwise, a note says that too.
         files: of the series, where the folder holds others too.
         convert: function (array) -> HU for a source that does not store HU.
 
@@ -91,7 +91,7 @@ def read_case(path, *, name: str | None = None, patient: str = "", label: str | 
     if lung:
         mask = read_volume_mask(lung, volume, remap=lung_remap)
         case.lung, case.meta["lung_sides"], found = ((mask.array, True, []) if LUNG_TEXT in mask.description
-                                                     else lung_sides(mask.array, lung_convention))
+                                                     else lung_sides(mask.array, lung_remap is not None))
         notes += mask.notes + found
     if infection:
         mask = read_volume_mask(infection, volume, remap=infection_remap)

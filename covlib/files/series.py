@@ -36,7 +36,7 @@ def read_dicom_series(folder, *, name: str | None = None, patient: str = "", lab
             different size, or pixel data that cannot be decoded.
     """
     folder = Path(folder)
-    files = files or [p for p in list_folder(folder) if p.is_file() and is_dicom(p)]
+    files = list(files) or [p for p in list_folder(folder) if p.is_file() and is_dicom(p)]
     if not files:
         raise DataError(f"{folder}: no image.nii.gz and no DICOM file in it; one of the two is wanted")
     headers, notes = _one_series(folder, [read_header(p) for p in files])
@@ -58,7 +58,10 @@ def no_scan(folder: Path) -> str | None:
     reasons = []
     for path in list_folder(folder):
         if path.is_file() and is_dicom(path):
-            header = read_header(path)
+            try:
+                header = read_header(path)
+            except DataError:  # reading the series will say so
+                return None
             reason = why_no_slice(header)
             if reason is None and is_called_scout(header) and len(reasons) < FEW:
                 reason = "called a scout"

@@ -60,11 +60,11 @@ def check_labels(path, array: np.ndarray, remap: dict | None = None, notes: list
     return out
 
 
-def lung_sides(mask: np.ndarray, convention: dict | None = None) -> tuple[np.ndarray, bool, list[str]]:
+def lung_sides(mask: np.ndarray, stated: bool = False) -> tuple[np.ndarray, bool, list[str]]:
     """A lung mask (Z, Y, X), x from the patient's right to left, with its sides as in ``Case``: 1 left, 2 right.
 
-    Where the labels lie decides; what the source says its labels are (``convention``, label -> 1 left or 2 right) is
-    checked against it.
+    Where the labels lie decides. ``stated``: the source says that they are 1 left, 2 right (or they were mapped to that
+    as it says): where they lie otherwise, the image itself may be mirrored, and a note says so.
 
     Returns:
         the mask, whether it tells the sides apart, and notes.
@@ -78,15 +78,10 @@ def lung_sides(mask: np.ndarray, convention: dict | None = None) -> tuple[np.nda
     left, right = (float(c @ np.arange(len(c)) / c.sum()) for c in columns)
     if abs(left - right) < APART * (span[-1] + 1 - span[0]):
         return (mask > 0).astype(np.uint8), False, ["labels 1 and 2 of its lung mask are not two sides: taken for one"]
-    swapped = left < right
-    expected = (convention or {}).get(1)
-    notes = []
-    if expected is not None and (expected == RIGHT) != swapped:
-        notes.append("its lung mask has the sides the other way round than its source says: the image may be mirrored")
-    if not swapped:
-        return mask, True, notes
-    if expected is None or not notes:
-        notes.append("its lung mask has 1 on the patient's right and 2 on the left: read as 1 left, 2 right")
+    if left > right:
+        return mask, True, []
     out = mask.copy()
     out[mask == LEFT], out[mask == RIGHT] = RIGHT, LEFT
-    return out, True, notes
+    return out, True, ["the sides in its lung mask lie the other way round than its source says, so the image may be "
+                       "mirrored: read by where they lie" if stated else
+                       "its lung mask has 1 on the patient's right and 2 on the left: read as 1 left, 2 right"]

@@ -37,6 +37,8 @@ from covlib.files.index import (
 )
 from covlib.files.scans import list_folder, read_nifti, stem
 
+RIGHT_FIRST = {1: 2, 2: 1}  # medicalsegmentation.com: 1 is the right lung, 2 the left; here 1 is left
+LUNGS_NOTE = "lung masks have 1 right, 2 left there: read as 1 left, 2 right"
 NO_EFFUSION = {3: 0}  # pleural effusion, which is no lesion of the lung itself
 
 
@@ -64,8 +66,8 @@ def medseg(root: Path) -> Found | None:
     planes = read_nifti(files["tr_im"]).array.shape[0]
     lungs = files.get("tr_lungmasks_updated") or files.get("tr_lungmasks") or files.get("tr_lung_mask")
     items = [Item(f"tr_im_{k:03d}", files["tr_im"], lung=lungs, infection=files.get("tr_mask"), remap=NO_EFFUSION,
-                  plane=k, label="covid") for k in range(planes)]
-    notes = ["every slice shows COVID-19; pleural effusion is left out"]
+                  lung_remap=RIGHT_FIRST, plane=k, label="covid") for k in range(planes)]
+    notes = ["every slice shows COVID-19; pleural effusion is left out", LUNGS_NOTE]
     return assign_patients(Found("medseg", root, items, True, notes))
 
 
@@ -74,9 +76,10 @@ def radiopaedia(root: Path) -> Found | None:
     if not images:
         return None
     lungs, lesions = volumes_in(child(root, "rp_lung_msk")), volumes_in(child(root, "rp_msk"))
-    items = [Item(f"radiopaedia_{n}", p, lung=lungs.get(n), infection=lesions.get(n), remap=NO_EFFUSION, label="covid")
+    items = [Item(f"radiopaedia_{n}", p, lung=lungs.get(n), infection=lesions.get(n), remap=NO_EFFUSION,
+                  lung_remap=RIGHT_FIRST, label="covid")
              for n, p in images.items()]
-    return assign_patients(Found("radiopaedia", root, items, True, ["pleural effusion is left out"]))
+    return assign_patients(Found("radiopaedia", root, items, True, ["pleural effusion is left out", LUNGS_NOTE]))
 
 
 def _radiopaedia_grey(array: np.ndarray) -> np.ndarray:

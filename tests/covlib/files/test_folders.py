@@ -227,7 +227,8 @@ def test_label_maps_are_read_as_dataset_json_names_them(tmp_path, names, values)
 
 
 @pytest.mark.parametrize(("paths", "at"), [
-    (("table.csv", "a#.png"), "{}"), (("labels.csv", "images/a#.png"), "images/{}"), (("metadata.csv", "x/a#.png"), "{}")])
+    (("table.csv", "a#.png"), "{}"), (("labels.csv", "images/a#.png"), "images/{}"),
+    (("metadata.csv", "x/a#.png"), "{}")])
 def test_labels_in_tables(tmp_path, paths, at):
     plant(tmp_path, *paths[1:], n=4)
     words = ("COVID-19 Negative", "COVID-19 Positive", "no covid", "covid")
@@ -274,10 +275,11 @@ def test_kinds_side_by_side_are_named(tmp_path):
 @pytest.mark.parametrize(("name", "wanted"), [
     ("train", ("train", "", "")), ("imagesTr", ("train", "images", "")), ("labelsTs", ("test", "mask", "")),
     ("lung_masks", ("", "lung", "")), ("Infection_Mask", ("", "infection", "")), ("class_mask", ("", "class", "")),
-    ("Lung_and_Infection_Mask", ("", "map", "")), ("covid_masks", ("", "mask", "covid")), ("left mask", ("", "side", "")),
+    ("Lung_and_Infection_Mask", ("", "map", "")), ("covid_masks", ("", "mask", "covid")),
+    ("left mask", ("", "side", "")),
     ("ground_truth", ("", "mask", "")), ("ct_scans", ("", "images", "")), ("valid", ("val", "", "")),
-    ("data", ("", "", "")), ("covid", None), ("CT_COVID", None), ("CT-0", None), ("patient1", None), ("test_patient", None),
-    ("Lung_Opacity", None)])
+    ("data", ("", "", "")), ("covid", None), ("CT_COVID", None), ("CT-0", None), ("patient1", None),
+    ("test_patient", None), ("Lung_Opacity", None)])
 def test_what_folder_names_mean(name, wanted):
     assert meaning(name) == wanted
 
@@ -306,10 +308,10 @@ def test_refusals(tmp_path, paths, words):
 
 # ---- anything at all -------------------------------------------------------------------------------------------------
 
-FOLDERS = st.sampled_from(["covid", "normal", "train", "test", "images", "masks", "lung_mask", "p1", "p2", "SR_2", "zebra",
-                           "__MACOSX", "imagesTr", "labelsTr", "data", "infection_mask", ".hidden", "0", "CT-0", "Ünï"])
-FILES = st.sampled_from(["a.png", "b.png", "a_mask.png", "image.nii.gz", "lung_mask.nii.gz", "c.nii", "film.dcm", "1.dcm",
-                         "2.dcm", "metadata.csv", "dataset.json", "datasheet.json", "LICENSE", "x.webm", "DICOMDIR",
+FOLDERS = st.sampled_from(["covid", "normal", "train", "test", "images", "masks", "lung_mask", "p1", "p2", "SR_2",
+                           "zebra", "__MACOSX", "imagesTr", "labelsTr", "data", "infection_mask", ".hidden", "0", "CT-0", "Ünï"])
+FILES = st.sampled_from(["a.png", "b.png", "a_mask.png", "image.nii.gz", "lung_mask.nii.gz", "c.nii", "film.dcm",
+                         "1.dcm", "2.dcm", "metadata.csv", "dataset.json", "datasheet.json", "LICENSE", "x.webm", "DICOMDIR",
                          "a_0000.nii.gz", "a.nii.gz", "Thumbs.db"])
 
 

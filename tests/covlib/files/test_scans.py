@@ -286,7 +286,7 @@ def test_dicom_folders_that_make_no_series(tmp_path):
     refused(lambda: read_dicom_series(both), "2 series", "1.2.3 (3 files", "9.9 (1 files, thin")
     refused(lambda: read_dicom_series(save_series(tmp_path / "gap", hu, [0, 1, 2, 5, 6, 7])), "gap", "missing")
     twice = save_series(tmp_path / "twice", hu[:3])
-    save_dicom(twice / "again", (hu[0] + 1024).astype(np.uint16), z=0)
+    save_dicom(twice / "again", (hu[1] + 1024).astype(np.uint16), z=0)
     refused(lambda: read_dicom_series(twice), "same position")
     other = save_series(tmp_path / "other", hu[:3])
     save_dicom(other / "x", np.zeros((5, 5), np.uint16), z=7.5)
