@@ -111,20 +111,15 @@ def _kind(kinds: set[str]) -> str:
     return next((kind for kind in ("side", "class", "infection", "lung") if kind in kinds), "mask")
 
 
-def mask_name(name: str) -> tuple[str, str] | None:
-    """(the image's name, part) of a mask's file name: "a_lung_mask" -> ("a", "lung"); None where it names no mask."""
+def mask_name(name: str) -> tuple[str, str, bool] | None:
+    """What a mask's file name says: "a_lung_mask" -> ("a", "lung", True): the image's name, the part, and whether no
+    image would be called so; None where it names no mask."""
     pieces = re.split(r"([_\W]+)", name)
-    for tail in (pieces[-1:], pieces[-3:], pieces[-5:]):
+    for tail in (pieces[-5:], pieces[-3:], pieces[-1:]):
         found = set(words("".join(tail)))
         kinds = {kind for kind, known in _KINDS.items() if known & found}
-        if not found or not found & _MASKS or found - _MASKS - set().union(*_KINDS.values()):
-            continue
-        longer = pieces[:-len(tail)]
-        base = "".join(longer).rstrip("_-. ")
-        more = words(longer[-2]) if len(longer) > 1 else []
-        if not kinds and more and set(more) <= _KINDS["lung"] | _KINDS["infection"] | _KINDS["class"]:
-            continue
-        return (base, _kind(kinds)) if base else ("", _kind(kinds))
+        if found & _MASKS and not found - _MASKS - set().union(*_KINDS.values()):
+            return "".join(pieces[:-len(tail)]).rstrip("_-. "), _kind(kinds), bool(found & _SURE_MASKS)
     return None
 
 

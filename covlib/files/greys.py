@@ -82,10 +82,10 @@ class Greys:
         """As ``images.read_grey``."""
         return images.read_grey(item.path, content, page=item.plane, top=self.top, window=self.window)
 
-    def mask(self, path: Path, item: Item, shape, content: bytes | None = None) -> np.ndarray:
-        """As ``images.read_mask``; stray pixels are noted."""
-        remap = item.lung_remap if path == item.lung else item.remap
-        return images.read_mask(path, content, shape, remap=remap, page=item.plane, notes=self.stray)
+    def mask(self, part: str, item: Item, shape, content: bytes | None = None) -> np.ndarray:
+        """As ``images.read_mask``, of an item's "lung" or "infection"; stray pixels and other sizes are noted."""
+        remap = item.lung_remap if part == "lung" else item.remap
+        return images.read_mask(getattr(item, part), content, shape, item.plane, self.stray, remap)
 
     @property
     def notes(self) -> list[str]:

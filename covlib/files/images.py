@@ -197,16 +197,15 @@ def read_nifti_grey(path, *, top: float | None = None, window: tuple[float, floa
     return _deep(path, array[0], False, top, window)
 
 
-def read_mask(path, content: bytes | None = None, shape: tuple | None = None, *, remap: dict | None = None,
-              page: int | None = None, notes: list[str] | None = None) -> np.ndarray:
+def read_mask(path, content: bytes | None = None, shape: tuple | None = None, page: int | None = None,
+              notes: list[str] | None = None, remap: dict | None = None) -> np.ndarray:
     """Read a label mask: uint8 (H, W). Labels 0, 1, 2, or 0 and 255 for 0 and 1, in a grey or palette image, a DICOM
     file or a NIfTI file of one slice; colour counts as grey where all channels are equal.
 
     Args:
         shape: (H, W) of the image that it belongs to. A mask of another size and the same proportions is enlarged or
             shrunk (nearest neighbour), with a line in ``notes``.
-        remap: values of the file -> values wanted, as in ``check_labels``, which ``notes`` are of too. page: as in
-            ``read_image``.
+        page: as in ``read_image``. notes, remap: as in ``check_labels``.
 
     Raises:
         DataError: no image, channels that differ (a label needs one), other values (JPEG spoils labels: save PNG), or

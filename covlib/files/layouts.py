@@ -47,12 +47,22 @@ def find(data) -> Found:
     try:
         if not place.exists():
             raise DataError(f"data: {str(data)!r} is neither 'phantom' nor a file or folder that is there")
-        found = _understand(place.resolve(), spec)
+        found = _sifted(_understand(place.resolve(), spec))
     except PermissionError as error:
         raise DataError(f"{error.filename}: no permission to read it; grant read access (chmod -R u+rX) or give "
                         "another folder") from None
     _rename(found, spec)
     return parted(found)
+
+
+def _sifted(found: Found) -> Found:
+    """The folder with one item an image or scan; of what holds none, the account says why."""
+    kept = sifted(found)
+    there = {item.path for item in kept.items}
+    for item in found.items:
+        if item.path not in there:
+            kept.left_out |= dict.fromkeys(item.files or (item.path,), "no slice of a scan")
+    return kept
 
 
 def asked(data) -> tuple[Path, Spec]:
@@ -253,10 +263,10 @@ def _images(items: list[Item], size: int, need, window) -> SliceSet:
         for part in given:
             path = getattr(item, part)
             content = read_bytes(path)
-            masks[part][k] = resize_mask(greys.mask(path, item, image.shape, content), size)
+            masks[part][k] = resize_mask(greys.mask(part, item, image.shape, content), size)
             digests.append(hashlib.sha256(content).digest())
         if made:
-            lesion = None if item.infection is None else greys.mask(item.infection, item, image.shape)
+            lesion = None if item.infection is None else greys.mask("infection", item, image.shape)
             masks["lung"][k] = resize_mask(lung_mask_grey(image, lesion), size)
     notes = greys.notes + ["lung masks are made by threshold and clean-up"] * made
     notes += [f"{part} masks are not used: {lacking} of {len(items)} images have none" for part in ("lung", "infection")
@@ -324,7 +334,8 @@ def _cases(items: list[Item], need, shape) -> Iterator[Case]:
 
     for item in items:
         case = read_item(item)
-        case.meta["split"] = item.split
+        if item.split:
+            case.meta["split"] = item.split
         if "lung" in need and case.lung is None:
             case.lung = lung_mask(case.hu, case.spacing)
             case.meta["lung_made"] = "threshold and clean-up"

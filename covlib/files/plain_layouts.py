@@ -154,7 +154,7 @@ def _named(entries: list[Entry], tree: Tree, document: dict) -> list[Entry]:
                 e = Entry(e.path, e.kind, e.split, e.part if e.part in MASK_PARTS else "", e.free, stem(e.path))
             named = mask_name(e.key) if e.key and e.part in ("", "images") else None
             channel = re.fullmatch(r"(.+)_(\d{4})", e.key) if e.part == "images" and e.split else None
-            if named and (named[0] in keys or (alone and named[0] == "") or named[1] in ("lung", "infection", "class")):
+            if named and (named[0] in keys or (named[2] and not e.part)):
                 e = Entry(e.path, e.kind, e.split, named[1], e.free, named[0])
             elif channel and channel[2] != "0000" and (channels > 1 or f"{channel[1]}_0000" in keys):
                 tree.skipped[e.path] = "a further channel; the first one (_0000) is read"
@@ -371,11 +371,11 @@ def _values(document: dict) -> dict[str, dict[int, int]]:
     pairs = [(str(v), k) if str(k).isdigit() else (str(k), v) for k, v in labels.items()]
     found: dict[str, dict[int, int]] = {}
     numbers = {int(v): name.lower() for name, v in pairs if str(v).isdigit()}
-    lesion = lambda n: re.search(r"infect|lesion|ggo|ground|glass|consolid|covid|opaci", n)
+    lesion = lambda n: re.search(r"infect|lesion|ggo|glass|consolid|covid|opaci", n)
     for value, name in numbers.items():
-        if lesion(name):
+        if value and lesion(name):
             found.setdefault("infection", {})[value] = 2 if "consolid" in name else 1
-        elif "lung" in name:
+        elif value and "lung" in name:
             found.setdefault("lung", {})[value] = 2 if "right" in name else 1
     for part, table in found.items():
         table |= {value: 1 if part == "lung" and lesion(name) else 0
@@ -439,7 +439,7 @@ def _complain_of_empty_classes(root: Path, images: list[Entry], levels: list[str
     homes = {_ancestor(e, at): e for e in images if len(e.free) > at}
     for home in {h.parent for h in homes}:
         for folder in sorted(p for p in home.iterdir() if p.is_dir() and is_class(p.name)):
-            if folder not in homes and not any(folder in h.parents for h in homes):
+            if not any(folder in e.path.parents for e in tree.entries):
                 inside = sorted({p.suffix for p in folder.rglob("*") if p.is_file()})
                 there = f" that is read (but {', '.join(inside)})" if inside else ""
                 raise DataError(f"{folder}: class folder holds no image{there}; put PNG, JPEG or TIFF files there or "

@@ -231,17 +231,18 @@ def _check_images(found: Found, report: Report, window, wanted: dict[str, str]) 
 
 
 def _picture(item: Item, image: np.ndarray, greys: Greys) -> tuple:
-    lung, lesion = (None if path is None else resize_mask(greys.mask(path, item, image.shape), SIDE)
-                    for path in (item.lung, item.infection))
+    lung, lesion = (None if getattr(item, part) is None else resize_mask(greys.mask(part, item, image.shape), SIDE)
+                    for part in ("lung", "infection"))
     return resize_image(image, SIDE) * 2 - 1, lung, lesion, item.name
 
 
 def _check_masks(item: Item, shape, greys: Greys) -> Iterator[str]:
     """Names of the masks that fit; DataError for one that does not."""
-    for kind, path in (("lung masks", item.lung), ("lesion masks", item.infection)):
+    for kind, part in (("lung masks", "lung"), ("lesion masks", "infection")):
+        path = getattr(item, part)
         if path is None:
             continue
-        mask = greys.mask(path, item, shape)
+        mask = greys.mask(part, item, shape)
         other = path.parent.parent / "infection_mask" / path.name
         if path.parent.name == "class_mask" and other.is_file():
             differ = int(((mask > 0) != (read_mask(other, shape=shape) > 0)).sum())

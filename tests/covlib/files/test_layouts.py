@@ -16,7 +16,6 @@ from covlib.data.hu import window
 from covlib.data.resize import resize_image
 from covlib.errors import ConfigError, DataError
 from covlib.files.images import read_image
-from covlib.files.labels import canonical, label_from_name, ordered
 from covlib.files.layouts import account, find, load_cases, load_slices
 
 
@@ -34,25 +33,6 @@ def mask_folders(root, n=3, parts=("class_mask", "infection_mask", "lung_mask"))
         for part in parts:
             save_image(root / part / f"{k}.png", np.array(values[part], np.uint8).repeat(2)[None].repeat(8, 0))
     return root
-
-
-# ---- class names -----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("name", "wanted"), [
-    ("COVID", "covid"), ("CT_COVID", "covid"), ("COVID-19", "covid"), ("2019-nCoV", "covid"), ("positive", "covid"),
-    ("CT_NonCOVID", "noncovid"), ("non-COVID", "noncovid"), ("noncovid", "noncovid"), ("Non_COVID19", "noncovid"),
-    ("not covid", "noncovid"), ("Normal", "normal"), ("healthy", "normal"), ("No Finding", "normal"),
-    ("Pneumonia/Viral/COVID-19", "covid"), ("Viral Pneumonia", "pneumonia"), ("Pneumonia", "pneumonia"),
-    ("Lung_Opacity", "pneumonia"), ("Tuberculosis", "tuberculosis"), ("abnormal", "abnormal")])
-def test_class_names_are_matched_liberally(name, wanted):
-    assert canonical(name) == wanted
-
-
-def test_covid_is_last_and_normal_first():
-    assert ordered({"covid", "normal", "pneumonia", "zebra"}) == ("normal", "zebra", "pneumonia", "covid")
-    assert ordered(["covid", "noncovid"]) == ("noncovid", "covid")
-    assert label_from_name("covid_coronacases_001") == "covid" and label_from_name("lung_imlab_001") is None
 
 
 # ---- images ----------------------------------------------------------------------------------------------------------

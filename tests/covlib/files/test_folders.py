@@ -1,0 +1,348 @@
+"""Folders as people have them: what the names of folders and files mean, at any depth, and an account that adds up.
+
+Each kind of arrangement has several members, made here; small ones, since no pixel is looked at.
+"""
+
+import shutil
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from scan_files import refused, save_dicom, save_image, save_nifti, tiny_chest
+
+from covbook.runner.checking import check
+from covlib.errors import ConfigError, CovlibError
+from covlib.files.folders import mask_name, meaning, numbered, parse_spec
+from covlib.files.layouts import account, find, load_cases, load_slices
+
+HU, LUNG, LESION = tiny_chest((4, 16, 16))
+FILM = {"Modality": "DX", "ImagePositionPatient": None, "ImageOrientationPatient": None}
+
+
+def plant(root, *paths, n=1, number=0):
+    """Write a file for each path by its ending: images, volumes, slices of a series (.dcm), films (film*.dcm), text.
+    "#" stands for 0 ... n - 1. Returns the root."""
+    for path in (p.replace("#", str(k)) for p in paths for k in range(n if "#" in p else 1)):
+        number += 1
+        place, name = root / path, path.lower()
+        if name.endswith((".png", ".jpg", ".jpeg", ".tif")):
+            is_mask = "mask" in name or "label" in name
+            save_image(place, (np.arange(64, dtype=np.uint8).reshape(8, 8) > 30) * np.uint8(255) if is_mask else None,
+                       seed=number, size=(8, 8))
+        elif name.endswith((".nii", ".nii.gz")):
+            is_mask = "mask" in name or "label" in name
+            upper = place.name.isupper()
+            written = save_nifti(place.with_name(place.name.lower()) if upper else place, LUNG if is_mask else HU)
+            if upper:
+                written.rename(place)
+        elif name.endswith(".dcm"):
+            series = str(place.parent.relative_to(root)) if not place.name.startswith("film") else path
+            uid = "1.2." + ".".join(str(ord(c)) for c in series)[:50]
+            tags = {k: v for k, v in FILM.items() if v} if place.name.startswith("film") else {}
+            save_dicom(place, (HU[0] + 1024 + number).astype(np.uint16), z=float(number), series=uid, **tags)
+            if tags:
+                import pydicom
+
+                header = pydicom.dcmread(place)
+                del header.ImagePositionPatient, header.ImageOrientationPatient
+                header.save_as(place)
+        else:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_text("text")
+    return root
+
+
+def summary(root, data=None):
+    """What was found, in numbers; the account is seen to add up."""
+    found = find(data or root)
+    used, left = account(found, data or root)
+    everything = [p for p in root.rglob("*") if p.is_file()]
+    assert sorted([*used, *left]) == sorted(everything) and all(left.values())
+    assert len({i.name for i in found.items}) == len(found.items)
+    told = {"kind": found.kind, "n": len(found.items), "labels": dict(Counter(i.label for i in found.items)),
+            "patients": len({i.patient for i in found.items}),
+            "splits": dict(Counter(i.split for i in found.items if i.split)),
+            "lung": sum(i.lung is not None for i in found.items),
+            "infection": sum(i.infection is not None for i in found.items), "left": len(left)}
+    return {k: v for k, v in told.items() if v} | {"found": found}
+
+
+def reads(root, data=None, **wanted):
+    told = summary(root, data)
+    found = told.pop("found")
+    assert {k: told.get(k, 0) for k in wanted} == wanted, told
+    return found
+
+
+# ---- one kind after the other ----------------------------------------------------------------------------------------
+
+TWO = {"normal": 3, "covid": 3}
+
+
+@pytest.mark.parametrize("paths", [
+    ("COVID/images/a#.png", "COVID/masks/a#.png", "Normal/images/b#.png", "Normal/masks/b#.png"),
+    ("images/covid/a#.png", "masks/covid/a#.png", "images/normal/b#.png", "masks/normal/b#.png"),
+    ("covid_images/#.png", "covid_masks/#.png", "normal_images/#.png", "normal_masks/#.png"),
+    ("set/Covid/img/a#.jpg", "set/Covid/mask/a#_mask.png", "set/normal/img/b#.jpg", "set/normal/mask/b#_mask.png"),
+    ("covid/a#.png", "covid/a#_mask.png", "normal/b#.png", "normal/b#_mask.png")])
+def test_classes_with_masks(tmp_path, paths):
+    found = reads(plant(tmp_path, *paths, n=3), kind="classes", n=6, labels=TWO, lung=6, left=0)
+    assert any("--layout" in note and "infection" in note for note in found.notes)
+    for item in found.items:
+        assert item.label in str(item.lung).lower() or item.label[0] in item.lung.name
+    assert load_slices(tmp_path, size=8, need=("labels", "lung")).lung.any()
+
+
+@pytest.mark.parametrize(("paths", "splits"), [
+    (("train/COVID/a#.png", "train/normal/b#.png", "test/COVID/c#.png", "test/normal/d#.png"), {"train": 6, "test": 6}),
+    (("COVID/train/a#.png", "normal/train/b#.png", "COVID/val/c#.png", "normal/val/d#.png"), {"train": 6, "val": 6}),
+    (("chest/Training/COVID/a#.png", "chest/Training/normal/b#.png", "chest/Testing/COVID/a#.png",
+      "chest/Testing/normal/b#.png"), {"train": 6, "test": 6}),
+    (("train_images/COVID/a#.png", "train_images/normal/b#.png", "valid_images/COVID/c#.png",
+      "valid_images/normal/d#.png"), {"train": 6, "val": 6}),
+    (("covid_train/a#.png", "normal_train/b#.png", "covid_test/c#.png", "normal_test/d#.png"),
+     {"train": 6, "test": 6})])
+def test_a_given_split_above_or_below_the_classes(tmp_path, paths, splits):
+    reads(plant(tmp_path, *paths, n=3), kind="classes", labels={"normal": 6, "covid": 6}, splits=splits, left=0)
+    read = load_slices(tmp_path, size=8)
+    assert read.classes == ("normal", "covid") and Counter(read.given) == splits
+    assert not {"normal", "NORMAL", "COVID"} & set(read.patients)
+
+
+@pytest.mark.parametrize("paths", [
+    ("images/s#.png", "masks/s#.png"), ("Images/s#.jpg", "Masks/s#_mask.png"), ("CXR_png/s#.png", "mask/s#.png"),
+    ("imgs/s#.png", "segmentations/s#_seg_mask.png"), ("image/s#.png", "labels/s#.png")])
+def test_images_beside_masks(tmp_path, paths):
+    reads(plant(tmp_path, *paths, n=4), kind="slices", n=4, lung=4, left=0)
+    folder = paths[1].split("/")[0]
+    reads(tmp_path, f"{tmp_path}::{folder}=infection", kind="slices", n=4, lung=0, infection=4)
+    (tmp_path / paths[1].replace("#", "2")).unlink()
+    refused(lambda: find(tmp_path), "1 of 4 images have no mask", "s2")
+
+
+@pytest.mark.parametrize(("paths", "patients"), [
+    (("covid1/patient#/SR_2/a.tif", "normal1/patient#/SR_2/a.tif"), 6),
+    (("covid/p#/a.png", "covid/p#/b.png", "normal/q#/a.png"), 6),
+    (("train/covid/person#/1/a.png", "train/normal/human#/1/a.png"), 6),
+    (("covid/ANON-77#/x.png", "normal/ANON-99#/series_1/x.png"), 6)])
+def test_class_patient_series(tmp_path, paths, patients):
+    found = reads(plant(tmp_path, *paths, n=3), kind="classes", patients=patients, left=0)
+    assert found.classes() == ("normal", "covid")
+    assert not any(i.patient in ("SR_2", "1", "covid", "normal") for i in found.items)
+
+
+@pytest.mark.parametrize("paths", [("00000#_01_01/103.png",), ("case#/slice.png", "case#/other.png"),
+                                   ("subject_0#/a1.png",), ("PAT#/1.tif",)])
+def test_numbered_folders_are_patients_and_no_classes(tmp_path, paths):
+    found = reads(plant(tmp_path, *paths, n=4), kind="images", labels={None: 4 * len(paths)}, patients=4)
+    assert any("--layout class" in note for note in found.notes)
+    assert len(find(f"{tmp_path}::class").classes()) == 4
+
+
+@pytest.mark.parametrize("junk", [
+    ("__MACOSX/covid/._a0.png", "__MACOSX/normal/._b0.png"), (".DS_Store", "covid/.DS_Store", "covid/Thumbs.db"),
+    ("@eaDir/covid/a0.png", "desktop.ini"), ("docs/report.pdf", "code/train.py", "README.md", "covid/LICENSE"),
+    ("covid/web2.webm", "normal/x.nrrd", "weights/model.h5", "rest.zip")])
+def test_foreign_files_are_left_out_and_counted(tmp_path, junk):
+    plant(tmp_path, "covid/a#.png", "normal/b#.png", *junk, n=3)
+    reads(tmp_path, kind="classes", n=6, labels=TWO, left=len(junk))
+    report = check(tmp_path)
+    assert report.files == {"found": 6 + len(junk), "used": 6}
+    assert sum(map(len, report.left_out.values())) == len(junk)
+    assert f"{6 + len(junk)} found = 6 used + {len(junk)} left out" in str(report)
+
+
+@pytest.mark.parametrize("paths", [
+    ("LIDC/LIDC-000#/01-01-2000/3000566/1-1.dcm", "LIDC/LIDC-000#/01-01-2000/3000566/1-2.dcm", "LIDC/LICENSE"),
+    ("DICOMDIR", "DICOM/PA#/ST1/SE1/IM1.dcm", "DICOM/PA#/ST1/SE1/IM2.dcm"), ("p#/a.dcm", "p#/b.dcm", "p0/AAA.txt"),
+    ("A/x#/s/1.dcm", "A/x#/s/2.dcm", "A/x#/s/LICENSE", "metadata.csv", "manifest.tcia")])
+def test_collections_of_dicom_at_any_depth(tmp_path, paths):
+    others = sum(1 + ("#" in p) for p in paths if not p.endswith(".dcm"))
+    found = reads(plant(tmp_path, *paths, n=2), kind="dicom", n=2, patients=2, left=others)
+    assert all(len(case.hu) == 2 for case in load_cases(tmp_path))
+    assert all(len(item.files) == 2 for item in found.items)
+
+
+@pytest.mark.parametrize("paths", [("covid/film#.dcm", "normal/film#.dcm"),
+                                   ("train/covid/film#.dcm", "test/normal/film#.dcm"),
+                                   ("set/covid/p#/film.dcm", "set/normal/q#/film.dcm")])
+def test_class_folders_of_dicom_films(tmp_path, paths):
+    reads(plant(tmp_path, *paths, n=3), kind="classes", n=6, labels=TWO, left=0)
+    assert load_slices(tmp_path, size=8, need=("labels",)).classes == ("normal", "covid")
+
+
+def test_several_series_in_one_folder(tmp_path):
+    for number, series in ((1, "1.2.3"), (2, "1.2.4")):
+        for k in range(3):
+            save_dicom(tmp_path / "p1" / f"IM{number}{k}", (HU[k] + 1024).astype(np.uint16), z=2.0 * k, series=series,
+                       SeriesNumber=number)
+    plant(tmp_path, "p2/a.dcm", "p2/b.dcm")
+    found = reads(tmp_path, kind="dicom", n=3, patients=2, left=0)
+    assert [item.name for item in found.items] == ["p1_series1", "p1_series2", "p2"]
+    assert [len(case.hu) for case in load_cases(tmp_path)] == [3, 3, 2]
+
+
+@pytest.mark.parametrize(("paths", "kind"), [
+    (("SCAN_#.NII.GZ",), "nifti"), (("c#/IMAGE.NII.GZ", "c#/LUNG_MASK.NII.GZ"), "cases"),
+    (("Set/CT_#.NII", "Set/READ ME"), "nifti")])
+def test_names_in_capitals(tmp_path, paths, kind):
+    reads(plant(tmp_path, *paths, n=2), kind=kind, n=2)
+    cases = list(load_cases(tmp_path))
+    assert len(cases) == 2 and (cases[0].lung is not None) == ("cases" == kind)
+
+
+@pytest.mark.parametrize(("paths", "wanted"), [
+    (("imagesTr/case_00#_0000.nii.gz", "labelsTr/case_00#.nii.gz", "imagesTs/case_01#_0000.nii.gz"),
+     {"n": 6, "splits": {"train": 3, "test": 3}, "infection": 3}),
+    (("Dataset001_COV/imagesTr/c#_0000.nii.gz", "Dataset001_COV/imagesTr/c#_0001.nii.gz",
+      "Dataset001_COV/labelsTr/c#.nii.gz"), {"n": 3, "left": 3, "infection": 3}),
+    (("imagesTr/c#_0000.png", "labelsTr/c#.png"), {"n": 3, "infection": 3})])
+def test_nnunet(tmp_path, paths, wanted):
+    plant(tmp_path, *paths, n=3)
+    home = next(p for p in (tmp_path, *tmp_path.iterdir()) if (p / "imagesTr").is_dir())
+    (home / "dataset.json").write_text('{"channel_names": {"0": "CT"}, "labels": {"background": 0, "infection": 1},'
+                                       ' "file_ending": ".nii.gz"}')
+    found = reads(tmp_path, **wanted)
+    assert {item.remap[1] for item in found.items if item.infection} == {1}
+    assert not any("_0000" in item.name for item in found.items)
+
+
+@pytest.mark.parametrize(("names", "values"), [
+    ({"background": 0, "lung": 1, "ground glass": 2, "consolidation": 3}, ({1: 1, 2: 1, 3: 1}, {1: 0, 2: 1, 3: 2})),
+    ({"0": "background", "1": "left lung", "2": "right lung", "3": "COVID-19 lesion"},
+     ({1: 1, 2: 2, 3: 1}, {1: 0, 2: 0, 3: 1})), ({"background": 0, "lungs": 1}, ({1: 1}, None))])
+def test_label_maps_are_read_as_dataset_json_names_them(tmp_path, names, values):
+    import json
+
+    plant(tmp_path, "imagesTr/c#_0000.nii.gz", n=2)
+    for k in range(2):
+        save_nifti(tmp_path / "labelsTr" / f"c{k}.nii.gz", LUNG)
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": names}))
+    found = find(tmp_path)
+    lung, lesion = values
+    assert all(i.lung is not None and i.lung_remap == {0: 0} | lung for i in found.items)
+    assert all(i.remap == (lesion and {0: 0} | lesion) for i in found.items)
+
+
+@pytest.mark.parametrize(("paths", "at"), [
+    (("table.csv", "a#.png"), "{}"), (("labels.csv", "images/a#.png"), "images/{}"),
+    (("metadata.csv", "x/a#.png"), "{}")])
+def test_labels_in_tables(tmp_path, paths, at):
+    plant(tmp_path, *paths[1:], n=4)
+    words = ("COVID-19 Negative", "COVID-19 Positive", "no covid", "covid")
+    rows = [f"{at.format(f'a{k}.png')};{word};p{k // 2};{('Train', 'test')[k // 2]}" for k, word in enumerate(words)]
+    (tmp_path / paths[0]).write_text("File Name;Label;Patient ID;split\n" + "\n".join(rows))
+    found = reads(tmp_path, n=4, patients=2, labels={"noncovid": 2, "covid": 2}, splits={"train": 2, "test": 2}, left=0)
+    assert found.vocabulary() == {("COVID-19 Positive", "covid"): 1, ("covid", "covid"): 1,
+                                  ("COVID-19 Negative", "noncovid"): 1, ("no covid", "noncovid"): 1}
+    text = str(check(tmp_path))
+    assert "'COVID-19 Negative' -> noncovid, 1" in text and "given split   train 2, test 2" in text
+
+
+# ---- two readings ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("layout", "classes", "patients"), [
+    ("", ("alice", "bob"), 4), ("class", ("alice", "bob"), 4), ("patient", (), 2), ("bob=skip", (), 2),
+    ("alice=covid,bob=normal", ("normal", "covid"), 4)])
+def test_what_layout_says_is_done(tmp_path, layout, classes, patients):
+    plant(tmp_path, "alice/a#.png", "bob/b#.png", n=2)
+    found = find(f"{tmp_path}::{layout}" if layout else tmp_path)
+    assert found.classes() == classes and len({i.patient for i in found.items}) == patients
+    assert sum(map(len, account(found, f"{tmp_path}::{layout}"))) == 4
+
+
+def test_layouts_that_are_none(tmp_path):
+    plant(tmp_path, "covid/a.png", "normal/b.png")
+    for text, words in (("zebra", "known are"), ("class/zebra", "is none")):
+        with pytest.raises(CovlibError, match=words) as error:
+            find(f"{tmp_path}::{text}")
+        assert "\n" not in str(error.value)
+    with pytest.raises(ConfigError):
+        parse_spec("=covid")
+    refused(lambda: find(f"{tmp_path}::nifti"), "no layout we know")
+
+
+def test_kinds_side_by_side_are_named(tmp_path):
+    plant(tmp_path, "c#/image.nii.gz", "c#/preview.png", n=2)
+    found = reads(tmp_path, kind="cases", n=2, left=2)
+    assert any("2 images beside the NIfTI files are left out" in note for note in found.notes)
+    reads(tmp_path, f"{tmp_path}::images", n=2, left=2)
+
+
+@pytest.mark.parametrize(("name", "wanted"), [
+    ("train", ("train", "", "")), ("imagesTr", ("train", "images", "")), ("labelsTs", ("test", "mask", "")),
+    ("lung_masks", ("", "lung", "")), ("Infection_Mask", ("", "infection", "")), ("class_mask", ("", "class", "")),
+    ("Lung_and_Infection_Mask", ("", "map", "")), ("covid_masks", ("", "mask", "covid")),
+    ("left mask", ("", "side", "")),
+    ("ground_truth", ("", "mask", "")), ("ct_scans", ("", "images", "")), ("valid", ("val", "", "")),
+    ("data", ("", "", "")), ("covid", None), ("CT_COVID", None), ("CT-0", None), ("patient1", None),
+    ("test_patient", None), ("Lung_Opacity", None)])
+def test_what_folder_names_mean(name, wanted):
+    assert meaning(name) == wanted
+
+
+def test_what_other_names_mean():
+    assert meaning("lung", "mask") == ("", "lung", "") and meaning("lung") is None
+    assert mask_name("a_1_lung_mask") == ("a_1", "lung", True) and mask_name("case_gt") == ("case", "mask", False)
+    assert mask_name("s0_seg_mask") == ("s0", "mask", True)
+    assert mask_name("covid_1") is None and mask_name("lung_1") is None
+    assert numbered(["p1", "p2", "p3"]) and numbered(["1", "2"])
+    assert not numbered(["covid", "normal"]) and not numbered(["class0", "class1"])
+
+
+# ---- one line for each refusal ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("paths", "words"), [
+    (("covid/a.png", "normal/b.docx"), ("normal", "holds no image that is read", ".docx")),
+    (("masks/a.png", "images/readme.txt"), ("masks", "masks but no images")),
+    (("images/a.png", "masks/a.png", "masks/stranger.png"), ("1 of 2 masks have no image", "stranger")),
+    (("a_lung_mask.nii.gz",), ("masks but no images", "a_lung_mask")), (("notes.txt",), ("notes.txt", "known are")),
+    (("a/b/c/x.doc", "a/y.pdf"), ("is no layout", "x.doc"))])
+def test_refusals(tmp_path, paths, words):
+    refused(lambda: find(plant(tmp_path, *paths)), *words)
+
+
+# ---- anything at all -------------------------------------------------------------------------------------------------
+
+FOLDERS = st.sampled_from(["covid", "normal", "train", "test", "images", "masks", "lung_mask", "p1", "p2", "SR_2",
+                           "zebra", "__MACOSX", "imagesTr", "labelsTr", "data", "infection_mask", ".hidden", "0", "CT-0", "Ünï"])
+FILES = st.sampled_from(["a.png", "b.png", "a_mask.png", "image.nii.gz", "lung_mask.nii.gz", "c.nii", "film.dcm",
+                         "1.dcm", "2.dcm", "metadata.csv", "dataset.json", "datasheet.json", "LICENSE", "x.webm", "DICOMDIR",
+                         "a_0000.nii.gz", "a.nii.gz", "Thumbs.db"])
+
+
+@pytest.fixture(scope="module")
+def stock(tmp_path_factory):
+    """One file of each name, to be copied."""
+    root = plant(tmp_path_factory.mktemp("stock"), "a.png", "b.png", "a_mask.png", "image.nii.gz", "lung_mask.nii.gz",
+                 "c.nii", "film.dcm", "1.dcm", "2.dcm", "LICENSE", "x.webm", "DICOMDIR", "a_0000.nii.gz", "a.nii.gz",
+                 "Thumbs.db")
+    (root / "metadata.csv").write_text("file,label,patient,split\na.png,covid,1,train\n")
+    (root / "dataset.json").write_text('{"labels": {"background": 0, "lung": 1}}')
+    (root / "datasheet.json").write_text("{}")
+    return root
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=150)
+@given(st.lists(st.tuples(st.lists(FOLDERS, max_size=4), FILES), min_size=1, max_size=9),
+       st.sampled_from(["", "", "", "class", "patient", "masks=infection", "images", "zebra=covid"]))
+def test_any_folder_is_read_or_refused_in_one_line_and_the_account_adds_up(stock, tmp_path, places, layout):
+    shutil.rmtree(tmp_path / "any", ignore_errors=True)
+    for folders, name in places:
+        place = tmp_path / "any" / "/".join(folders) / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(stock / name, place)
+    root = tmp_path / "any"
+    try:
+        told = summary(root, f"{root}::{layout}" if layout else None)
+    except CovlibError as error:
+        assert str(error) and "\n" not in str(error)
+        return
+    for item in told["found"].items:
+        assert item.label not in ("train", "test", "images", "masks", "lung_mask", "imagesTr", "data", "__macosx")
+        assert item.path.exists() and "mask" not in item.path.name or len(told["found"].items) == 1
+        assert "__MACOSX" not in item.path.parts and ".hidden" not in item.path.parts
