@@ -125,9 +125,9 @@ def test_0_and_255_are_0_and_1():
 
 def test_masks_that_are_none(tmp_path):
     labels = np.zeros((4, 4), np.uint8)
-    for mode, channels in (("RGB", 3), ("RGBA", 4), ("LA", 2)):
-        Image.fromarray(labels).convert(mode).save(tmp_path / "m.png")
-        refused(lambda: read_mask(tmp_path / "m.png"), "m.png", f"{channels} channels", "one channel")
+    for bands, channels in (((0, 0, 1), 3), ((0, 0, 1, 255), 4), ((0, 100), 2)):
+        Image.fromarray(np.tile(np.array(bands, np.uint8), (4, 4, 1))).save(tmp_path / "m.png")
+        refused(lambda: read_mask(tmp_path / "m.png"), "m.png", f"{channels} channels", "channel of labels")
     save_image(tmp_path / "m.png", labels + np.arange(4, dtype=np.uint8))
     refused(lambda: read_mask(tmp_path / "m.png"), "m.png", "values 3", "0, 1, 2")
 
