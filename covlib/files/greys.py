@@ -12,6 +12,8 @@ from covlib.errors import CovlibError
 from covlib.files import images
 from covlib.files.dicom import holds_hu, is_dicom, read_header, scanner_of
 from covlib.files.index import Item
+from covlib.files.names import is_nifti
+from covlib.files.nifti import read_nifti
 
 
 @dataclass
@@ -34,6 +36,9 @@ def look(path, page: int | None = None) -> Look:
     """What an image is stored as; only one of more than 8 bits is decoded. Nothing is told of a file that cannot be
     read: reading it says why."""
     try:
+        if is_nifti(Path(path)):
+            array = read_nifti(path).array
+            return Look("NIfTI", str(array.dtype), float(array.min()), float(array.max()), images.holds_hu(array))
         if is_dicom(Path(path)):
             header = read_header(Path(path))
             return Look("DICOM", str(header.get("Modality", "")), zero=0 if holds_hu(header) else None,

@@ -179,22 +179,22 @@ def _deep(path, array: np.ndarray, inverted: bool, top: float | None, window) ->
     return 1 - grey if inverted else grey
 
 
-def read_grey(path, content: bytes | None = None, **how) -> np.ndarray:
-    """As ``read_image`` (whose ``page``, ``top`` and ``window`` may be given), of an image, a DICOM radiograph, or a
-    NIfTI file of one slice that holds display grey."""
+def read_grey(path, content: bytes | None = None, *, page: int | None = None, top: float | None = None,
+              window: tuple[float, float] = WINDOW) -> np.ndarray:
+    """As ``read_image``, of an image, a DICOM radiograph, or a NIfTI file of one slice that holds display grey."""
     if is_dicom(Path(path)):
-        return read_dicom_image(path, how.get("window", WINDOW))
-    return read_nifti_grey(path) if is_nifti(Path(path)) else read_image(path, content, **how)
+        return read_dicom_image(path, window)
+    if is_nifti(Path(path)):
+        return read_nifti_grey(path, top=top, window=window)
+    return read_image(path, content, page=page, top=top, window=window)
 
 
-def read_nifti_grey(path) -> np.ndarray:
+def read_nifti_grey(path, *, top: float | None = None, window: tuple[float, float] = WINDOW) -> np.ndarray:
     """A NIfTI file of one slice, 8 or 16 bits, as display grey, float32 (H, W) in [0, 1]."""
     array = read_nifti(path).array
     if len(array) != 1:
         raise DataError(f"{path}: holds {len(array)} slices of display grey; one is wanted")
-    if array.min() < 0 or array.max() > 65535:
-        raise DataError(f"{path}: values {array.min():g}..{array.max():g}; 8 or 16 bits of grey are wanted")
-    return array[0].astype(np.float32) / np.float32(255 if array.max() <= 255 else 65535)
+    return _deep(path, array[0], False, top, window)
 
 
 def read_mask(path, content: bytes | None = None, shape: tuple | None = None, page: int | None = None,

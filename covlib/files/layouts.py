@@ -18,7 +18,7 @@ from covlib.files.images import read_bytes
 from covlib.files.index import Found, Item, digest, folders_in, read_datasheet
 from covlib.files.labels import canonical, is_class, ordered
 from covlib.files.names import find_part, list_folder
-from covlib.files.sifting import sifted
+from covlib.files.pages import parted
 
 NEEDS = ("labels", "lung", "infection")
 PHANTOM_PATIENTS, PER_PATIENT = 40, 4
@@ -52,7 +52,7 @@ def find(data) -> Found:
         raise DataError(f"{error.filename}: no permission to read it; grant read access (chmod -R u+rX) or give "
                         "another folder") from None
     _rename(found, spec)
-    return found
+    return parted(found)
 
 
 def _sifted(found: Found) -> Found:

@@ -53,24 +53,6 @@ def read_dicom_series(folder, *, name: str | None = None, patient: str = "", lab
                 patient=patient or str(first.get("PatientID") or ""), origin=volume.origin, meta=meta)
 
 
-def no_scan(folder: Path) -> str | None:
-    """Why no file of a folder is a slice of a scan ("a scout (localizer)"); None where one is, or none is DICOM."""
-    reasons = []
-    for path in list_folder(folder):
-        if path.is_file() and is_dicom(path):
-            try:
-                header = read_header(path)
-            except DataError:  # reading the series will say so
-                return None
-            reason = why_no_slice(header)
-            if reason is None and is_called_scout(header) and len(reasons) < FEW:
-                reason = "called a scout"
-            if reason is None:
-                return None
-            reasons.append(reason)
-    return reasons[0] if reasons else None
-
-
 def _one_series(folder: Path, headers: list) -> tuple[list, list[str]]:
     """The headers of the one series of slices, and what was left out beside it."""
     series: dict[str, list] = {}

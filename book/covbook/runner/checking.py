@@ -13,7 +13,7 @@ from covbook.runner.oddities import SOURCES, Seen, digest_of, soft_tissue, warni
 from covlib.data.case import Case
 from covlib.data.hu import window
 from covlib.data.resize import resize_image, resize_mask
-from covlib.data.splits import PARTS as SPLIT_PARTS
+from covlib.data.splits import PARTS
 from covlib.errors import ConfigError, DataError
 from covlib.files.greys import Greys, greys_of
 from covlib.files.images import read_mask
@@ -26,7 +26,6 @@ SMALL = 64  # pixels a side of what is kept of each image for the search for dup
 SHOWN = 20  # problems printed
 WINDOW = (-600.0, 1500.0)  # HU, level and width: the chapters' own
 COLUMNS, SIDE = 6, 160  # pictures a class on the contact sheet, and their pixels
-PARTS = 3  # of a split: a class with fewer patients cannot be dealt to them
 
 
 @dataclass
@@ -132,7 +131,7 @@ def _count_files(found: Found, place, report: Report) -> None:
         report.left_out.setdefault(why, []).append(path.relative_to(root).as_posix())
     parts = Counter(i.split for i in found.items if i.split)
     if parts:
-        given = ", ".join(f"{part} {parts[part]}" for part in SPLIT_PARTS if parts[part])
+        given = ", ".join(f"{part} {parts[part]}" for part in PARTS if parts[part])
         report.ranges["given split"] = given
 
 
@@ -151,8 +150,8 @@ def _lacks(found: Found, seen: list[Seen]) -> list[str]:
         lacks.append(f"two classes (it has {', '.join(patients) or 'none'})" if len(patients) < 2 else
                      "a label of every item")
     who = patients or {"": {i.patient for i in found.items}}
-    if few := [label for label, mine in who.items() if len(mine) < PARTS]:
-        lacks.append(f"a split into {PARTS} parts ({few[0] or 'it'} has fewer patients)")
+    if few := [label for label, mine in who.items() if len(mine) < len(PARTS)]:
+        lacks.append(f"a split into {len(PARTS)} parts ({few[0] or 'it'} has fewer patients)")
     if not all(one.lesions for one in seen):
         lacks.append("lesion masks")
     return lacks

@@ -103,13 +103,14 @@ def _looks(seen: list[Seen]) -> Iterator[str]:
 def _negatives(seen: list[Seen]) -> np.ndarray:
     """Images whose lungs are brighter than what lies between them, and those that are the negative of the others' mean.
 
-    On 1,767 real films and slices neither happens; turned round, three of four films and nearly all slices show one.
+    On 1,607 real films and slices neither happens. Of sets turned round as a whole 40 to 78 of 100 images show it, of one
+    image in ten turned round 98 of 100.
     """
     thumbs = np.stack([s.thumb for s in seen])
     n, side = len(thumbs), thumbs.shape[1]
     at = lambda *parts: [slice(round(a * side), round(b * side)) for a, b in parts]
     mean = lambda rows, columns: thumbs[:, rows, columns].mean((1, 2))
-    lungs = (mean(*at((0.25, 0.63), (0.16, 0.41))) + mean(*at((0.25, 0.63), (0.59, 0.84)))) / 2
+    lungs = np.minimum(mean(*at((0.25, 0.63), (0.16, 0.41))), mean(*at((0.25, 0.63), (0.59, 0.84))))
     bright = (lungs - mean(*at((0.19, 0.69), (0.45, 0.55)))) / np.maximum(thumbs.std((1, 2)), 0.01) > BRIGHT_LUNGS
     if n < 3:
         return bright
