@@ -239,7 +239,8 @@ def _labels_in(path, content: bytes | None = None, page: int | None = None) -> n
         return array
     picture = opened(path, content, page)
     array = np.asarray(picture)
-    if picture.mode in ("RGB", "RGBA") and (array[..., :3] == array[..., :1]).all() and (array[..., 3:] == 255).all():
+    colours = {"RGB": 3, "RGBA": 3, "LA": 1}.get(picture.mode)
+    if colours and (array[..., :colours] == array[..., :1]).all() and (array[..., colours:] == 255).all():
         return array[..., 0]
     if len(picture.getbands()) > 1:
         raise DataError(f"{path}: mask has {len(picture.getbands())} channels ({picture.mode}) that differ; one "

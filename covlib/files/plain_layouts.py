@@ -150,8 +150,8 @@ def _named(entries: list[Entry], tree: Tree, document: dict) -> list[Entry]:
         alone = sum(e.key == "" and e.part == "images" for e in inside) == 1 and not any(
             e.key and mask_name(e.key) is None for e in inside)
         for e in inside:
-            if e.key == "" and not alone:
-                e = Entry(e.path, e.kind, e.split, e.part if e.part in MASK_PARTS else "", e.free, stem(e.path))
+            if e.key == "" and e.part == "images" and not alone:
+                e = Entry(e.path, e.kind, e.split, "", e.free, stem(e.path))
             named = mask_name(e.key) if e.key and e.part in ("", "images") else None
             channel = re.fullmatch(r"(.+)_(\d{4})", e.key) if e.part == "images" and e.split else None
             if named and (named[0] in keys or (named[2] and not e.part)):
@@ -407,7 +407,8 @@ def _paired(root: Path, images: list[Entry], masks: list[Entry], volumes: bool) 
     if strangers:
         folder, first = strangers[0].path.parent, strangers[0]
         if not first.key:
-            raise DataError(f"{folder}: has no image.nii.gz beside its masks; every case folder needs one")
+            wanted = "image.nii.gz" if first.kind == "nifti" else "image of its own (or there are several)"
+            raise DataError(f"{folder}: has no {wanted} beside its masks; every case folder needs one")
         raise DataError(f"{folder}: {len(strangers)} of {len(masks)} masks have no image (first: {stem(first.path)}); "
                         "every mask needs one of equal name, or take it away")
     covered = {_group(images[k]) for k in pairs}

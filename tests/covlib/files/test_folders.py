@@ -309,10 +309,11 @@ def test_refusals(tmp_path, paths, words):
 # ---- anything at all -------------------------------------------------------------------------------------------------
 
 FOLDERS = st.sampled_from(["covid", "normal", "train", "test", "images", "masks", "lung_mask", "p1", "p2", "SR_2",
-                           "zebra", "__MACOSX", "imagesTr", "labelsTr", "data", "infection_mask", ".hidden", "0", "CT-0", "Ünï"])
+                           "zebra", "__MACOSX", "imagesTr", "labelsTr", "data", "infection_mask", ".hidden", "0",
+                           "CT-0", "Ünï"])
 FILES = st.sampled_from(["a.png", "b.png", "a_mask.png", "image.nii.gz", "lung_mask.nii.gz", "c.nii", "film.dcm",
-                         "1.dcm", "2.dcm", "metadata.csv", "dataset.json", "datasheet.json", "LICENSE", "x.webm", "DICOMDIR",
-                         "a_0000.nii.gz", "a.nii.gz", "Thumbs.db"])
+                         "1.dcm", "2.dcm", "metadata.csv", "dataset.json", "datasheet.json", "LICENSE", "x.webm",
+                         "DICOMDIR", "a_0000.nii.gz", "a.nii.gz", "Thumbs.db"])
 
 
 @pytest.fixture(scope="module")

@@ -125,11 +125,31 @@ def test_0_and_255_are_0_and_1():
 
 def test_masks_that_are_none(tmp_path):
     labels = np.zeros((4, 4), np.uint8)
-    for bands, channels in (((0, 0, 1), 3), ((0, 0, 1, 255), 4), ((0, 100), 2)):
-        Image.fromarray(np.tile(np.array(bands, np.uint8), (4, 4, 1))).save(tmp_path / "m.png")
-        refused(lambda: read_mask(tmp_path / "m.png"), "m.png", f"{channels} channels", "channel of labels")
+    for mode, channels in (("RGB", 3), ("RGBA", 4), ("LA", 2)):
+        picture = Image.fromarray(labels).convert(mode)
+        picture.save(tmp_path / "m.png")
+        assert np.array_equal(read_mask(tmp_path / "m.png"), labels)  # grey, whatever its mode
+        picture.putpixel((1, 1), (1, 2, 0, 255)[:channels] if channels > 2 else (1, 0))
+        picture.save(tmp_path / "m.png")
+        refused(lambda: read_mask(tmp_path / "m.png"), "m.png", f"{channels} channels", "one channel")
     save_image(tmp_path / "m.png", labels + np.arange(4, dtype=np.uint8))
     refused(lambda: read_mask(tmp_path / "m.png"), "m.png", "values 3", "0, 1, 2")
+    refused(lambda: read_mask(tmp_path / "m.png", shape=(4, 4), remap={1: 0}), "values 3")
+    assert read_mask(tmp_path / "m.png", remap={2: 0, 3: 2}).tolist() == [[0, 1, 0, 2]] * 4
+
+
+@pytest.mark.parametrize(("size", "wanted", "told"), [((4, 6), (8, 12), "4x6"), ((256, 256), (299, 299), "256x256"),
+                                                      ((64, 48), (32, 24), "64x48")])
+def test_masks_of_another_size_and_the_same_proportions(tmp_path, size, wanted, told):
+    labels = np.zeros(size, np.uint8)
+    labels[size[0] // 2:, : size[1] // 2] = 2
+    save_image(tmp_path / "m.png", labels)
+    notes = []
+    read = read_mask(tmp_path / "m.png", shape=wanted, notes=notes)
+    assert read.shape == wanted and set(np.unique(read)) == {0, 2} and told in notes[0]
+    assert abs((read > 0).mean() - 0.25) < 0.01 and (read[wanted[0] // 2 + 1:, : wanted[1] // 2 - 1] == 2).all()
+    for other in ((wanted[0], wanted[1] + 5), (wanted[0] * 20, wanted[1] * 20)):
+        refused(lambda: read_mask(tmp_path / "m.png", shape=other), "m.png", "same proportions")
 
 
 # ---- size ------------------------------------------------------------------------------------------------------------
