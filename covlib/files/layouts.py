@@ -47,22 +47,12 @@ def find(data) -> Found:
     try:
         if not place.exists():
             raise DataError(f"data: {str(data)!r} is neither 'phantom' nor a file or folder that is there")
-        found = _sifted(_understand(place.resolve(), spec))
+        found = _understand(place.resolve(), spec)
     except PermissionError as error:
         raise DataError(f"{error.filename}: no permission to read it; grant read access (chmod -R u+rX) or give "
                         "another folder") from None
     _rename(found, spec)
     return parted(found)
-
-
-def _sifted(found: Found) -> Found:
-    """The folder with one item an image or scan; of what holds none, the account says why."""
-    kept = sifted(found)
-    there = {item.path for item in kept.items}
-    for item in found.items:
-        if item.path not in there:
-            kept.left_out |= dict.fromkeys(item.files or (item.path,), "no slice of a scan")
-    return kept
 
 
 def asked(data) -> tuple[Path, Spec]:

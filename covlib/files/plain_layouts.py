@@ -124,7 +124,7 @@ def _built(root: Path, entries: list[Entry], series: dict[Path, SeriesFiles], tr
     if not images:
         _complain_of_masks(root, masks)
     if series and (films := [e for e in images if e.path not in series]):
-        tree.skipped |= {e.path: "a film among series" for e in films}
+        tree.skipped |= {e.path: "a film or a secondary capture among series" for e in films}
         images = [e for e in images if e.path in series]
     levels = _levels(images, volumes, spec)
     images = _in_levels(images, levels, tree, volumes)
