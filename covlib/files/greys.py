@@ -14,6 +14,7 @@ from covlib.files.dicom import holds_hu, is_dicom, read_header, scanner_of
 from covlib.files.index import Item
 from covlib.files.names import is_nifti
 from covlib.files.nifti import read_nifti
+from covlib.files.values import lung_sides
 
 
 @dataclass
@@ -85,7 +86,12 @@ class Greys:
     def mask(self, part: str, item: Item, shape, content: bytes | None = None) -> np.ndarray:
         """As ``images.read_mask``, of an item's "lung" or "infection"; stray pixels and other sizes are noted."""
         remap = item.lung_remap if part == "lung" else item.remap
-        return images.read_mask(getattr(item, part), content, shape, item.plane, self.stray, remap)
+        mask = images.read_mask(getattr(item, part), content, shape, item.plane, self.stray, remap)
+        if part != "lung":
+            return mask
+        mask, _, found = lung_sides(mask[None], remap is not None)
+        self.stray += [note for note in found if note not in self.stray]
+        return mask[0]
 
     @property
     def notes(self) -> list[str]:

@@ -103,8 +103,8 @@ def _looks(seen: list[Seen]) -> Iterator[str]:
 def _negatives(seen: list[Seen]) -> np.ndarray:
     """Images whose lungs are brighter than what lies between them, and those that are the negative of the others' mean.
 
-    On 1,607 real films and slices neither happens. Of sets turned round as a whole 40 to 78 of 100 images show it, of one
-    image in ten turned round 98 of 100.
+    On 1,607 real films and slices neither happens. Of sets turned round as a whole 40 to 78 of 100 images show it, of
+    one image in ten turned round 98 of 100.
     """
     thumbs = np.stack([s.thumb for s in seen])
     n, side = len(thumbs), thumbs.shape[1]
