@@ -19,6 +19,7 @@ from pathlib import Path
 import imagecodecs
 import nibabel
 import numpy as np
+import planted
 import pydicom
 import pytest
 import yaml
@@ -33,7 +34,7 @@ from covbook.datasets import sources
 from covbook.runner.chapters import check_parameters, parse_value, read_notebook
 from covlib.config import PROFILES
 from covlib.errors import CovlibError
-from covlib.files import greys, images, scans
+from covlib.files import greys, images, labels, layouts, scans
 
 FUZZ = int(os.environ.get("COVLIB_FUZZ", "80"))
 SOAK = FUZZ > 1000
@@ -77,6 +78,10 @@ def damaged(content: bytes, change) -> bytes:
     for place, piece in edits:
         made[place:place + len(piece)] = piece
     return bytes(made[:len(content)][:cut]) + more
+
+
+LEAVES = st.one_of(st.none(), st.booleans(), st.integers(-(10**20), 10**20), st.floats(), st.text(max_size=8))
+TREES = lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=6), inner, max_size=3))
 
 
 # ---- images and scans ------------------------------------------------------------------------------------------------
@@ -264,10 +269,56 @@ def test_pictures_of_every_format(folder, which, change, tail, page):
     only_our_errors(lambda: images.count_pages(path))
 
 
+# ---- folders ---------------------------------------------------------------------------------------------------------
+
+PIECES = st.sampled_from(["class", "patient", "series", "any", "masks=infection", "p1=skip", "zebra=covid", "images",
+                          "nifti", "dicom", "/", ",", "=", "::", "covid=", "0=train"])
+
+
+@pytest.fixture(scope="module")
+def stock(tmp_path_factory) -> Path:
+    return planted.stock(tmp_path_factory.mktemp("stock"))
+
+
+@few
+@given(places=planted.PLACES, change=st.one_of(st.none(), st.tuples(st.integers(0, 8), damage(400, 100))),
+       table=st.one_of(st.none(), st.text(alphabet='file,label;patient\t"\n\r01abcp.\ufeff', max_size=60),
+                       st.binary(max_size=30)),
+       document=st.one_of(st.none(), st.fixed_dictionaries({}, optional={
+           name: st.recursive(LEAVES, TREES, max_leaves=4) for name in ("labels", "channel_names", "modality")})),
+       layout=st.lists(PIECES, max_size=3).map("".join))
+def test_folders(folder, stock, places, change, table, document, layout):
+    """Whatever lies in a folder, it is read or refused in one line, and the account adds up."""
+    root = planted.planted_from(stock, folder / "any", places)
+    if change is not None:
+        files = sorted(p for p in root.rglob("*") if p.is_file())
+        spoilt = files[change[0] % len(files)]
+        spoilt.write_bytes(damaged(spoilt.read_bytes(), change[1]))
+    if table is not None:
+        (root / "metadata.csv").write_bytes(table if isinstance(table, bytes) else table.encode())
+    if document is not None:
+        (root / "dataset.json").write_text(json.dumps(document))
+    data = f"{root}::{layout}" if layout else str(root)
+
+    def read():
+        found = layouts.find(data)
+        used, left = layouts.account(found, data)
+        assert sorted([*used, *left]) == sorted(p for p in root.rglob("*") if p.is_file())
+        if found.volumes:
+            list(layouts.load_cases(data))
+        layouts.load_slices(data, size=8)
+
+    only_our_errors(read)
+
+
+@few
+@given(text=st.text(max_size=40))
+def test_labels(text):
+    assert labels.canonical(text) in labels.KNOWN or labels.canonical(text) == text.lower()
+
+
 # ---- documents -------------------------------------------------------------------------------------------------------
 
-LEAVES = st.one_of(st.none(), st.booleans(), st.integers(-(10**20), 10**20), st.floats(), st.text(max_size=8))
-TREES = lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=6), inner, max_size=3))
 JSONISH = st.recursive(LEAVES, TREES, max_leaves=6)
 
 

@@ -66,6 +66,7 @@ class SliceSet:
         notes: one line each about what a reader should know (masks made classically, patients guessed ...).
         given: "train", "val" or "test" of each slice as the source gives it ("" where it says nothing); None: no split
             is given. ``covlib.data.splits.split_of`` keeps it where it can.
+        synthetic: whether the source says of itself that it shows nobody.
     """
 
     images: np.ndarray
@@ -80,6 +81,7 @@ class SliceSet:
     fingerprint: str = ""
     notes: list[str] = field(default_factory=list)
     given: list[str] | None = None
+    synthetic: bool = False
 
     def __len__(self) -> int:
         return len(self.images)

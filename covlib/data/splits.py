@@ -67,36 +67,50 @@ def split_of(slices, labels=None, fractions=(0.6, 0.2, 0.2), seed: int = 0) -> S
     became of a given split is added to ``slices.notes``.
 
     A part that is wanted and not given is dealt from the given training part by patient ("val"), or is the one that is
-    given in its place ("val" for "test"); a part that is given and not wanted joins training.
+    given in its place ("val" for "test"); a part that is given and not wanted joins training. Synthetic images of fewer
+    generators than there are parts are dealt one by one, with a note.
 
     Args:
-        slices: has patients, notes and ``given`` ("train", "val", "test" or "" of each, or None), as a ``SliceSet``.
+        slices: has patients, names, notes, ``given`` ("train", "val", "test" or "" of each, or None) and ``synthetic``,
+            as a ``SliceSet``.
         labels, fractions, seed: as in ``split_by_patient``.
     """
-    given, notes = slices.given, slices.notes
-    if not given or not any(given):
+    if slices.given and any(slices.given):
+        try:
+            return _as_given(slices, labels, fractions, seed)
+        except DataError as why:
+            short = str(why).removeprefix("split: ").partition(";")[0]
+            _note(slices.notes, f"the given split is not kept: {short}; patients are dealt anew")
+    try:
         return split_by_patient(slices.patients, labels, fractions, seed)
+    except DataError as why:
+        if not getattr(slices, "synthetic", False):
+            raise
+        split = split_by_patient(slices.names, labels, fractions, seed)
+        short = str(why).removeprefix("split: ").partition(";")[0]
+        _note(slices.notes, f"synthetic images are dealt one by one ({short}): the parts come from one generator, and "
+              "what holds between them says nothing about people")
+        return split
+
+
+def _as_given(slices, labels, fractions, seed: int) -> Split:
+    """The given split; DataError with the reason where it cannot be kept."""
     wanted = [part for part, share in zip(PARTS, fractions) if share > 0]
-    told = np.array(["test" if part == "val" and "test" not in given else part for part in given])
+    told = np.array(["test" if part == "val" and "test" not in slices.given else part for part in slices.given])
     if why := _why_not_kept(told, slices.patients, labels, wanted):
-        _note(notes, f"the given split is not kept: {why}; patients are dealt anew")
-        return split_by_patient(slices.patients, labels, fractions, seed)
+        raise DataError(why)
     how = ""
     if "val" in wanted and "val" not in told:
         inner = np.flatnonzero(told == "train")
         share = fractions[1] / (fractions[0] + fractions[1])
-        part_of = lambda values: None if values is None else np.asarray(values)[inner].tolist()
-        try:
-            dealt = split_by_patient(part_of(slices.patients), part_of(labels), (1 - share, share, 0), seed)
-        except DataError as error:
-            _note(notes, f"the given split is not kept: {error}; patients are dealt anew")
-            return split_by_patient(slices.patients, labels, fractions, seed)
+        of_train = lambda values: None if values is None else np.asarray(values)[inner].tolist()
+        dealt = split_by_patient(of_train(slices.patients), of_train(labels), (1 - share, share, 0), seed)
         told[inner[dealt.val]], how = "val", " (val is dealt from the given train)"
     elif "val" not in wanted and "val" in told:
         told[told == "val"], how = "train", " (val joins train)"
     index = {part: np.flatnonzero(told == part).astype(np.int64) for part in PARTS}
     counts = ", ".join(f"{part} {len(index[part])}" for part in PARTS if len(index[part]))
-    _note(notes, f"the given split is kept: {counts} images{how}")
+    _note(slices.notes, f"the given split is kept: {counts} images{how}")
     return Split(**index)
 
 

@@ -240,7 +240,7 @@ def _undecoded(header, error: Exception) -> str:
 
 
 def rescaled(header, number: int | None = None, slope: float | None = None, intercept: float | None = None) -> np.ndarray:
-    """The stored values of a file with one image, or of frame ``number``, rescaled, float32; padding becomes -1024."""
+    """The stored values of a file's one image, or of frame ``number``, rescaled, float32; padding becomes -1024."""
     values = stored(header)
     (frames,) = numbers(header, "NumberOfFrames", 1, 1.0)
     if number is not None and frames > 1 and values.ndim == 3:

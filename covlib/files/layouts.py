@@ -278,6 +278,7 @@ def _told(slices: SliceSet, items: list[Item], found: Found, window, data) -> Sl
     sheet = read_datasheet(found.root)
     slices.notes = [*found.notes, *slices.notes]
     if sheet:
+        slices.synthetic = True
         slices.notes.append(f"synthetic images: {sheet.get('method', 'see the datasheet')}")
     shown = sheet.get("hu_window")
     slices.hu_window = window if found.volumes else slices.hu_window or (tuple(shown) if shown else None)

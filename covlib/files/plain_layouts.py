@@ -124,7 +124,7 @@ def _built(root: Path, entries: list[Entry], series: dict[Path, SeriesFiles], tr
     if not images:
         _complain_of_masks(root, masks)
     if series and (films := [e for e in images if e.path not in series]):
-        tree.skipped |= {e.path: "a film among series" for e in films}
+        tree.skipped |= {e.path: "a film or a secondary capture among series" for e in films}
         images = [e for e in images if e.path in series]
     levels = _levels(images, volumes, spec)
     images = _in_levels(images, levels, tree, volumes)
@@ -235,7 +235,8 @@ def _items(images: list[Entry], levels: list[str], series: dict[Path, SeriesFile
     items = []
     for e in images:
         free = e.free[lead:]
-        told = [n for n, level in zip(e.free, levels) if level in ("patient", "class patient")]
+        told = [re.sub(r"^(\d{6})_\d\d_\d\d$", r"\1", n)  # DeepLesion's PATIENT_STUDY_SERIES
+                for n, level in zip(e.free, levels) if level in ("patient", "class patient")]
         folder = e.free[at] if at is not None and len(e.free) > at else None
         if volumes:
             item = _volume(e, tuple(n for j, n in enumerate(free, lead) if j != at), series.get(e.path), ids)

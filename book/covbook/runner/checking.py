@@ -150,7 +150,7 @@ def _lacks(found: Found, seen: list[Seen]) -> list[str]:
         lacks.append(f"two classes (it has {', '.join(patients) or 'none'})" if len(patients) < 2 else
                      "a label of every item")
     who = patients or {"": {i.patient for i in found.items}}
-    if few := [label for label, mine in who.items() if len(mine) < len(PARTS)]:
+    if not read_datasheet(found.root) and (few := [label for label, mine in who.items() if len(mine) < len(PARTS)]):
         lacks.append(f"a split into {len(PARTS)} parts ({few[0] or 'it'} has fewer patients)")
     if not all(one.lesions for one in seen):
         lacks.append("lesion masks")

@@ -132,10 +132,11 @@ def test_a_near_duplicate_among_the_real_slices(real_data):
 
 
 class Told:
-    """What ``split_of`` needs of a set: patients, a given split, notes."""
+    """What ``split_of`` needs of a set: patients, names, a given split, notes."""
 
-    def __init__(self, patients, given):
-        self.patients, self.given, self.notes = patients, given, []
+    def __init__(self, patients, given, synthetic=False):
+        self.patients, self.given, self.notes, self.synthetic = patients, given, [], synthetic
+        self.names = [f"image {k}" for k in range(len(patients))]
 
 
 def index_of(split):
@@ -181,6 +182,17 @@ def test_a_given_split_that_cannot_be_kept(patients, given, why):
     split = split_of(told, labels, (0.5, 0, 0.5))
     assert "is not kept" in told.notes[0] and why in told.notes[0]
     assert index_of(split) == index_of(split_by_patient(patients, labels, (0.5, 0, 0.5)))
+
+
+def test_images_of_one_generator_are_dealt_one_by_one():
+    labels = np.array([0, 1] * 5)
+    for patients, parts in ((["g0", "g1"] * 5, ["train"] * 10), (["g"] * 10, None), (["g0", "g1"] * 5, [""] * 10)):
+        told = Told(patients, parts, synthetic=True)
+        split = split_of(told, labels, (0.6, 0, 0.4))
+        assert sorted([*split.train, *split.test]) == list(range(10)) and len(split.test) == 4
+        assert "one by one" in told.notes[-1] and (parts != ["train"] * 10 or "has no test" in told.notes[0])
+        with pytest.raises(DataError, match="patient"):
+            split_of(Told(patients, parts), labels, (0.6, 0, 0.4))
 
 
 def test_no_split_is_given():

@@ -3,55 +3,20 @@
 Each kind of arrangement has several members, made here; small ones, since no pixel is looked at.
 """
 
-import shutil
 from collections import Counter
 
 import numpy as np
+import planted
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from scan_files import refused, save_dicom, save_image, save_nifti, tiny_chest
+from planted import HU, LUNG, plant
+from scan_files import refused, save_dicom, save_nifti
 
 from covbook.runner.checking import check
 from covlib.errors import ConfigError, CovlibError
 from covlib.files.folders import mask_name, meaning, numbered, parse_spec
 from covlib.files.layouts import account, find, load_cases, load_slices
-
-HU, LUNG, LESION = tiny_chest((4, 16, 16))
-FILM = {"Modality": "DX", "ImagePositionPatient": None, "ImageOrientationPatient": None}
-
-
-def plant(root, *paths, n=1, number=0):
-    """Write a file for each path by its ending: images, volumes, slices of a series (.dcm), films (film*.dcm), text.
-    "#" stands for 0 ... n - 1. Returns the root."""
-    for path in (p.replace("#", str(k)) for p in paths for k in range(n if "#" in p else 1)):
-        number += 1
-        place, name = root / path, path.lower()
-        if name.endswith((".png", ".jpg", ".jpeg", ".tif")):
-            is_mask = "mask" in name or "label" in name
-            save_image(place, (np.arange(64, dtype=np.uint8).reshape(8, 8) > 30) * np.uint8(255) if is_mask else None,
-                       seed=number, size=(8, 8))
-        elif name.endswith((".nii", ".nii.gz")):
-            is_mask = "mask" in name or "label" in name
-            upper = place.name.isupper()
-            written = save_nifti(place.with_name(place.name.lower()) if upper else place, LUNG if is_mask else HU)
-            if upper:
-                written.rename(place)
-        elif name.endswith(".dcm"):
-            series = str(place.parent.relative_to(root)) if not place.name.startswith("film") else path
-            uid = "1.2." + ".".join(str(ord(c)) for c in series)[:50]
-            tags = {k: v for k, v in FILM.items() if v} if place.name.startswith("film") else {}
-            save_dicom(place, (HU[0] + 1024 + number).astype(np.uint16), z=float(number), series=uid, **tags)
-            if tags:
-                import pydicom
-
-                header = pydicom.dcmread(place)
-                del header.ImagePositionPatient, header.ImageOrientationPatient
-                header.save_as(place)
-        else:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_text("text")
-    return root
 
 
 def summary(root, data=None):
@@ -308,36 +273,15 @@ def test_refusals(tmp_path, paths, words):
 
 # ---- anything at all -------------------------------------------------------------------------------------------------
 
-FOLDERS = st.sampled_from(["covid", "normal", "train", "test", "images", "masks", "lung_mask", "p1", "p2", "SR_2",
-                           "zebra", "__MACOSX", "imagesTr", "labelsTr", "data", "infection_mask", ".hidden", "0",
-                           "CT-0", "Ünï"])
-FILES = st.sampled_from(["a.png", "b.png", "a_mask.png", "image.nii.gz", "lung_mask.nii.gz", "c.nii", "film.dcm",
-                         "1.dcm", "2.dcm", "metadata.csv", "dataset.json", "datasheet.json", "LICENSE", "x.webm",
-                         "DICOMDIR", "a_0000.nii.gz", "a.nii.gz", "Thumbs.db"])
-
-
 @pytest.fixture(scope="module")
 def stock(tmp_path_factory):
-    """One file of each name, to be copied."""
-    root = plant(tmp_path_factory.mktemp("stock"), "a.png", "b.png", "a_mask.png", "image.nii.gz", "lung_mask.nii.gz",
-                 "c.nii", "film.dcm", "1.dcm", "2.dcm", "LICENSE", "x.webm", "DICOMDIR", "a_0000.nii.gz", "a.nii.gz",
-                 "Thumbs.db")
-    (root / "metadata.csv").write_text("file,label,patient,split\na.png,covid,1,train\n")
-    (root / "dataset.json").write_text('{"labels": {"background": 0, "lung": 1}}')
-    (root / "datasheet.json").write_text("{}")
-    return root
+    return planted.stock(tmp_path_factory.mktemp("stock"))
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=150)
-@given(st.lists(st.tuples(st.lists(FOLDERS, max_size=4), FILES), min_size=1, max_size=9),
-       st.sampled_from(["", "", "", "class", "patient", "masks=infection", "images", "zebra=covid"]))
+@given(planted.PLACES, st.sampled_from(["", "", "", "class", "patient", "masks=infection", "images", "zebra=covid"]))
 def test_any_folder_is_read_or_refused_in_one_line_and_the_account_adds_up(stock, tmp_path, places, layout):
-    shutil.rmtree(tmp_path / "any", ignore_errors=True)
-    for folders, name in places:
-        place = tmp_path / "any" / "/".join(folders) / name
-        place.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(stock / name, place)
-    root = tmp_path / "any"
+    root = planted.planted_from(stock, tmp_path / "any", places)
     try:
         told = summary(root, f"{root}::{layout}" if layout else None)
     except CovlibError as error:

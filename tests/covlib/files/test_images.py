@@ -4,6 +4,7 @@ import io
 import zlib
 
 import numpy as np
+import pytest
 import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
@@ -149,7 +150,7 @@ def test_masks_of_another_size_and_the_same_proportions(tmp_path, size, wanted, 
     assert read.shape == wanted and set(np.unique(read)) == {0, 2} and told in notes[0]
     assert abs((read > 0).mean() - 0.25) < 0.01 and (read[wanted[0] // 2 + 1:, : wanted[1] // 2 - 1] == 2).all()
     for other in ((wanted[0], wanted[1] + 5), (wanted[0] * 20, wanted[1] * 20)):
-        refused(lambda: read_mask(tmp_path / "m.png", shape=other), "m.png", "same proportions")
+        refused(lambda other=other: read_mask(tmp_path / "m.png", shape=other), "m.png", "same proportions")
 
 
 # ---- size ------------------------------------------------------------------------------------------------------------

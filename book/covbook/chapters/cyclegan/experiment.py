@@ -92,7 +92,7 @@ def make_split(slices: SliceSet, config: Config, seed: int = 0) -> Split:
     parts = sum(f > 0 for f in fractions)
     for k, name in enumerate(slices.classes):
         n = len({p for p, label in zip(slices.patients, slices.labels) if label == k})
-        if n < parts:
+        if n < parts and not slices.synthetic:
             raise DataError(f"{slices.source}: class {name!r} has {n} patient(s); {parts} or more are needed, for "
                             "training, validation and test")
     return split_of(slices, slices.labels, fractions, seed)
