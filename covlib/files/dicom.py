@@ -8,6 +8,7 @@ import numpy as np
 
 from covlib.data.hu import AIR
 from covlib.errors import DataError, first_line
+from covlib.files.decoders import NAME, PACKED, register
 
 MAX_VALUES = 2**29  # pixels over all frames, as for NIfTI; more is taken for a damaged header
 TAGS = ("Rows", "Columns", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness",
@@ -218,6 +219,9 @@ def stored(header) -> np.ndarray:
     if claimed > MAX_VALUES:
         raise DataError(f"{path}: the header claims {claimed:.3g} pixels; at most {MAX_VALUES} are read")
     try:
+        if header.file_meta.get("TransferSyntaxUID") in PACKED:
+            register()
+            header.pixel_array_options(decoding_plugin=NAME)
         return header.pixel_array
     except Exception as error:
         raise DataError(f"{path}: pixel data cannot be decoded ({_undecoded(header, error)})") from error
@@ -235,11 +239,14 @@ def _undecoded(header, error: Exception) -> str:
     return first_line(error)
 
 
-def rescaled(header, number: int = 0, slope: float | None = None, intercept: float | None = None) -> np.ndarray:
-    """One frame's stored values, rescaled, float32; padding becomes -1024."""
+def rescaled(header, number: int | None = None, slope: float | None = None, intercept: float | None = None) -> np.ndarray:
+    """The stored values of a file's one image, or of frame ``number``, rescaled, float32; padding becomes -1024."""
     values = stored(header)
-    if number or values.ndim == 3 and numbers(header, "NumberOfFrames", 1, 1.0)[0] > 1:
+    (frames,) = numbers(header, "NumberOfFrames", 1, 1.0)
+    if number is not None and frames > 1 and values.ndim == 3:
         values = values[number]
+    elif frames > 1:
+        raise DataError(f"{header.filename}: holds {frames:g} frames; one image is wanted here")
     slope = numbers(header, "RescaleSlope", 1, 1.0)[0] if slope is None else slope
     intercept = numbers(header, "RescaleIntercept", 1, 0.0)[0] if intercept is None else intercept
     hu = values.astype(np.float32) * np.float32(slope) + np.float32(intercept)
