@@ -121,6 +121,16 @@ def is_called_scout(header) -> bool:
     return bool(SCOUT.search(str(header.get("SeriesDescription", ""))))
 
 
+def is_axial(header) -> bool:
+    """Whether the image of a file lies nearest to the axial plane, or does not say how it lies."""
+    try:
+        (frame, *_) = frames_of(header)
+    except DataError:  # what is missing is said where the series is read
+        return True
+    normal = np.abs(np.cross(frame.cosines[:3], frame.cosines[3:]))
+    return bool(normal.argmax() == 2)
+
+
 def scanner_of(header) -> str:
     """Manufacturer and model, or ""."""
     return " ".join(filter(None, (_text(header, "Manufacturer"), _text(header, "ManufacturerModelName"))))
@@ -239,7 +249,8 @@ def _undecoded(header, error: Exception) -> str:
     return first_line(error)
 
 
-def rescaled(header, number: int | None = None, slope: float | None = None, intercept: float | None = None) -> np.ndarray:
+def rescaled(header, number: int | None = None, slope: float | None = None,
+             intercept: float | None = None) -> np.ndarray:
     """The stored values of a file's one image, or of frame ``number``, rescaled, float32; padding becomes -1024."""
     values = stored(header)
     (frames,) = numbers(header, "NumberOfFrames", 1, 1.0)

@@ -42,6 +42,7 @@ def read_nifti(path) -> Volume:
                             "number")
     text = image.header["descrip"].item().decode("latin-1") if "descrip" in image.header else ""
     affine, notes = _in_millimetres(image)
+    notes += _at_odds(image)
     volume = orient(path, data, affine, text)
     volume.notes[:0] = notes
     return volume
@@ -95,6 +96,16 @@ def _in_millimetres(image) -> tuple[np.ndarray, list[str]]:
         return affine, [f"its header says {name}, its voxel sizes are those of millimetres: taken for millimetres"]
     affine[:3] *= factor
     return affine, [f"its header counts in {name}s: turned into millimetres"]
+
+
+def _at_odds(image) -> list[str]:
+    """A note where the header's two accounts of the voxel size differ."""
+    sizes = np.sqrt((np.asarray(image.affine, np.float64)[:3, :3] ** 2).sum(0))
+    zooms = np.array((*image.header.get_zooms(), 1, 1, 1)[:3], np.float64)
+    if not (np.isfinite(sizes).all() and np.isfinite(zooms).all()) or np.allclose(sizes, zooms, rtol=0.01):
+        return []
+    words = [" x ".join(f"{v:.4g}" for v in values) for values in (zooms, sizes)]
+    return [f"its header gives voxels of {words[0]} and an affine of {words[1]}: the affine counts"]
 
 
 def _checked_shape(path: Path, image, packed: bool) -> tuple[int, int, int]:

@@ -10,6 +10,7 @@ from covlib.files.dicom import (
     FEW,
     Frame,
     frames_of,
+    is_axial,
     is_called_scout,
     is_dicom,
     numbers,
@@ -63,11 +64,12 @@ def _one_series(folder: Path, headers: list) -> tuple[list, list[str]]:
             left_out.setdefault(reason, []).append(Path(header.filename).name)
         else:
             series.setdefault(str(header.get("SeriesInstanceUID", "?")), []).append(header)
-    if len(series) > 1:
-        for uid, members in list(series.items()):
-            if len(members) <= FEW and is_called_scout(members[0]) and len(series) > 1:
-                left_out.setdefault("called a scout", []).extend(Path(h.filename).name for h in members)
-                del series[uid]
+    for uid, members in list(series.items()):
+        reason = ("called a scout" if is_called_scout(members[0]) else
+                  None if is_axial(members[0]) else "not axial, perhaps a scout") if len(members) <= FEW else None
+        if reason and (len(series) > 1 or reason.startswith("not")):
+            left_out.setdefault(reason, []).extend(Path(h.filename).name for h in members)
+            del series[uid]
     notes = [f"{_names(names)} left out: {reason}" for reason, names in left_out.items()]
     if not series:
         if all(reason.startswith("no image") for reason in left_out):

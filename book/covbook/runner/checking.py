@@ -25,7 +25,7 @@ from covlib.seeding import rng
 SMALL = 64  # pixels a side of what is kept of each image for the search for duplicates
 SHOWN = 20  # problems printed
 WINDOW = (-600.0, 1500.0)  # HU, level and width: the chapters' own
-COLUMNS, SIDE = 6, 160  # pictures a class on the contact sheet, and their pixels
+COLUMNS, ROWS, SIDE = 6, 12, 160  # pictures a class on the contact sheet, classes at most, and pixels a picture
 
 
 @dataclass
@@ -178,6 +178,7 @@ def _draw(report: Report, found: Found, window, sheet) -> None:
         report.notes.append("no contact sheet: nothing could be read")
         return
     rows = {label: report.pictures[label] for label in (*report.labels, "no label") if label in report.pictures}
+    rows = dict(list(rows.items())[:ROWS])
     shown = f"level {style.hu_text(window[0])}, width {window[1]:g} HU"
     shown += ", cut to the body" if found.volumes else ", padded to a square"
     if not (found.volumes or report.hu):
@@ -218,7 +219,7 @@ def _check_images(found: Found, report: Report, window, wanted: dict[str, str]) 
             report.problems.append(str(error))
             continue
         sizes[image.shape] += 1
-        seen.append(Seen(item, resize_image(image, SMALL, stretch=True), resize_image(image, SMALL), image.shape,
+        seen.append(Seen(item, resize_image(image, SMALL, stretch=True), _half(resize_image(image, SMALL)), image.shape,
                          digest_of(image), f"{look.form} {look.mode}".strip(), look.scanner, hu=greys.hu,
                          lesions=item.infection is not None))
     report.counts["images"] = len(found.items)
@@ -303,11 +304,17 @@ def _check_volumes(found: Found, report: Report, window, wanted: dict[str, str])
 def _seen_case(item: Item, case: Case, hu_window, whole: bool) -> Seen:
     """The middle slice over the lungs, cut as a chapter cuts it; DataError where a chapter would find no lung."""
     (level, image, _), *_ = planes_of(case, SMALL, hu_window, 1, False, whole)
-    grey = (image + 1) / 2
+    grey, traits = _half((image + 1) / 2), {"slice spacing in mm": f"{case.spacing[0]:.2g}" * (len(case.hu) > 1),
+                                            "reconstruction kernel": str(case.meta.get("kernel", ""))}
     plane = window(case.hu[level], *hu_window)
     return Seen(item, resize_image((plane + 1) / 2, SMALL, stretch=True), grey, case.hu.shape[1:], digest_of(case.hu),
-                f"{item.path.suffix or 'DICOM'}", str(case.meta.get("scanner", "")), hu=True,
+                f"{item.path.suffix or 'DICOM'}", str(case.meta.get("scanner", "")),
+                {name: value for name, value in traits.items() if value}, hu=True,
                 tissue=soft_tissue(case.hu[level]), lesions=case.infection is not None)
+
+
+def _half(thumb: np.ndarray) -> np.ndarray:
+    return thumb.astype(np.float16)  # of 100,000 images there is room for so much
 
 
 def _view(case: Case, hu_window, whole: bool) -> tuple:

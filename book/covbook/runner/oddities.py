@@ -34,7 +34,7 @@ class Seen:
     """One image, or the middle slice of one volume.
 
     Attributes:
-        thumb: (S, S) in [0, 1], stretched. padded: (S, S) in [0, 1], padded as a network sees it. shape: rows, columns.
+        thumb: (S, S) in [0, 1], stretched. padded: float16, padded as a network sees it. shape: rows, columns.
         digest: of its values. form: file format and depth. scanner: "" if unknown. tissue: HU, of volumes: where soft
         tissue lies; None if none was found. lesions: whether it has a mask of them.
     """
@@ -223,7 +223,7 @@ def _judge(seen: list[Seen], classes: tuple[str, ...], seed: int) -> Iterator[st
         return
     kept = np.sort(np.concatenate([rng(seed, "check", k).permutation(np.flatnonzero(labels == k))[:PER_CLASS]
                                    for k in range(len(classes))]))
-    images = np.stack([seen[k].padded for k in kept])[:, None] * 2 - 1
+    images = np.stack([seen[k].padded for k in kept]).astype(np.float32)[:, None] * 2 - 1
     found = probe(hide_lungs(images), labels[kept], patients[kept], question="class, lungs hidden", classes=classes,
                   seed=seed)
     if found.verdict == TOLD and found.p <= CERTAIN:

@@ -143,6 +143,14 @@ def test_a_class_of_one_scanner(tmp_path):
     warned(tmp_path, "nearly coincides with one scanner", "SIEMENS A")
 
 
+def test_a_class_of_one_slice_spacing(tmp_path):
+    for k in range(8):
+        hu = tiny_chest((4, 32, 32))[0]
+        hu[:, 10:12, 5 + k] = 100
+        save_nifti(tmp_path / f"{'covid' if k < 4 else 'normal'}_{k}.nii.gz", hu, (2.0 if k < 4 else 5.0, 8.0, 8.0))
+    warned(tmp_path, "class covid nearly coincides with one slice spacing in mm: 100% of it is 2,")
+
+
 @pytest.mark.parametrize("column", ["source", "hospital", "scanner"])
 def test_a_class_of_one_source_in_a_table(tmp_path, chests, column):
     root = classes(tmp_path, chests)

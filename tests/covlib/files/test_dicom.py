@@ -180,7 +180,8 @@ def test_many_frames_without_places_are_named(tmp_path):
 
 # ---- scouts, reports, dose sheets ------------------------------------------------------------------------------------
 
-BESIDE = {"a scout (localizer)": {"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"], "SeriesDescription": "x"},
+BESIDE = {"not axial, perhaps a scout": {"ImageOrientationPatient": [1, 0, 0, 0, 0, -1]},
+          "a scout (localizer)": {"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"], "SeriesDescription": "x"},
           "called a scout": {"SeriesDescription": "Topogram 0.6 T20s"},
           "a secondary capture": {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7", "ImagePositionPatient": None}}
 
@@ -206,6 +207,9 @@ def test_a_scout_alone_is_no_scan(tmp_path):
     data.Modality = "SR"
     data.save_as(tmp_path / "s" / "a")
     refused(lambda: read_dicom_series(tmp_path / "s"), "hold no pixels")
+    for k, turn in enumerate(([1, 0, 0, 0, 0, -1], [0, 1, 0, 0, 0, -1])):
+        save_dicom(tmp_path / str(k) / "a", STORED[0], ImageOrientationPatient=turn)
+        refused(lambda k=k: read_dicom_series(tmp_path / str(k)), "a left out: not axial")
 
 
 # ---- padding and inversion -------------------------------------------------------------------------------------------

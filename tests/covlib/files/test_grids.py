@@ -55,6 +55,18 @@ def test_a_unit_that_cannot_be_meant_is_taken_for_millimetres(tmp_path, code):
     assert np.allclose(case.spacing, (2, 1, 1)) and "taken for millimetres" in notes(case)
 
 
+def test_a_header_at_odds_with_itself_says_so(tmp_path):
+    image = nibabel.Nifti1Image(chest().transpose(2, 1, 0), LPS)
+    image.header["pixdim"][1:4] = (1, 1, 5)
+    image.header.set_sform(LPS, 1)
+    (tmp_path / "a.nii").write_bytes(image.to_bytes())
+    raw = bytearray((tmp_path / "a.nii").read_bytes())
+    raw[88:92] = np.float32(5).tobytes()  # pixdim of z
+    (tmp_path / "a.nii").write_bytes(bytes(raw))
+    case = read_case(tmp_path / "a.nii")
+    assert case.spacing == (2, 1, 1) and "voxels of 1 x 1 x 5 and an affine of 1 x 1 x 2" in notes(case)
+
+
 # ---- names and packing -----------------------------------------------------------------------------------------------
 
 
