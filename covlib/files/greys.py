@@ -66,10 +66,12 @@ class Greys:
     Attributes:
         looks: one an item. window: (level, width), HU. hu: whether every image holds HU, so that all are shown in it.
         top: the value of white in images of more than 8 bits, None where there are none. notes: what was found.
+        ours: whether this project wrote the set, so that its masks are what they say.
     """
 
     looks: list[Look]
     window: tuple[float, float] = images.WINDOW
+    ours: bool = False
     stray: list[str] = field(default_factory=list)
     hu: bool = field(init=False)
     top: float | None = field(init=False)
@@ -87,7 +89,7 @@ class Greys:
         """As ``images.read_mask``, of an item's "lung" or "infection"; stray pixels and other sizes are noted."""
         remap = item.lung_remap if part == "lung" else item.remap
         mask = images.read_mask(getattr(item, part), content, shape, item.plane, self.stray, remap)
-        if part != "lung":
+        if part != "lung" or self.ours:
             return mask
         mask, _, found = lung_sides(mask[None], remap is not None)
         self.stray += [note for note in found if note not in self.stray]
@@ -115,6 +117,6 @@ class Greys:
         return found + self.stray
 
 
-def greys_of(items: Sequence[Item], window: tuple[float, float] = images.WINDOW) -> Greys:
+def greys_of(items: Sequence[Item], window: tuple[float, float] = images.WINDOW, ours: bool = False) -> Greys:
     """A reader for these images, after a look at each."""
-    return Greys([look(item.path, item.plane) for item in items], window)
+    return Greys([look(item.path, item.plane) for item in items], window, ours)

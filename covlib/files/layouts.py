@@ -168,7 +168,7 @@ def load_slices(data, *, size: int, need=(), window=(-600, 1500), seed: int = 0,
         slices, items = slices_of(items, size, need, window, per_patient or PER_PATIENT, found.root)
     else:
         items = _thinned(items, per_patient, seed)
-        slices = _images(items, size, need, window)
+        slices = _images(items, size, need, window, bool(read_datasheet(found.root)))
     return _told(slices, items, found, window, data)
 
 
@@ -237,14 +237,14 @@ def _thinned(items: list[Item], per_patient: int | None, seed: int) -> list[Item
     return [items[i] for i in sorted(kept)]
 
 
-def _images(items: list[Item], size: int, need, window) -> SliceSet:
+def _images(items: list[Item], size: int, need, window, ours: bool) -> SliceSet:
     from covlib.data.lungs import lung_mask_grey
 
     out = np.empty((len(items), 1, size, size), np.float32)
     given = [part for part in ("lung", "infection") if all(getattr(i, part) for i in items)]
     made = "lung" in need and "lung" not in given
     masks = {part: np.zeros((len(items), size, size), np.uint8) for part in [*given, *["lung"] * made]}
-    digests, greys = [], greys_of(items, window)
+    digests, greys = [], greys_of(items, window, ours)
     for k, item in enumerate(items):
         content = read_bytes(item.path)
         image = greys.image(item, content)

@@ -206,7 +206,7 @@ def _add_sources(found: Found, seen: list[Seen]) -> None:
 
 def _check_images(found: Found, report: Report, window, wanted: dict[str, str]) -> list[Seen]:
     seen, sizes, masks = [], Counter(), Counter()
-    greys = greys_of(found.items, window)
+    greys = greys_of(found.items, window, bool(read_datasheet(found.root)))
     for item, look in zip(found.items, greys.looks, strict=True):
         try:
             image = greys.image(item)
