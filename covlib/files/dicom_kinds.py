@@ -45,8 +45,8 @@ def series_of(paths: list[Path]) -> list[SeriesFiles]:
     if len(kept) < 2:
         return [SeriesFiles(o.files, o.uid, o.patient, o.film, o.why, one_of_several=len(found) > 1) if o in kept else o
                 for o in found]
-    names = [str(headers[one.files[0]].get("SeriesNumber") or "") for one in kept]
-    known = {one.files: f"series{n}" if n and names.count(n) == 1 else one.uid for one, n in zip(kept, names)}
+    names = [(one.patient, _text(headers[one.files[0]], "SeriesNumber")) for one in kept]
+    known = {one.files: f"series{n[1]}" if n[1] and names.count(n) == 1 else one.uid for one, n in zip(kept, names)}
     return [SeriesFiles(o.files, known.get(o.files, o.uid), o.patient, o.film, o.why, o in kept) for o in found]
 
 

@@ -28,12 +28,13 @@ _KINDS = {"lung": {"lung", "lungs"}, "infection": {"infection", "infections", "l
           "class": {"class", "classes"}, "side": {"left", "right"}}
 _FILLERS = set("set sets data dataset datasets split splits file files all and of the original processed resized "
                "ground".split())
+_FOLD = re.compile(r"(?i)(k?fold|cv|split)[-_ ]?\d+")
 MASK_PARTS = ("lung", "infection", "class", "map", "mask", "side")
 LEVELS = ("class", "patient", "series", "any")
 MEANINGS = ("images", *MASK_PARTS[:5], *_SPLITS, "skip")
 
 DICOM_ENDINGS = (".dcm", ".dicom", ".ima")
-_OTHER = {"an image in a format that is not read; save it as PNG": ".webp .bmp .gif .jp2 .heic .tga .ppm .pgm .avif",
+_OTHER = {"an image in a format that is not read; save it as PNG": ".heic .tga .avif .psd .ppm .j2k .webm",
           "a volume in a format that is not read; save it as NIfTI": ".mha .mhd .nrrd .npy .npz .h5 .hdf5 .mat .zraw",
           "an archive inside the folder; unpack it": ".zip .tar .gz .tgz .bz2 .xz .rar .7z",
           "a film or a drawing, no image": ".avi .mp4 .mov .svg"}
@@ -87,6 +88,8 @@ def meaning(name: str, inside: str = "", beside_images: bool = False) -> tuple[s
         split: "train", "val", "test" or "". part: "images", one of MASK_PARTS, or "". rest: what the name says besides
         ("covid" of "covid_masks"), or "".
     """
+    if _FOLD.fullmatch(name):
+        return "", "", ""
     found = words(name)
     split = next((s for s, known in _SPLITS.items() if known & set(found)), "")
     rest = {w for w in found if not (split and (w in _SPLITS[split] or w.isdigit()))} - _FILLERS
@@ -161,6 +164,7 @@ class Tree:
     entries: list[Entry] = field(default_factory=list)
     others: list[Path] = field(default_factory=list)
     skipped: dict[Path, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
 
 def is_system(path: Path) -> bool:
@@ -186,6 +190,13 @@ def _scan(tree: Tree, folder: Path, split: str, part: str, free: tuple[str, ...]
                 tree.others.append(path)
             else:
                 tree.entries.append(_entry(path, kind, split, part, free))
+    folds = [p for p in folders if _FOLD.fullmatch(p.name) and spec.names.get(p.name.lower()) != "skip"]
+    if folds[1:] and any((meaning(p.name) or ("",))[0] for p in list_folder(folds[0]) if p.is_dir()):
+        for fold in folds[1:]:  # the same images, dealt anew
+            tree.skipped |= {p: f"another fold; {folds[0].name} is read" for p in files_under(fold)}
+        tree.notes.append(f"of {len(folds)} folds {folds[0].name} is read, its parts are the given split; for another "
+                          f"one say: --layout {folds[0].name}=skip")
+        folders = [p for p in folders if p not in folds[1:]]
     for path in folders:
         real = path.resolve()
         if real in seen:
@@ -257,12 +268,12 @@ def why_unused(path: Path, root: Path) -> str:
         return "hidden, or left behind by an operating system"
     if path.name.upper() == "DICOMDIR":
         return "the index of a DICOM medium, which is not needed"
-    suffix = path.suffix.lower()
-    for why, endings in _OTHER.items():
-        if suffix in endings.split() and not is_nifti(path):
-            return why
     if file_kind(path):
         return "lies where the layout has no images"
+    suffix = path.suffix.lower()
+    for why, endings in _OTHER.items():
+        if suffix in endings.split():
+            return why
     if suffix in DICOM_ENDINGS:
         return "no DICOM file, whatever its name says"
     return "a table, a text or of another kind; not used"
@@ -278,4 +289,6 @@ def no_images(root: Path, known: str) -> DataError:
     if not inside:
         return DataError(f"{root}: is empty; known layouts are {known}")
     shown = ", ".join(p.relative_to(root).as_posix() for p in inside[:4]) + (" ..." if len(inside) > 4 else "")
-    return DataError(f"{root}: is no layout we know (it holds {shown}); known are {known}")
+    why = why_unused(inside[0], root)
+    hint = "" if why.startswith("a table") else f"{inside[0].name} is {why}; "
+    return DataError(f"{root}: is no layout we know (it holds {shown}); {hint}known are {known}")

@@ -23,7 +23,7 @@ _WORDS = {
     "after": r"negativ\w*|neg|absent|free|false|excluded|ruled out|unlikely|отриц\w*|阴性",
     "covid": r"covid|ncov|coronavirus|corona|sars ?cov|新冠\w*",
     "pneumonia": r"pne?u?moni[ae]\w*|neumonia|bacterial|viral|lung opacit\w+|пневмони\w*|肺炎",
-    "normal": r"normal(?:es|e)?|healthy|controls?|nofindings?|gesund\w*|sano|sain|норм\w*|здоров\w*|正常",
+    "normal": r"normal(?:es|e)?|healthy|controls?|kontroll\w*|nofindings?|gesund\w*|sano|sain|норм\w*|здоров\w*|正常",
     "stop": r"[;/|&()]|but|with|aber|pero|mais|sondern",
     "pause": r",",
 }

@@ -15,13 +15,13 @@ patients.csv, manifest.csv above it, may give patients, labels and split.
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from covlib.errors import DataError
 from covlib.files.dicom_kinds import SeriesFiles, series_of
-from covlib.files.folders import MASK_PARTS, Entry, Spec, Tree, folder_key, mask_name, no_images, numbered, scan
+from covlib.files.folders import MASK_PARTS, Entry, Spec, Tree, mask_name, no_images, numbered, scan
 from covlib.files.index import (
-    SHEET,
     Found,
     Item,
     assign_patients,
@@ -30,6 +30,7 @@ from covlib.files.index import (
 )
 from covlib.files.labels import canonical, class_names, is_class, label_from_name
 from covlib.files.names import find_part, is_nifti, stem
+from covlib.files.pairing import add_masks
 
 KINDS = ("classes", "slices", "images", "cases", "case", "nifti", "dicom")
 KNOWN = ("CLASS/*.png; images/ with masks/ or lung_mask/, infection_mask/, class_mask/; train/, val/, test/ above or "
@@ -54,7 +55,7 @@ def read(root: Path, spec: Spec) -> Found:
     kind = _chosen_kind(tree, spec)
     if kind is None:
         raise no_images(root, KNOWN)
-    notes = []
+    notes = tree.notes
     for other in {e.kind for e in tree.entries} - {kind}:
         those = [e for e in tree.entries if e.kind == other]
         notes.append(f"{len(those)} {_WORD[other]} beside the {_WORD[kind]} are left out (--layout {_BY_KIND[other]} "
@@ -102,7 +103,7 @@ def _of_dicom(entries: list[Entry], tree: Tree) -> tuple[list[Entry], dict[Path,
             elif one.film:
                 kept += [e for e in inside if e.path in set(one.files)]
             else:
-                place = folder / one.uid if one.one_of_several else folder
+                place = folder / f"{one.patient}_{one.uid}" if one.one_of_several else folder
                 first = next(e for e in inside if e.path == one.files[0])
                 free = (*first.free, one.uid) if one.one_of_several else first.free
                 kept.append(Entry(place, "dicom", first.split, first.part, free, ""))
@@ -126,10 +127,12 @@ def _built(root: Path, entries: list[Entry], series: dict[Path, SeriesFiles], tr
     if series and (films := [e for e in images if e.path not in series]):
         tree.skipped |= {e.path: "a film or a secondary capture among series" for e in films}
         images = [e for e in images if e.path in series]
+    if not spec.levels:
+        images = _even(images, tree)
     levels = _levels(images, volumes, spec)
     images = _in_levels(images, levels, tree, volumes)
-    items = _items(images, levels, series, volumes, spec, notes)
-    _add_masks(root, items, images, masks, volumes, document, tree, notes)
+    items = _items(root, images, levels, series, volumes, spec, notes)
+    add_masks(root, items, images, masks, volumes, document, tree, notes)
     _complain_of_empty_classes(root, images, levels, tree)
     home = root.parent if len(items) == 1 and items[0].path == root else root
     found = Found(_kind(items, images, series, volumes, levels), home, items, volumes, notes)
@@ -144,7 +147,8 @@ def _named(entries: list[Entry], tree: Tree, document: dict) -> list[Entry]:
     for entry in entries:
         by_folder[entry.path.parent].append(entry)
     out: list[Entry] = []
-    channels = len(document.get("channel_names") or document.get("modality") or ())
+    listed = document.get("channel_names") or document.get("modality")
+    channels = len(listed) if isinstance(listed, dict | list) else 0
     for inside in by_folder.values():
         keys = {e.key for e in inside if e.key}
         alone = sum(e.key == "" and e.part == "images" for e in inside) == 1 and not any(
@@ -182,15 +186,34 @@ def _complain_of_masks(root: Path, masks: list[Entry]) -> None:
 # ---- classes, patients, series ---------------------------------------------------------------------------------------
 
 
+def _even(images: list[Entry], tree: Tree) -> list[Entry]:
+    """The images with their class at one level: of those that lie deeper than others the folders above the class are
+    dropped. A copy of the set within itself is left out."""
+    at = [next((j for j, name in enumerate(e.free) if is_class(name)), None) for e in images]
+    if len(set(at)) < 2 or None in at:
+        return images
+    first = min(a for a in at if a is not None)
+    even = [replace(e, free=e.free[:first] + e.free[a:]) for e, a in zip(images, at) if a is not None]
+    same = lambda e: (e.split, e.free, e.path.name, e.path.stat().st_size)
+    there = {same(e): e.path for e, a in zip(even, at) if a == first}
+    copies = {e.path: there[same(e)] for e, a in zip(even, at) if a != first and same(e) in there}
+    if copies:
+        copy, of = next(iter(copies.items()))
+        tree.notes.append(f"{len(copies)} files are left out as copies, such as {copy.relative_to(tree.root)} of "
+                          f"{of.relative_to(tree.root)}")
+        tree.skipped |= {path: "a copy of a file that lies higher, by name and size" for path in copies}
+    return [e for e in even if e.path not in copies]
+
+
 def _levels(images: list[Entry], volumes: bool, spec: Spec) -> list[str]:
     """What the folders of no known meaning are, from the outside inwards: "set" (the same for all), "class", "patient",
     "class patient" (a name states both), "series", "any"."""
-    frees = [e.free for e in images]
+    frees = [(*e.free, e.key) if volumes and e.key else e.free for e in images]  # the last is the volume itself
     depth = max(map(len, frees))
     names = [{f[j] for f in frees if len(f) > j} for j in range(depth)]
     if spec.levels:
         return [*spec.levels, *["series"] * depth][:depth]
-    unit = 1 if volumes else 0  # the innermost folder is the volume itself
+    unit = 1 if volumes else 0
     least = min(map(len, frees))
     asked = {name for name, meant in spec.names.items()}
     states = lambda name: is_class(name) or name.lower() in asked
@@ -206,7 +229,7 @@ def _levels(images: list[Entry], volumes: bool, spec: Spec) -> list[str]:
     elif not volumes and lead < depth and len(names[lead]) > 1 and not numbered(names[lead]) and (
             2 * sum(len(f) > lead for f in frees) >= len(frees)):
         levels[lead] = "class"
-    rest = [j for j in range(lead, depth) if levels[j] == "any"]
+    rest = [j for j in range(lead, depth) if levels[j] == "any" and not (known[best] and all(map(states, names[j])))]
     after = [j for j in rest if not any("class" in level for level in levels[j:])] or rest
     for j in rest:
         first = j == after[0] and "class patient" not in levels
@@ -225,13 +248,12 @@ def _in_levels(images: list[Entry], levels: list[str], tree: Tree, volumes: bool
     return [e for e in images if len(e.free) > at]
 
 
-def _items(images: list[Entry], levels: list[str], series: dict[Path, SeriesFiles], volumes: bool, spec: Spec,
-           notes: list[str]) -> list[Item]:
+def _items(root: Path, images: list[Entry], levels: list[str], series: dict[Path, SeriesFiles], volumes: bool,
+           spec: Spec, notes: list[str]) -> list[Item]:
     at = next((j for j, level in enumerate(levels) if "class" in level), None)
     folders = list(dict.fromkeys(e.free[at] for e in images if at is not None and len(e.free) > at))
     classes = {f: spec.names.get(f.lower(), c) for f, c in class_names(folders).items()}
     lead = sum(level == "set" for level in levels)
-    ids = {one.patient for one in series.values()} - {""}
     items = []
     for e in images:
         free = e.free[lead:]
@@ -239,21 +261,26 @@ def _items(images: list[Entry], levels: list[str], series: dict[Path, SeriesFile
                 for n, level in zip(e.free, levels) if level in ("patient", "class patient")]
         folder = e.free[at] if at is not None and len(e.free) > at else None
         if volumes:
-            item = _volume(e, tuple(n for j, n in enumerate(free, lead) if j != at), series.get(e.path), ids)
+            inner = tuple(n for n, level in zip(free, levels[lead:]) if level in ("patient", "series"))
+            item = _volume(e, inner, series.get(e.path))
             item.label = classes[folder] if folder is not None else item.label
         else:
             item = Item("/".join((*free, e.key or "image")), e.path, told[0] if told else "")
             item.label = classes[folder] if folder is not None else None
         item.written, item.split = folder or "", e.split
         items.append(item)
-    _unique(items, images)
+    _unique(root, items, images)
     _count_apart(items, images, levels, at, notes)
     _say_levels(images, levels, volumes, notes)
+    _say_modalities(images, notes)
     return items
 
 
-def _volume(e: Entry, free: tuple[str, ...], one: SeriesFiles | None, ids: set[str]) -> Item:
-    """A case folder, a NIfTI file, or a DICOM series."""
+def _volume(e: Entry, free: tuple[str, ...], one: SeriesFiles | None) -> Item:
+    """A case folder, a NIfTI file, or a DICOM series; ``free``: its folders of patients and series."""
+    if one is not None and one.one_of_several and one.patient:
+        return Item(f"{one.patient}_{one.uid}", e.path.parent, one.patient, label_from_name(e.path.parent.name),
+                    files=one.files, series=one.uid)
     if one is not None:
         inner = free or (e.path.name,)
         patient = one.patient if one.patient in e.free and len(e.free) > 1 else inner[0] if len(inner) > 1 else ""
@@ -262,21 +289,23 @@ def _volume(e: Entry, free: tuple[str, ...], one: SeriesFiles | None, ids: set[s
         return Item(name, folder, patient, label_from_name(inner[0]), files=one.files,
                     series=one.uid if one.one_of_several else "")
     if e.key:
-        return Item(e.key, e.path, free[0] if len(free) > 1 else "", label_from_name(e.key))
+        return Item(e.key, e.path, free[0] if free else "", label_from_name(e.key))
     place = e.path.parent if stem(e.path).lower() == "image" else e.path
     return Item(e.path.parent.name, place, free[0] if len(free) > 1 else "", label_from_name(e.path.parent.name),
                 files=(e.path,))
 
 
-def _unique(items: list[Item], images: list[Entry]) -> None:
-    """Names that occur twice get the part of the split, the ending, then all folders into them."""
+def _unique(root: Path, items: list[Item], images: list[Entry]) -> None:
+    """Names that occur twice get the part of the split, their folders, their ending, then their path into them."""
+    ending = lambda e: e.path.suffix if e.path.is_file() else ""
+    placed = lambda e: "/".join((*e.free, e.key)).strip("/")
     for longer in (lambda i, e: f"{e.split}/{i.name}" if e.split else i.name,
-                   lambda i, e: i.name + (e.path.suffix if e.path.is_file() else ""),
-                   lambda i, e: "/".join((*e.path.parent.parts[-3:], e.path.name))):
+                   lambda i, e: i.name if i.name.startswith("/".join(e.free)) else placed(e),
+                   lambda i, e: i.name + ending(e), lambda i, e: f"{e.path.relative_to(root).as_posix()}/{i.series}"):
         times = Counter(i.name for i in items)
         for item, e in zip(items, images):
             if times[item.name] > 1:
-                item.name = longer(item, e)
+                item.name = longer(item, e).rstrip("/")
 
 
 def _count_apart(items: list[Item], images: list[Entry], levels: list[str], at: int | None, notes: list[str]) -> None:
@@ -307,127 +336,14 @@ def _say_levels(images: list[Entry], levels: list[str], volumes: bool, notes: li
                  f"if they are something else, say so: --layout {other}")
 
 
-# ---- masks -----------------------------------------------------------------------------------------------------------
-
-
-def _add_masks(root: Path, items: list[Item], images: list[Entry], masks: list[Entry], volumes: bool, document: dict,
-               tree: Tree, notes: list[str]) -> None:
-    """Give each item its masks; DataError where masks and images do not pair."""
-    parts = {part: [m for m in masks if m.part == part] for part in MASK_PARTS}
-    tree.skipped |= {m.path: "a mask of one lung; one mask of both is wanted" for m in parts["side"]}
-    plain = _meaning_of_masks(parts, document, root, notes)
-    values = _values(document)
-    lesions = parts["infection"] or parts["class"]
-    for part in ("lung", "infection", "class", "mask", "map"):
-        target = {"class": "infection", "map": "infection", "mask": plain}.get(part, part)
-        if not parts[part]:
-            continue
-        if not target or (part == "map" and (lesions or plain == "infection")):
-            tree.skipped |= {m.path: "says what the other masks say" for m in parts[part]}
-            continue
-        pairs = _paired(root, images, parts[part], volumes)
-        for index, mask in pairs.items():
-            item = items[index]
-            if item.path == mask.path.parent and find_part(item.path, f"{part}_mask") == mask.path:
-                item.files += (mask.path,)  # it is found with the case
-                continue
-            if getattr(item, target) is not None:
-                tree.skipped[getattr(item, target)] = "class_mask/ says the same and more"
-            setattr(item, target, mask.path)
-            if part == "map":
-                item.remap = {1: 0, 2: 0, 3: 1}
-            elif part == "mask" and values and plain == "infection":
-                item.remap = values["infection"]
-                if "lung" in values and item.lung is None:
-                    item.lung, item.lung_remap = mask.path, values["lung"]
-            elif part == "mask" and values:
-                item.lung_remap = values["lung"]
-        named = dict.fromkeys(p.path.parent.name for p in pairs.values())
-        if part == "infection" and not volumes and not parts["class"] and not (root / SHEET).is_file():
-            notes.append(f"{next(iter(named))} is used; without a class_mask the kinds of lesion are not told apart")
-
-
-def _meaning_of_masks(parts: dict[str, list[Entry]], document: dict, root: Path, notes: list[str]) -> str:
-    """What masks are that do not say so: as dataset.json tells, else what is not there yet, else lungs, with a note."""
-    if not parts["mask"]:
-        return ""
-    name = parts["mask"][0].path.parent.name if parts["mask"][0].key else parts["mask"][0].path.name
-    lesions = parts["infection"] or parts["class"]
-    if parts["lung"] and lesions:
-        return ""
-    if values := _values(document):
-        return next((kind for kind, there in (("infection", lesions), ("lung", parts["lung"]))
-                     if kind in values and not there), "")
-    chosen, other = ("infection", "lung") if parts["lung"] else ("lung", "infection")
-    notes.append(f"masks in {name} are read as {chosen} masks; if they are {other} masks, say so: --layout "
-                 f"{name}={other}")
-    return chosen
-
-
-def _values(document: dict) -> dict[str, dict[int, int]]:
-    """Of a dataset.json's "labels": for "lung" and "infection" the table file value -> our value."""
-    labels = document.get("labels")
-    if not isinstance(labels, dict):
-        return {}
-    pairs = [(str(v), k) if str(k).isdigit() else (str(k), v) for k, v in labels.items()]
-    found: dict[str, dict[int, int]] = {}
-    numbers = {int(v): name.lower() for name, v in pairs if str(v).isdigit()}
-    lesion = lambda n: re.search(r"infect|lesion|ggo|glass|consolid|covid|opaci", n)
-    for value, name in numbers.items():
-        if value and lesion(name):
-            found.setdefault("infection", {})[value] = 2 if "consolid" in name else 1
-        elif value and "lung" in name:
-            found.setdefault("lung", {})[value] = 2 if "right" in name else 1
-    for part, table in found.items():
-        table |= {value: 1 if part == "lung" and lesion(name) else 0
-                  for value, name in numbers.items() if value not in table}
-    return found
-
-
-def _paired(root: Path, images: list[Entry], masks: list[Entry], volumes: bool) -> dict[int, Entry]:
-    """Index of an image -> its mask: the one of its name, in its part of the split and its class where it has them."""
-    tables: list[dict[tuple, list[int]]] = [defaultdict(list) for _ in range(4)]
-    for k, e in enumerate(images):
-        for table, key in zip(tables, _keys(e, e.key)):
-            table[key].append(k)
-    pairs: dict[int, Entry] = {}
-    strangers = []
-    for mask in masks:
-        if not mask.key:
-            near = [k for k, e in enumerate(images) if e.path.parent == mask.path.parent]
-            pairs |= {near[0]: mask} if len(near) == 1 else {}
-            strangers += [] if len(near) == 1 else [mask]
-            continue
-        names = [mask.key, *([named[0]] if (named := mask_name(mask.key)) else []), re.sub(r"_0000$", "", mask.key)]
-        found = next((table[key] for name in names for table, key in zip(tables, _keys(mask, name))
-                      if len(table.get(key, ())) == 1), None)
-        if found is None:
-            strangers.append(mask)
-        else:
-            pairs[found[0]] = mask
-    if strangers:
-        folder, first = strangers[0].path.parent, strangers[0]
-        if not first.key:
-            wanted = "image.nii.gz" if first.kind == "nifti" else "image of its own (or there are several)"
-            raise DataError(f"{folder}: has no {wanted} beside its masks; every case folder needs one")
-        raise DataError(f"{folder}: {len(strangers)} of {len(masks)} masks have no image (first: {stem(first.path)}); "
-                        "every mask needs one of equal name, or take it away")
-    covered = {_group(images[k]) for k in pairs}
-    lacking = [e for k, e in enumerate(images) if k not in pairs and _group(e) in covered]
-    if lacking and not volumes:
-        raise DataError(f"{masks[0].path.parent}: {len(lacking)} of {len(images)} images have no mask there (first: "
-                        f"{lacking[0].key}); every image needs one of equal name, or leave the folder out")
-    return pairs
-
-
-def _group(e: Entry) -> tuple:
-    return e.split, folder_key(e.free)[:1]
-
-
-def _keys(e: Entry, name: str) -> tuple:
-    """From the most to the least that image and mask may have in common."""
-    folders, name = folder_key(e.free), name.lower()
-    return (e.split, folders, name), (e.split, name), (folders, name), (name,)
+def _say_modalities(images: list[Entry], notes: list[str]) -> None:
+    """One line where folders of CT and of X-rays are read as one set."""
+    kinds = "cts?([-_ ](scans?|images?|slices?))?", "(x[-_ ]?rays?|cxrs?|radiographs?)([-_ ]images?)?"
+    seen = [next((p.name for e in images for p in e.path.parents if re.fullmatch(f"(?i){kind}", p.name)), "")
+            for kind in kinds]
+    if all(seen):
+        notes.append(f"folders of CT ({seen[0]}) and of X-rays ({seen[1]}) are read as one set; to leave one out, say: "
+                     f"--layout {seen[1]}=skip")
 
 
 # ---- what comes of it ------------------------------------------------------------------------------------------------

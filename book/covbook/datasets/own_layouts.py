@@ -189,9 +189,9 @@ def radiography(root: Path) -> Found | None:
 
 def mosmed(root: Path) -> Found | None:
     """CT-0 is normal, CT-1 to CT-4 COVID-19; 50 studies of CT-1 have lesion masks (GGO and consolidation in one)."""
-    studies = child(root, "studies")
-    kinds = [f for f in folders_in(studies) if re.fullmatch(r"(?i)CT-[0-4]", f.name)] if studies else []
-    if not kinds:
+    studies = child(root, "studies") or root  # a part of the set may lie without the folder round it
+    kinds = [f for f in folders_in(studies) if re.fullmatch(r"(?i)CT-[0-4]", f.name)]
+    if not kinds or studies == root and len(kinds) < 2:
         return None
     masks = volumes_in(child(root, "masks"))
     label = lambda f: "normal" if f.name.endswith("0") else "covid"

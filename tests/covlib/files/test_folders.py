@@ -3,6 +3,7 @@
 Each kind of arrangement has several members, made here; small ones, since no pixel is looked at.
 """
 
+import shutil
 from collections import Counter
 
 import numpy as np
@@ -142,7 +143,7 @@ def test_several_series_in_one_folder(tmp_path):
     for number, series in ((1, "1.2.3"), (2, "1.2.4")):
         for k in range(3):
             save_dicom(tmp_path / "p1" / f"IM{number}{k}", (HU[k] + 1024).astype(np.uint16), z=2.0 * k, series=series,
-                       SeriesNumber=number)
+                       SeriesNumber=number, patient="p1")
     plant(tmp_path, "p2/a.dcm", "p2/b.dcm")
     found = reads(tmp_path, kind="dicom", n=3, patients=2, left=0)
     assert [item.name for item in found.items] == ["p1_series1", "p1_series2", "p2"]
@@ -204,6 +205,61 @@ def test_labels_in_tables(tmp_path, paths, at):
                                   ("COVID-19 Negative", "noncovid"): 1, ("no covid", "noncovid"): 1}
     text = str(check(tmp_path))
     assert "'COVID-19 Negative' -> noncovid, 1" in text and "given split   train 2, test 2" in text
+
+
+SITE = "COVID {}/1234#_CT/slice.png"
+
+
+@pytest.mark.parametrize(("paths", "wanted"), [
+    # the same images dealt anew; a cloud drive's folders round the classes
+    ([f"fold_{f}/{s}/{c}/{f}{s}#.png" for f in (1, 2) for s in ("train", "test") for c in ("covid", "normal")],
+     {"n": 12, "splits": {"train": 6, "test": 6}, "labels": {"normal": 6, "covid": 6}, "patients": 12, "left": 12}),
+    (["Normal-20201230T10-001/Normal/n#.png", "COVID-20201230T10-001/COVID/c#.png"],
+     {"labels": {"normal": 3, "covid": 3}, "patients": 6}),
+    # sites and dates above the classes, other languages, folders of two modalities
+    ([f"Hospital{s}/2021-03/{SITE.format(c)}" for s in "AB" for c in ("positive", "negative")],
+     {"n": 12, "labels": {"noncovid": 6, "covid": 6}, "patients": 3}),
+    (["Daten/Patienten mit COVID/a#.jpg", "Daten/Patienten ohne COVID/b#.jpg", "Daten/Kontrollen/c#.jpg"],
+     {"labels": {"normal": 3, "noncovid": 3, "covid": 3}}),
+    (["CT/covid/a#.png", "CT/normal/b#.png", "X-Ray/covid/c#.png", "X-Ray/normal/d#.png"],
+     {"n": 12, "labels": {"normal": 6, "covid": 6}}),
+    # masks of two kinds for each class and part; one lung a mask; volumes by class, by patient, with own words
+    ([f"Data/{s}/{c}/{p}/{c}{s}#.png" for s in ("Train", "Val", "Test") for c in ("COVID-19", "Non-COVID", "Normal")
+      for p in ("images", "infection masks", "lung masks")],
+     {"n": 27, "lung": 27, "infection": 27, "splits": {"train": 9, "val": 9, "test": 9}, "left": 0}),
+    (["CXR_png/M#.png", "ManualMask/leftMask/M#.png", "ManualMask/rightMask/M#.png"], {"n": 3, "lung": 0, "left": 6}),
+    (["covid/CASE_#/image.nii.gz", "covid/CASE_#/lung_mask.nii.gz", "healthy/CASE_#/image.nii.gz"],
+     {"kind": "cases", "n": 6, "patients": 6, "labels": {"normal": 3, "covid": 3}}),
+    (["train/covid/a#.nii.gz", "test/normal/b#.nii.gz"],
+     {"kind": "nifti", "labels": {"normal": 3, "covid": 3}, "splits": {"train": 3, "test": 3}}),
+    (["p#/scan_a.nii.gz", "p#/scan_b.nii.gz", "p#/scan_a_lung_mask.nii.gz"], {"n": 6, "patients": 3, "lung": 3}),
+    (["P#/ct.nii.gz", "P#/lung_mask.nii.gz", "P#/lesion_mask.nii.gz"],
+     {"kind": "cases", "n": 3, "lung": 3, "infection": 3, "left": 0}),
+    (["sub-S0#/ses-E0#/mod-rx/sub-S0#_dx.png", "participants.tsv"], {"n": 3, "patients": 3, "left": 1})])
+def test_arrangements_that_nobody_planned_for(tmp_path, paths, wanted):
+    reads(plant(tmp_path, *paths, n=3), **wanted)
+
+
+@pytest.mark.parametrize("inner", ["chest_xray", "a/b", "copy_of_1"])
+def test_a_copy_of_a_set_within_itself_is_read_once(tmp_path, inner):
+    plant(tmp_path / "set", *(f"{s}/{c}/{s}{c}#.png" for s in ("train", "test") for c in ("NORMAL", "PNEUMONIA")), n=3)
+    shutil.copytree(tmp_path / "set", tmp_path / "copy")
+    (tmp_path / "copy").rename((tmp_path / "set" / inner).parent.mkdir(parents=True, exist_ok=True)
+                               or tmp_path / "set" / inner)
+    found = reads(tmp_path, n=12, labels={"normal": 6, "pneumonia": 6}, splits={"train": 6, "test": 6}, left=12)
+    assert any("12 files are left out as copies" in note for note in found.notes)
+
+
+def test_a_medium_with_all_files_in_one_folder(tmp_path):
+    for patient in range(2):
+        for series in range(2):
+            for k in range(3):
+                save_dicom(tmp_path / "IMAGES" / f"IM{patient}{series}{k}", (HU[k] + 1024 + patient).astype(np.uint16),
+                           z=2.0 * k, series=f"1.2.{patient}.{series}", patient=f"PAT{patient}",
+                           SeriesNumber=series + 1)
+    (tmp_path / "DICOMDIR").write_text("x")
+    found = reads(tmp_path, kind="dicom", n=4, patients=2, left=1)
+    assert [i.name for i in found.items] == ["PAT0_series1", "PAT0_series2", "PAT1_series1", "PAT1_series2"]
 
 
 # ---- two readings ----------------------------------------------------------------------------------------------------
