@@ -64,7 +64,8 @@ class Greys:
     """Reads images of a set alike.
 
     Attributes:
-        looks: one an item. window: (level, width), HU. hu: whether every image holds HU, so that all are shown in it.
+        looks: one an item. window: (level, width), HU. ours: a set with a datasheet of ours, whose lung masks have the
+        sides that we write. hu: whether every image holds HU, so that all are shown in it.
         top: the value of white in images of more than 8 bits, None where there are none. notes: what was found.
         ours: whether this project wrote the set, so that its masks are what they say.
     """

@@ -183,7 +183,7 @@ def _draw(report: Report, found: Found, window, sheet) -> None:
     shown += ", cut to the body" if found.volumes else ", padded to a square"
     if not (found.volumes or report.hu):
         shown = "display grey, padded to a square"
-    title = f"{found.root.name} ({found.kind}): {len(found.items)} items, patients: {report.counts['patients']}"
+    title = f"{found.root.name} ({found.kind}): items {len(found.items)}, patients {report.counts['patients']}"
     figure = contact_sheet(rows, title=title, note=f"As a network sees them: {shown}.")
     Path(sheet).write_bytes(figure._repr_png_())
     report.notes.append(f"contact sheet: {sheet}")
