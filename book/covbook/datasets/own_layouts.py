@@ -3,8 +3,7 @@
     covid_ct        CT_COVID/, CT_NonCOVID/ (UCSD-AI4H/COVID-CT, Images-processed)
     medseg          tr_im.nii.gz with tr_mask.nii.gz: 100 unrelated axial slices in one file (medicalsegmentation.com)
     radiopaedia     rp_im/ with rp_lung_msk/, rp_msk/: nine volumes (medicalsegmentation.com)
-    covid19_ct_seg  COVID-19-CT-Seg_20cases/ with Lung_and_Infection_Mask/ (Zenodo 3757476), or Kaggle's copy of it:
-                    ct_scans/ with lung_mask/, infection_mask/
+    covid19_ct_seg  COVID-19-CT-Seg_20cases/ with Lung_and_Infection_Mask/ (Zenodo 3757476); Kaggle's copy: ct_scans/
     cohen           images/ with metadata.csv (ieee8023/covid-chestxray-dataset)
     rsna            stage_2_train_images/*.dcm with stage_2_train_labels.csv (RSNA Pneumonia Detection Challenge)
     radiography     COVID/, Lung_Opacity/, Normal/, Viral Pneumonia/, each with images/ and masks/
