@@ -16,8 +16,10 @@ import warnings
 import zlib
 from pathlib import Path
 
+import imagecodecs
 import nibabel
 import numpy as np
+import planted
 import pydicom
 import pytest
 import yaml
@@ -32,7 +34,7 @@ from covbook.datasets import sources
 from covbook.runner.chapters import check_parameters, parse_value, read_notebook
 from covlib.config import PROFILES
 from covlib.errors import CovlibError
-from covlib.files import images, scans
+from covlib.files import greys, images, labels, layouts, scans
 
 FUZZ = int(os.environ.get("COVLIB_FUZZ", "80"))
 SOAK = FUZZ > 1000
@@ -76,6 +78,10 @@ def damaged(content: bytes, change) -> bytes:
     for place, piece in edits:
         made[place:place + len(piece)] = piece
     return bytes(made[:len(content)][:cut]) + more
+
+
+LEAVES = st.one_of(st.none(), st.booleans(), st.integers(-(10**20), 10**20), st.floats(), st.text(max_size=8))
+TREES = lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=6), inner, max_size=3))
 
 
 # ---- images and scans ------------------------------------------------------------------------------------------------
@@ -134,6 +140,32 @@ def _dicom_bytes(dataset) -> bytes:
 
 
 DICOM = _dicom_bytes(_dicom())
+
+
+def _packed(syntax, encode) -> bytes:
+    made = _dicom()
+    stored = np.frombuffer(made.PixelData, np.uint16).reshape(8, 8)
+    made.PixelData = pydicom.encaps.encapsulate([encode(stored.copy())])
+    made["PixelData"].VR = "OB"
+    made.file_meta.TransferSyntaxUID = syntax
+    return _dicom_bytes(made)
+
+
+def _enhanced() -> bytes:
+    made, frames = _dicom(), []
+    for z in range(3):
+        frame, place = pydicom.Dataset(), pydicom.Dataset()
+        place.ImagePositionPatient = [0, 0, 2 * z]
+        frame.PlanePositionSequence = pydicom.Sequence([place])
+        frames.append(frame)
+    made.PerFrameFunctionalGroupsSequence, made.NumberOfFrames = pydicom.Sequence(frames), 3
+    made.PixelData = made.PixelData * 3
+    return _dicom_bytes(made)
+
+
+DICOMS = [DICOM, DICOM[132:], _enhanced(), _packed(pydicom.uid.JPEGLSLossless, imagecodecs.jpegls_encode),
+          _packed(pydicom.uid.JPEG2000Lossless, lambda a: imagecodecs.jpeg2k_encode(a, reversible=True, level=0)),
+          _packed(pydicom.uid.JPEGLosslessSV1, lambda a: imagecodecs.jpeg8_encode(a, lossless=True, predictor=1))]
 TAGS = ("Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "SamplesPerPixel", "PhotometricInterpretation",
         "PixelRepresentation", "RescaleSlope", "RescaleIntercept", "PixelSpacing", "ImageOrientationPatient",
         "ImagePositionPatient", "SliceThickness", "InstanceNumber", "SeriesInstanceUID", "Modality", "PixelData")
@@ -166,6 +198,20 @@ def test_dicom(folder, tags, drop, change, twice):
     only_our_errors(lambda: scans.read_dicom_image(series / "1.dcm"))
 
 
+@few
+@given(which=st.integers(0, len(DICOMS) - 1), change=damage(min(map(len, DICOMS)), 400), tail=st.booleans())
+def test_dicom_of_every_kind(folder, which, change, tail):
+    """Damage near the beginning, or (``tail``) near the end, where packed pixels are."""
+    content = DICOMS[which]
+    made = damaged(content[::-1], change)[::-1] if tail else damaged(content, change)
+    series = folder / "kinds"
+    series.mkdir(exist_ok=True)
+    (series / "1").write_bytes(made)
+    only_our_errors(lambda: scans.read_dicom_series(series))
+    only_our_errors(lambda: scans.read_dicom_image(series / "1"))
+    only_our_errors(lambda: images.read_grey(series / "1"))
+
+
 def _png(mode: str) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).convert(mode).save(buffer, "PNG")
@@ -195,10 +241,84 @@ def test_png(which, change, mend):
     only_our_errors(lambda: images.read_mask("x.png", content=content))
 
 
+def _picture(kind: str, mode: str, **how) -> bytes:
+    buffer = io.BytesIO()
+    grey = Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).convert(mode)
+    grey.save(buffer, kind, **how)
+    return buffer.getvalue()
+
+
+TURNED = Image.Exif()
+TURNED[274] = 6
+PICTURES = [_picture("TIFF", "L"), _picture("TIFF", "I;16"), _picture("TIFF", "F"), _picture("WEBP", "RGB"),
+            _picture("JPEG", "L", exif=TURNED), _picture("GIF", "L"), _picture("BMP", "L"), _picture("JPEG2000", "L"),
+            _picture("PPM", "L"), _picture("TIFF", "L", save_all=True, append_images=[Image.new("L", (8, 8))] * 3)]
+
+
+@few
+@given(which=st.integers(0, len(PICTURES) - 1), change=damage(60, 60), tail=st.booleans(),
+       page=st.sampled_from([None, 0, 2]))
+def test_pictures_of_every_format(folder, which, change, tail, page):
+    content = PICTURES[which]
+    made = damaged(content[::-1], change)[::-1] if tail else damaged(content, change)
+    path = folder / "picture.tif"
+    path.write_bytes(made)
+    only_our_errors(lambda: images.read_image(path, page=page))
+    only_our_errors(lambda: images.read_mask(path, page=page, notes=[]))
+    only_our_errors(lambda: greys.look(path, page))
+    only_our_errors(lambda: images.count_pages(path))
+
+
+# ---- folders ---------------------------------------------------------------------------------------------------------
+
+PIECES = st.sampled_from(["class", "patient", "series", "any", "masks=infection", "p1=skip", "zebra=covid", "images",
+                          "nifti", "dicom", "/", ",", "=", "::", "covid=", "0=train"])
+
+
+@pytest.fixture(scope="module")
+def stock(tmp_path_factory) -> Path:
+    return planted.stock(tmp_path_factory.mktemp("stock"))
+
+
+@few
+@given(places=planted.PLACES, change=st.one_of(st.none(), st.tuples(st.integers(0, 8), damage(400, 100))),
+       table=st.one_of(st.none(), st.text(alphabet='file,label;patient\t"\n\r01abcp.\ufeff', max_size=60),
+                       st.binary(max_size=30)),
+       document=st.one_of(st.none(), st.fixed_dictionaries({}, optional={
+           name: st.recursive(LEAVES, TREES, max_leaves=4) for name in ("labels", "channel_names", "modality")})),
+       layout=st.lists(PIECES, max_size=3).map("".join))
+def test_folders(folder, stock, places, change, table, document, layout):
+    """Whatever lies in a folder, it is read or refused in one line, and the account adds up."""
+    root = planted.planted_from(stock, folder / "any", places)
+    if change is not None:
+        files = sorted(p for p in root.rglob("*") if p.is_file())
+        spoilt = files[change[0] % len(files)]
+        spoilt.write_bytes(damaged(spoilt.read_bytes(), change[1]))
+    if table is not None:
+        (root / "metadata.csv").write_bytes(table if isinstance(table, bytes) else table.encode())
+    if document is not None:
+        (root / "dataset.json").write_text(json.dumps(document))
+    data = f"{root}::{layout}" if layout else str(root)
+
+    def read():
+        found = layouts.find(data)
+        used, left = layouts.account(found, data)
+        assert sorted([*used, *left]) == sorted(p for p in root.rglob("*") if p.is_file())
+        if found.volumes:
+            list(layouts.load_cases(data))
+        layouts.load_slices(data, size=8)
+
+    only_our_errors(read)
+
+
+@few
+@given(text=st.text(max_size=40))
+def test_labels(text):
+    assert labels.canonical(text) in labels.KNOWN or labels.canonical(text) == text.lower()
+
+
 # ---- documents -------------------------------------------------------------------------------------------------------
 
-LEAVES = st.one_of(st.none(), st.booleans(), st.integers(-(10**20), 10**20), st.floats(), st.text(max_size=8))
-TREES = lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=6), inner, max_size=3))
 JSONISH = st.recursive(LEAVES, TREES, max_leaves=6)
 
 

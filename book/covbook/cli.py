@@ -38,9 +38,20 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line with ``argv`` (default: the process's own); returns the exit status."""
     def work() -> int:
         given = _parser().parse_args(argv)
+        _add_layout(given)
         return given.do(given) or 0
 
     return guarded(work)
+
+
+def _add_layout(given) -> None:
+    """``--layout`` as part of the data's name, where every reader finds it."""
+    layout = getattr(given, "layout", None)
+    if not layout:
+        return
+    if (given.data or "phantom") == "phantom":
+        raise ConfigError("--layout: says how a folder is to be read; give it with --data FOLDER")
+    given.data = f"{given.data}::{layout}"
 
 
 def guarded(work: Callable[[], int]) -> int:
@@ -248,7 +259,7 @@ def _data_get(given) -> None:
 def _data_check(given) -> int:
     from covbook.runner import checking
 
-    report = checking.check(given.path)
+    report = checking.check(given.data, given.sheet)
     print(report)
     return 1 if report.problems else 0
 
@@ -360,6 +371,9 @@ def _arg(*flags: str, **settings) -> tuple:
 PROFILE = _arg("--profile", default="cpu", help="smoke, cpu (default), long, gpu or paper")
 DATA = _arg("--data", default="phantom", help="phantom (virtual patients, default), a folder, or a registered source's "
             "name")
+LAYOUT = _arg("--layout", metavar="HOW", help="how the folder is to be read where two readings are possible: a "
+              "layout's name, its folders from the outside (class/patient/series), FOLDER=MEANING (masks=infection, "
+              "group_a=covid, old=skip); commas between")
 SEED = _arg("--seed", type=int, default=0, metavar="N", help="random seed (default 0)")
 DEVICE = _arg("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
 NO_RESUME = _arg("--no-resume", dest="resume", action="store_false", help="start anew even if OUT holds a cut-off run")
@@ -409,7 +423,7 @@ def _add_chapters(commands) -> None:
              _arg("--names", action="store_true", help="names only"))
     _command(commands, "run", _run, "run a chapter with papermill; the executed notebook lands in OUT",
              _arg("chapter", metavar="CHAPTER", help="name or number (see covlib chapters), or a notebook file"),
-             *asked, _arg("--out", metavar="DIR", help="folder for what the run leaves (default runs/CHAPTER)"),
+             *asked, LAYOUT, _arg("--out", metavar="DIR", help="folder for what the run leaves (default runs/CHAPTER)"),
              _arg("--checkpoint", metavar="FILE", help="use these weights instead of training; recorded: those of a "
                   "recorded run (see covlib results weights)"),
              PARAMETER, SET)
@@ -422,7 +436,7 @@ def _add_chapters(commands) -> None:
              _arg("--nodes", type=int, default=1, metavar="M", help="nodes (default 1); give the command on each"),
              _arg("--save-minutes", type=float, default=5.0, metavar="T", help="keep a state every T (default 5)"),
              _arg("--synthesize", type=int, default=0, metavar="N", help="then make N images with each method"),
-             PROFILE, DATA, SEED, DEVICE, NO_RESUME, SET)
+             PROFILE, DATA, LAYOUT, SEED, DEVICE, NO_RESUME, SET)
 
 
 def _add_sweep(commands) -> None:
@@ -441,7 +455,7 @@ def _add_sweep(commands) -> None:
                   "machine, a chapter's runs on workers, a study's arms in this process"),
              _arg("--workers", type=int, metavar="N", help="Dask workers on this machine (default: GPUs, or cores)"),
              _arg("--retries", type=int, default=2, metavar="N", help="of a run whose worker dies (default 2)"),
-             PROFILE, DATA, DEVICE, PARAMETER, SET)
+             PROFILE, DATA, LAYOUT, DEVICE, PARAMETER, SET)
 
 
 def _add_data(commands) -> None:
@@ -451,7 +465,8 @@ def _add_data(commands) -> None:
     _command(commands, "get", _data_get, "download, verify and unpack a data set", _arg("name", metavar="NAME"),
              _arg("--to", metavar="DIR", help="a new folder (default: the cache)"))
     _command(commands, "check", _data_check, "say what a folder holds and what is wrong with it",
-             _arg("path", metavar="DIR"))
+             _arg("data", metavar="DIR"), LAYOUT,
+             _arg("--sheet", metavar="FILE.png", help="draw a few images of every class with their masks"))
     _command(commands, "phantom", _data_phantom, "write virtual patients as a data set",
              _arg("folder", metavar="DIR", help="a new or empty folder"),
              _arg("-n", type=int, default=10, help="how many patients (default 10)"), SEED,
@@ -475,7 +490,7 @@ def _add_images(commands) -> None:
              "(chapter 06); give the command again to go on",
              _arg("--checkpoint", required=True, metavar="RUN", help="out folder of a run of chapter 06, or its "
                   "weights; recorded: the book's own"),
-             _arg("--data", required=True, metavar="DIR", help="a folder with classes, or a source's name"),
+             _arg("--data", required=True, metavar="DIR", help="a folder with classes, or a source's name"), LAYOUT,
              _arg("--class", required=True, dest="label", metavar="NAME", nargs="+",
                   help="normal, pneumonia, or both: then each has its folder in DIR"),
              _arg("--to", required=True, metavar="DIR", help="a new folder, or one that was cut off"), DEVICE,

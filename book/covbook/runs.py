@@ -6,6 +6,7 @@ run is repeated on the same CPU.
 """
 
 import io
+import json
 import logging
 import math
 import os
@@ -27,6 +28,7 @@ from covlib.errors import ConfigError, did_you_mean
 if TYPE_CHECKING:
     from covbook.weights import Recorded
 
+CLAIM = "run.json"  # in ``out``: whose it is, from the first moment
 MAX_WIDTH = 1200  # pixels, of any figure in the book
 HARDWARE = {"smoke": "2 CPU cores", "cpu": "2 CPU cores", "long": "2 CPU cores, an evening",
             "gpu": "one data-centre GPU", "paper": "one data-centre GPU"}
@@ -67,6 +69,7 @@ def start(chapter: str, *, profile: str = "cpu", data: str = "phantom", seed: in
     kind, name = name_data(data)
     device = _resolve_device(device)
     folder = _make_out(Path(out).expanduser())
+    claim(folder, chapter, profile, name, seed, {k: getattr(config, k) for k in overrides})
 
     from covlib.seeding import seed_everything
 
@@ -101,8 +104,7 @@ def check_run(chapter: str, settings: dict[str, Any], config_cls: type[Config] |
         raise ConfigError(f"seed: must be a whole number of at least 0, got {seed!r}")
     if not isinstance(resume, bool):
         raise ConfigError(f"resume: must be True or False, got {resume!r}")
-    if config_cls is not None:
-        config_cls.for_profile(profile, overrides)
+    config = config_cls.for_profile(profile, overrides) if config_cls is not None else None
     _, name = name_data(data)
     recorded = None
     if checkpoint == "recorded":
@@ -119,7 +121,37 @@ def check_run(chapter: str, settings: dict[str, Any], config_cls: type[Config] |
     if device not in ("auto", "cpu"):  # these two fit everywhere, and PyTorch need not be imported to know it
         _resolve_device(device)
     _check_writable(settings["out"])
+    if resume:
+        resolved = {k: getattr(config, k) for k in overrides} if config else None if overrides else {}
+        _check_own(Path(settings["out"]).expanduser(), _claimed(chapter, profile, name, seed, resolved))
     return recorded
+
+
+def _claimed(chapter: str, profile: str, data: str, seed: int, overrides: dict | None) -> dict:
+    told = {"chapter": chapter, "profile": profile, "data": data, "seed": seed}
+    return told if overrides is None else told | {"overrides": json.loads(json.dumps(overrides))}
+
+
+def claim(out: Path, chapter: str, profile: str, data: str, seed: int, overrides: dict) -> None:
+    """Keep in ``out`` whose it is, so that another run is refused before anything is computed.
+
+    Args:
+        data: as ``name_data`` names it.
+    """
+    project.write_json(out / CLAIM, _claimed(chapter, profile, data, seed, overrides))
+
+
+def _check_own(out: Path, wanted: dict) -> None:
+    """ConfigError where ``out`` holds another chapter's run, or what was trained with other settings."""
+    try:
+        saved = json.loads((out / CLAIM).read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # new, of an earlier version, or damaged: the training looks for itself
+        return
+    differ = [name for name in wanted if isinstance(saved, dict) and saved.get(name) != wanted[name]]
+    if differ and (differ[0] == "chapter" or next(out.rglob("*.pt"), None)):
+        name = differ[0]
+        raise ConfigError(f"out: {out} holds another run: its {name} is {saved.get(name)!r}, this one's is "
+                          f"{wanted[name]!r}; choose another out, or resume=False (--no-resume) to start afresh")
 
 
 class _Warnings(logging.Handler):
@@ -427,6 +459,12 @@ def name_data(data) -> tuple[str, str]:
         raise ConfigError(f'data: must be "phantom", a registered source or a folder, got {data!r}')
     if str(data) == "phantom":
         return "phantom", "phantom"
+    if "::" in str(data) and not Path(data).exists():  # how a folder is to be read, see covlib.files.layouts.find
+        from covlib.files.folders import parse_spec
+
+        data, _, layout = str(data).partition("::")
+        parse_spec(layout)
+        return name_data(data)
     path = Path(data).expanduser()
     if path.exists():  # a reader's own folder comes before a source of that name, as in ``sources.located``
         if not os.access(path, os.R_OK | (os.X_OK if path.is_dir() else 0)):

@@ -64,6 +64,9 @@ class SliceSet:
         hu_window: (level, width) that maps to [-1, 1], or None where the images are display grey.
         source: "phantom", a registered name, or a folder's name; ``fingerprint``: SHA-256 of what was read.
         notes: one line each about what a reader should know (masks made classically, patients guessed ...).
+        given: "train", "val" or "test" of each slice as the source gives it ("" where it says nothing); None: no split
+            is given. ``covlib.data.splits.split_of`` keeps it where it can.
+        synthetic: whether the source says of itself that it shows nobody.
     """
 
     images: np.ndarray
@@ -77,6 +80,8 @@ class SliceSet:
     source: str = "phantom"
     fingerprint: str = ""
     notes: list[str] = field(default_factory=list)
+    given: list[str] | None = None
+    synthetic: bool = False
 
     def __len__(self) -> int:
         return len(self.images)
@@ -87,9 +92,11 @@ class SliceSet:
 
 
 def part_of(slices, index, *arrays: str):
-    """The slices at ``index`` (integers or a boolean mask), in that order: of these arrays, patients and names."""
+    """The slices at ``index`` (integers or a boolean mask), in that order: of these arrays, patients, names and the
+    given split."""
     index = np.asarray(index)
     index = np.flatnonzero(index) if index.dtype == bool else index.astype(np.int64)
     taken = {name: value[index] for name in arrays if (value := getattr(slices, name)) is not None}
-    named = {name: [getattr(slices, name)[i] for i in index] for name in ("patients", "names")}
+    named = {name: [getattr(slices, name)[i] for i in index] for name in ("patients", "names", "given")
+             if getattr(slices, name) is not None}
     return replace(slices, **taken, **named, notes=list(slices.notes))

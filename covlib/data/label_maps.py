@@ -30,7 +30,7 @@ class Paired:
         images: float32 (N, 1, S, S) in [-1, 1], complete (lung and everything around it).
         maps: uint8 (N, S, S), labels 0 to 3.
         patients, names: N identifiers each.
-        hu_window, source, fingerprint, notes: as in ``covlib.data.case.SliceSet``.
+        hu_window, source, fingerprint, notes, given: as in ``covlib.data.case.SliceSet``.
     """
 
     images: Tensor
@@ -41,6 +41,7 @@ class Paired:
     source: str = "phantom"
     fingerprint: str = ""
     notes: list[str] = field(default_factory=list)
+    given: list[str] | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -120,7 +121,7 @@ def from_slices(slices: SliceSet) -> Paired:
                         "wanted")
     return Paired(torch.from_numpy(np.ascontiguousarray(images, np.float32)), torch.from_numpy(maps),
                   list(slices.patients), list(slices.names), slices.hu_window, slices.source, slices.fingerprint,
-                  list(slices.notes))
+                  list(slices.notes), slices.given)
 
 
 def one_hot(maps) -> Tensor:

@@ -62,6 +62,82 @@ def split_by_patient(patients, labels=None, fractions=(0.6, 0.2, 0.2), seed: int
     return Split(*(np.array(sorted(part), np.int64) for part in dealt))
 
 
+def split_of(slices, labels=None, fractions=(0.6, 0.2, 0.2), seed: int = 0) -> Split:
+    """The split that the source gives, where it gives one and its patients allow it, else ``split_by_patient``. What
+    became of a given split is added to ``slices.notes``.
+
+    A part that is wanted and not given is dealt from the given training part by patient ("val"), or is the one that is
+    given in its place ("val" for "test"); a part that is given and not wanted joins training. Synthetic images of fewer
+    generators than there are parts are dealt one by one, with a note.
+
+    Args:
+        slices: has patients, names, notes, ``given`` ("train", "val", "test" or "" of each, or None) and ``synthetic``,
+            as a ``SliceSet``.
+        labels, fractions, seed: as in ``split_by_patient``.
+    """
+    if slices.given and any(slices.given):
+        try:
+            return _as_given(slices, labels, fractions, seed)
+        except DataError as why:
+            short = str(why).removeprefix("split: ").partition(";")[0]
+            _note(slices.notes, f"the given split is not kept: {short}; patients are dealt anew")
+    try:
+        return split_by_patient(slices.patients, labels, fractions, seed)
+    except DataError as why:
+        if not getattr(slices, "synthetic", False):
+            raise
+        split = split_by_patient(slices.names, labels, fractions, seed)
+        short = str(why).removeprefix("split: ").partition(";")[0]
+        _note(slices.notes, f"synthetic images are dealt one by one ({short}): the parts come from one generator, and "
+              "what holds between them says nothing about people")
+        return split
+
+
+def _as_given(slices, labels, fractions, seed: int) -> Split:
+    """The given split; DataError with the reason where it cannot be kept."""
+    wanted = [part for part, share in zip(PARTS, fractions) if share > 0]
+    told = np.array(["test" if part == "val" and "test" not in slices.given else part for part in slices.given])
+    if why := _why_not_kept(told, slices.patients, labels, wanted):
+        raise DataError(why)
+    how = ""
+    if "val" in wanted and "val" not in told:
+        inner = np.flatnonzero(told == "train")
+        share = fractions[1] / (fractions[0] + fractions[1])
+        of_train = lambda values: None if values is None else np.asarray(values)[inner].tolist()
+        dealt = split_by_patient(of_train(slices.patients), of_train(labels), (1 - share, share, 0), seed)
+        told[inner[dealt.val]], how = "val", " (val is dealt from the given train)"
+    elif "val" not in wanted and "val" in told:
+        told[told == "val"], how = "train", " (val joins train)"
+    index = {part: np.flatnonzero(told == part).astype(np.int64) for part in PARTS}
+    counts = ", ".join(f"{part} {len(index[part])}" for part in PARTS if len(index[part]))
+    _note(slices.notes, f"the given split is kept: {counts} images{how}")
+    return Split(**index)
+
+
+def _note(notes: list[str], text: str) -> None:
+    if text not in notes:  # a set may be split twice
+        notes.append(text)
+
+
+def _why_not_kept(told: np.ndarray, patients, labels, wanted: list[str]) -> str:
+    """Why a given split cannot be used, or ""."""
+    if not told.astype(bool).all():
+        return f"it says nothing of {np.count_nonzero(told == '')} of {len(told)} images"
+    lacking = [part for part in wanted if part not in told and part != "val"]
+    if lacking:
+        return f"it has no {lacking[0]}"
+    homes = defaultdict(set)
+    for patient, part in zip(patients, told):
+        homes[patient].add(part)
+    torn = sorted(patient for patient, parts in homes.items() if len(parts) > 1)
+    if torn:
+        return f"{len(torn)} patients are in several parts (first: {torn[0]})"
+    for part in sorted(set(told.tolist()) & {"train", "test"}) if labels is not None else ():
+        if missing := set(np.unique(labels)) - set(np.unique(np.asarray(labels)[told == part])):
+            return f"{part} lacks class {min(missing)}"
+    return ""
+
+
 def _main_label(labels, index):
     if labels is None:
         return "all"

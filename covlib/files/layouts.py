@@ -12,14 +12,16 @@ from covlib.data.case import Case, SliceSet
 from covlib.data.resize import resize_image, resize_mask
 from covlib.errors import ConfigError, DataError
 from covlib.files import plain_layouts
-from covlib.files.images import read_bytes, read_grey, read_mask
-from covlib.files.index import Found, Item, canonical, digest, folders_in, ordered, read_datasheet
-from covlib.files.scans import find_part, list_folder
+from covlib.files.folders import MEANINGS, Spec, files_under, is_system, meaning, parse_spec, why_unused
+from covlib.files.greys import greys_of
+from covlib.files.images import read_bytes
+from covlib.files.index import Found, Item, digest, folders_in, read_datasheet
+from covlib.files.labels import canonical, is_class, ordered
+from covlib.files.names import find_part, list_folder
+from covlib.files.pages import parted
 
 NEEDS = ("labels", "lung", "infection")
 PHANTOM_PATIENTS, PER_PATIENT = 40, 4
-KNOWN = ("CLASS/*.png; image/ with class_mask/, infection_mask/ or lung_mask/; CASE/image.nii.gz; *.nii.gz; folders "
-         "of DICOM series; the registered sources' own layouts")
 OWN: dict[str, Callable[[Path], Found | None]] = {}  # of single data sets, added by whoever knows them; tried first
 
 
@@ -32,46 +34,99 @@ def find(data) -> Found:
     A folder that holds nothing but one folder stands for that folder. The layouts of registered public sets are known
     where ``covbook.datasets.own_layouts.make_known`` was called, as the chapters and the command line do.
 
+    Args:
+        data: a path; after "::" it may say how the folder is to be read, where it can be read in two ways: a layout's
+            name, what its folders are from the outside inwards ("class/patient/series"), and what single folders or
+            labels mean ("masks=infection", "group_a=covid", "old=skip"), with commas between.
+
     Raises:
         DataError: not there, not readable, empty, or no layout we know (they are listed).
+        ConfigError: after "::" stands what is no layout.
     """
+    place, spec = asked(data)
     try:
-        root = Path(data)
-        if not root.exists():
+        if not place.exists():
             raise DataError(f"data: {str(data)!r} is neither 'phantom' nor a file or folder that is there")
-        return _understand(root.resolve())
+        found = _understand(place.resolve(), spec)
     except PermissionError as error:
         raise DataError(f"{error.filename}: no permission to read it; grant read access (chmod -R u+rX) or give "
                         "another folder") from None
+    _rename(found, spec)
+    return parted(found)
 
 
-def _understand(root: Path) -> Found:
+def asked(data) -> tuple[Path, Spec]:
+    """The path and what "::" and after it says."""
+    path, _, text = (str(data), "", "") if Path(data).exists() else str(data).partition("::")
+    return Path(path), parse_spec(text)
+
+
+def _understand(root: Path, spec: Spec) -> Found:
     if root.is_file():
         found = plain_layouts.case(root)
         if found is None:
             raise DataError(f"{root}: one file must be a volume (.nii, .nii.gz); give a folder for anything else, and "
                             "unpack archives first")
         return found
-    entries = list_folder(root)
-    if not entries:
-        raise DataError(f"{root}: is empty; known layouts are {KNOWN}")
-    for layout in (*OWN.values(), *plain_layouts.LAYOUTS.values()):
-        found = layout(root)
-        if found is not None:
-            return found
-    folders = folders_in(root)
-    if len(folders) == 1:
-        return _understand(folders[0])
-    _complain_of_empty_classes(root, folders)
-    shown = ", ".join(p.name for p in entries[:4]) + (" ..." if len(entries) > 4 else "")
-    raise DataError(f"{root}: is no layout we know (it holds {shown}); known are {KNOWN}")
+    if spec.name not in ("", *OWN, *plain_layouts.KINDS):
+        raise ConfigError(f"layout: {spec.name!r} is not known; known are {', '.join([*OWN, *plain_layouts.KINDS])}, "
+                          "levels such as class/patient/series, and FOLDER=MEANING")
+    if not spec.levels and spec.name not in plain_layouts.KINDS:
+        for folder in _only_folders(root):
+            for name, layout in OWN.items():
+                if spec.name in ("", name) and (found := layout(folder)):
+                    return found
+        if spec.name:
+            raise DataError(f"{root}: is not laid out as {spec.name}")
+    return plain_layouts.read(_inner(root), spec)
 
 
-def _complain_of_empty_classes(root: Path, folders: list[Path]) -> None:
-    empty = [f for f in folders if not list_folder(f)]
-    if folders and len(empty) == len(folders):
-        raise DataError(f"{empty[0]}: class folder holds no image, and no other folder in {root} does; known "
-                        f"layouts are {KNOWN}")
+def _only_folders(root: Path) -> Iterator[Path]:
+    """The folder, and those inside it that are the only ones there."""
+    while True:
+        yield root
+        folders = [f for f in folders_in(root) if not is_system(f)]
+        if len(folders) != 1:
+            return
+        root = folders[0]
+
+
+def _inner(root: Path) -> Path:
+    """The folder that ``root`` stands for: it holds nothing else, and its name means nothing."""
+    for folder in _only_folders(root):
+        inside = [p for p in list_folder(folder) if not is_system(p)]
+        if len(inside) != 1 or not inside[0].is_dir() or meaning(inside[0].name) or is_class(inside[0].name):
+            return folder
+    return root
+
+
+def _rename(found: Found, spec: Spec) -> None:
+    """Labels as ``--layout`` maps them, where it names labels and no folders."""
+    for item in found.items:
+        meant = spec.names.get(item.written.lower()) or spec.names.get((item.label or "").lower())
+        if meant and meant not in MEANINGS:
+            item.label = canonical(meant)
+
+
+def account(found: Found, data) -> tuple[list[Path], dict[Path, str]]:
+    """Every file under ``data``: those that are read (or belong to the set, as its datasheet does), and the others with
+    the reason."""
+    root = asked(data)[0].resolve()
+    if root.is_file():
+        return [root], {}
+    used = set(found.tables) | {found.root / name for name in ("datasheet.json", "dataset.json")}
+    for item in found.items:
+        used |= {p for p in (item.lung, item.infection) if p} | set(item.files)
+        if item.path.is_file():
+            used.add(item.path)
+        elif not item.files or find_part(item.path, "image"):
+            parts = (find_part(item.path, part) for part in ("image", "lung_mask", "infection_mask"))
+            used |= {p for p in parts if p} or {p for p in list_folder(item.path) if p.is_file()}
+    files = list(files_under(root))
+    there = {p.resolve(): p for p in files} if any(p.is_symlink() for p in files) else {p: p for p in files}
+    read = [p for p in files if p in used or (p.is_symlink() and p.resolve() in used)]
+    reading = set(read)
+    return read, {p: found.left_out.get(p) or why_unused(p, root) for p in there.values() if p not in reading}
 
 
 # ---- slices ----------------------------------------------------------------------------------------------------------
@@ -115,7 +170,7 @@ def load_slices(data, *, size: int, need=(), window=(-600, 1500), seed: int = 0,
         slices, items = slices_of(items, size, need, window, None if every else most or PER_PATIENT, found.root)
     else:
         items = _thinned(items, most, seed)
-        slices = _images(items, size, need)
+        slices = _images(items, size, need, window, bool(read_datasheet(found.root)))
     return _told(slices, items, found, window, data)
 
 
@@ -189,31 +244,34 @@ def _thinned(items: list[Item], per_patient: int | None, seed: int) -> list[Item
     return [items[i] for i in sorted(kept)]
 
 
-def _images(items: list[Item], size: int, need) -> SliceSet:
+def _images(items: list[Item], size: int, need, window, ours: bool) -> SliceSet:
     from covlib.data.lungs import lung_mask_grey
 
     out = np.empty((len(items), 1, size, size), np.float32)
     given = [part for part in ("lung", "infection") if all(getattr(i, part) for i in items)]
     made = "lung" in need and "lung" not in given
     masks = {part: np.zeros((len(items), size, size), np.uint8) for part in [*given, *["lung"] * made]}
-    digests = []
+    digests, greys = [], greys_of(items, window, ours)
     for k, item in enumerate(items):
         content = read_bytes(item.path)
-        image = read_grey(item.path, content)
+        image = greys.image(item, content)
         digests.append(hashlib.sha256(content).digest())
         out[k, 0] = resize_image(image, size) * 2 - 1
         for part in given:
             path = getattr(item, part)
             content = read_bytes(path)
-            masks[part][k] = resize_mask(read_mask(path, content=content, shape=image.shape), size)
+            masks[part][k] = resize_mask(greys.mask(part, item, image.shape, content), size)
             digests.append(hashlib.sha256(content).digest())
         if made:
-            lesion = None if item.infection is None else read_mask(item.infection)
+            lesion = None if item.infection is None else greys.mask("infection", item, image.shape)
             masks["lung"][k] = resize_mask(lung_mask_grey(image, lesion), size)
-    notes = ["lung masks are made by threshold and clean-up"] if made else []
+    notes = greys.notes + ["lung masks are made by threshold and clean-up"] * made
+    notes += [f"{part} masks are not used: {lacking} of {len(items)} images have none" for part in ("lung", "infection")
+              if 0 < (lacking := sum(getattr(i, part) is None for i in items)) < len(items)]
     names = [item.name for item in items]
     return SliceSet(out, [item.patient for item in items], names, lung=masks.get("lung"),
-                    infection=masks.get("infection"), fingerprint=digest(names, digests), notes=notes)
+                    infection=masks.get("infection"), fingerprint=digest(names, digests), notes=notes,
+                    hu_window=window if greys.hu else None)
 
 
 def _told(slices: SliceSet, items: list[Item], found: Found, window, data) -> SliceSet:
@@ -222,13 +280,16 @@ def _told(slices: SliceSet, items: list[Item], found: Found, window, data) -> Sl
     if all(kinds):
         slices.classes = ordered(set(kinds))
         slices.labels = np.array([slices.classes.index(kind) for kind in kinds], np.int64)
+    if any(item.split for item in items):
+        slices.given = [item.split for item in items]
     sheet = read_datasheet(found.root)
     slices.notes = [*found.notes, *slices.notes]
     if sheet:
+        slices.synthetic = True
         slices.notes.append(f"synthetic images: {sheet.get('method', 'see the datasheet')}")
     shown = sheet.get("hu_window")
-    slices.hu_window = window if found.volumes else tuple(shown) if shown else None
-    slices.source = Path(data).name or found.root.name
+    slices.hu_window = window if found.volumes else slices.hu_window or (tuple(shown) if shown else None)
+    slices.source = asked(data)[0].name or found.root.name
     return slices
 
 
@@ -271,6 +332,8 @@ def _cases(items: list[Item], need, shape) -> Iterator[Case]:
 
     for item in items:
         case = read_item(item)
+        if item.split:
+            case.meta["split"] = item.split
         if "lung" in need and case.lung is None:
             case.lung = lung_mask(case.hu, case.spacing)
             case.meta["lung_made"] = "threshold and clean-up"

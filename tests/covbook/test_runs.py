@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -293,3 +294,27 @@ def test_warnings_of_the_library_become_notes_of_the_newest_run(tmp_path, capsys
     assert first.notes == [] and second.notes == ["weights were not found; random-conv was used instead"]
     assert "random-conv was used" in (tmp_path / "second" / "run.log").read_text()
     assert capsys.readouterr().err == ""
+
+
+def test_another_runs_folder_is_refused_before_anything_is_computed(tmp_path):
+    begin(tmp_path)
+    begin(tmp_path, seed=1)  # nothing was trained: the folder can be used again
+    (tmp_path / "out" / "checkpoints").mkdir()
+    (tmp_path / "out" / "checkpoints" / "000001-step0000001-0123456789abcdef.pt").write_bytes(b"")
+    begin(tmp_path, seed=1)
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for change, words in (({"seed": 2}, "its seed is 1, this one's is 2"),
+                          ({"profile": "cpu"}, "its profile is 'smoke'"),
+                          ({"data": str(folder)}, "its data is 'phantom', this one's is 'folder'"),
+                          ({"overrides": {"steps": 9}}, "its overrides is {}, this one's is {'steps': 9}")):
+        with pytest.raises(ConfigError, match=re.escape(words)) as error:
+            begin(tmp_path, **{"seed": 1, **change})
+        assert "resume=False" in str(error.value) and "\n" not in str(error.value)
+    with pytest.raises(ConfigError, match="its chapter is '03_dcgan'"):
+        runs.start("04_global_local", profile="smoke", device="cpu", out=str(tmp_path / "out"), config_cls=Demo)
+    with pytest.raises(ConfigError, match="its seed is 1"):
+        runs.check_run("03_dcgan", {"profile": "smoke", "data": "phantom", "device": "cpu", "out": tmp_path / "out"})
+    begin(tmp_path, seed=2, resume=False)
+    (tmp_path / "out" / "run.json").write_text("damaged")
+    begin(tmp_path, seed=3)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from covbook.datasets.sources import located
 from covlib.data.case import SliceSet
-from covlib.data.splits import Split, split_by_patient
+from covlib.data.splits import Split, split_of
 from covlib.files import layouts
 from covlib.judges import classifiers
 from covlib.nets import layer_shapes
@@ -32,7 +32,7 @@ def prepare(config: Config, data="phantom", seed: int = 0) -> tuple[SliceSet, Sp
     """
     drawn = {"n_patients": config.patients, "per_patient": config.slices_per_patient} if data == "phantom" else {}
     slices = layouts.load_slices(located(data), size=config.image_size, need=("labels",), seed=seed, **drawn)
-    return slices, split_by_patient(slices.patients, slices.labels, fractions=(0.7, 0, 0.3), seed=seed)
+    return slices, split_of(slices, slices.labels, fractions=(0.7, 0, 0.3), seed=seed)
 
 
 def training_images(slices: SliceSet, split: Split) -> dict[str, Tensor]:

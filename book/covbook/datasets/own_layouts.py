@@ -3,9 +3,10 @@
     covid_ct        CT_COVID/, CT_NonCOVID/ (UCSD-AI4H/COVID-CT, Images-processed)
     medseg          tr_im.nii.gz with tr_mask.nii.gz: 100 unrelated axial slices in one file (medicalsegmentation.com)
     radiopaedia     rp_im/ with rp_lung_msk/, rp_msk/: nine volumes (medicalsegmentation.com)
-    covid19_ct_seg  COVID-19-CT-Seg_20cases/ with Lung_and_Infection_Mask/ (Zenodo 3757476)
+    covid19_ct_seg  COVID-19-CT-Seg_20cases/ with Lung_and_Infection_Mask/ (Zenodo 3757476); Kaggle's copy: ct_scans/
     cohen           images/ with metadata.csv (ieee8023/covid-chestxray-dataset)
     rsna            stage_2_train_images/*.dcm with stage_2_train_labels.csv (RSNA Pneumonia Detection Challenge)
+    radiography     COVID/, Lung_Opacity/, Normal/, Viral Pneumonia/, each with images/ and masks/
     mosmed          studies/CT-0 ... CT-4/*.nii.gz with masks/ (MosMedData)
 """
 
@@ -16,7 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from covlib.errors import DataError
-from covlib.files import layouts
+from covlib.files import layouts, plain_layouts
+from covlib.files.folders import Spec
 from covlib.files.images import is_image
 from covlib.files.index import (
     Found,
@@ -34,6 +36,8 @@ from covlib.files.index import (
 )
 from covlib.files.scans import list_folder, read_nifti, stem
 
+RIGHT_FIRST = {1: 2, 2: 1}  # medicalsegmentation.com: 1 is the right lung, 2 the left; here 1 is left
+LUNGS_NOTE = "lung masks have 1 right, 2 left there: read as 1 left, 2 right"
 NO_EFFUSION = {3: 0}  # pleural effusion, which is no lesion of the lung itself
 
 
@@ -61,8 +65,8 @@ def medseg(root: Path) -> Found | None:
     planes = read_nifti(files["tr_im"]).array.shape[0]
     lungs = files.get("tr_lungmasks_updated") or files.get("tr_lungmasks") or files.get("tr_lung_mask")
     items = [Item(f"tr_im_{k:03d}", files["tr_im"], lung=lungs, infection=files.get("tr_mask"), remap=NO_EFFUSION,
-                  plane=k, label="covid") for k in range(planes)]
-    notes = ["every slice shows COVID-19; pleural effusion is left out"]
+                  lung_remap=RIGHT_FIRST, plane=k, label="covid") for k in range(planes)]
+    notes = ["every slice shows COVID-19; pleural effusion is left out", LUNGS_NOTE]
     return assign_patients(Found("medseg", root, items, True, notes))
 
 
@@ -71,9 +75,10 @@ def radiopaedia(root: Path) -> Found | None:
     if not images:
         return None
     lungs, lesions = volumes_in(child(root, "rp_lung_msk")), volumes_in(child(root, "rp_msk"))
-    items = [Item(f"radiopaedia_{n}", p, lung=lungs.get(n), infection=lesions.get(n), remap=NO_EFFUSION, label="covid")
+    items = [Item(f"radiopaedia_{n}", p, lung=lungs.get(n), infection=lesions.get(n), remap=NO_EFFUSION,
+                  lung_remap=RIGHT_FIRST, label="covid")
              for n, p in images.items()]
-    return assign_patients(Found("radiopaedia", root, items, True, ["pleural effusion is left out"]))
+    return assign_patients(Found("radiopaedia", root, items, True, ["pleural effusion is left out", LUNGS_NOTE]))
 
 
 def _radiopaedia_grey(array: np.ndarray) -> np.ndarray:
@@ -84,19 +89,31 @@ def _radiopaedia_grey(array: np.ndarray) -> np.ndarray:
 
 
 def covid19_ct_seg(root: Path) -> Found | None:
-    """Lung_and_Infection_Mask has 1 left lung, 2 right lung, 3 infection; the other two folders have one of them."""
-    images = volumes_in(child(root, "COVID-19-CT-Seg_20cases"))
-    if not images:
+    """Lung_and_Infection_Mask has 1 left lung, 2 right lung, 3 infection; the other two folders have one of them. The
+    copy's images have longer names than its masks."""
+    images = volumes_in(child(root, "COVID-19-CT-Seg_20cases", "ct_scans"))
+    if not images or not any(n.startswith(("coronacases", "radiopaedia")) for n in images):
         return None
-    lungs, lesions = volumes_in(child(root, "Lung_Mask")), volumes_in(child(root, "Infection_Mask"))
-    both = volumes_in(child(root, "Lung_and_Infection_Mask"))
+    lungs, lesions, both = (
+        {_scan_number(n): p for n, p in volumes_in(child(root, folder)).items()}
+        for folder in ("Lung_Mask", "Infection_Mask", "Lung_and_Infection_Mask"))
     items = []
     for name, path in images.items():
         grey = _radiopaedia_grey if name.startswith("radiopaedia") else None
-        items.append(Item(name, path, label="covid", lung=lungs.get(name), convert=grey,
-                          infection=lesions.get(name) or both.get(name),
-                          remap=None if name in lesions else {1: 0, 2: 0, 3: 1}))
-    return assign_patients(Found("covid19_ct_seg", root, items, True))
+        key = _scan_number(name)
+        items.append(Item(name, path, label="covid", lung=lungs.get(key), convert=grey,
+                          infection=lesions.get(key) or both.get(key),
+                          remap=None if key in lesions else {1: 0, 2: 0, 3: 1}))
+    found = Found("covid19_ct_seg", root, items, True)
+    used = {item.infection for item in items}
+    found.left_out = {p: "says what the lung and infection masks say" for p in both.values() if p not in used}
+    return assign_patients(found)
+
+
+def _scan_number(name: str) -> tuple[str, ...]:
+    """What the names of a case's files share: "radiopaedia_org_covid-19-pneumonia-7_85703_0-dcm" and
+    "radiopaedia_7_85703_0" -> radiopaedia, 7, 85703, 0."""
+    return name.split("_")[0].lower(), *re.findall(r"\d+", re.sub(r"(?i)covid-19", "", name))
 
 
 def cohen(root: Path) -> Found | None:
@@ -156,11 +173,23 @@ def _by_patient(path: Path, column: str) -> dict[str, str]:
     return {row["patientid"]: row.get(column, "") for row in rows}
 
 
+def radiography(root: Path) -> Found | None:
+    """Class folders with images/ and lung masks/; the masks are smaller (256 to 299 pixels) and in colour."""
+    kinds = [child(root, name) for name in ("COVID", "Normal", "Lung_Opacity", "Viral Pneumonia")]
+    there = [kind for kind in kinds if kind and child(kind, "images")]
+    if len(there) < 3 or not all(images_in(kind / "images") for kind in there):
+        return None
+    found = plain_layouts.read(root, Spec(names={"masks": "lung"}))
+    found.kind = "radiography"
+    found.notes.append("lung masks are a network's, without sides")
+    return found
+
+
 def mosmed(root: Path) -> Found | None:
     """CT-0 is normal, CT-1 to CT-4 COVID-19; 50 studies of CT-1 have lesion masks (GGO and consolidation in one)."""
-    studies = child(root, "studies")
-    kinds = [f for f in folders_in(studies) if re.fullmatch(r"(?i)CT-[0-4]", f.name)] if studies else []
-    if not kinds:
+    studies = child(root, "studies") or root  # a part of the set may lie without the folder round it
+    kinds = [f for f in folders_in(studies) if re.fullmatch(r"(?i)CT-[0-4]", f.name)]
+    if not kinds or studies == root and len(kinds) < 2:
         return None
     masks = volumes_in(child(root, "masks"))
     label = lambda f: "normal" if f.name.endswith("0") else "covid"
@@ -172,7 +201,7 @@ def mosmed(root: Path) -> Found | None:
 
 
 LAYOUTS: dict[str, Callable[[Path], Found | None]] = {f.__name__: f for f in (
-    covid_ct, medseg, radiopaedia, covid19_ct_seg, cohen, rsna, mosmed)}
+    covid_ct, medseg, radiopaedia, covid19_ct_seg, cohen, rsna, radiography, mosmed)}
 
 
 def make_known() -> None:

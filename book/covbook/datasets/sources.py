@@ -264,7 +264,7 @@ def located(data: str | Path) -> str | Path:
     """What a chapter's ``data`` names, as the readers of ``covlib.files`` want it: "phantom" or a path that exists.
 
     A file or folder is taken as it is, an archive is unpacked into the cache, a registered set's name becomes its
-    folder.
+    folder. What stands after "::" says how the folder is to be read (``covlib.files.layouts.find``) and stays.
 
     Raises:
         DataError: nothing of that name, or a set that is not downloaded yet.
@@ -274,7 +274,10 @@ def located(data: str | Path) -> str | Path:
     own_layouts.make_known()
     if str(data) == "phantom":
         return "phantom"
-    path = Path(data)
+    place, _, layout = (str(data), "", "") if Path(data).exists() else str(data).partition("::")
+    path = Path(place)
+    if layout:
+        return f"{located(place)}::{layout}"
     if path.exists():
         return unpack_user_archive(path) if archives.is_archive(path) else data
     if str(data) not in registry():

@@ -187,3 +187,41 @@ def _scale_bar(axes, dv: float, dh: float, shape) -> None:
     down = shape[0] - 1 - shape[0] * 0.05
     for colour, width in (("black", 4.6), ("white", 2.2)):
         axes.plot([margin, margin + length], [down, down], color=colour, linewidth=width, solid_capstyle="butt")
+
+
+def contact_sheet(rows: dict[str, list[tuple]], *, title: str = "", note: str = "", letters: int = 40):
+    """A few pictures per class with their masks, to see in one look what was read.
+
+    Args:
+        rows: class -> pictures, each (image (S, S) in [-1, 1], lung mask or None, infection mask or None, name).
+        title: a line above. note: a footnote. letters: of a name that are shown, its end where it is longer.
+    """
+    labels = [style.wrap(name, 12) for name in rows]
+    left = max(style.text_width(text) for text in labels) + style.LABEL_GAP + 0.1
+    columns = max(len(row) for row in rows.values())
+    cell = min(1.75, (style.WIDTH - left - 0.05 - style.GAP * (columns - 1)) / columns)
+    head, name_height, foot = (0.34 if title else 0.06), 0.2, style.FOOT
+    pitch = cell + name_height + 0.06
+    masks = [present_masks(lung, lesion) for row in rows.values() for _, lung, lesion, _ in row]
+    present = {name: look for name, look in MASKS.items() if any(name in found for found in masks)}
+    if "ground-glass opacity" in present and "consolidation" not in present:  # perhaps one label for all lesions
+        present = {name.replace("ground-glass opacity", "lesion"): look for name, look in present.items()}
+    figure = style.new_figure(head + pitch * len(rows) + foot + (0.24 if present else 0))
+    if title:
+        style.inch_text(figure, 0.05, 0.22, title, size=style.HEAD)
+    for r, (label, row) in enumerate(zip(labels, rows.values())):
+        top = head + r * pitch
+        style.row_label(figure, left, top + cell / 2, label)
+        for c, (image, lung, lesion, name) in enumerate(row):
+            x = left + c * (cell + style.GAP)
+            axes = style.inch_axes(figure, x, top, cell, cell)
+            style.show(axes, image)
+            overlay(axes, lung, lesion)
+            shown = name if len(name) <= letters else "\N{HORIZONTAL ELLIPSIS}" + name[1 - letters :]
+            while style.text_width(shown, 7) > cell and len(shown) > 4:
+                shown = "\N{HORIZONTAL ELLIPSIS}" + shown[2:]
+            style.inch_text(figure, x + cell / 2, top + cell + 0.13, shown, ha="center", size=7, colour=style.GREY)
+    height = figure.get_size_inches()[1]
+    style.legend(figure, 0.05, height - 0.33, present)
+    style.footnote(figure, note)
+    return figure

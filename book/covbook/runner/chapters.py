@@ -338,7 +338,7 @@ def _settle(running: Path, final: Path) -> None:
 
 def _keep_or_drop(error: str, out: Path, made: bool, running: Path, final: Path) -> Path | None:
     """Keep a failed run's notebook, unless the chapter refused what it was given before it had trained anything."""
-    if is_user_error(error) and made and set(os.listdir(out)) <= {running.name, "figures", "run.log"}:
+    if is_user_error(error) and made and set(os.listdir(out)) <= {running.name, runs.CLAIM, "figures", "run.log"}:
         shutil.rmtree(out)
         return None
     if is_user_error(error) and final.exists():

@@ -16,7 +16,7 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
-from covbook import provenance
+from covbook import provenance, runs
 from covbook.chapters.global_local import METHODS
 from covbook.runner import chapters, jobs
 from covlib.errors import ConfigError
@@ -161,8 +161,8 @@ def train(chapter: str, *, profile: str = "cpu", data: str = "phantom", seed: in
         raise ConfigError(f"synthesize {images}, save-minutes {save_minutes:g}: numbers of at least 0 are wanted")
     config = resolve_name(chapters.CONFIGS[name]).for_profile(profile, overrides)
     out = Path(f"runs/{name}" if out is None else out)
-    chapters.check_settings(found, {"profile": profile, "data": data, "device": device, "out": str(out),
-                                     "checkpoint": None, "overrides": {}})
+    chapters.check_settings(found, {"profile": profile, "data": data, "seed": seed, "device": device, "out": str(out),
+                                     "checkpoint": None, "overrides": overrides or {}, "resume": resume})
 
     from covlib.seeding import seed_everything
     from covlib.training.devices import resolve_device, team
@@ -171,6 +171,9 @@ def train(chapter: str, *, profile: str = "cpu", data: str = "phantom", seed: in
         tell = say if fabric.global_rank == 0 else lambda text: None
         tell(f"{name}: profile={profile}, data={data}, seed={seed}; {fabric.world_size} process"
              f"{'es' if fabric.world_size > 1 else ''} on {fabric.device.type}; into {out}")
+        if fabric.global_rank == 0:
+            changed = {k: getattr(config, k) for k in overrides or {}}
+            runs.claim(out, name, profile, runs.name_data(data)[1], seed, changed)
         seed_everything(seed)
         job = Job(config, profile, data, seed, fabric.device, out, resume)
         roles, done = resolve_name(f"covbook.chapters.{recipe.prepare}")(config, data, seed), []

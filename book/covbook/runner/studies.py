@@ -155,13 +155,15 @@ def _numbers(arm: Arm, metrics: dict) -> dict[str, float | None]:
 def fingerprint(data) -> str:
     """SHA-256 of what ``data`` names: a folder's or file's content, or the voxels of one virtual patient."""
     from covbook.datasets import sources
+    from covlib.files.layouts import asked
 
     if str(data) == "phantom":
         from covlib.phantom import generate
 
         drawn = generate(0, label="covid", shape=(16, 64, 64))
         return hashlib.sha256(drawn.hu.tobytes() + drawn.lung.tobytes() + drawn.infection.tobytes()).hexdigest()
-    root = sources.local(str(data)) if str(data) in sources.registry() else Path(data).expanduser()
+    data = asked(data)[0]  # without what says how to read it
+    root = sources.local(str(data)) if str(data) in sources.registry() else data.expanduser()
     files = [p for p in root.rglob("*") if p.is_file()] if root.is_dir() else [root]
     whole = hashlib.sha256()
     for path in sorted(files):

@@ -12,7 +12,7 @@ import covlib
 from covlib.data.label_maps import label_map as _both
 from covlib.errors import DataError
 from covlib.files.marks import NOTICE, WORD, mark_nifti, png_text
-from covlib.files.scans import affine_of
+from covlib.files.scans import INFECTION_TEXT, LUNG_TEXT, affine_of
 
 LISTS = {"train": "training", "val": "validation", "test": "test"}
 SC_STORAGE = "1.2.840.10008.5.1.4.1.1.7"  # Secondary Capture Image Storage
@@ -144,7 +144,8 @@ class Nifti(Writer):
         affine = affine_of(spacing=(1.0, 1.0, 1.0), origin=(0.0, 0.0, 0.0))
         image = nibabel.Nifti1Image(np.ascontiguousarray(array.T[:, :, None]), affine)
         image.header.set_xyzt_units("mm")
-        mark_nifti(image, self.made_by)
+        told = {"lung mask": LUNG_TEXT, "infection mask": INFECTION_TEXT}.get(role)
+        mark_nifti(image, f"{told}; {self.made_by}" if told else self.made_by)
         nibabel.save(image, path)
 
     def volumes(self, files: list[Path]) -> list[dict]:

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from scan_files import detect, refused, save_dicom, save_image, save_nifti, tiny_chest
 
-from covlib.files.layouts import load_cases, load_slices
+from covbook.runner.checking import check
+from covlib.files.layouts import account, find, load_cases, load_slices
+from covlib.files.names import stem
 
 
 def test_covid_ct(tmp_path):
@@ -115,3 +117,44 @@ def test_mosmed(tmp_path):
     assert [c.label for c in cases] == ["normal", "covid", "covid"]
     assert [c.infection is not None for c in cases] == [False, True, False]
     refused(lambda: load_cases(tmp_path, need=("infection",)), "2 of 3")
+
+
+def test_kaggles_copy_of_covid19_ct_seg(tmp_path):
+    hu, lung, infection = tiny_chest()
+    names = {"coronacases_org_001": "coronacases_001",
+             "radiopaedia_org_covid-19-pneumonia-7_85703_0-dcm": "radiopaedia_7_85703_0",
+             "radiopaedia_org_covid-19-pneumonia-10_85902_1-dcm": "radiopaedia_10_85902_1"}
+    grey = np.clip(np.rint((hu.astype(float) + 1250) / 1500 * 255), 0, 255).astype(np.int16)
+    for k, (image, mask) in enumerate(names.items()):
+        save_nifti(tmp_path / "ct_scans" / f"{image}.nii", grey if k else hu)
+        save_nifti(tmp_path / "lung_mask" / f"{mask}.nii", lung)
+        save_nifti(tmp_path / "infection_mask" / f"{mask}.nii", infection)
+        save_nifti(tmp_path / "lung_and_infection_mask" / f"{mask}.nii", np.where(infection, 3, lung).astype(np.uint8))
+    (tmp_path / "metadata.csv").write_text("ct_scan,lung_mask\n../input/x.nii,../input/y.nii\n")
+    assert detect(tmp_path) == "covid19_ct_seg"
+    found = find(tmp_path)
+    masks = {i.name: {stem(i.lung), stem(i.infection)} for i in found.items}
+    assert masks == {image: {mask} for image, mask in names.items()}
+    for case in load_cases(tmp_path, need=("lung", "infection")):
+        assert np.array_equal(case.infection, infection) and np.array_equal(case.lung > 0, lung > 0)
+        assert case.label == "covid" and np.abs(case.hu - hu).max() <= 3
+    used, left = account(found, tmp_path)
+    assert len(used) == 9 and len(left) == 4 and any("metadata.csv is not used" in note for note in found.notes)
+
+
+@pytest.mark.parametrize(("above", "masks"), [("", "masks"), ("COVID-19_Radiography_Dataset", "masks"),
+                                              ("a/b", "Masks")])
+def test_radiography(tmp_path, above, masks):
+    mask = np.zeros((32, 32, 3), np.uint8)
+    mask[8:24, 4:12], mask[8:24, 20:28] = 255, 255
+    for c, name in enumerate(("COVID", "Lung_Opacity", "Normal", "Viral Pneumonia")):
+        for k in range(2):
+            save_image(tmp_path / above / name / "images" / f"{name}-{k}.png", seed=10 * c + k, size=(37, 37))
+            save_image(tmp_path / above / name / masks / f"{name}-{k}.png", mask)
+        (tmp_path / above / f"{name}.metadata.xlsx").write_bytes(b"PK")
+    assert detect(tmp_path) == "radiography"
+    read = load_slices(tmp_path, size=37, need=("labels", "lung"))
+    assert read.classes == ("normal", "lung_opacity", "viral pneumonia", "covid") and len(read) == 8
+    assert read.lung.shape == (8, 37, 37) and abs((read.lung > 0).mean() - 0.25) < 0.02
+    report = check(tmp_path)
+    assert report.counts["lung masks"] == 8 and report.files == {"found": 20, "used": 16} and not report.problems

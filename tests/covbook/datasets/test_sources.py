@@ -167,7 +167,8 @@ def test_registry_fits_its_schema():
     document = yaml.safe_load((project.DATA / "sources.yaml").read_text())
     project.validate(document, "sources", "data/sources.yaml", DataError)
     assert list(document["sources"]) == ["covid-ct", "medseg-volumes", "medseg-slices", "covid-19-ct-seg",
-                                         "covid-chestxray", "rsna-pneumonia", "mosmeddata"]
+                                         "covid19-ct-scans", "covid-chestxray", "rsna-pneumonia", "mosmeddata",
+                                         "covid19-radiography"]
 
 
 @pytest.mark.parametrize("change", [{"chapters": []}, {"access": "kaggle"}, {"homepage": "http://example.org"},

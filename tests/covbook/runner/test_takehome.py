@@ -20,7 +20,9 @@ from scan_files import refused
 from covbook import cli
 from covbook.export import export_set
 from covbook.runner import takehome, takehome_sheet
+from covbook.runner.checking import check
 from covlib.data.hu import unwindow
+from covlib.data.splits import split_of
 from covlib.errors import ConfigError
 from covlib.files.layouts import load_slices
 from covlib.files.marks import is_synthetic
@@ -331,3 +333,44 @@ def test_the_command(run, tmp_path, capsys):
     assert capsys.readouterr().out.strip() == str(out) and (out / "imagesTr").is_dir()
     assert cli.main(given) == 2
     assert "covlib: error:" in (error := capsys.readouterr().err) and error.count("\n") == 1
+
+
+# ---- our own readers -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", takehome.FORMATS)
+@pytest.mark.parametrize(("hu", "masks"), [(True, True), (False, True), (True, False), (False, False)])
+def test_an_export_is_read_again_as_it_was_written(tmp_path, form, hu, masks):
+    made, arrays = make_run(tmp_path / "run", hu=hu, masks=masks)
+    to = takehome.export_run(made, tmp_path / form, form=form)
+    report = check(to)
+    assert report.problems == [] and report.labels == {"normal": 10, "covid": 10} and report.counts["patients"] == 10
+    assert report.files["found"] == sum(p.is_file() for p in to.rglob("*"))
+    unused = [name for why, names in report.left_out.items() for name in names if not why.startswith("says what")]
+    assert {"DATASHEET.md", "LICENCE.txt", "SHA256SUMS"} <= set(unused) and len(unused) <= 4
+    need = ("labels", "lung", "infection") if masks else ("labels",)
+    read = load_slices(to, size=24, need=need, per_patient=9)
+    of = [number(name + ".x") for name in read.names]
+    assert sorted(of) == list(range(20)) and read.patients == [arrays["patients"][k] for k in of]
+    assert read.classes == ("normal", "covid") and read.labels.tolist() == [arrays["labels"][k] for k in of]
+    written = {number(row["file"]): row["split"] for row in rows_of(to)}
+    assert read.given == [written[k] for k in of] and set(read.given) == {"train", "val", "test"}
+    rows = slice(4, 20)  # 16 of 24 rows: the square is padded
+    assert np.abs(read.images[:, 0, rows] - arrays["images"][of]).max() < (0.001 if form != "png" and hu else 1e-6)
+    if masks:
+        assert np.array_equal(read.infection[:, rows], arrays["infection"][of])
+        assert np.array_equal(read.lung[:, rows], arrays["lung"][of])
+    split = split_of(read, read.labels)
+    assert [written[k] for k in of] == [part for i in range(20) for part, index in split.parts().items() if i in index]
+    assert any("the given split is kept" in note for note in read.notes) and read.synthetic
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", takehome.FORMATS)
+@pytest.mark.parametrize("patients", [True, False])
+def test_an_export_can_be_trained_on(tmp_path, form, patients):
+    made, _ = make_run(tmp_path / "run", patients=patients, n=24)
+    to = takehome.export_run(made, tmp_path / form, form=form)
+    status = cli.main(["train", "03_dcgan", "--profile", "smoke", "--data", str(to), "--out", str(tmp_path / "trained"),
+                       "--device", "cpu"])
+    assert status == 0 and list((tmp_path / "trained").rglob("*.safetensors"))

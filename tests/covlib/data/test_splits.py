@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from covlib.data.resize import resize_image
-from covlib.data.splits import Split, find_duplicates, fingerprint, split_by_patient
+from covlib.data.splits import Split, find_duplicates, fingerprint, split_by_patient, split_of
 from covlib.errors import ConfigError, DataError
 from covlib.files.images import read_image
 
@@ -126,3 +126,76 @@ def test_a_near_duplicate_among_the_real_slices(real_data):
     images = np.stack([resize_image(read_image(p), 64) for p in sorted(folder.iterdir())])
     pairs = find_duplicates(images, [str(k) for k in range(len(images))])
     assert (10, 42) in {(i, j) for i, j, *_ in pairs} and len(pairs) < 5
+
+
+# ---- a given split ---------------------------------------------------------------------------------------------------
+
+
+class Told:
+    """What ``split_of`` needs of a set: patients, names, a given split, notes."""
+
+    def __init__(self, patients, given, synthetic=False):
+        self.patients, self.given, self.notes, self.synthetic = patients, given, [], synthetic
+        self.names = [f"image {k}" for k in range(len(patients))]
+
+
+def index_of(split):
+    return {part: index.tolist() for part, index in split.parts().items()}
+
+
+def test_a_given_split_is_kept():
+    told = Told(list("abcdef"), ["train", "train", "val", "val", "test", "test"])
+    labels = np.array([0, 1] * 3)
+    wanted = {"train": [0, 1], "val": [2, 3], "test": [4, 5]}
+    assert index_of(split_of(told, labels)) == wanted and "is kept: train 2, val 2, test 2" in told.notes[0]
+    split_of(told, labels)
+    assert len(told.notes) == 1
+    joined = split_of(Told(told.patients, told.given), labels, (0.7, 0, 0.3))
+    assert index_of(joined) == {"train": [0, 1, 2, 3], "val": [], "test": [4, 5]}
+    two = Told(list("abcdef"), ["train"] * 4 + ["val"] * 2)  # val is the only part to test on
+    assert index_of(split_of(two, labels, (0.7, 0, 0.3))) == {"train": [0, 1, 2, 3], "val": [], "test": [4, 5]}
+
+
+@given(st.integers(2, 8), st.integers(0, 9))
+def test_what_is_not_given_is_dealt_from_training(n, seed):
+    patients = [f"p{k // 2}" for k in range(4 * n)]
+    told = Told(patients, ["train"] * (3 * n + n % 2) + ["test"] * (n - n % 2))
+    if len(set(patients[:3 * n + n % 2]) & set(patients[3 * n + n % 2:])):
+        return
+    split = split_of(told, None, (0.6, 0.2, 0.2), seed)
+    where = {patients[i]: part for part, index in split.parts().items() for i in index}
+    assert sorted(np.concatenate(list(split.parts().values()))) == list(range(4 * n)) and len(split.val)
+    assert all(where[patients[i]] == part for part, index in split.parts().items() for i in index)
+    assert split.test.tolist() == [k for k, part in enumerate(told.given) if part == "test"]
+    assert "dealt from the given train" in told.notes[0]
+
+
+@pytest.mark.parametrize(("patients", "given", "why"), [
+    (list("abcabc"), ["train"] * 3 + ["test"] * 3, "3 patients are in several parts (first: a)"),
+    (list("abcdef"), ["train"] * 6, "it has no test"), (list("abcdef"), ["test"] * 6, "it has no train"),
+    (list("abcdef"), ["train", "", "train", "test", "test", "test"], "says nothing of 1 of 6"),
+    (list("abcdef"), ["train", "test"] * 3, "lacks class")])
+def test_a_given_split_that_cannot_be_kept(patients, given, why):
+    told, labels = Told(patients, given), np.array([0, 1] * 3)
+    if patients == list("abcabc"):
+        labels = None
+    split = split_of(told, labels, (0.5, 0, 0.5))
+    assert "is not kept" in told.notes[0] and why in told.notes[0]
+    assert index_of(split) == index_of(split_by_patient(patients, labels, (0.5, 0, 0.5)))
+
+
+def test_images_of_one_generator_are_dealt_one_by_one():
+    labels = np.array([0, 1] * 5)
+    for patients, parts in ((["g0", "g1"] * 5, ["train"] * 10), (["g"] * 10, None), (["g0", "g1"] * 5, [""] * 10)):
+        told = Told(patients, parts, synthetic=True)
+        split = split_of(told, labels, (0.6, 0, 0.4))
+        assert sorted([*split.train, *split.test]) == list(range(10)) and len(split.test) == 4
+        assert "one by one" in told.notes[-1] and (parts != ["train"] * 10 or "has no test" in told.notes[0])
+        with pytest.raises(DataError, match="patient"):
+            split_of(Told(patients, parts), labels, (0.6, 0, 0.4))
+
+
+def test_no_split_is_given():
+    for parts in (None, [""] * 6):
+        told = Told(list("abcdef"), parts)
+        assert index_of(split_of(told)) == index_of(split_by_patient(list("abcdef"))) and not told.notes

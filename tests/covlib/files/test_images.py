@@ -4,6 +4,7 @@ import io
 import zlib
 
 import numpy as np
+import pytest
 import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
@@ -34,14 +35,14 @@ def encode(picture: Image.Image, kind: str) -> bytes:
 
 @given(GREY, st.sampled_from(list(WAYS)), st.sampled_from(["PNG", "TIFF"]))
 def test_every_mode_gives_the_same_grey(grey, way, kind):
-    read = read_image("a.dat", encode(WAYS[way](grey), kind))
+    read = read_image("a.dat", encode(WAYS[way](grey), kind), top=65535)
     assert read.dtype == np.float32 and read.shape == grey.shape
     assert np.allclose(read, grey / 255, atol=1e-6)
 
 
 @given(hnp.arrays(np.uint16, (4, 5)))
 def test_all_16_bits_count(grey):
-    read = read_image("a.png", encode(Image.fromarray(grey), "PNG"))
+    read = read_image("a.png", encode(Image.fromarray(grey), "PNG"), top=65535)
     assert np.array_equal(np.rint(read.astype(np.float64) * 65535), grey)
 
 
@@ -70,7 +71,7 @@ def test_colour_is_luma_and_transparency_is_black():
 def test_what_is_no_image(tmp_path):
     text = tmp_path / "notes.png"
     text.write_text("patient 1: see the report\n")
-    refused(lambda: read_image(text), "notes.png", "not a PNG, JPEG or TIFF", "patient 1: s")
+    refused(lambda: read_image(text), "notes.png", "not a PNG, JPEG, TIFF", "patient 1: s")
     whole = save_image(tmp_path / "a.png", size=(64, 64)).read_bytes()
     (tmp_path / "half.png").write_bytes(whole[: len(whole) // 2])
     refused(lambda: read_image(tmp_path / "half.png"), "half.png", "truncated")
@@ -126,10 +127,30 @@ def test_0_and_255_are_0_and_1():
 def test_masks_that_are_none(tmp_path):
     labels = np.zeros((4, 4), np.uint8)
     for mode, channels in (("RGB", 3), ("RGBA", 4), ("LA", 2)):
-        Image.fromarray(labels).convert(mode).save(tmp_path / "m.png")
+        picture = Image.fromarray(labels).convert(mode)
+        picture.save(tmp_path / "m.png")
+        assert np.array_equal(read_mask(tmp_path / "m.png"), labels)  # grey, whatever its mode
+        picture.putpixel((1, 1), (1, 2, 0, 255)[:channels] if channels > 2 else (1, 0))
+        picture.save(tmp_path / "m.png")
         refused(lambda: read_mask(tmp_path / "m.png"), "m.png", f"{channels} channels", "one channel")
     save_image(tmp_path / "m.png", labels + np.arange(4, dtype=np.uint8))
     refused(lambda: read_mask(tmp_path / "m.png"), "m.png", "values 3", "0, 1, 2")
+    refused(lambda: read_mask(tmp_path / "m.png", shape=(4, 4), remap={1: 0}), "values 3")
+    assert read_mask(tmp_path / "m.png", remap={2: 0, 3: 2}).tolist() == [[0, 1, 0, 2]] * 4
+
+
+@pytest.mark.parametrize(("size", "wanted", "told"), [((4, 6), (8, 12), "4x6"), ((256, 256), (299, 299), "256x256"),
+                                                      ((64, 48), (32, 24), "64x48")])
+def test_masks_of_another_size_and_the_same_proportions(tmp_path, size, wanted, told):
+    labels = np.zeros(size, np.uint8)
+    labels[size[0] // 2:, : size[1] // 2] = 2
+    save_image(tmp_path / "m.png", labels)
+    notes = []
+    read = read_mask(tmp_path / "m.png", shape=wanted, notes=notes)
+    assert read.shape == wanted and set(np.unique(read)) == {0, 2} and told in notes[0]
+    assert abs((read > 0).mean() - 0.25) < 0.01 and (read[wanted[0] // 2 + 1:, : wanted[1] // 2 - 1] == 2).all()
+    for other in ((wanted[0], wanted[1] + 5), (wanted[0] * 20, wanted[1] * 20)):
+        refused(lambda other=other: read_mask(tmp_path / "m.png", shape=other), "m.png", "same proportions")
 
 
 # ---- size ------------------------------------------------------------------------------------------------------------

@@ -16,8 +16,7 @@ from covlib.data.hu import window
 from covlib.data.resize import resize_image
 from covlib.errors import ConfigError, DataError
 from covlib.files.images import read_image
-from covlib.files.index import canonical, label_from_name, ordered
-from covlib.files.layouts import load_cases, load_slices
+from covlib.files.layouts import account, find, load_cases, load_slices
 
 
 def class_folders(root, n=4, names=("COVID", "normal")):
@@ -34,25 +33,6 @@ def mask_folders(root, n=3, parts=("class_mask", "infection_mask", "lung_mask"))
         for part in parts:
             save_image(root / part / f"{k}.png", np.array(values[part], np.uint8).repeat(2)[None].repeat(8, 0))
     return root
-
-
-# ---- class names -----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("name", "wanted"), [
-    ("COVID", "covid"), ("CT_COVID", "covid"), ("COVID-19", "covid"), ("2019-nCoV", "covid"), ("positive", "covid"),
-    ("CT_NonCOVID", "noncovid"), ("non-COVID", "noncovid"), ("noncovid", "noncovid"), ("Non_COVID19", "noncovid"),
-    ("not covid", "noncovid"), ("Normal", "normal"), ("healthy", "normal"), ("No Finding", "normal"),
-    ("Pneumonia/Viral/COVID-19", "covid"), ("Viral Pneumonia", "pneumonia"), ("Pneumonia", "pneumonia"),
-    ("Lung_Opacity", "pneumonia"), ("Tuberculosis", "tuberculosis"), ("abnormal", "abnormal")])
-def test_class_names_are_matched_liberally(name, wanted):
-    assert canonical(name) == wanted
-
-
-def test_covid_is_last_and_normal_first():
-    assert ordered({"covid", "normal", "pneumonia", "zebra"}) == ("normal", "zebra", "pneumonia", "covid")
-    assert ordered(["covid", "noncovid"]) == ("noncovid", "covid")
-    assert label_from_name("covid_coronacases_001") == "covid" and label_from_name("lung_imlab_001") is None
 
 
 # ---- images ----------------------------------------------------------------------------------------------------------
@@ -96,11 +76,15 @@ def test_patients_from_a_table_and_from_folders(tmp_path):
 
 
 def test_tables_that_are_none(tmp_path):
-    class_folders(tmp_path)
-    (tmp_path / "metadata.csv").write_text("age,sex\n4,f\n")
-    refused(lambda: detect(tmp_path), "metadata.csv", "filename")
-    (tmp_path / "metadata.csv").write_bytes(b"\xff\xfe\x00file")
-    refused(lambda: detect(tmp_path), "metadata.csv")
+    class_folders(tmp_path / "set")
+    for content, words in ((b"age,sex\n4,f\n", "names a file"), (b"\xff\xfe\x00file", "cannot be read"),
+                           (b"file,label\nother.png,covid\n", "nothing about the files here")):
+        (tmp_path / "set" / "metadata.csv").write_bytes(content)
+        (tmp_path / "metadata.csv").write_bytes(content)
+        found = find(tmp_path / "set")
+        assert len(found.items) == 8
+        assert [note for note in found.notes if "metadata.csv is not used" in note and words in note]
+        assert words in account(found, tmp_path / "set")[1][tmp_path / "set" / "metadata.csv"]
 
 
 @given(st.integers(1, 6), st.integers(1, 3), st.integers(0, 50))
@@ -151,7 +135,8 @@ def test_infection_mask_alone(tmp_path):
 
 def test_masks_that_do_not_fit(tmp_path):
     root = mask_folders(tmp_path / "a")
-    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(root / "class_mask" / "1.png")
+    Image.fromarray(np.eye(8, dtype=np.uint8)[..., None] * np.array([0, 1, 2], np.uint8)).save(
+        root / "class_mask" / "1.png")
     refused(lambda: load_slices(root, size=8), "class_mask/1.png", "3 channels")
     save_image(root / "class_mask" / "1.png", np.zeros((8, 9), np.uint8))
     refused(lambda: load_slices(root, size=8), "class_mask/1.png", "8x9", "8x8")
@@ -377,7 +362,7 @@ def test_check_of_volumes_and_duplicates(tmp_path):
     assert ["outside the lung" in p or "NaN" in p for p in check(tmp_path / "v").problems] == [True, True]
     class_folders(tmp_path / "i")
     save_image(tmp_path / "i" / "normal" / "9.png", seed=0)  # the same as COVID/0.png
-    assert any("1 exact duplicate" in note for note in check(tmp_path / "i").notes)
+    assert any("1 exact duplicate" in line and "two classes" in line for line in check(tmp_path / "i").warnings)
     with pytest.raises(DataError):
         check(tmp_path / "gone")
 

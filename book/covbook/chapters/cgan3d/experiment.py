@@ -24,7 +24,7 @@ from covlib.data.blocks import seam_ratio
 from covlib.data.case import LEFT, Case
 from covlib.data.hu import window
 from covlib.data.lungs import lung_mask
-from covlib.data.splits import Split, split_by_patient
+from covlib.data.splits import Split, split_of
 from covlib.data.volumes import resample
 from covlib.errors import ConfigError, DataError
 from covlib.files import layouts
@@ -76,6 +76,12 @@ class Scans:
     def patients(self) -> list[str]:
         return [case.patient for case in self.cases]
 
+    @property
+    def given(self) -> list[str] | None:
+        """"train", "val" or "test" of each, where the source gives a split."""
+        given = [case.meta.get("split", "") for case in self.cases]
+        return given if any(given) else None
+
     def at(self, index) -> list[Case]:
         return [self.cases[i] for i in index]
 
@@ -103,7 +109,7 @@ def prepare(config: Config, data="phantom", seed: int = 0) -> tuple[Scans, Split
         scans.classes = tuple(sorted(set(known), key=lambda name: (name != "normal", name)))
         scans.labels = np.array([scans.classes.index(label) for label in known], np.int64)
     share = config.test_patients / wanted
-    return scans, split_by_patient(scans.patients, scans.labels, fractions=(1 - share, 0, share), seed=seed)
+    return scans, split_of(scans, scans.labels, fractions=(1 - share, 0, share), seed=seed)
 
 
 # ---- training --------------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from covlib.data import label_maps
 from covlib.data.case import SliceSet
 from covlib.data.crops import crop_to_lungs
 from covlib.data.label_maps import Paired
-from covlib.data.splits import Split, fingerprint, split_by_patient
+from covlib.data.splits import Split, fingerprint, split_of
 from covlib.errors import ConfigError
 from covlib.files import layouts
 from covlib.papers.cosingan import method as cosingan
@@ -162,7 +162,8 @@ def _with_lung(slices: SliceSet) -> Paired:
 def _joined(a: Paired, b: Paired) -> Paired:
     code = hashlib.sha256(f"{a.fingerprint} {b.fingerprint}".encode()).hexdigest()
     return dataclasses.replace(a, images=torch.cat([a.images, b.images]), maps=torch.cat([a.maps, b.maps]),
-                               patients=a.patients + b.patients, names=a.names + b.names, fingerprint=code)
+                               patients=a.patients + b.patients, names=a.names + b.names,
+                               given=None, fingerprint=code)
 
 
 def prepare(config, data="phantom", seed: int = 0, modality=None) -> Roles:
@@ -180,8 +181,7 @@ def prepare(config, data="phantom", seed: int = 0, modality=None) -> Roles:
     sick = {p for p, ill in zip(paired.patients, infected) if ill}
     labels = [f"{m} {'sick' if p in sick else 'healthy'}" for m, p in zip(modality, paired.patients)]
     # Patient 7 of one modality is another person than patient 7 of the other: numbers are never used twice.
-    split = split_by_patient(paired.patients, labels, fractions=(1 - config.test_share, 0, config.test_share),
-                             seed=seed)
+    split = split_of(paired, labels, fractions=(1 - config.test_share, 0, config.test_share), seed=seed)
     train, test = paired.subset(split.train), paired.subset(split.test)
     by = modality[split.train], modality[split.test]
     singles = {m: choose(train.subset(by[0] == m).infected()) for m in MODALITIES}

@@ -11,7 +11,7 @@ from torch import Tensor
 from covbook.datasets.sources import located
 from covlib.config import convert, field_types
 from covlib.data.case import SliceSet
-from covlib.data.splits import Split, split_by_patient
+from covlib.data.splits import Split, split_of
 from covlib.errors import ConfigError, DataError
 from covlib.files import layouts
 from covlib.papers.cyclegan.config import CHAPTER, SHAPE_FIELDS, TARGET, Config
@@ -96,10 +96,10 @@ def make_split(slices: SliceSet, config: Config, seed: int = 0) -> Split:
     parts = sum(f > 0 for f in fractions)
     for k, name in enumerate(slices.classes):
         n = len({p for p, label in zip(slices.patients, slices.labels) if label == k})
-        if n < parts:
+        if n < parts and not slices.synthetic:
             raise DataError(f"{slices.source}: class {name!r} has {n} patient(s); {parts} or more are needed, for "
                             "training, validation and test")
-    return split_by_patient(slices.patients, slices.labels, fractions, seed)
+    return split_of(slices, slices.labels, fractions, seed)
 
 
 def known(slices: SliceSet, split: Split) -> SliceSet:

@@ -24,7 +24,7 @@ from covlib.baselines import pix2pix, pix2pixhd, sean, spade
 from covlib.data import label_maps
 from covlib.data.crops import crop_to_lungs
 from covlib.data.label_maps import Paired
-from covlib.data.splits import Split, fingerprint, split_by_patient
+from covlib.data.splits import Split, fingerprint, split_of
 from covlib.errors import ConfigError, DataError
 from covlib.files import layouts
 from covlib.judges import segmenters
@@ -113,7 +113,7 @@ def prepare(config, data="phantom", seed: int = 0, *, split: str | None = None) 
             raise DataError(f"{paired.source}: infected slices of {found} patient(s); one patient for each of the "
                             f"{len(PAPER_SPLIT)} parts is wanted, or split='slice', which deals single slices")
         total = sum(PAPER_SPLIT)
-        dealt = split_by_patient(paired.patients, fractions=[n / total for n in PAPER_SPLIT], seed=seed)
+        dealt = split_of(paired, fractions=[n / total for n in PAPER_SPLIT], seed=seed)
         index = (dealt.train, dealt.val, dealt.test)
     else:
         index = split_like_paper(len(paired), seed)

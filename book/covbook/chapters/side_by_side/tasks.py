@@ -18,7 +18,7 @@ from covbook.datasets.sources import located
 from covlib.data import label_maps
 from covlib.data.case import SliceSet
 from covlib.data.crops import crop_to_lungs
-from covlib.data.splits import Split, split_by_patient
+from covlib.data.splits import Split, split_by_patient, split_of
 from covlib.errors import DataError
 from covlib.files import layouts
 from covlib.phantom import phantom_xrays
@@ -205,13 +205,13 @@ def _real(config: Config, data, seed: int, kind: str, classes, other: str) -> Ta
         slices = layouts.load_slices(located(data), size=2 * config.mask_size, need=("lung", "infection"), seed=seed,
                                      per_patient=config.slices_per_patient, **chosen)
         slices = crop_to_lungs(slices, config.mask_size)
-        return _masked(slices, split_by_patient(slices.patients, None, config.fractions, seed))
+        return _masked(slices, split_of(slices, None, config.fractions, seed))
     size, patients = {"noise": (config.noise_size, config.patients),
                       "translate": (config.xray_size, config.xray_patients)}[kind]
     slices = layouts.load_slices(located(data), size=size, need=("labels",), seed=seed,
                                  n_patients=patients if config.cap_real else None,
                                  per_patient=config.slices_per_patient, classes=(other, TARGET))
-    return _classed(kind, slices, split_by_patient(slices.patients, slices.labels, config.fractions, seed))
+    return _classed(kind, slices, split_of(slices, slices.labels, config.fractions, seed))
 
 
 def _masked(slices: SliceSet, split: Split) -> Task:
