@@ -47,7 +47,7 @@ def gathered(told: list[tuple[str, str]]) -> list[str]:
 
 
 def planes_of(case: Case, size: int, hu_window, per_patient: int | None, diseased: bool, whole: bool):
-    """Of ``per_patient`` levels of a case (None: all): number, image (size, size) in [-1, 1], and masks by name (None: no mask).
+    """Of ``per_patient`` levels of a case (None: all): number, image (size, size) in [-1, 1], masks by name (or None).
 
     Args:
         diseased: levels over the lesions of a sick case. whole: not cut to the body.
