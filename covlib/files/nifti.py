@@ -85,7 +85,7 @@ def _unscaled(image) -> bool:
 
 def _in_millimetres(image) -> tuple[np.ndarray, list[str]]:
     """The affine in mm, and a note where the header's unit is another one."""
-    affine = np.asarray(image.affine, np.float64)
+    affine = np.array(image.affine, np.float64)  # a copy, since it may be scaled
     code = int(image.header["xyzt_units"]) & 7 if "xyzt_units" in image.header else 0
     if code not in UNITS or not np.isfinite(affine).all():
         return affine, []
