@@ -105,6 +105,9 @@ def _of_dicom(entries: list[Entry], tree: Tree) -> tuple[list[Entry], dict[Path,
             else:
                 place = folder / f"{one.patient}_{one.uid}" if one.one_of_several else folder
                 first = next(e for e in inside if e.path == one.files[0])
+                if first.part in MASK_PARTS:
+                    tree.skipped |= dict.fromkeys(one.files, "a DICOM series in a folder of masks; NIfTI is read there")
+                    continue
                 free = (*first.free, one.uid) if one.one_of_several else first.free
                 kept.append(Entry(place, "dicom", first.split, first.part, free, ""))
                 series[place] = one

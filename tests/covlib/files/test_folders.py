@@ -250,6 +250,12 @@ def test_a_copy_of_a_set_within_itself_is_read_once(tmp_path, inner):
     assert any("12 files are left out as copies" in note for note in found.notes)
 
 
+def test_a_series_among_masks_is_no_scan(tmp_path):
+    reads(plant(tmp_path, "film_1.dcm", "masks/1.dcm", "masks/2.dcm"), kind="images", n=1, left=2)
+    shutil.rmtree(tmp_path / "masks")
+    refused(lambda: find(plant(tmp_path / "only", "masks/1.dcm")), "hold no images", "folder of masks")
+
+
 def test_a_medium_with_all_files_in_one_folder(tmp_path):
     for patient in range(2):
         for series in range(2):
