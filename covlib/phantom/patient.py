@@ -88,7 +88,7 @@ def sample(number: int, *, seed: int = 0, label: str | None = None, modality: st
     thickness = float(r.choice([1.0, 1.25, 1.5, 2.5, 3.0, 5.0, 7.5], p=[0.16, 0.18, 0.14, 0.2, 0.12, 0.14, 0.06]))
     sharp, medium = r.random(2) < (0.75, 0.5)
     kernel = ("sharp" if sharp else "medium") if modality == "B" else ("medium" if medium else "soft")
-    level = {"soft": 9.0, "medium": 17.0, "sharp": 36.0}[kernel]
+    level = {"soft": 11.0, "medium": 17.0, "sharp": 36.0}[kernel]
     noise = float(level * 2 ** r.uniform(-0.7, 0.7) * (1.25 / min(thickness, 3.0)) ** 0.35)
     width, depth = (float(v) for v in size * r.normal(1, (0.035, 0.05), 2))
     severity = float(0.16 + 0.5 * r.beta(1.7, 2.3))

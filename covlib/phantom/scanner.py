@@ -19,7 +19,7 @@ from covlib.phantom.patient import Patient
 from covlib.seeding import rng
 
 # cut-off (cycles/mm) of the Gaussian part and strength of the edge enhancement
-MU = 0.011  # per mm of tissue: rise of the noise's variance, less than water's 0.02 for filters and tube modulation
+MU = 0.016  # per mm of tissue: rise of the noise's variance, less than water's 0.02 for filters and tube modulation
 KERNELS = {"soft": (0.36, 0.0), "medium": (0.48, 0.12), "sharp": (0.72, 0.55)}
 
 
@@ -60,7 +60,7 @@ def _ray_noise(body: np.ndarray, dx: float) -> tuple[np.ndarray, np.ndarray]:
     where there is tissue is 1."""
     rows, columns = (np.exp(F(MU * dx) * body.sum(axis, keepdims=True)) for axis in (1, 0))
     tissue = body.sum() + F(1e-6)
-    level = ((rows[:, 0] @ body).sum() + (body @ columns[0]).sum()) / (2 * tissue) + F(1e-6)
+    level = (rows * body + columns * body).sum() / (2 * tissue) + F(1e-6)
     return np.sqrt(rows / level), np.sqrt(columns / level)
 
 

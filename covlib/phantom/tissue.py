@@ -266,7 +266,7 @@ class Tissue:
         gap = np.abs(s.oblique) + F(0.4 * grid.thickness)  # few vessels come near a fissure, but at the hilum
         flat = np.abs(s.horizontal) + F(0.6 * grid.thickness)
         gap = np.where((s.oblique > 0) & (s.x < MIDLINE), np.minimum(gap, flat), gap)
-        bounds *= np.clip(np.maximum((gap - F(1)) * F(0.3), (F(70) - np.abs(s.x)) * F(0.06)), 0, 1)
+        bounds *= np.clip(np.maximum((gap - F(2)) * F(0.3), (F(70) - np.abs(s.x)) * F(0.06)), 0, 1)
         p, level = self.patient, self.trees.bronchus_level
         blood = (F(BLOOD) + F(0.8 * p.contrast)).astype(F)
         vessels = draw(grid, self.trees.vessels) * bounds

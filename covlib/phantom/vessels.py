@@ -105,30 +105,45 @@ def _split(r, groups, parent, radial):
     centre = groups.mean(1)
     sight = _unit(centre - parent)
     aside = _unit(np.stack([-sight[:, 1], sight[:, 0], np.zeros(len(sight), F)], 1))
-    local = np.matmul(groups - centre[:, None], np.stack([sight, aside, np.cross(sight, aside)], 2))
-    spread = np.einsum("gni,gni->gi", local, local) * r.uniform(0.6, 1.4, (len(groups), 3)).astype(F)
+    groups = groups - centre[:, None]
+    local = [_along(groups, axis) for axis in (sight, aside, np.cross(sight, aside))]
+    spread = np.stack([(along * along).sum(1) for along in local], 1)
+    spread *= r.uniform(0.6, 1.4, (len(groups), 3)).astype(F)
     spread[:, 0] *= F(radial)
-    order = np.argsort(np.take_along_axis(local, spread.argmax(1)[:, None, None], 2)[..., 0], 1)
+    longest = spread.argmax(1)[:, None]
+    order = np.argsort(np.where(longest == 0, local[0], np.where(longest == 1, local[1], local[2])), 1)
+    groups = groups + centre[:, None]
     return np.take_along_axis(groups, order[..., None], 1).reshape(2 * len(groups), groups.shape[1] // 2, 3)
 
 
+# Written out: einsum and BLAS may sum in another order where an array lies elsewhere in memory, and a patient is the
+# same bits each time.
+def _along(points, axis):
+    """Coordinates (G, n) of points (G, n, 3) along an axis per group (G, 3)."""
+    axis = axis[:, None]
+    return points[..., 0] * axis[..., 0] + points[..., 1] * axis[..., 1] + points[..., 2] * axis[..., 2]
+
+
+def _length(v):
+    return np.sqrt(v[:, 0] * v[:, 0] + v[:, 1] * v[:, 1] + v[:, 2] * v[:, 2])[:, None]
+
+
 def _unit(v):
-    return v / (np.sqrt(np.einsum("gi,gi->g", v, v))[:, None] + F(1e-6))
+    return v / (_length(v) + F(1e-6))
 
 
 def _step(r, groups, parent, level, last):
     """Where the branches of a level end, (G, 3): on the way from ``parent`` to their terminals."""
     centre = groups.mean(1)
     move = centre - parent
-    length = np.sqrt(np.einsum("gi,gi->g", move, move))[:, None] + F(1e-6)
+    length = _length(move) + F(1e-6)
     if level == last:
         share = F(0.97)
     elif level < FAN:
         share = F(FORK[level]) * r.uniform(0.7, 1.3, (len(groups), 1)).astype(F)
     else:  # to where the column of terminals begins
-        along = np.einsum("gni,gi->gn", groups - centre[:, None], move / length)
-        extent = np.sqrt(np.einsum("gn,gn->g", along, along) / groups.shape[1])[:, None]
-        share = np.clip(1 - F(1.1) * extent / length, F(0.3), F(0.9))
+        extent = _along(groups - centre[:, None], move / length).std(1, keepdims=True)
+        share = np.clip(1 - F(1.5) * extent / length, F(0.2), F(0.9))
     return parent + move * share + r.standard_normal(move.shape, dtype=F) * (length * share * F(0.08))
 
 
@@ -149,8 +164,8 @@ def _grow(r, roots, targets, r_term, thinnest):
         if level and radius.max() < thinnest:
             break
         node = _step(r, groups, parent, level, k)
-        span = np.sqrt(np.einsum("gi,gi->g", node - parent, node - parent))[:, None]
-        middle = (parent + node) / 2 + r.standard_normal(node.shape, dtype=F) * span * F(0.06)
+        bend = r.standard_normal(node.shape, dtype=F) * (_length(node - parent) * F(0.06))
+        middle = (parent + node) / 2 + bend
         half = (r_parent + radius) / 2
         out += [Tubes(parent, middle, r_parent * F(0.93), half), Tubes(middle, node, half, radius)]
         levels += [np.full(2 * len(node), level)]
