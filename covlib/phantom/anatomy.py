@@ -214,14 +214,20 @@ class Anatomy:
 
 
 def _with_bulges(distance, bulges, x, y, z, k):
-    """``distance`` joined with ellipsoids (centre, half axes), creases filled over ``k`` mm; those out of reach of the
-    slab are left out."""
+    """``distance`` joined, in place, with ellipsoids (centre, half axes) near the midline, creases filled over ``k``
+    mm; those out of reach of the slab are left out."""
     low, high = float(z.min()), float(z.max())
+    inner = np.flatnonzero((np.abs(x) < 75).any((0, 1)))
+    if not len(inner):
+        return distance
+    box = np.s_[..., inner[0] : inner[-1] + 1]
+    x, y, near = x[box], y[box], distance[box]
     for (cx, cy, cz), (a, b, c) in bulges:
         reach = c * (1 + k / min(a, b, c))
         if cz - reach < high and cz + reach > low:
             f = np.sqrt(((x - F(cx)) / F(a)) ** 2 + ((y - F(cy)) / F(b)) ** 2 + ((z - F(cz)) / F(c)) ** 2)
-            distance = smooth_union(distance, (f - 1) * F(min(a, b, c)), k)
+            near = smooth_union(near, (f - 1) * F(min(a, b, c)), k)
+    distance[box] = near
     return distance
 
 

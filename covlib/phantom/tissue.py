@@ -134,7 +134,8 @@ class Tissue:
         paint(hu, cover(s.cage, w) * cover(-s.apex, wz + 6), F(MUSCLE - 12))  # neck, above the lungs
         paint(hu, band(s.mediastinum, -1.1, 0.6, w) * cover(s.cage, w), F(20))  # pleura
         self._heart(hu, s, grid, coarse, boost)
-        paint(hu, band(s.heart, 0.8, 2.0, w) * cover(s.mediastinum, w) * F(0.7), F(20))  # pericardium
+        if float(s.heart.min()) < 2:
+            paint(hu, band(s.heart, 0.8, 2.0, w) * cover(s.mediastinum, w) * F(0.7), F(20))  # pericardium
         great = draw(grid, self.great.grown(1.3))
         paint(hu, great * F(0.7), F(BLOOD - 6))
         paint(hu, draw(grid, self.great), (F(BLOOD) + boost).astype(F))
