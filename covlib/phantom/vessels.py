@@ -105,6 +105,8 @@ def _split(r, groups, parent, radial):
     centre = groups.mean(1)
     sight = _unit(centre - parent)
     aside = _unit(np.stack([-sight[:, 1], sight[:, 0], np.zeros(len(sight), F)], 1))
+    angle = r.uniform(0, np.pi, (len(groups), 1)).astype(F)  # columns side by side, but in no grid
+    aside = np.cos(angle) * aside + np.sin(angle) * np.cross(sight, aside)
     groups = groups - centre[:, None]
     local = [_along(groups, axis) for axis in (sight, aside, np.cross(sight, aside))]
     spread = np.stack([(along * along).sum(1) for along in local], 1)
@@ -215,7 +217,7 @@ def lung_trees(anatomy: Anatomy, lungs: LungMap, thinnest: float = 0.0) -> LungT
         r = rng(p.seed, "phantom", p.number, "vessels", n)
         roots = np.concatenate([artery[have - 1], vein[have - 1]])
         near = np.stack([_ends(r, lungs, own[lobe], n) for _ in range(2) for lobe in have])
-        targets = near + r.uniform(-4, 4, near.shape).astype(F)
+        targets = near + r.uniform(-5, 5, near.shape).astype(F)
         tubes, level, tree = _grow(r, roots, targets, np.repeat(np.array(LUMEN, F), len(have)), thinnest)
         vessels.append(tubes)
         airway = (tree < len(have)) & (level <= 8)  # bronchi go with the arteries
