@@ -242,7 +242,7 @@ class Tissue:
     def _parenchyma(self, s: Shape, lesions: Lesions | None, coarse, fine):
         p = self.patient
         slope = F(p.gradient_hu / 150) * np.clip(s.y, -85, 90)
-        hu = F(p.lung_hu) + slope + F(17) * fine + F(7) * coarse
+        hu = F(p.lung_hu) + slope + F(26) * fine + F(11) * coarse
         hu += F(12) * np.exp(np.clip(s.cage, -40, 0) / F(5))
         if lesions is None:
             return hu

@@ -19,8 +19,8 @@ from covlib.seeding import rng
 THINNEST = 0.17  # tubes of a smaller radius, in pixels, are not drawn
 TERMINALS = 1024  # end branches of a lobe
 MURRAY = 2.8  # a branch that feeds n terminals has a lumen in proportion to n^(1 / MURRAY)
-LUMEN = (0.29, 0.27)  # radius of the lumen of an artery and a vein that feed one terminal, mm
-WALL = 0.2  # mm, their walls
+LUMEN = (0.25, 0.23)  # radius of the lumen of an artery and a vein that feed one terminal, mm
+WALL = 0.1  # mm, their walls
 FAN, FORK = 6, (0.26, 0.22, 0.22, 0.25, 0.28, 0.3)  # levels that fan out, and how far each goes towards its terminals
 
 
@@ -198,7 +198,7 @@ class LungTrees:
 
 def _ends(r, lungs, own, n):
     """``n`` points among the lobe's ``own``, closer to each other under the pleura, where most small vessels are."""
-    odds = np.cumsum(F(0.5) + np.exp(-lungs.depth[own] / F(14)))
+    odds = np.cumsum(F(0.3) + np.exp(-lungs.depth[own] / F(14)))
     return lungs.points[own[np.searchsorted(odds, r.random(n, dtype=F) * odds[-1] * F(0.999999))]]
 
 

@@ -39,7 +39,7 @@ def test_vessels_reach_the_pleura_and_hearts_have_an_uneven_border_as_on_real_sl
             mask = lungs(hu)
             shares.append(vessel_share(hu, mask))
             rough.append(border_roughness(mask))
-    assert 0.8 * REAL_CLEAR < outer_share(shares) < 1.2 * REAL_OUTER
+    assert 0.75 * REAL_CLEAR < outer_share(shares) < 1.2 * REAL_OUTER
     nearest = np.sum(shares, 0)[0]
     assert 0.03 < nearest[0] / nearest[1] < 0.12  # vessels within 5 mm of the edge; real: 0.04 (least ill) to 0.075
     assert 0.5 * REAL_BORDER < np.median(rough) < 1.5 * REAL_BORDER
