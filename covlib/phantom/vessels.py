@@ -160,7 +160,7 @@ def _grow(r, roots, targets, r_term, thinnest):
     groups, parent, tree = targets, roots.astype(F), np.arange(len(roots))
     out, levels, trees = [], [], []
     calibre = lambda n: (r_term[tree] * F(n ** (1 / MURRAY)) + F(WALL)).astype(F)
-    r_parent = calibre(targets.shape[1]) * F(1.1)
+    r_parent = calibre(targets.shape[1]) * F(1.5)  # as wide as what feeds it
     for level in range(k + 1):
         radius = calibre(groups.shape[1])
         if level and radius.max() < thinnest:
