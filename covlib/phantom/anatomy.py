@@ -20,6 +20,20 @@ _CENTRE = (56, 57, 60, 62, 62, 60, 57, 51, 45, 40, 37, 35, 34, 34)
 _HALF_WIDTH = (76, 78, 78, 78, 77, 74.5, 70, 60, 47, 32, 20, 10, 8, 8)
 _HALF_DEPTH = (82, 86, 89, 91, 91, 89, 85, 76, 61, 42, 26, 14, 12, 12)
 _DEPTH_CENTRE = (2, 3, 2, 0, -1, -1, 0, 3, 7, 12, 15, 17, 18, 18)
+_CONTACT_U, _CONTACT = (0.0, 0.2, 0.35, 0.5, 0.6, 0.75, 0.9, 1.0), (34, 27, 16, 6, 2.5, 2, 5, 8)  # heart on sternum
+# centre and half axes (canonical mm; x, y, z) of what bulges into the lungs
+_APPENDAGES = (
+    ((18, -34, 118), (18, 17, 24)),  # pulmonary trunk
+    ((44, -24, 112), (11, 13, 12)),  # left auricle
+    ((-15, -44, 116), (17, 14, 17)),  # right auricle
+)
+_BULGES = (
+    ((23, 12, 178), (16, 27, 15)),  # aortic arch
+    ((29, -8, 143), (17, 22, 13)),  # left pulmonary artery
+    ((-24, -14, 155), (12, 13, 46)),  # superior caval vein
+    ((-34, 6, 134), (13, 17, 20)),  # right hilum
+    ((36, 14, 134), (13, 16, 19)),  # left hilum
+)
 _FRONT_DEPTH = (64, 70, 78, 83, 85, 84, 80, 70, 56, 38, 24, 14, 12, 12)
 
 
@@ -57,6 +71,7 @@ class Anatomy:
         self.fissure = r.normal(0, 1, 6)
         self.heart_axis = r.normal(0, 1, 4)
         self.asym = r.normal(0, 1, 8)
+        self.border = Field(r, 11.0, 20)
 
     def frame(self, grid: Grid):
         """Canonical coordinates of a slab: x, y (Z, Y, X) warped and turned back; z, u (Z, 1, 1)."""
@@ -84,12 +99,13 @@ class Anatomy:
         apex = (z - F(HEIGHT)) * F(0.8) + F(0.011) * (ax - centre) ** 2  # the pleural cupola
         t = np.arctan2(ax, y - mid) * F(1 / np.pi)
         bumps = self.bumps(grid)
-        heart = self._heart(x, y, z)
+        border = self.border(grid)
+        heart = self._heart(x, y, z) + F(2.2) * bumps + F(0.9) * border
         spine = self._spine(ax, y, u)
-        mediastinum = self._mediastinum(x, y, z, u, heart, bumps)
+        mediastinum = self._mediastinum(x, y, z, u, heart, bumps, border)
         dome = self._dome(x, y, z)
         layers = self.layers(grid)
-        oblique, horizontal = (d + F(2.2) * layers for d in self._fissures(x, y, z))
+        oblique, horizontal = (d + F(2.8) * layers for d in self._fissures(x, y, z))
         lung = np.maximum(np.maximum(np.maximum(cage, apex), -mediastinum), np.maximum(-spine, -dome))
         muscle = self._muscle(t, u, layers)
         body = self._body(x, y, u, muscle, cage)
@@ -108,14 +124,15 @@ class Anatomy:
         f = np.sqrt(((x + 18) / F(31)) ** 2 + ((y + 14) / F(33)) ** 2 + ((z - 86) / F(44)) ** 2)
         heart = smooth_union(left, (f - 1) * (F(32) * k), 12)
         f = np.sqrt(((x - 3) / F(37)) ** 2 + ((y - 15) / F(20)) ** 2 + ((z - 104) / F(25)) ** 2)
-        return smooth_union(heart, (f - 1) * F(22), 10)
+        heart = smooth_union(heart, (f - 1) * F(22), 10)
+        return _with_bulges(heart, _APPENDAGES, x, y, z, 6)
 
     def _spine(self, ax, y, u):
         body = ellipse(ax, y - F(53), F(22), F(20))
         process = ellipse(ax, y - F(84), F(26), F(18))  # lungs do not reach behind the laminae near the midline
         return smooth_union(body, process, 14)
 
-    def _mediastinum(self, x, y, z, u, heart, bumps):
+    def _mediastinum(self, x, y, z, u, heart, bumps, border):
         flat = u.ravel()
         half = curve(flat, (-0.3, 0.0, 0.3, 0.5, 0.62, 0.72, 0.85, 1.0, 1.3), (20, 20, 24, 31, 31, 25, 23, 28, 34))
         lean = curve(flat, (0.0, 0.5, 0.7, 1.0), (6, 2, 3, 0))
@@ -127,8 +144,13 @@ class Anatomy:
         junction = np.abs(x - lean - F(3)) - F(1.0) - F(0.14) * np.maximum(-y - F(66), 0)
         junction = np.maximum(junction, y + F(20))  # thin septum behind the sternum
         core = smooth_union(core, junction, 6)
-        fat = F(1.5 + 0.12 * self.patient.fat_mm) * (1 + F(0.5) * bumps)
-        return smooth_union(core, heart - np.maximum(fat, F(1)), 9)
+        core = _with_bulges(core, _BULGES, x, y, z, 7)
+        contact = curve(flat, _CONTACT_U, _CONTACT) * F(np.exp(0.3 * self.asym[2]))
+        contact = contact * (1 + F(0.35) * bumps) * np.clip((-y - F(8)) / F(52), 0, F(1.2))  # fat behind the sternum
+        aside = curve(flat, (0.0, 0.35, 0.55, 1.0), (10 + 4 * self.asym[3], 8 + 3 * self.asym[3], 0, 0))
+        core = smooth_union(core, np.maximum(np.abs(x - lean - F(3) - aside) - contact, y + F(20)), 9)
+        fat = F(1.5 + 0.12 * self.patient.fat_mm) * np.clip(1 + F(0.8) * bumps, F(0.2), 3)
+        return smooth_union(core, heart - np.maximum(fat, F(0.8)), 6) + F(0.8) * border
 
     def _dome(self, x, y, z):
         """Signed distance above the diaphragm, the slope taken into account."""
@@ -151,7 +173,8 @@ class Anatomy:
         left = np.clip(x, -1, 1) * F(0.5) + F(0.5)
         lift = F(8 * f[0]) + left * F(8 * f[1])
         bow = (y * y) * F(0.0006 * f[2]) + np.abs(x) * F(0.02 * f[3]) * y * F(0.05)
-        oblique = (z - (F(98) + lift) - y * F(0.98) + bow) * F(0.71)
+        twist = (np.abs(x) - F(60)) * (z - F(118)) * F(0.004 + 0.0015 * f[5])  # like a propeller's blade
+        oblique = (z - (F(98) + lift) - y * F(0.98) + bow + twist) * F(0.71)
         horizontal = z - F(118 + 5 * f[4]) + (x + 60) * F(0.06) - F(0.0018) * (np.abs(x) - 70) ** 2 - y * F(0.06)
         return oblique, horizontal
 
@@ -188,6 +211,24 @@ class Anatomy:
         f = np.sqrt(np.sqrt(qx * qx + qy * qy + F(0.9) * qx * qy))
         body = (f - 1) * np.minimum(width, depth) * F(0.95)
         return smooth_union(body, cage - F(11) - np.minimum(muscle, F(26)) * F(0.75), 12)
+
+
+def _with_bulges(distance, bulges, x, y, z, k):
+    """``distance`` joined, in place, with ellipsoids (centre, half axes) near the midline, creases filled over ``k``
+    mm; those out of reach of the slab are left out."""
+    low, high = float(z.min()), float(z.max())
+    inner = np.flatnonzero((np.abs(x) < 75).any((0, 1)))
+    if not len(inner):
+        return distance
+    box = np.s_[..., inner[0] : inner[-1] + 1]
+    x, y, near = x[box], y[box], distance[box]
+    for (cx, cy, cz), (a, b, c) in bulges:
+        reach = c * (1 + k / min(a, b, c))
+        if cz - reach < high and cz + reach > low:
+            f = np.sqrt(((x - F(cx)) / F(a)) ** 2 + ((y - F(cy)) / F(b)) ** 2 + ((z - F(cz)) / F(c)) ** 2)
+            near = smooth_union(near, (f - 1) * F(min(a, b, c)), k)
+    distance[box] = near
+    return distance
 
 
 def lobes(shape: Shape) -> np.ndarray:

@@ -28,8 +28,8 @@ class Patient:
         tilt_deg: rotation about the long axis. ``shift_mm``: position on the table (y, x). ``fov_mm``: side of the
             image.
         thickness_mm: slice thickness, 1 to 7.5 mm. ``kernel``: "soft", "medium" or "sharp". ``noise_hu``:
-            standard deviation in soft tissue at 0.7 mm pixels. ``contrast``: enhancement of blood in HU, 0 = no
-            contrast agent.
+            standard deviation in soft tissue at 0.7 mm pixels, from kernel, thickness and dose. ``contrast``:
+            enhancement of blood in HU, 0 = no contrast agent.
         lung_hu: mean density of the parenchyma. ``gradient_hu``: front-to-back rise of it.
         heart: size factor of the heart. ``dome_mm``: height of the right diaphragm dome. ``severity``: 0..1 share of
             lung that the disease strives for (0 in normal). ``consolidated``: 0..1 share of it that consolidates.
@@ -88,8 +88,8 @@ def sample(number: int, *, seed: int = 0, label: str | None = None, modality: st
     thickness = float(r.choice([1.0, 1.25, 1.5, 2.5, 3.0, 5.0, 7.5], p=[0.16, 0.18, 0.14, 0.2, 0.12, 0.14, 0.06]))
     sharp, medium = r.random(2) < (0.75, 0.5)
     kernel = ("sharp" if sharp else "medium") if modality == "B" else ("medium" if medium else "soft")
-    level = {"soft": 9.0, "medium": 17.0, "sharp": 36.0}[kernel]
-    noise = float(level * r.uniform(0.75, 1.35) * (1.25 / min(thickness, 3.0)) ** 0.35)
+    level = {"soft": 11.0, "medium": 17.0, "sharp": 36.0}[kernel]
+    noise = float(level * 2 ** r.uniform(-0.7, 0.7) * (1.25 / min(thickness, 3.0)) ** 0.35)
     width, depth = (float(v) for v in size * r.normal(1, (0.035, 0.05), 2))
     severity = float(0.16 + 0.5 * r.beta(1.7, 2.3))
     share = float(r.beta(1.5, 3.0))

@@ -5,6 +5,11 @@ function, plus white noise times the square root of a noise power spectrum of fi
 f * MTF(f)^2 with a small offset (Riederer, Pelc and Chesler, Phys Med Biol 1978; Kijewski and Judy, Phys Med Biol 1987,
 doi 10.1088/0031-9155/32/5/003). Frequencies are in cycles per mm, so that coarse pixels see
 less of the noise, as they would after averaging.
+
+Noise is not the same everywhere: what a ray lost on its way sets the noise of its reading. Readings of rays that cross
+the body from side to side make the part of the noise that varies from front to back, strongest in rows with much tissue
+(streaks through the shoulders), and the other way round (Wunderlich and Noo, Phys Med Biol 2008, doi
+10.1088/0031-9155/53/10/002).
 """
 
 import numpy as np
@@ -14,6 +19,7 @@ from covlib.phantom.patient import Patient
 from covlib.seeding import rng
 
 # cut-off (cycles/mm) of the Gaussian part and strength of the edge enhancement
+MU = 0.016  # per mm of tissue: rise of the noise's variance, less than water's 0.02 for filters and tube modulation
 KERNELS = {"soft": (0.36, 0.0), "medium": (0.48, 0.12), "sharp": (0.72, 0.55)}
 
 
@@ -34,17 +40,28 @@ def scan(hu: np.ndarray, grid: Grid, patient: Patient, slices: list[int], body: 
     f = np.hypot(fy, fx)
     mtf = transfer(patient.kernel, f).astype(F)
     power = _noise_amplitude(patient, f, dx)
-    streak = np.exp(-((fx / 0.05) ** 2)) * 2.0 + 0.75 if patient.contrast or patient.fat_mm > 22 else 1.0
-    power = (power * np.minimum(streak, 2.2)).astype(F)
+    turn = np.arctan2(np.abs(fy), fx + 1e-9)
+    side, front = (power * np.sin(turn)).astype(F), (1j * power * np.cos(turn)).astype(np.complex64)
     out = np.empty_like(hu)
     for i in range(nz):
         r = rng(patient.seed, "phantom", patient.number, "noise", int(slices[i]), ny, nx)
         white = r.standard_normal((ny, nx), dtype=F)
         blurred = fft.irfft2(fft.rfft2(hu[i]) * mtf, s=(ny, nx))
-        noise = fft.irfft2(fft.rfft2(white) * power, s=(ny, nx))
-        noise *= F(0.3) + F(0.7) * body[i]
+        spectrum = fft.rfft2(white)
+        rows, columns = _ray_noise(body[i], dx)
+        noise = fft.irfft2(spectrum * side, s=(ny, nx)) * rows + fft.irfft2(spectrum * front, s=(ny, nx)) * columns
+        noise *= F(0.55) + F(0.45) * body[i]
         out[i] = blurred + noise
     return _field_of_view(out, grid, patient)
+
+
+def _ray_noise(body: np.ndarray, dx: float) -> tuple[np.ndarray, np.ndarray]:
+    """Noise of the rays along rows (Y, 1) and along columns (1, X), from the tissue that they cross; the mean variance
+    where there is tissue is 1."""
+    rows, columns = (np.exp(F(MU * dx) * body.sum(axis, keepdims=True)) for axis in (1, 0))
+    tissue = body.sum() + F(1e-6)
+    level = (rows * body + columns * body).sum() / (2 * tissue) + F(1e-6)
+    return np.sqrt(rows / level), np.sqrt(columns / level)
 
 
 def _noise_amplitude(patient: Patient, f: np.ndarray, dx: float) -> np.ndarray:

@@ -132,8 +132,10 @@ class Tissue:
         fat = (F(FAT + 8) + F(7) * coarse).astype(F)
         paint(hu, cover(s.cage, w), fat)
         paint(hu, cover(s.cage, w) * cover(-s.apex, wz + 6), F(MUSCLE - 12))  # neck, above the lungs
-        paint(hu, band(s.mediastinum, -1.1, 0.6, w) * cover(s.cage, w), F(20))  # pleura and pericardium
+        paint(hu, band(s.mediastinum, -1.1, 0.6, w) * cover(s.cage, w), F(20))  # pleura
         self._heart(hu, s, grid, coarse, boost)
+        if float(s.heart.min()) < 2:
+            paint(hu, band(s.heart, 0.8, 2.0, w) * cover(s.mediastinum, w) * F(0.7), F(20))  # pericardium
         great = draw(grid, self.great.grown(1.3))
         paint(hu, great * F(0.7), F(BLOOD - 6))
         paint(hu, draw(grid, self.great), (F(BLOOD) + boost).astype(F))
@@ -240,7 +242,7 @@ class Tissue:
     def _parenchyma(self, s: Shape, lesions: Lesions | None, coarse, fine):
         p = self.patient
         slope = F(p.gradient_hu / 150) * np.clip(s.y, -85, 90)
-        hu = F(p.lung_hu) + slope + F(20) * fine + F(11) * coarse
+        hu = F(p.lung_hu) + slope + F(26) * fine + F(11) * coarse
         hu += F(12) * np.exp(np.clip(s.cage, -40, 0) / F(5))
         if lesions is None:
             return hu
@@ -254,13 +256,18 @@ class Tissue:
 
     def _fissures(self, hu, s, grid, share, lesions):
         w = max(grid.pixel, 0.5 * grid.thickness)
-        line = band(s.oblique, -0.5, 0.5, w)
-        right = band(s.horizontal, -0.45, 0.45, w) * (s.oblique > 0) * (s.x < MIDLINE)
-        paint(hu, np.maximum(line, right) * share * F(0.75), np.maximum(F(-560), hu))
+        line = band(s.oblique, -0.6, 0.6, w)
+        right = band(s.horizontal, -0.55, 0.55, w) * (s.oblique > 0) * (s.x < MIDLINE)
+        whole = np.clip(F(0.75) + F(0.55) * self.lobular(grid), F(0.1), 1)  # most fissures are incomplete
+        paint(hu, np.maximum(line, right) * whole * share * F(0.85), np.maximum(F(-470), hu))
 
     def _lung_tubes(self, hu, s, grid, share, lesions):
         """Vessels, bronchial walls and lumina; returns the share of airway lumen per voxel."""
-        bounds = cover(s.cage + F(2.2), 2.0) * cover(F(1.5) - s.dome, 2.0)
+        bounds = cover(s.cage + F(1.6), 2.0) * cover(F(1.5) - s.dome, 2.0)
+        gap = np.abs(s.oblique) + F(0.4 * grid.thickness)  # few vessels come near a fissure, but at the hilum
+        flat = np.abs(s.horizontal) + F(0.6 * grid.thickness)
+        gap = np.where((s.oblique > 0) & (s.x < MIDLINE), np.minimum(gap, flat), gap)
+        bounds *= np.clip(np.maximum((gap - F(2)) * F(0.3), (F(70) - np.abs(s.x)) * F(0.06)), 0, 1)
         p, level = self.patient, self.trees.bronchus_level
         blood = (F(BLOOD) + F(0.8 * p.contrast)).astype(F)
         vessels = draw(grid, self.trees.vessels) * bounds

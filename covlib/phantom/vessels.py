@@ -1,8 +1,10 @@
 """Tubes: the vessel and bronchial trees of the lungs, the great vessels, and how tubes are drawn into voxels.
 
-Each lobe's tree is grown by recursive halving: its terminals (random points of that lobe) are split into two halves at
-the median along their longest extent, again and again; each half gets a branch from its parent towards its centre.
-The tree fills the lobe, never leaves it, and branches carry r ~ n^(1/2.8), n = terminals they feed (Murray's law).
+Each lobe's tree is grown by recursive halving: its terminals (random points of that lobe, denser under the pleura) are
+split into two halves at the median along their longest extent, again and again; each half gets a branch from its parent
+towards its centre. The first halvings part the lobe across the line of sight from the hilum, so that vessels fan out
+and run on to the pleura. The tree fills the lobe, never leaves it, and a branch that feeds n terminals has a lumen
+r ~ n^(1/2.8) (Murray's law) and a wall.
 """
 
 from collections.abc import Iterable
@@ -16,7 +18,10 @@ from covlib.seeding import rng
 
 THINNEST = 0.17  # tubes of a smaller radius, in pixels, are not drawn
 TERMINALS = 1024  # end branches of a lobe
-MURRAY = 2.8  # a branch that feeds n terminals has a radius in proportion to n^(1 / MURRAY)
+MURRAY = 2.8  # a branch that feeds n terminals has a lumen in proportion to n^(1 / MURRAY)
+LUMEN = (0.25, 0.23)  # radius of the lumen of an artery and a vein that feed one terminal, mm
+WALL = 0.1  # mm, their walls
+FAN, FORK = 6, (0.26, 0.22, 0.22, 0.25, 0.28, 0.3)  # levels that fan out, and how far each goes towards its terminals
 
 
 @dataclass
@@ -91,40 +96,95 @@ def lung_map(anatomy: Anatomy) -> LungMap:
     )
 
 
-def _grow(r, root, targets, r_term, thinnest):
-    """Tree from ``root`` to ``targets`` (2^k, 3): Tubes and the level (0 = trunk) of each."""
-    k = int(np.log2(len(targets)))
-    groups, parent = targets[None], root[None].astype(F)
-    out, levels = [], []
-    r_parent = np.full(1, r_term * len(targets) ** (1 / MURRAY) * 1.1, F)
+def _split(r, groups, parent, radial):
+    """Halve each group (G, n, 3) of terminals at the median of its longest extent, seen from its ``parent`` (G, 3).
+
+    Extent along the line of sight counts ``radial`` times: less than 1 makes groups that are long columns towards the
+    pleura. Returns groups (2G, n / 2, 3).
+    """
+    centre = groups.mean(1)
+    sight = _unit(centre - parent)
+    aside = _unit(np.stack([-sight[:, 1], sight[:, 0], np.zeros(len(sight), F)], 1))
+    angle = r.uniform(0, np.pi, (len(groups), 1)).astype(F)  # columns side by side, but in no grid
+    aside = np.cos(angle) * aside + np.sin(angle) * np.cross(sight, aside)
+    groups = groups - centre[:, None]
+    local = [_along(groups, axis) for axis in (sight, aside, np.cross(sight, aside))]
+    spread = np.stack([(along * along).sum(1) for along in local], 1)
+    spread *= r.uniform(0.6, 1.4, (len(groups), 3)).astype(F)
+    spread[:, 0] *= F(radial)
+    longest = spread.argmax(1)[:, None]
+    order = np.argsort(np.where(longest == 0, local[0], np.where(longest == 1, local[1], local[2])), 1)
+    groups = groups + centre[:, None]
+    return np.take_along_axis(groups, order[..., None], 1).reshape(2 * len(groups), groups.shape[1] // 2, 3)
+
+
+# Written out: einsum and BLAS may sum in another order where an array lies elsewhere in memory, and a patient is the
+# same bits each time.
+def _along(points, axis):
+    """Coordinates (G, n) of points (G, n, 3) along an axis per group (G, 3)."""
+    axis = axis[:, None]
+    return points[..., 0] * axis[..., 0] + points[..., 1] * axis[..., 1] + points[..., 2] * axis[..., 2]
+
+
+def _length(v):
+    return np.sqrt(v[:, 0] * v[:, 0] + v[:, 1] * v[:, 1] + v[:, 2] * v[:, 2])[:, None]
+
+
+def _unit(v):
+    return v / (_length(v) + F(1e-6))
+
+
+def _step(r, groups, parent, level, last):
+    """Where the branches of a level end, (G, 3): on the way from ``parent`` to their terminals."""
+    centre = groups.mean(1)
+    move = centre - parent
+    length = _length(move) + F(1e-6)
+    if level == last:
+        share = F(0.97)
+    elif level < FAN:
+        share = F(FORK[level]) * r.uniform(0.7, 1.3, (len(groups), 1)).astype(F)
+    else:  # to where the column of terminals begins
+        extent = _along(groups - centre[:, None], move / length).std(1, keepdims=True)
+        share = np.clip(1 - F(1.5) * extent / length, F(0.2), F(0.9))
+    return parent + move * share + r.standard_normal(move.shape, dtype=F) * (length * share * F(0.08))
+
+
+def _grow(r, roots, targets, r_term, thinnest):
+    """Trees from ``roots`` (T, 3) to ``targets`` (T, 2^k, 3), their end branches' lumen ``r_term`` (T,) mm: Tubes, and
+    the level (0 = trunk) and the tree of each.
+
+    The first ``FAN`` levels part a lobe into columns that fan out from the hilum; the later ones run along their
+    column to the pleura and give off side branches on the way.
+    """
+    k = int(np.log2(targets.shape[1]))
+    groups, parent, tree = targets, roots.astype(F), np.arange(len(roots))
+    out, levels, trees = [], [], []
+    calibre = lambda n: (r_term[tree] * F(n ** (1 / MURRAY)) + F(WALL)).astype(F)
+    r_parent = calibre(targets.shape[1]) * F(1.5)  # as wide as what feeds it
     for level in range(k + 1):
-        if level and r_term * (len(targets) >> level) ** (1 / MURRAY) < thinnest:
+        radius = calibre(groups.shape[1])
+        if level and radius.max() < thinnest:
             break
-        n = groups.shape[1]
-        centre = groups.mean(1)
-        step = F(
-            (0.30, 0.26, 0.26, 0.30)[level] if level < 4 else 0.36 if level < k - 2 else 0.45 if level < k else 0.97
-        )
-        move = (centre - parent) * step
-        length = np.linalg.norm(move, axis=1, keepdims=True)
-        node = parent + move + r.standard_normal(move.shape, dtype=F) * length * F(0.08)
-        radius = np.full(len(node), r_term * n ** (1 / MURRAY), F)
-        middle = (parent + node) / 2 + r.standard_normal(move.shape, dtype=F) * length * F(0.07)
+        node = _step(r, groups, parent, level, k)
+        bend = r.standard_normal(node.shape, dtype=F) * (_length(node - parent) * F(0.06))
+        middle = (parent + node) / 2 + bend
         half = (r_parent + radius) / 2
         out += [Tubes(parent, middle, r_parent * F(0.93), half), Tubes(middle, node, half, radius)]
         levels += [np.full(2 * len(node), level)]
+        trees += [tree, tree]
         if level == k:
             break
-        spread = groups.var(1) * r.uniform(0.6, 1.4, (len(groups), 3)).astype(F)
-        order = np.argsort(np.take_along_axis(groups, spread.argmax(1)[:, None, None], 2)[..., 0], 1)
-        groups = np.take_along_axis(groups, order[..., None], 1).reshape(2 * len(groups), n // 2, 3)
-        parent, r_parent = np.repeat(node, 2, 0), np.repeat(radius, 2)
-    return join(out), np.concatenate(levels)
+        groups = _split(r, groups, node, 0.1 if level + 1 < FAN else 1.0)
+        parent, r_parent, tree = np.repeat(node, 2, 0), np.repeat(radius, 2), np.repeat(tree, 2)
+    return join(out), np.concatenate(levels), np.concatenate(trees)
 
 
 # where the vessels of each lobe leave the hilum (canonical mm): left upper, lower, right upper, middle, lower
 _ARTERY = np.array([[42, 4, 146], [44, 20, 132], [-38, 2, 148], [-42, 2, 126], [-42, 14, 128]], F)
 _VEIN = np.array([[38, -6, 136], [34, 22, 104], [-36, -10, 136], [-36, -6, 116], [-34, 22, 104]], F)
+# where the pulmonary trunk and the left atrium send them off (canonical mm), in the same order
+_TRUNK = np.array([[34, 2, 145], [37, 10, 143], [-22, 1, 138], [-24, 2, 136], [-26, 3, 136]], F)
+_ATRIUM = np.array([[20, 2, 110], [14, 16, 103], [-14, 2, 110], [-14, 6, 108], [-10, 16, 103]], F)
 
 
 @dataclass
@@ -136,30 +196,39 @@ class LungTrees:
     bronchus_level: np.ndarray
 
 
+def _ends(r, lungs, own, n):
+    """``n`` points among the lobe's ``own``, closer to each other under the pleura, where most small vessels are."""
+    odds = np.cumsum(F(0.3) + np.exp(-lungs.depth[own] / F(14)))
+    return lungs.points[own[np.searchsorted(odds, r.random(n, dtype=F) * odds[-1] * F(0.999999))]]
+
+
 def lung_trees(anatomy: Anatomy, lungs: LungMap, thinnest: float = 0.0) -> LungTrees:
-    """Grow all trees of both lungs; about 2 x 5 x ``TERMINALS`` end branches. Branches thinner than ``thinnest`` mm are
+    """Grow all trees of both lungs; 2 x 4.5 x ``TERMINALS`` end branches. Branches thinner than ``thinnest`` mm are
     left out (coarse pixels do not show them); the others stay as they are."""
     p = anatomy.patient
     place = placer(anatomy)
     artery, vein = place(_ARTERY), place(_VEIN)
     vessels, bronchi, levels = [], [], []
-    for lobe in range(1, 6):
-        own = lungs.points[lungs.lobe == lobe]
-        if len(own) < 8:
+    for n, group in ((TERMINALS, (1, 2, 3, 5)), (TERMINALS // 2, (4,))):  # the middle lobe is small
+        own = {lobe: np.flatnonzero(lungs.lobe == lobe) for lobe in group}
+        have = np.array([lobe for lobe in group if len(own[lobe]) >= 8], int)
+        if not len(have):
             continue
-        n = TERMINALS if lobe != 4 else TERMINALS // 2
-        for root, r_term in ((artery, 0.40), (vein, 0.37)):
-            r = rng(p.seed, "phantom", p.number, "vessels", lobe, "artery" if root is artery else "vein")
-            targets = own[r.integers(0, len(own), n)] + r.uniform(-4, 4, (n, 3)).astype(F)
-            tubes, level = _grow(r, root[lobe - 1], targets.astype(F), r_term, thinnest)
-            vessels.append(tubes)
-            if root is artery:
-                near = level <= 8
-                b = tubes.pick(near)
-                aside = np.array([-0.55 if lobe < 3 else 0.55, 0.75, 0.35], F)
-                shift = aside * (2.0 * b.r0[:, None]), aside * (2.0 * b.r1[:, None])
-                bronchi.append(Tubes(b.start + shift[0], b.end + shift[1], b.r0 * F(0.78), b.r1 * F(0.78)))
-                levels.append(level[near])
+        r = rng(p.seed, "phantom", p.number, "vessels", n)
+        roots = np.concatenate([artery[have - 1], vein[have - 1]])
+        near = np.stack([_ends(r, lungs, own[lobe], n) for _ in range(2) for lobe in have])
+        targets = near + r.uniform(-5, 5, near.shape).astype(F)
+        tubes, level, tree = _grow(r, roots, targets, np.repeat(np.array(LUMEN, F), len(have)), thinnest)
+        vessels.append(tubes)
+        airway = (tree < len(have)) & (level <= 8)  # bronchi go with the arteries
+        b = tubes.pick(airway)
+        aside = np.array([-0.55, 0.75, 0.35], F) * np.where(have[tree[airway]] < 3, 1, -1)[:, None] ** [1, 2, 2]
+        shift = (2 * aside * b.r0[:, None]).astype(F), (2 * aside * b.r1[:, None]).astype(F)
+        bronchi.append(Tubes(b.start + shift[0], b.end + shift[1], b.r0 * F(0.78), b.r1 * F(0.78)))
+        levels.append(level[airway])
+    for here, there, width in ((place(_TRUNK), artery, 6.0), (place(_ATRIUM), vein, 5.5)):
+        radius = np.full(len(here), width, F)
+        vessels.append(Tubes(here, there, radius, radius * F(0.8)))
     return LungTrees(join(vessels), join(bronchi), np.concatenate(levels))
 
 
