@@ -5,7 +5,6 @@ import numpy as np
 from covbook.plots import style
 from covbook.plots.curves import numbers, smooth
 from covlib.errors import DataError
-from covlib.training.health import AUC, CHANCE, PERFECT, REAL, SYNTHETIC
 
 PANEL = 1.55  # inches
 COLOURS = (style.BLUE, style.VERMILION)
@@ -23,6 +22,8 @@ def right_curves(logs: dict[str, dict], *, weight: float = 0.9):
     Raises:
         DataError: no log, or one in which no discriminator was judged.
     """
+    from covlib.training.health import AUC, CHANCE, PERFECT, REAL, SYNTHETIC  # brings PyTorch, which figures do without
+
     judges = {name: [column.removesuffix(AUC) for column in sorted(log) if column.endswith(AUC)]
               for name, log in logs.items()}
     if not logs or not all(judges.values()):

@@ -105,7 +105,8 @@ def shares(generator, patients: int, images: int, low: float = 0.5, high: float 
 
 
 def tied(generator, patients: int, images: int, dims: tuple = (), alike: float | None = None) -> np.ndarray:
-    """Standard normal values (patients * images, *dims), those of a patient correlated (by chance, if not given)."""
+    """Standard normal values of shape (patients x images) and ``dims``, those of a patient correlated (by chance, if
+    not given)."""
     share = generator.choice([0.1, 0.5, 0.9]) if alike is None else alike
     own = np.repeat(generator.standard_normal((patients, *dims)), images, 0)
     return math.sqrt(share) * own + math.sqrt(1 - share) * generator.standard_normal((patients * images, *dims))

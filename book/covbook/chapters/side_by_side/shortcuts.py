@@ -72,7 +72,7 @@ class Probe:
 
 
 def probe(images, labels, patients, *, question: str = "class", classes: Sequence[str] = (), seed: int = 0) -> Probe:
-    """Train a linear judge (a logistic regression on thumbnails and ImageNet features: seconds) to tell
+    """Train a linear judge (a logistic regression on thumbnails, random and ImageNet features: seconds) to tell
     ``labels`` from ``images``, whole patients held out in turn, and score what it says.
 
     Where a linear judge tells the source the matter is settled; where it does not, a network might.
@@ -110,7 +110,7 @@ def _linear(images: np.ndarray):
     x = torch.from_numpy(images)
     side = min(SIDE, *x.shape[2:])
     seen = np.concatenate([F.interpolate(x, (side, side), mode="area").flatten(1).numpy(),
-                           get_extractor("lite2-120")(x)], 1)
+                           *(get_extractor(name)(x) for name in ("random-conv", "lite2-48"))], 1)
 
     def answer(train, labels, test):
         model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, class_weight="balanced", max_iter=500))
