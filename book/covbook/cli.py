@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 import covlib
+from covbook.project import read_as
 from covbook.tables import align
 from covlib.errors import ConfigError, CovlibError
 
@@ -38,20 +39,11 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line with ``argv`` (default: the process's own); returns the exit status."""
     def work() -> int:
         given = _parser().parse_args(argv)
-        _add_layout(given)
+        if getattr(given, "layout", None):
+            given.data = read_as(given.data, given.layout)
         return given.do(given) or 0
 
     return guarded(work)
-
-
-def _add_layout(given) -> None:
-    """``--layout`` as part of the data's name, where every reader finds it."""
-    layout = getattr(given, "layout", None)
-    if not layout:
-        return
-    if (given.data or "phantom") == "phantom":
-        raise ConfigError("--layout: says how a folder is to be read; give it with --data FOLDER")
-    given.data = f"{given.data}::{layout}"
 
 
 def guarded(work: Callable[[], int]) -> int:
@@ -93,7 +85,7 @@ def _run(given) -> int:
     try:
         notebook = chapters.run(chapter, settings, show=True)
     except chapters.CellFailed as failed:
-        return _explain(failed)
+        return chapters.explain(failed)
     numbers = f", numbers {out / 'metrics.json'}" if (out / "metrics.json").is_file() else ""
     print(f"{chapter.name}: done; executed notebook {notebook}{numbers}")
     return 0
@@ -134,21 +126,6 @@ def _fields(items: list[str], values: str = "VALUE") -> dict[str, str]:
 def _names(text: str) -> list[str]:
     """ "a,b" as a list."""
     return [name for name in text.split(",") if name]
-
-
-def _explain(failed) -> int:
-    """Say on standard error why a chapter stopped; returns the exit status."""
-    from covbook.runner.chapters import is_user_error
-
-    where = f" (executed notebook: {failed.notebook})" if failed.notebook else ""
-    if is_user_error(failed.error):
-        print(f"covlib: error: {failed.text}{where}", file=sys.stderr)
-        return 2
-    if failed.error != "DeadKernelError":
-        print(failed.traceback, file=sys.stderr)
-    print(f"covlib: {failed.chapter}: code cell {failed.cell} failed with {failed.error}: {failed.text}{where}",
-          file=sys.stderr)
-    return 1
 
 
 # ---- train -----------------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from typing import Any
 
 import covlib
 from covlib import atomic
-from covlib.errors import CovlibError, DataError
+from covlib.errors import ConfigError, CovlibError, DataError
 
 ROOT = Path(covlib.__file__).resolve().parents[1]
 DATA = ROOT / "data"
@@ -108,3 +108,10 @@ def recorded_name(what: str, document: dict, *more: str) -> str:
 def slug(name: str) -> str:
     """A name as a part of a file's name: small letters, digits and _."""
     return "".join(c if c.isalnum() else "_" for c in name.lower())
+
+
+def read_as(data: str | None, layout: str) -> str:
+    """A folder's name with ``--layout`` in it ("FOLDER::LAYOUT"), where every reader finds it."""
+    if (data or "phantom") == "phantom":
+        raise ConfigError("--layout: says how a folder is to be read; give it with --data FOLDER")
+    return f"{data}::{layout}"

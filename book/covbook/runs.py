@@ -6,7 +6,6 @@ run is repeated on the same CPU.
 """
 
 import io
-import json
 import logging
 import math
 import os
@@ -18,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from covbook import project, provenance
+from covbook import claims, project, provenance
 from covbook.tables import Box, Table
 from covbook.text import MEANING, MEASURED, duration, measured, show_setting
 from covlib import atomic
@@ -28,7 +27,6 @@ from covlib.errors import ConfigError, did_you_mean
 if TYPE_CHECKING:
     from covbook.weights import Recorded
 
-CLAIM = "run.json"  # in ``out``: whose it is, from the first moment
 MAX_WIDTH = 1200  # pixels, of any figure in the book
 HARDWARE = {"smoke": "2 CPU cores", "cpu": "2 CPU cores", "long": "2 CPU cores, an evening",
             "gpu": "one data-centre GPU", "paper": "one data-centre GPU"}
@@ -69,7 +67,7 @@ def start(chapter: str, *, profile: str = "cpu", data: str = "phantom", seed: in
     kind, name = name_data(data)
     device = _resolve_device(device)
     folder = _make_out(Path(out).expanduser())
-    claim(folder, chapter, profile, name, seed, {k: getattr(config, k) for k in overrides})
+    claims.claim(folder, chapter, profile, name, seed, {k: getattr(config, k) for k in overrides})
 
     from covlib.seeding import seed_everything
 
@@ -123,35 +121,8 @@ def check_run(chapter: str, settings: dict[str, Any], config_cls: type[Config] |
     _check_writable(settings["out"])
     if resume:
         resolved = {k: getattr(config, k) for k in overrides} if config else None if overrides else {}
-        _check_own(Path(settings["out"]).expanduser(), _claimed(chapter, profile, name, seed, resolved))
+        claims.check(Path(settings["out"]).expanduser(), claims.claimed(chapter, profile, name, seed, resolved))
     return recorded
-
-
-def _claimed(chapter: str, profile: str, data: str, seed: int, overrides: dict | None) -> dict:
-    told = {"chapter": chapter, "profile": profile, "data": data, "seed": seed}
-    return told if overrides is None else told | {"overrides": json.loads(json.dumps(overrides))}
-
-
-def claim(out: Path, chapter: str, profile: str, data: str, seed: int, overrides: dict) -> None:
-    """Keep in ``out`` whose it is, so that another run is refused before anything is computed.
-
-    Args:
-        data: as ``name_data`` names it.
-    """
-    project.write_json(out / CLAIM, _claimed(chapter, profile, data, seed, overrides))
-
-
-def _check_own(out: Path, wanted: dict) -> None:
-    """ConfigError where ``out`` holds another chapter's run, or what was trained with other settings."""
-    try:
-        saved = json.loads((out / CLAIM).read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # new, of an earlier version, or damaged: the training looks for itself
-        return
-    differ = [name for name in wanted if isinstance(saved, dict) and saved.get(name) != wanted[name]]
-    if differ and (differ[0] == "chapter" or next(out.rglob("*.pt"), None)):
-        name = differ[0]
-        raise ConfigError(f"out: {out} holds another run: its {name} is {saved.get(name)!r}, this one's is "
-                          f"{wanted[name]!r}; choose another out, or resume=False (--no-resume) to start afresh")
 
 
 class _Warnings(logging.Handler):

@@ -10,12 +10,13 @@ import os
 import pkgutil
 import re
 import shutil
+import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from covbook import runs
+from covbook import claims, runs
 from covbook.project import ROOT
 from covlib.errors import ConfigError, did_you_mean
 
@@ -338,7 +339,7 @@ def _settle(running: Path, final: Path) -> None:
 
 def _keep_or_drop(error: str, out: Path, made: bool, running: Path, final: Path) -> Path | None:
     """Keep a failed run's notebook, unless the chapter refused what it was given before it had trained anything."""
-    if is_user_error(error) and made and set(os.listdir(out)) <= {running.name, runs.CLAIM, "figures", "run.log"}:
+    if is_user_error(error) and made and set(os.listdir(out)) <= {running.name, claims.CLAIM, "figures", "run.log"}:
         shutil.rmtree(out)
         return None
     if is_user_error(error) and final.exists():
@@ -350,3 +351,16 @@ def _keep_or_drop(error: str, out: Path, made: bool, running: Path, final: Path)
 
 def _tagged(notebook: dict, tag: str) -> list[dict]:
     return [cell for cell in notebook["cells"] if tag in cell.get("metadata", {}).get("tags", [])]
+
+
+def explain(failed) -> int:
+    """Say on standard error why a chapter stopped; returns the exit status."""
+    where = f" (executed notebook: {failed.notebook})" if failed.notebook else ""
+    if is_user_error(failed.error):
+        print(f"covlib: error: {failed.text}{where}", file=sys.stderr)
+        return 2
+    if failed.error != "DeadKernelError":
+        print(failed.traceback, file=sys.stderr)
+    print(f"covlib: {failed.chapter}: code cell {failed.cell} failed with {failed.error}: {failed.text}{where}",
+          file=sys.stderr)
+    return 1

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from covbook.chapters import apart
-from covbook.chapters.cgan3d.scores import compare
+from covbook.chapters.cgan3d.scores import compare, error_by_place  # noqa: F401 (the chapter calls it here)
 from covbook.chapters.cgan3d.tuning import tune_non_local_means
 from covbook.chapters.privacy import PrivacyAudit, audit
 from covbook.datasets.sources import located
@@ -262,16 +262,6 @@ def seam_ratios(case: Case, volumes: dict[str, np.ndarray], block: int = 32) -> 
         return {name: seam_ratio(volumes[name].astype(np.float32) - case.hu, block) for name in made}
     except DataError:
         return {}
-
-
-def error_by_place(original: np.ndarray, volume: np.ndarray, low: float, high: float) -> dict[str, float]:
-    """Root mean squared error in HU of a depixelated volume at the voxels that nearest pixelation kept (the first of
-    each 2x2x2, where the input has no error at all) and at the other seven."""
-    a, b = (np.clip(np.asarray(v, np.float32), low, high) for v in (volume, original))
-    square = (a - b).astype(np.float64) ** 2
-    kept = square[::2, ::2, ::2]
-    rest = (square.sum() - kept.sum()) / max(1, square.size - kept.size)
-    return {"kept": float(np.sqrt(kept.mean())), "other": float(np.sqrt(rest)), "all": float(np.sqrt(square.mean()))}
 
 
 def table1(rows: list[dict], reported: dict) -> Table:
