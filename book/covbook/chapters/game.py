@@ -13,7 +13,8 @@ from covlib.training.health import CHANCE, PERFECT, Health, health
 
 LENGTHS = ("epochs", "epochs_global", "epochs_local", "epochs_joint", "epochs_constant", "epochs_first",
            "epochs_second")
-PAPERS = {"gan_loss": "least_squares"}  # what goes with a paper's own discriminator, where a Config has it
+# What goes with a paper's own discriminator, where a Config has it.
+PAPERS = {"gan_loss": "least_squares", "lambda_fm": 10.0, "lambda_l1": 0.0}
 OURS, THEIRS = "projected (ours)", "the paper's discriminator"
 NAMES = {"projected": OURS, "paper": THEIRS, "detail": "shown detail (ours)"}  # by a Config's ``discriminator``
 KEYS = {name: key for key, name in NAMES.items()}

@@ -114,6 +114,7 @@ class CoarseGAN(Method):
         fake = G(step.randn(len(real), self.config.coarse_latent))
         d_real, d_fake = D(torch.cat([real, fake.detach()])).chunk(2)  # one pass: D has no norm that would mix them
         d_loss = discriminator_loss(d_real, d_fake)
+        step.judged("D", d_real, d_fake)
         step.minimise("D", d_loss)
         with step.frozen("D"):
             g_loss = generator_loss(D(fake))
