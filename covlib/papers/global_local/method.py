@@ -118,10 +118,10 @@ class Config(BaseConfig):
             # learning rate, for every method of the chapter alike. Patches of 34 pixels, as in the rivals (70 would be
             # all of it), for the twin with the paper's discriminators. Betas, norm and losses: the best of a tuning on
             # other virtual patients.
-            "cpu": {"image_size": 64, "width": 16, "blocks": 2, "discriminator": "projected", "twin": 2.0,
+            "cpu": {"image_size": 64, "width": 16, "blocks": 2, "discriminator": "projected", "twin": 3.0,
                     "lambda_fm": 2.0, "lambda_l1": 10.0, "beta1": 0.0, "beta2": 0.99, "d_width": 16, "d_layers": 2,
-                    "batch_size": 4, "learning_rate": 5e-4, "epochs_global": 1, "epochs_local": 1, "epochs_joint": 4,
-                    "epochs_constant": 4, "copies": 1, "patients": 56, "split": "patient", "crop_to_lungs": True,
+                    "batch_size": 4, "learning_rate": 5e-4, "epochs_global": 1, "epochs_local": 1, "epochs_joint": 3,
+                    "epochs_constant": 3, "copies": 1, "patients": 56, "split": "patient", "crop_to_lungs": True,
                     "unet_width": 8, "unet_steps": 160, "unet_batch": 4, "unet_rate": 3e-3,
                     "cap_real": True},
             "gpu": {"image_size": 256, "copies": 4, "patients": 100, "split": "patient"},

@@ -19,7 +19,7 @@ from covbook.tables import Table
 from covlib.metrics.intervals import Interval, wilson
 from covlib.seeding import rng
 
-Draw = Callable[[np.random.Generator], tuple[float, tuple]]  # -> the truth, and what the interval is made of
+Draw = Callable  # NumPy generator -> the truth, and what the interval is made of
 
 
 def coverage(draw: Callable, intervals: dict[str, Callable], truth: float | None, simulations: int,

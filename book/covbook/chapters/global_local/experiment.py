@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from covbook.chapters import apart, trained_once
+from covbook.chapters import apart, game, trained_once
 from covbook.chapters.global_local import METHODS
 from covbook.datasets.sources import located
 from covlib.baselines import pix2pix, pix2pixhd, sean, spade
@@ -192,7 +192,8 @@ def train_method(name: str, config, data: dict[str, Tensor], out, seed: int = 0,
     return method, result
 
 
-SLOWEST_FIRST = ("sean", "global_local", "spade", "pix2pixhd", "pix2pix")  # so that no core waits long at the end
+# So that no core waits long at the end.
+SLOWEST_FIRST = ("global_local", "twin", "sean", "spade", "pix2pixhd", "pix2pix")
 
 
 def train(config, roles: Roles, out, *, names=METHODS, profile: str = "cpu", seed: int = 0, device="auto",
@@ -201,15 +202,17 @@ def train(config, roles: Roles, out, *, names=METHODS, profile: str = "cpu", see
 
     Args:
         config: the chapter's. names: some of METHODS. out: the run's folder; a rival keeps to ``out``/rivals/<name>.
-        checkpoint: trained weights of "global_local", which then isn't trained.
+        checkpoint: trained weights of "global_local", which then isn't trained, nor its twin.
 
     Returns:
-        name -> method, name -> what ``fit`` returned (nothing for a method from a checkpoint).
+        name -> method, "twin" among them where ``config`` asks for one (``game.twin``); name -> what ``fit`` returned (nothing for a method from a checkpoint).
     """
     device, out, data = resolve_device(device), Path(out), roles.train.training_data()
     jobs = {name: (name, method_config(name, config, profile), data,
                    out if name == "global_local" else out / "rivals" / name, seed, device) for name in names}
     methods, results = {}, {}
+    if checkpoint is None and "global_local" in jobs and (other := game.twin(config)):
+        jobs["twin"] = ("global_local", other, data, out / "twin", seed, device)
     if checkpoint is not None and "global_local" in jobs:
         _, own, _, folder, *_ = jobs.pop("global_local")
         methods["global_local"], _ = global_local.train(own, data, folder, device=device, checkpoint=checkpoint)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from projected_runs import trained_twice
 
 from benchmarks import cosingan
 from benchmarks.steps import EQUAL, largest_gap
@@ -238,6 +237,8 @@ def test_networks_are_reused_between_scales_of_equal_depth(one):
 
 
 def test_with_a_projected_discriminator_it_trains_repeats_and_moves(one, tmp_path):
+    from projected_runs import trained_twice  # here: processes that import this module do not know the helpers
+
     config = tiny(discriminator="projected", scales=(32, 48), epochs_first=2, epochs_second=1)
     one = resized(one, 48)
     result = trained_twice(lambda: CoSinGAN(config, one, seed=1), one.training_data(), tmp_path)
