@@ -205,7 +205,8 @@ def train(config, roles: Roles, out, *, names=METHODS, profile: str = "cpu", see
         checkpoint: trained weights of "global_local", which then isn't trained, nor its twin.
 
     Returns:
-        name -> method, "twin" among them where ``config`` asks for one (``game.twin``); name -> what ``fit`` returned (nothing for a method from a checkpoint).
+        name -> method, "twin" among them where ``config`` asks for one (``game.twin``); name -> what ``fit`` returned
+        (nothing for a method from a checkpoint).
     """
     device, out, data = resolve_device(device), Path(out), roles.train.training_data()
     jobs = {name: (name, method_config(name, config, profile), data,
