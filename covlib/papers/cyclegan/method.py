@@ -202,16 +202,16 @@ def train_all(config: Config, images: dict[str, Tensor], out, *, seed: int = 0, 
         source class -> method with trained networks; source class -> what ``fit`` returned (empty with a checkpoint).
     """
     data = {source: domains(images, source, config, seed) for source in config.sources}
-    methods = {s: CycleGAN(config, len(d["a"]), derive(seed, s)) for s, d in data.items()}
+    methods = {s: _made(config, d, s, seed) for s, d in data.items()}
     options = {"device": device, "resume": resume, **options}
 
     def fitted() -> dict[str, FitResult]:
-        jobs = lambda: [(methods[s], data[s], Path(out) / "training" / s, s, seed, options) for s in methods]
+        jobs = lambda: [(config, data[s], Path(out) / "training" / s, s, seed, options) for s in methods]
         long = max(method.stages[0].steps for method in methods.values()) >= WORTH_A_PROCESS
         if long and resolve_device(device).type == "cpu" and not options.get("progress", True):
             spread(_train, jobs())  # each model on a core of its own; what they left is taken up below, at once
             options["resume"] = True
-        return {job[3]: _train(*job) for job in jobs()}
+        return {job[3]: _train(*job, methods[job[3]]) for job in jobs()}
 
     notes = {"chapter": CHAPTER, "seed": seed, **{k: getattr(config, k) for k in SHAPE_FIELDS}}
     results = fit_or_load(methods, fitted, Path(out) / "checkpoints" / "cyclegan.safetensors", notes,
@@ -219,7 +219,14 @@ def train_all(config: Config, images: dict[str, Tensor], out, *, seed: int = 0, 
     return methods, results or {}
 
 
-def _train(method: CycleGAN, data: Unpaired, out: Path, source: str, seed: int, options: dict) -> FitResult:
+def _made(config: Config, data: Unpaired, source: str, seed: int) -> CycleGAN:
+    return CycleGAN(config, len(data["a"]), derive(seed, source))
+
+
+def _train(config: Config, data: Unpaired, out: Path, source: str, seed: int, options: dict,
+           method: CycleGAN | None = None) -> FitResult:
+    """Of ``method``, or, in a process of its own, of one made there: networks with spectral norm do not travel."""
+    method = method or _made(config, data, source, seed)
     identity = {"chapter": CHAPTER, "source": source, **training_fields(method.config)}
     return fit(method, data, out, seed=derive(seed, source), log_every=max(1, method.stages[0].steps // 100),
                identity=identity, **options)
