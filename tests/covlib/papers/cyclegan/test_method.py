@@ -389,6 +389,23 @@ def test_weights_of_both_models_go_into_one_file(data, tmp_path):
         train_all(small(epochs=1, width=8, sources=config.sources), images, tmp_path / "x", checkpoint=file)
 
 
+@pytest.mark.slow
+def test_side_by_side_each_is_made_in_its_own_process(data, tmp_path, monkeypatch):
+    """Networks with spectral norm do not travel between processes; weights are those of one after the other."""
+    from covlib.papers.cyclegan import method as home
+
+    images = data | {"pneumonia": pictures(5, "p")}
+    config = small(epochs=1, sources=("normal", "pneumonia"), discriminator="projected", gan_loss="hinge")
+    found = []
+    for k, worth in enumerate((1, 10**6)):
+        monkeypatch.setattr(home, "WORTH_A_PROCESS", worth)
+        methods, results = train_all(config, images, tmp_path / str(k), seed=2, device="cpu", progress=False)
+        found.append([methods[s].networks["G_A"].state_dict() for s in config.sources])
+        assert all(np.isfinite(r.log["G_A"]).all() for r in results.values())
+    for one, other in zip(*found, strict=True):
+        assert all(torch.equal(one[k], other[k]) for k in one)
+
+
 def test_bench_shows_both_steps_and_synthesis_after_they_agree():
     from benchmarks import cyclegan
     from benchmarks.steps import largest_gap
