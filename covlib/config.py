@@ -22,7 +22,7 @@ from typing import Any, ClassVar, Self
 
 from covlib.errors import ConfigError, did_you_mean
 
-PROFILES = ("smoke", "cpu", "long", "gpu", "paper")
+PROFILES = ("smoke", "cpu", "gpu", "paper")
 
 _WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 

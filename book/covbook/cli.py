@@ -345,7 +345,7 @@ def _arg(*flags: str, **settings) -> tuple:
 
 
 # Options that several commands have. ``covlib run`` must know which were given: its defaults are the chapter's.
-PROFILE = _arg("--profile", default="cpu", help="smoke, cpu (default), long, gpu or paper")
+PROFILE = _arg("--profile", default="cpu", help="smoke, cpu (default), gpu or paper")
 DATA = _arg("--data", default="phantom", help="phantom (virtual patients, default), a folder, or a registered source's "
             "name")
 LAYOUT = _arg("--layout", metavar="HOW", help="how the folder is to be read where two readings are possible: a "

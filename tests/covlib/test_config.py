@@ -64,7 +64,7 @@ def test_unknown_names_list_the_valid_ones_and_guess():
     assert "'img_size' is not a setting (did you mean 'image_size'?); valid are image_size, learn" in str(error.value)
     with pytest.raises(ConfigError) as error:
         Demo.for_profile("cpuu")
-    assert "'cpuu' is not a profile (did you mean 'cpu'?); valid are smoke, cpu, long, gpu, paper" in str(error.value)
+    assert "'cpuu' is not a profile (did you mean 'cpu'?); valid are smoke, cpu, gpu, paper" in str(error.value)
     with pytest.raises(ConfigError, match="dict"):
         Demo.for_profile("cpu", ["image_size=64"])
 
