@@ -406,8 +406,10 @@ def train(config: Config, data: dict[str, Tensor], out, *, seed: int = 0, device
     # What else differs shows in the names and shapes of the weights.
     shapes = {k: getattr(config, k) for k in ("image_size", "desum", "dfm")}
     notes = {"chapter": "04_global_local", "seed": seed, **shapes}
+    # DFM listens to what D1 and D2 see, which in projected ones is fixed: their heads judge, in training only.
+    heads = ("D1", "D2", "D3") if config.discriminator == "projected" else ()
     return method, fit_or_load({"": method}, fitted, Path(out) / "checkpoints" / "global_local.safetensors", notes,
-                               checkpoint=checkpoint, device=device)
+                               checkpoint=checkpoint, device=device, left_out=heads)
 
 
 def as_loaded(method: Method) -> None:
