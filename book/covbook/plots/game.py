@@ -47,7 +47,7 @@ def right_curves(logs: dict[str, dict], *, weight: float = 0.9):
         axes.set_yticks((0, 0.5, 1), ("0 %", "50 %", "100 %"))
         more = "" if len(judges[name]) == 1 else "\n" + "\n".join(
             f"{judge}: {line}" for judge, line in zip(judges[name], ("full", "dashed", "dotted")))
-        style.inch_text(figure, 0.75 + width + 0.1, top + k * (PANEL + 0.45) + PANEL / 2, name + more,
+        style.inch_text(figure, 0.75 + width + 0.1, top + k * (PANEL + 0.45) + PANEL / 2, style.wrap(name, 14) + more,
                         size=style.SMALL, va="center")
     axes.set_xlabel("step")
     band = f"Grey band: {100 * CHANCE:.0f} to {100 * PERFECT:.0f} %."
