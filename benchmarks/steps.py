@@ -209,7 +209,8 @@ def diffusion(config, n: int) -> Twins:
 
 
 GROUPS = {  # name -> what makes the twins, the method's module, settings, batches, what a step is of
-    "global_local": (global_local, "papers.global_local.method", {}, (2, 4, 8), "joint, 64x64, batch {}"),
+    "global_local": (global_local, "papers.global_local.method", {"discriminator": "paper", "lambda_l1": 0.0},
+                     (2, 4, 8), "joint, 64x64, batch {}"),
     "cgan3d": (cgan3d, "papers.cgan3d.method", {"task": "denoise"}, (2, 4, 8), "32x32x32 blocks, batch {}"),
     "pix2pix": (pix2pix, "baselines.pix2pix", {}, (4, 8, 16), "64x64, batch {}"),
     "diffusion": (diffusion, "baselines.diffusion", {}, (2, 4, 8), "64x64, batch {}")}

@@ -16,7 +16,7 @@ def small(name):
     if name == "global_local":
         from covlib.papers.global_local.method import Config
 
-        return Config.for_profile("smoke")
+        return Config.for_profile("smoke", {"discriminator": "paper"})
     if name == "pix2pix":
         from covlib.baselines.pix2pix import Config
 

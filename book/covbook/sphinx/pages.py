@@ -118,8 +118,9 @@ def scoreboard() -> str:
         table.columns.pop(drop)
         for row in table.rows:
             row.pop(drop)
-            if row[-2] == "–":
-                row[-1] = row[-1].replace(report.UNMEASURED, "no recorded run has such a measurement")
+            which = "no recorded run" if row[-2] == "–" else "the run that is judged"
+            lack = "has such a measurement" if row[-2] == "–" else "has no such measurement"
+            row[-1] = row[-1].replace(report.UNMEASURED, f"{which} {lack}")
             counts[_verdict(row[-1])] += 1
         parts.append(f"{title}\n\n```{{raw}} html\n<div class=\"covlib-wide full-width\" tabindex=\"0\" "
                      f"role=\"region\" aria-label=\"claims of chapter {chapter[:2]}\">\n"
