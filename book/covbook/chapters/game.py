@@ -25,7 +25,7 @@ WORDS = {"at chance": "at chance: nobody played", "perfect": "all but perfect", 
 
 def twin(config):
     """The settings of a twin with the paper's discriminator: the same generator and data, ``config.twin`` times as many
-    steps, so that both take the same minutes. None where there is none: the paper's own is trained anyway, say."""
+    steps, chosen to take about the same minutes. None where there is none: the paper's own is trained anyway, say."""
     if config.discriminator == "paper" or not config.twin:
         return None
     known = {field.name for field in fields(config)}

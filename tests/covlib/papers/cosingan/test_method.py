@@ -236,6 +236,20 @@ def test_networks_are_reused_between_scales_of_equal_depth(one):
     assert {n for n in method.networks if n[0] == "G"} == {f"G{s}{x}" for s in (32, 48, 64) for x in "sr"}
 
 
+def test_a_deeper_network_may_begin_with_the_outer_layers_of_the_one_below(one):
+    from covlib.papers.cosingan.nets import build_generator, inherit
+
+    config = tiny()
+    new, old = (build_generator(config, size) for size in (64, 48))
+    assert len(new.down) == len(old.down) + 1
+    inherit(new, old)
+    for k, layer in enumerate(old.down[:-1]):
+        assert all(torch.equal(v, new.down[k].state_dict()[name]) for name, v in layer.state_dict().items())
+    for k in range(1, len(old.up)):
+        assert all(torch.equal(v, new.up[-k].state_dict()[name]) for name, v in old.up[-k].state_dict().items())
+    assert torch.equal(new.image[1].weight, old.image[1].weight)
+
+
 def test_with_a_projected_discriminator_it_trains_repeats_and_moves(one, tmp_path):
     from projected_runs import trained_twice  # here: processes that import this module do not know the helpers
 
