@@ -1,6 +1,6 @@
 # Everything a reader needs: `make book` and `make test` set themselves up. `make help` lists the rest.
 #
-#   make book  PROFILE=smoke|cpu|gpu|paper  DATA=phantom|FOLDER|SOURCE  SEED=0  DEVICE=auto
+#   make book  PROFILE=smoke|cpu|long|gpu|paper  DATA=phantom|FOLDER|SOURCE  SEED=0  DEVICE=auto
 #   make test  COVLIB_REAL_DATA=FOLDER  WORKERS="-n 8"  PYTEST="tests/covlib/metrics -x"
 #   PYTHON=python3.12 chooses the interpreter that .venv is made with.
 

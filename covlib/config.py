@@ -22,7 +22,7 @@ from typing import Any, ClassVar, Self
 
 from covlib.errors import ConfigError, did_you_mean
 
-PROFILES = ("smoke", "cpu", "gpu", "paper")
+PROFILES = ("smoke", "cpu", "long", "gpu", "paper")
 
 _WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
@@ -74,6 +74,16 @@ class Config:
                 raise ConfigError(f"overrides: {name!r} is not a setting{did_you_mean(name, kinds)}; "
                                   f"valid are {', '.join(kinds) or '(none)'}")
         return cls(**{name: convert(name, value, kinds[name]) for name, value in chosen.items()})
+
+    def steps_of(self, n: int, epochs: float | None = None) -> int:
+        """Training steps of ``epochs`` (None: all of them) on ``n`` images, for a Config with epochs and batch_size.
+
+        Where it has ``steps`` above 0, that is what all epochs together take, however many images there are, so that a
+        small folder gets as much work as a large one; stages share them as they share the epochs.
+        """
+        own: Any = self
+        epochs = own.epochs if epochs is None else epochs
+        return max(1, math.ceil(own.steps * epochs / own.epochs if own.steps else epochs * n / own.batch_size))
 
     def as_dict(self) -> dict[str, Any]:
         """Fields and values in order, tuples as lists, ready for JSON."""

@@ -8,7 +8,7 @@ Two roles (``covbook.sphinx.roles`` makes them; a test forbids typed numbers, te
 A formula is one of ``covbook.arithmetic``. Its names, on the page of a chapter::
 
     epochs                     the paper's number with that id in data/reported (CHAPTER.yaml)
-    cpu.epochs, paper.epochs   a setting at a profile; also smoke, gpu
+    cpu.epochs, paper.epochs   a setting at a profile; also smoke, long, gpu
     run.psnr                   a measurement of the run whose outputs the page shows; .low, .high, .n; run.minutes
     seeds.psnr                 the same of all seeds that were recorded at cpu on virtual patients: a list
     on.ct_slices.psnr          of the run on other data
@@ -28,7 +28,7 @@ from covbook.arithmetic import Measured, evaluate, filled, shown
 from covbook.runner import chapters
 from covlib.errors import ConfigError, DataError
 
-PROFILES = ("smoke", "cpu", "gpu", "paper")
+PROFILES = ("smoke", "cpu", "long", "gpu", "paper")
 ROLE = re.compile(r"(?<!`)\{(number|says)\}`([^`]+)`")  # within code it is an example
 
 

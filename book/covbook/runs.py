@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from covbook.weights import Recorded
 
 MAX_WIDTH = 1200  # pixels, of any figure in the book
-HARDWARE = {"smoke": "2 CPU cores", "cpu": "2 CPU cores", "gpu": "one data-centre GPU", "paper": "one data-centre GPU"}
+HARDWARE = {"smoke": "2 CPU cores", "cpu": "2 CPU cores", "long": "2 CPU cores", "gpu": "one data-centre GPU",
+            "paper": "one data-centre GPU"}
 
 
 def start(chapter: str, *, profile: str = "cpu", data: str = "phantom", seed: int = 0, device: str = "auto",

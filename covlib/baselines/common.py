@@ -19,7 +19,6 @@ Condition and image go into a discriminator together, as ``fuse`` lays them. A d
 of features (its logits last), one of several scales a list of such lists; the losses here take logits.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -47,6 +46,7 @@ class Config(BaseConfig):
     width: int = 64  # channels of the generator next to the image
     batch_size: int = 16
     epochs: int = 20
+    steps: int = 0  # ours, for short runs: so many in place of the epochs, however many images there are
     learning_rate: float = 2e-4
     learning_rate_d: float | None = None  # the discriminator's, where a paper gives it one of its own
     beta1: float = 0.5
@@ -85,7 +85,7 @@ class MaskToSlice(Method):
         self.config, self.notes = config, []
         with seeded(seed, self.name, "init"):
             self.networks = self.build(config)
-        self.steps = max(1, math.ceil(config.epochs * n_images / config.batch_size))
+        self.steps = config.steps_of(n_images)
         self.stages = self.schedule()
 
     def build(self, c: Any) -> dict[str, nn.Module]:

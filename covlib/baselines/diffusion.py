@@ -79,13 +79,15 @@ class Config(BaseConfig):
     @classmethod
     def profiles(cls) -> dict[str, dict]:
         """What each profile changes from the defaults."""
+        cpu = {"image_size": 64, "patch": 2, "channels": (32, 64, 64), "blocks": 1, "groups": 8, "head_channels": 32,
+               "attention": (False, False, False), "sampling_steps": 20, "batch_size": 8, "epochs": 20,
+               "learning_rate": 1e-3, "ema": 0.99}
         return {
             "smoke": {"image_size": 32, "channels": (8, 16), "blocks": 1, "attention": (False, False), "groups": 4,
                       "head_channels": 8, "timesteps": 20, "sampling_steps": 2, "batch_size": 4, "epochs": 1,
                       "learning_rate": 1e-3, "ema": 0.5},
-            "cpu": {"image_size": 64, "patch": 2, "channels": (32, 64, 64), "blocks": 1,
-                    "attention": (False, False, False), "groups": 8, "head_channels": 32, "sampling_steps": 20,
-                    "batch_size": 8, "epochs": 20, "learning_rate": 1e-3, "ema": 0.99},
+            "cpu": cpu,
+            "long": cpu | {"epochs": 80},
             "gpu": {"epochs": 60},
             "paper": {},
         }

@@ -55,11 +55,13 @@ class Config(common.Config):
     @classmethod
     def profiles(cls) -> dict[str, dict]:
         """What each profile changes from the paper's values."""
+        cpu = {"image_size": 64, "levels": 6, "width": 16, "width_d": 16, "patch_layers": 2, "batch_size": 16,
+               "test_norm": "running"}
         return {
             "smoke": {"image_size": 32, "levels": 4, "width": 4, "width_d": 4, "patch_layers": 2, "batch_size": 8,
                       "epochs": 1, "test_norm": "running"},
-            "cpu": {"image_size": 64, "levels": 6, "width": 16, "width_d": 16, "patch_layers": 2, "batch_size": 16,
-                    "test_norm": "running"},
+            "cpu": cpu,
+            "long": cpu | {"image_size": 128, "levels": 7, "patch_layers": 3},
             "gpu": {"image_size": 256, "test_norm": "running"},
             "paper": {},
         }

@@ -78,11 +78,12 @@ class Config(common.Config):
     def profiles(cls) -> dict[str, dict]:
         """What each profile changes from the paper's values."""
         small = {"scales": 2, "patch_layers": 2, "lambda_perceptual": 0.0}
+        cpu = small | {"image_size": 64, "width": 16, "halvings": 2, "blocks": 3, "local_blocks": 1, "width_d": 16}
         return {
             "smoke": small | {"image_size": 32, "width": 8, "halvings": 2, "blocks": 1, "local_blocks": 1, "width_d": 4,
                               "batch_size": 8, "epochs": 1},
-            "cpu": small | {"image_size": 64, "width": 16, "halvings": 2, "blocks": 3, "local_blocks": 1,
-                            "width_d": 16},
+            "cpu": cpu,
+            "long": cpu | {"image_size": 128, "patch_layers": 3},
             "gpu": {"image_size": 256, "width": 32},
             "paper": {},
         }

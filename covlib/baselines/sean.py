@@ -56,7 +56,7 @@ class Config(spade.Config):
     def profiles(cls) -> dict[str, dict]:
         """What each profile changes from the paper's values."""
         changes = super().profiles()
-        return changes | {name: changes[name] | {"style": 32, "style_width": 4} for name in ("smoke", "cpu")}
+        return changes | {name: changes[name] | {"style": 32, "style_width": 4} for name in ("smoke", "cpu", "long")}
 
 
 # ---- styles ----------------------------------------------------------------------------------------------------------

@@ -76,11 +76,13 @@ class Config(common.Config):
     def profiles(cls) -> dict[str, dict]:
         """What each profile changes from the paper's values."""
         small = {"hidden": 16, "encoder_width": 8, "latent": 16, "patch_layers": 2, "lambda_perceptual": 0.0}
+        cpu = small | {"image_size": 64, "width": 8, "widest": 64, "ups": 4, "width_d": 16, "hidden": 8,
+                       "spectral": "discriminators", "batch_size": 8, "epochs": 10}
         return {
             "smoke": small | {"image_size": 32, "width": 8, "widest": 32, "ups": 3, "width_d": 8, "batch_size": 8,
                               "epochs": 2},
-            "cpu": small | {"image_size": 64, "width": 8, "widest": 64, "ups": 4, "width_d": 16, "hidden": 8,
-                            "spectral": "discriminators", "batch_size": 8, "epochs": 10},
+            "cpu": cpu,
+            "long": cpu | {"image_size": 128, "ups": 5, "patch_layers": 3},
             "gpu": {"image_size": 256, "width": 64, "ups": 6},
             "paper": {},
         }

@@ -11,14 +11,14 @@ from covlib.metrics.generative import fid
 from covlib.metrics.spectrum import detail_ratio, grid_peak
 from covlib.training.health import CHANCE, PERFECT, Health, health
 
-LENGTHS = ("epochs", "epochs_global", "epochs_local", "epochs_joint", "epochs_constant", "epochs_first",
+LENGTHS = ("steps", "epochs", "epochs_global", "epochs_local", "epochs_joint", "epochs_constant", "epochs_first",
            "epochs_second")
 # What goes with a paper's own discriminator, where a Config has it.
 PAPERS = {"gan_loss": "least_squares", "lambda_fm": 10.0, "lambda_l1": 0.0}
 OURS, THEIRS = "projected (ours)", "the paper's discriminator"
 NAMES = {"projected": OURS, "paper": THEIRS, "detail": "shown detail (ours)"}  # by a Config's ``discriminator``
 KEYS = {name: key for key, name in NAMES.items()}
-HEAD = ["network", "discriminator", "right about real", "right about synthetic", "AUC", "adversary / reconstruction",
+HEAD = ["network", "discriminator", "right about real", "right about synthetic", "AUC", "through D / reconstruction",
         ""]
 WORDS = {"at chance": "at chance: nobody played", "perfect": "all but perfect", "plays": "it played"}
 
@@ -29,7 +29,8 @@ def twin(config):
     if config.discriminator == "paper" or not config.twin:
         return None
     known = {field.name for field in fields(config)}
-    longer = {name: round(config.twin * getattr(config, name)) for name in LENGTHS if name in known}
+    counted = ("steps",) if "steps" in known and config.steps else LENGTHS
+    longer = {name: round(config.twin * getattr(config, name)) for name in counted if name in known}
     return replace(config, discriminator="paper", twin=0.0, **longer,
                    **{name: value for name, value in PAPERS.items() if name in known})
 
@@ -59,7 +60,8 @@ def keep(run, logs: dict[str, dict]) -> Table:
             run.metric(f"d_right_synthetic_{key}", one.synthetic, how=how)
             run.metric(f"d_auc_{key}", one.auc, how=f"pairs within a batch, {how}")
             if one.ratio == one.ratio:
-                run.metric(f"d_gradient_ratio_{key}", one.ratio, how=f"lengths at the generator's output, {how}")
+                run.metric(f"d_gradient_ratio_{key}", one.ratio, how="lengths of gradients at the generator's output: "
+                           f"what passes through D, feature matching too, over the reconstruction; {how}")
             if one.warning:
                 run.note(f"{name}: {one.warning}")
             rows.append(_row(name, one))

@@ -10,7 +10,6 @@ leaves open is marked "ours" there and discussed in chapter 07::
     better = restore(method, noisy_case)          # Case in, Case out: same grid, int16 HU
 """
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -58,6 +57,7 @@ class Config(BaseConfig):
     floor: float = 0.25  # ours: share of the straight line in the equalisation (covlib.data.equalise); 1 for a line
     batch_size: int = 50
     epochs: int = 100
+    steps: int = 0  # ours, for short runs: so many in place of the epochs, however many blocks there are
     denoise_times: int = 1  # ours: how many times as many epochs denoising gets, the slowest of the tasks to learn
     widths: tuple[int, ...] = (32, 64, 128, 256)  # ours
     norm: str = "batch"  # ours, as in Cicek et al. and Isola et al.
@@ -100,6 +100,7 @@ class Config(BaseConfig):
     coarse_patients: int = 200  # virtual patients; of real data, all for training
     coarse_batch: int = 16
     coarse_epochs: int = 300
+    coarse_steps: int = 0  # as steps, of coarse volumes
     volume: tuple[int, int, int] = (80, 512, 512)
     volumes: int = 6
 
@@ -131,15 +132,17 @@ class Config(BaseConfig):
         small = {"norm": "none", "residual": True, "means": 3, "classical": True, "folded": True, "overlap": 16,
                  "augmentations": 1, "floor": 1.0, "learning_rate": 2e-3, "beta1": 0.9,
                  "decay": True}
+        cpu = small | {"widths": (8, 16, 32), "d_width": 8, "batch_size": 2, "epochs": 4, "denoise_times": 2,
+                       "blocks_per_scan": 18, "train_patients": 12, "test_patients": 3, "shape": (64, 96, 96),
+                       "coarse": (16, 24, 24), "coarse_latent": 64, "coarse_width": 16, "coarse_patients": 160,
+                       "coarse_batch": 8, "coarse_epochs": 30, "volume": (64, 96, 96), "mirrors": True}
         return {
             "smoke": small | {"widths": (4, 8), "d_width": 4, "d_layers": 1, "batch_size": 2, "epochs": 1,
                               "blocks_per_scan": 4, "train_patients": 2, "test_patients": 2, "shape": (32, 64, 64),
                               "coarse": (8, 16, 16), "coarse_latent": 8, "coarse_width": 4, "coarse_patients": 8,
                               "coarse_batch": 4, "coarse_epochs": 2, "volume": (32, 64, 64), "volumes": 4},
-            "cpu": small | {"widths": (8, 16, 32), "d_width": 8, "batch_size": 2, "epochs": 4, "denoise_times": 2,
-                            "blocks_per_scan": 18, "train_patients": 12, "test_patients": 3, "shape": (64, 96, 96),
-                            "coarse": (16, 24, 24), "coarse_latent": 64, "coarse_width": 16, "coarse_patients": 160,
-                            "coarse_batch": 8, "coarse_epochs": 30, "volume": (64, 96, 96), "mirrors": True},
+            "cpu": cpu,
+            "long": cpu | {"shape": (96, 192, 192), "volume": (96, 192, 192)},
             "gpu": small | {"widths": (32, 64, 128), "d_width": 32, "epochs": 60, "learning_rate": 5e-4,
                             "blocks_per_scan": 128, "shape": (64, 256, 256), "volume": (64, 256, 256)},
             "paper": {},
@@ -176,8 +179,7 @@ class CGAN3D(Method):
                             folded=c.folded and c.task != "autoencode", started=c.started),
                 "D": build_discriminator(c),
             }
-        epochs = c.epochs * (c.denoise_times if c.task == "denoise" else 1)
-        steps = max(1, math.ceil(epochs * c.augmentations * n_blocks / c.batch_size))
+        steps = c.steps_of(c.augmentations * n_blocks, c.epochs * (c.denoise_times if c.task == "denoise" else 1))
         self.stages = [Stage("adversarial", steps=steps, batch_size=c.batch_size, nets=("G", "D"),
                              lr_decay="linear" if c.decay else "constant", constant_steps=steps // 2 if c.decay else 0)]
 

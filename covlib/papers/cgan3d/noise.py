@@ -103,7 +103,7 @@ class CoarseGAN(Method):
         with seeded(seed, "cgan3d coarse", "init"):
             self.networks = {"G": init_normal(CoarseGenerator(c.coarse, c.coarse_latent, c.coarse_width)),
                              "D": init_normal(CoarseDiscriminator(c.coarse, c.coarse_width))}
-        steps = max(1, math.ceil(c.coarse_epochs * n_volumes / c.coarse_batch))
+        steps = c.coarse_steps or max(1, math.ceil(c.coarse_epochs * n_volumes / c.coarse_batch))
         self.stages = [Stage("coarse", steps=steps, batch_size=min(c.coarse_batch, n_volumes), nets=("G", "D"))]
 
     def optimizers(self, stage: Stage) -> dict[str, OptimizerSpec]:
@@ -161,7 +161,7 @@ def train_coarse(config: Config, volumes: CoarseSet, out, *, seed: int = 0, devi
     equaliser = fit_equaliser(volumes.hu, floor=config.coarse_floor)
     method = CoarseGAN(config, len(volumes.hu), seed)
     steps = method.stages[0].steps
-    kept = ("coarse", "coarse_latent", "coarse_width", "coarse_batch", "coarse_epochs", "coarse_floor")
+    kept = ("coarse", "coarse_latent", "coarse_width", "coarse_batch", "coarse_epochs", "coarse_steps", "coarse_floor")
     who = {"chapter": "07_cgan3d", **{k: v for k, v in config.as_dict().items() if k in kept}}
     result = fit(method, {"volume": torch.from_numpy(equaliser.forward(volumes.hu))[:, None]}, Path(out), seed=seed,
                  device=device, resume=resume,

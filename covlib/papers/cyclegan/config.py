@@ -42,6 +42,7 @@ class Config(BaseConfig):
     pool_size: int = 50  # ours: CycleGAN; the notebook has none (0)
     batch_size: int = 16  # ours: notebook
     epochs: int = 100  # ours: notebook
+    steps: int = 0  # ours, for short runs: so many in place of the epochs, however many images there are
     decay_from: float = 1.0  # ours: from this share of the training on the learning rate falls to 0; 1: never
     learning_rate: float = 2e-4  # ours: notebook
     beta1: float = 0.5  # ours: notebook
@@ -86,16 +87,19 @@ class Config(BaseConfig):
         small = {"detect_weights": "none", "detect_models": ("small",), "detect_lr": 1.0, "detect_augment": True,
                  "decay_from": 0.5, "generator": "unet", "residual": True, "d_layers": 2, "identity": 0.0,
                  "discriminator": "projected", "gan_loss": "hinge", "twin": 1.0}
+        # A change is learnt in few steps, the whole image is not: hence "residual". Identity would hold it back. Rate
+        # and beta1: the best of a tuning on other virtual patients.
+        cpu = small | {"image_size": 64, "width": 16, "d_width": 32, "per_domain": 48, "batch_size": 2, "epochs": 16,
+                       "steps": 384, "learning_rate": 5e-4, "beta1": 0.0, "twin": 2.0, "patients": 260,
+                       "covid_patients": 60, "cap_real": True, "fractions": (0.7, 0.3), "detect_epochs": 30,
+                       "detect_patience": 15}
         return {
             "smoke": small | {"image_size": 32, "width": 4, "d_width": 8, "per_domain": 8, "batch_size": 4, "epochs": 2,
                               "pool_size": 8, "patients": 60, "covid_patients": 16, "detect_epochs": 2,
                               "cap_real": True},
-            # A change is learnt in few steps, the whole image is not: hence "residual". Identity would hold it back.
-            # Rate and beta1: the best of a tuning on other virtual patients.
-            "cpu": small | {"image_size": 64, "width": 16, "d_width": 32, "per_domain": 48, "batch_size": 2,
-                            "epochs": 16, "learning_rate": 5e-4, "beta1": 0.0, "twin": 1.5, "patients": 260,
-                            "covid_patients": 60,
-                            "cap_real": True, "fractions": (0.7, 0.3), "detect_epochs": 30, "detect_patience": 15},
+            "cpu": cpu,
+            "long": cpu | {"image_size": 128, "per_domain": 140, "batch_size": 4, "steps": 1200, "twin": 1.1,
+                           "d_layers": 3, "patients": 600, "covid_patients": 200},
             "gpu": {"batch_size": 8, "epochs": 60, "decay_from": 0.5, "patients": 1200, "cap_real": True},
             "paper": {},
         }

@@ -6,7 +6,6 @@ states its losses (Eqs. 1 to 5) and hardly any setting; those come from the cite
 the authors' public notebook, and each is marked "ours" in ``Config``.
 """
 
-import math
 from pathlib import Path
 
 import torch
@@ -55,7 +54,7 @@ class CycleGAN(Method):
         with seeded(seed, "cyclegan", "init"):
             self.networks = {name: init_normal(build_generator(c.generator, c.channels, c.width, c.blocks, c.residual))
                              if name.startswith("G") else build_discriminator(c) for name in NETS}
-        steps = max(1, math.ceil(c.epochs * n_images / c.batch_size))
+        steps = c.steps_of(n_images)
         self.stages = [Stage("adversarial", steps=steps, batch_size=c.batch_size, nets=NETS, lr_decay="linear",
                              constant_steps=round(c.decay_from * steps))]
         self.pools = {"a": ImagePool(c.pool_size), "b": ImagePool(c.pool_size)}

@@ -6,7 +6,6 @@ discussed in chapter 03. The smaller profiles keep the 7x7 root, the 4x4 stride-
 the optimiser, cut image size, width and length of training, and leave out one BatchNorm (``Config.first_norm``).
 """
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -43,6 +42,7 @@ class Config(BaseConfig):
     beta1: float = 0.5
     beta2: float = 0.999  # ours: PyTorch's default, the paper names beta1 only
     epochs: int = 3000
+    steps: int = 0  # ours, for short runs: so many in place of the epochs, however many images there are
     crop_scale: float = 0.5  # ours: smallest area kept by RandomResizedCrop, as in the COVID-CT baseline code
     crop_aspect: float = 4 / 3  # ours: widest aspect of the crop, torchvision's default
     flip: bool = True
@@ -66,12 +66,13 @@ class Config(BaseConfig):
     def profiles(cls) -> dict[str, dict]:
         """What each profile changes from the paper's values."""
         small = {"judge": "resnet18", "judge_weights": "none"}
+        cpu = small | {"image_size": 56, "width": 32, "epochs": 36, "first_norm": False, "crop_scale": 0.8,
+                       "crop_aspect": 1.1, "patients": 260, "judge_epochs": 4, "arms_seeds": 2, "arms_epochs": 2}
         return {
             "smoke": small | {"image_size": 56, "width": 8, "epochs": 2, "patients": 24, "slices_per_patient": 2,
                               "judge_epochs": 1, "sets": 3, "set_size": 8, "arms_seeds": 2, "arms_epochs": 1},
-            "cpu": small | {"image_size": 56, "width": 32, "epochs": 36, "first_norm": False, "crop_scale": 0.8,
-                            "crop_aspect": 1.1, "patients": 260, "judge_epochs": 4, "arms_seeds": 2,
-                            "arms_epochs": 2},
+            "cpu": cpu,
+            "long": cpu | {"image_size": 112},
             "gpu": {"width": 64, "epochs": 300, "first_norm": False, "crop_scale": 0.8, "crop_aspect": 1.1,
                     "patients": 400, "judge_epochs": 20, "arms_epochs": 20},
             "paper": {},
@@ -119,7 +120,7 @@ class DCGAN(Method):
                 "D": (ProjectedDiscriminator() if c.discriminator == "projected" else
                       init_normal(Discriminator(c.image_size, c.width, c.channels, c.first_norm))),
             }
-        steps = max(1, math.ceil(c.epochs * n_images / c.batch_size))
+        steps = c.steps_of(n_images)
         self.stages = [Stage("adversarial", steps=steps, batch_size=c.batch_size, nets=("G", "D"))]
 
     def optimizers(self, stage: Stage) -> dict[str, OptimizerSpec]:

@@ -176,7 +176,7 @@ def _train(part: str, config: Config, data, out: Path, seed: int, options: dict)
 def _each(function, jobs: list[tuple], config: Config, device) -> list:
     """``function(*job)`` of each job: of small networks on a CPU each on a core of its own (``apart``), else one by
     one."""
-    steps = config.epochs * config.augmentations * config.train_patients * config.blocks_per_scan / config.batch_size
+    steps = config.steps_of(config.augmentations * config.train_patients * config.blocks_per_scan)
     if steps >= WORTH_A_PROCESS and max(config.widths) <= SMALL and apart(resolve_device(device)):
         return spread(function, jobs)
     return [function(*job) for job in jobs]

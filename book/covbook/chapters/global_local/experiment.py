@@ -159,7 +159,7 @@ def method_config(name: str, config, profile: str = "cpu"):
     if name in ("global_local", "painted"):
         return config
     own = _known(name)[0].for_profile(profile)
-    shared = {key: getattr(config, key) for key in ("image_size", "epochs", "batch_size", "augment")}
+    shared = {key: getattr(config, key) for key in ("image_size", "epochs", "steps", "batch_size", "augment")}
     faster = config.learning_rate / type(config).learning_rate
     rates = {key: getattr(own, key) for key in ("learning_rate", "learning_rate_d")}
     return dataclasses.replace(own, **shared, **{k: v if v is None else faster * v for k, v in rates.items()})
@@ -217,7 +217,7 @@ def train(config, roles: Roles, out, *, names=METHODS, profile: str = "cpu", see
     if checkpoint is not None and "global_local" in jobs:
         _, own, _, folder, *_ = jobs.pop("global_local")
         methods["global_local"], _ = global_local.train(own, data, folder, device=device, checkpoint=checkpoint)
-    steps = config.epochs * config.copies * len(roles.train) // config.batch_size
+    steps = config.steps_of(config.copies * len(roles.train))
     if one_thread_each(config, device):
         order = [jobs[name] for name in SLOWEST_FIRST if name in jobs]
         spread(_train, [(*job, resume, config.copies) for job in order], None if steps > SHORT else 1)

@@ -88,7 +88,7 @@ class Config(BaseConfig):
         return {"smoke": {"slice_patients": 24, "xray_patients": 24, "image_size": 32, "dcgan_width": 4,
                           "samples": 16, "judge_steps": 4, "segment_width": 4, "segment_steps": 6,
                           "detect_epochs": 2, "volumes": 2, "volume_epochs": 1},
-                "cpu": {}, "gpu": large, "paper": large}
+                "cpu": {}, "long": {}, "gpu": large, "paper": large}
 
 
 @dataclass(frozen=True)

@@ -110,13 +110,15 @@ class Config(BaseConfig):
                 "noise-dcgan", "noise-diffusion")
         small = {"arms": arms, "extractor": "lite2-48", "judge": "small", "xray_size": 64, "noise_size": 56,
                  "mask_size": 64}
+        cpu = small | {"seconds": 12.0, "patients": 80, "xray_patients": 120, "pairs": 200, "judge_steps": 60,
+                       "unet_width": 8, "unet_steps": 80, "unet_batch": 8, "unet_rate": 3e-3,
+                       "sampling": (1, 2, 4, 10, 20), "cap_real": True}
         return {
             "smoke": small | {"steps": 3, "patients": 24, "slices_per_patient": 2, "xray_patients": 60, "mask_size": 32,
                               "xray_size": 32, "pairs": 10, "judge_steps": 4, "unet_width": 4, "unet_steps": 4,
                               "unet_batch": 4, "sampling": (1, 2), "folds": 3, "cap_real": True, "audits": 2},
-            "cpu": small | {"seconds": 12.0, "patients": 80, "xray_patients": 120, "pairs": 200, "judge_steps": 60,
-                            "unet_width": 8, "unet_steps": 80, "unet_batch": 8, "unet_rate": 3e-3,
-                            "sampling": (1, 2, 4, 10, 20), "cap_real": True},
+            "cpu": cpu,
+            "long": cpu | {"seconds": 300.0},
             "gpu": {"seconds": 30.0, "cap_real": True},
             "paper": {},
         }
