@@ -142,23 +142,23 @@ def _lite(layer: int, device) -> tuple[Extractor | None, str]:
 
 
 def every_lite_block(images, *, device="cpu", batch: int = 64) -> dict[str, np.ndarray]:
-    """What the extractors "lite2-24" to "lite2-1280" say of images, in two passes instead of five: name -> (N, layer).
+    """What the extractors "lite2-24" to "lite2-1280" say of images, in one pass instead of five: name -> (N, layer).
 
     Raises:
         ConfigError: Lite2's weights are not installed.
     """
-    blocks, missing = pretrained.lite_network("lite2")
-    if blocks is None:
+    net, missing = pretrained.lite_network("lite2", classify=True)
+    if net is None:
         raise ConfigError(f"every_lite_block: {missing}")
-    blocks.to(device)
-    last = get_extractor(f"lite2-{LITE_LAYERS[-1]}", device=device)
+    net.to(device)
     x, found = check_images(images, 1, 3).detach().cpu().contiguous(), []
     with torch.no_grad():
         for part in x.split(batch):
-            maps = blocks(to_side(part.to(device).expand(-1, 3, -1, -1), LITE_SIDE))[1:]
-            found.append([y.mean((2, 3)).float().cpu() for y in maps])
-    made = {f"lite2-{layer}": torch.cat(parts).numpy() for layer, parts in zip(LITE_LAYERS, zip(*found), strict=False)}
-    return made | {f"lite2-{LITE_LAYERS[-1]}": last(x, batch)}
+            seen = to_side(part.to(device).expand(-1, 3, -1, -1), LITE_SIDE)
+            last, maps = net.forward_intermediates(seen, indices=[1, 2, 3, 4])
+            found.append([*(y.mean((2, 3)) for y in maps), net.forward_head(last, pre_logits=True)])
+    return {f"lite2-{layer}": torch.cat([y.float().cpu() for y in parts]).numpy()
+            for layer, parts in zip(LITE_LAYERS, zip(*found), strict=True)}
 
 
 def to_side(x: torch.Tensor, side: int) -> torch.Tensor:
