@@ -22,7 +22,7 @@ from covlib.papers.dcgan.losses import discriminator_loss, generator_loss
 from covlib.papers.dcgan.nets import Discriminator, Generator, ups
 from covlib.projected import ProjectedDiscriminator
 from covlib.seeding import derive
-from covlib.training.fit import FitResult, fit
+from covlib.training.fit import FRAMES, FitResult, fit
 from covlib.training.method import Method, OptimizerSpec, Stage, Step, seeded
 from covlib.training.trained import fit_or_load
 
@@ -181,7 +181,7 @@ def train_all(config: Config, images: dict[str, Tensor], out, *, seed: int = 0, 
     def fitted(name: str) -> FitResult:
         steps = methods[name].stages[0].steps
         return fit(methods[name], {"image": images[name]}, Path(out) / "training" / name, seed=derive(seed, name),
-                   device=device, resume=resume, log_every=max(1, steps // 100), sample_every=max(1, steps // 4),
+                   device=device, resume=resume, log_every=max(1, steps // 100), sample_every=max(1, steps // FRAMES),
                    identity={"chapter": "03_dcgan", "class": name, **config.as_dict()})
 
     results = fit_or_load(methods, lambda: {name: fitted(name) for name in methods},

@@ -22,7 +22,7 @@ from covlib.losses import hinge_discriminator, hinge_generator
 from covlib.nets import batched, gathered_statistics
 from covlib.papers.global_local.losses import dfm_loss, discriminator_loss, feature_difference, generator_loss
 from covlib.papers.global_local.nets import Parts, builders, desum, enlarge_to, initialise
-from covlib.training.fit import FitResult, fit, resolve_device
+from covlib.training.fit import FRAMES, FitResult, fit, resolve_device
 from covlib.training.method import Method, OptimizerSpec, Stage, Step, seeded
 from covlib.training.trained import fit_or_load
 
@@ -402,7 +402,7 @@ def train(config: Config, data: dict[str, Tensor], out, *, seed: int = 0, device
         method.examples = data["map"][:16]
         steps = sum(stage.steps for stage in method.stages)
         settings = {"channels_last": resolve_device(device).type == "cpu" or "auto", "log_every": max(1, steps // 200),
-                    **options}
+                    "sample_every": max(1, steps // FRAMES), **options}
         result = fit(method, data, Path(out) / "training", seed=seed, device=device, resume=resume,
                      identity={"chapter": "04_global_local", **config.as_dict()}, **settings)
         as_loaded(method)
