@@ -84,8 +84,9 @@ def build(name: str, n_classes: int = 2, weights: str | None = None, *, small_st
 
     Args:
         name: one of ``NAMES``, or "lite2" (``LiteBody``), which begins with ImageNet's weights whatever ``weights``
-            says; where they are not installed a ResNet-18 stands in and ``note`` says so. VGG-16 gets global average pooling instead of its two 4096-wide layers, as Zunair and
-            Ben Hamza (section 4.3) describe for all their classifiers; the others have it anyway.
+            says; where they are not installed a ResNet-18 stands in and ``note`` says so. VGG-16 gets global average
+            pooling instead of its two 4096-wide layers, as Zunair and Ben Hamza (section 4.3) describe for all their
+            classifiers; the others have it anyway.
         n_classes: number of classes, >= 2.
         weights: None (random) or "imagenet" (random too where the file is not at hand; ``note`` tells).
         small_stem: for images of about 32 to 96 pixels. The stem of the ResNets and DenseNets (7x7 convolution of
@@ -205,11 +206,12 @@ def train_classifier(model: Classifier, images, labels, *, epochs: int | None = 
     """
     x, y = _check_images(model, images), _check_labels(model, labels, len(images), least=1 if one_class else 2)
     change = augment_batch if augment is True else augment or (lambda batch, generator: batch)
+    gentle = model.name == "vgg16" or model.pretrained and model.name != LITE
     history = training.descend(
         model, x, y, lambda x, y: F.cross_entropy(model(x), y), lambda x, y, noise: (change(x, noise), y),
         judge="judge", epochs=epochs, steps=steps, batch_size=batch_size, schedule=schedule, optimizer=optimizer,
-        lr=lr or (2e-4 if (model.pretrained and model.name != LITE) or model.name == "vgg16" else 1e-3), weight_decay=weight_decay,
-        balance=balance, seed=seed, device=device, settle_batch=64, settle_augmented=settle_augmented)
+        lr=lr or (2e-4 if gentle else 1e-3), weight_decay=weight_decay, balance=balance, seed=seed,
+        device=device, settle_batch=64, settle_augmented=settle_augmented)
     return {**history, "note": model.note}
 
 
