@@ -124,3 +124,62 @@ def bent(images, strength: float, seed: int = 0):
     grid = np.mgrid[:images.shape[2], :images.shape[3]]
     made = [map_coordinates(image[0], grid + shift, order=3, mode="nearest") for image, shift in zip(images, field)]
     return np.clip(np.stack(made)[:, None], -1, 1).astype(np.float32)
+
+
+# ---- what was recorded -----------------------------------------------------------------------------------------------
+
+
+def recorded() -> list[dict]:
+    """The collected study; empty where there is none."""
+    from covbook import studies
+
+    return studies.load(NAME)
+
+
+def noticed() -> tuple[dict[str, tuple[list[float], dict[str, list[int]]]], int, int]:
+    """Of the recorded study: distortion, in words -> (strengths, {extractor: seeds that noticed each}); how many seeds
+    there are, and images on a side.
+
+    Raises:
+        DataError: nothing is recorded.
+    """
+    documents, (panels, seeds, n) = recorded(), ({}, 0, 0)
+    if not documents:
+        raise DataError(f"{NAME}: nothing recorded yet; covlib sweep {NAME}, then covlib sweep {NAME} --collect")
+    for arm in documents[0]["arms"]:
+        runs, strengths = [run["metrics"] for run in arm["runs"]], arm["settings"]["strengths"]
+        names = dict.fromkeys(key.removesuffix("_0_noticed") for key in runs[0] if key.endswith("_0_noticed"))
+        count = lambda name, k, runs=runs: round(sum(run[f"{name}_{k}_noticed"] for run in runs))
+        panels[f"{arm['name'].replace('-', ' ')}: {arm['settings']['strength']}"] = (
+            strengths, {name: [count(name, k) for k in range(len(strengths))] for name in names})
+        seeds, n = len(runs), round(min(run["n"] for run in runs))
+    return panels, seeds, n
+
+
+def figure():
+    """The recorded study as a picture: how many seeds noticed which strength."""
+    from covbook.chapters.basics import figures
+
+    panels, seeds, n = noticed()
+    return figures.noticed_grid(panels, seeds, f"Seeds, of {seeds}, that noticed. n = {n} images of other patients on "
+                                "each side.")
+
+
+def table():
+    """The weakest strength from which on all seeds noticed, a row an extractor."""
+    from covbook.tables import Table
+
+    if not recorded():
+        return Table(["extractor"], [], note=f"Nothing recorded yet: `covlib sweep {NAME}`, then with --collect.")
+    panels, seeds, n = noticed()
+    def first(counts: list[int]) -> int | None:
+        return next((k for k in range(len(counts)) if min(counts[k:]) == seeds), None)
+
+    heads = [title.split(":")[0] for title in panels]
+    rows = []
+    for name in next(iter(panels.values()))[1]:
+        found = [(strengths, first(counts[name])) for strengths, counts in panels.values()]
+        rows.append([f"`{name}`", *("–" if k is None else f"{strengths[k]:g}" for strengths, k in found)])
+    return Table(["extractor", *heads], rows, right=tuple(heads),
+                 note=f"The weakest strength from which on all {seeds} seeds notice; –: none of those tried. n = {n} "
+                 "on each side. " + "; ".join(panels) + ".")
