@@ -35,14 +35,19 @@ def twin(config):
                    **{name: value for name, value in PAPERS.items() if name in known})
 
 
-def logs(config, result, other, twin_result) -> dict[str, dict]:
-    """Name of each discriminator -> the log of its training, as ``keep`` and ``plots.right_curves`` take them.
+def named(config, result, other, twin_result) -> dict:
+    """Name of each discriminator -> what ``fit`` returned of its training, as ``interactive.film`` takes them.
 
     Args:
         result, twin_result: of ``fit``; None where nothing was trained. other: the twin's settings.
     """
     pairs = ((config, result), (other, twin_result))
-    return {name_of(c): r.log for c, r in pairs if c is not None and r is not None}
+    return {name_of(c): r for c, r in pairs if c is not None and r is not None}
+
+
+def logs(config, result, other, twin_result) -> dict[str, dict]:
+    """As ``named``, of the logs alone: what ``keep`` and ``plots.right_curves`` take."""
+    return {name: r.log for name, r in named(config, result, other, twin_result).items()}
 
 
 def keep(run, logs: dict[str, dict]) -> Table:
