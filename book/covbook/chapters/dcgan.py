@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from covbook.chapters import apart
 from covbook.datasets.sources import located
 from covlib.data.case import SliceSet
 from covlib.data.splits import Split, split_of
@@ -49,7 +50,7 @@ def train(config: Config, roles: tuple[SliceSet, Split], out, *, seed: int = 0, 
         class -> method, class -> what ``fit`` returned, as ``covlib.papers.dcgan.method.train_all``.
     """
     return dcgan.train_all(config, training_images(*roles), out, seed=seed, device=device, resume=resume,
-                           checkpoint=checkpoint)
+                           checkpoint=checkpoint, side_by_side=apart(resolve_device(device)))
 
 
 def judged_sets(method: DCGAN, judge: classifiers.Classifier, config: Config, *, seed: int = 0,

@@ -14,9 +14,10 @@ from covlib.training.health import CHANCE, PERFECT, Health, health
 LENGTHS = ("steps", "epochs", "epochs_global", "epochs_local", "epochs_joint", "epochs_constant", "epochs_first",
            "epochs_second")
 # What goes with a paper's own discriminator, where a Config has it.
-PAPERS = {"gan_loss": "least_squares", "lambda_fm": 10.0, "lambda_l1": 0.0}
+PAPERS = {"gan_loss": "least_squares", "lambda_fm": 10.0, "lambda_l1": 0.0, "diff_augment": False}
 OURS, THEIRS = "projected (ours)", "the paper's discriminator"
-NAMES = {"projected": OURS, "paper": THEIRS, "detail": "shown detail (ours)"}  # by a Config's ``discriminator``
+NAMES = {"projected": OURS, "paper": THEIRS, "detail": "shown detail (ours)",
+         "spectral": "spectral norm (ours)"}  # by a Config's ``discriminator``
 KEYS = {name: key for key, name in NAMES.items()}
 HEAD = ["network", "discriminator", "right about real", "right about synthetic", "AUC", "through D / reconstruction",
         ""]
