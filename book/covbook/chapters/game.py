@@ -6,7 +6,7 @@ from typing import Any
 from covbook.plots import style
 from covbook.tables import Table
 from covlib.errors import DataError
-from covlib.judges.features import default_layer, get_extractor
+from covlib.judges.features import get_extractor
 from covlib.metrics.generative import fid
 from covlib.metrics.spectrum import detail_ratio, grid_peak
 from covlib.training.health import CHANCE, PERFECT, Health, health
@@ -90,8 +90,8 @@ def compare(run, real, made: dict[str, Any], *, masks=None, how: str = "") -> Ta
             where texture is looked at, the same for real and synthetic; None: everywhere. how: of which images.
     """
     real = style.as_array(real)
-    extractor = get_extractor(default_layer(len(real)))
-    words = f"{extractor.name}, block of {extractor.layer}, {extractor.resize}{f'; {how}' if how else ''}"
+    extractor = get_extractor("lite2", n=len(real))
+    words = f"{extractor.words}{f'; {how}' if how else ''}"
     features, rows = extractor(real), []
     for name, images in made.items():
         images, key = style.as_array(images), KEYS.get(name, name)

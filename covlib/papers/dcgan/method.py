@@ -34,7 +34,8 @@ WORTH_A_PROCESS = 50  # steps; a process takes seconds to start
 class Config(BaseConfig):
     """Hyper-parameters of chapter 03. Defaults are the paper's (Sections III and IV) unless marked "ours"."""
 
-    after_training = ("sets", "set_size", "judge", "judge_epochs", "judge_weights", "arms_seeds", "arms_epochs")
+    after_training = ("sets", "set_size", "judge", "judge_epochs", "judge_weights", "arms_seeds", "arms_epochs",
+                      "extractor")
 
     image_size: int = 224
     channels: int = 3
@@ -65,6 +66,7 @@ class Config(BaseConfig):
     slices_per_patient: int = 3  # ours
     arms_seeds: int = 5  # ours: repeats of the real against real-plus-synthetic comparison
     arms_epochs: int = 50  # ours: their length
+    extractor: str = "lite2"  # ours: of Frechet distance, precision and recall; this one's block goes by their n
 
     def __post_init__(self):
         ups(self.image_size)  # refuses sizes that are not 7 times a power of two
@@ -86,7 +88,7 @@ class Config(BaseConfig):
             "long": cpu | {"image_size": 112, "steps": 5000, "ema": 0.99, "twin": 1.0},
             "gpu": {"width": 64, "epochs": 300, "first_norm": False, "crop_scale": 0.8, "crop_aspect": 1.1,
                     "patients": 400, "judge_epochs": 20, "arms_epochs": 20},
-            "paper": {},
+            "paper": {"extractor": "inception-2048"},
         }
 
 
