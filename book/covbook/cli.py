@@ -1,7 +1,8 @@
 """The ``covlib`` command. ``covlib --help`` lists what it does.
 
 Exit status: 0 all went well; 1 a cell of a chapter failed (its traceback is shown), an arm of a study diverged, or
-``data check`` found problems; 2 something given does not fit (one line on standard error); 130 interrupted.
+``data check`` found problems; 2 something given does not fit (one line on standard error); 130 interrupted,
+143 asked to end (SIGTERM).
 """
 
 import argparse
@@ -9,29 +10,23 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import covlib
+from covbook.manners import Parser, guarded, heed_requests_to_end
 from covbook.project import read_as
 from covbook.tables import align
-from covlib.errors import ConfigError, CovlibError
+from covlib.errors import ConfigError
 
 # Nothing heavy is imported here or at the top of the modules above: ``covlib --help`` is to answer at once.
 
 _say = partial(print, flush=True)
 
 
-class Parser(argparse.ArgumentParser):
-    """Says what is wrong with the words given in one line, as ConfigError."""
-
-    def error(self, message):
-        raise ConfigError(f"{message} (see {self.prog} --help)")
-
-
 def entry() -> None:
     """The console script."""
+    heed_requests_to_end()
     sys.exit(main())
 
 
@@ -44,23 +39,6 @@ def main(argv: list[str] | None = None) -> int:
         return given.do(given) or 0
 
     return guarded(work)
-
-
-def guarded(work: Callable[[], int]) -> int:
-    """The exit status that ``work`` gives; what a user can cause ends in one line and a status of its own."""
-    try:
-        return work()
-    except CovlibError as error:
-        print(f"covlib: error: {error}", file=sys.stderr)
-        for step in getattr(error, "steps", ()):
-            print(f"  {step}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\ncovlib: stopped", file=sys.stderr)
-        return 130
-    except BrokenPipeError:  # the reader of our output (head, less) has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
 
 
 # ---- chapters and run ------------------------------------------------------------------------------------------------

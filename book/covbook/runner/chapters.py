@@ -6,6 +6,7 @@ misspelt parameter and goes on with the default; here everything is checked befo
 
 import ast
 import json
+import logging
 import os
 import pkgutil
 import re
@@ -236,6 +237,10 @@ def run(chapter: Chapter, settings: dict[str, Any], show: bool = False) -> Path:
         _settle(running, final)
         text = "the kernel died; the usual cause is too little memory"
         raise CellFailed(chapter.name, number, "DeadKernelError", text, text, final) from None
+    except KeyboardInterrupt:  # SIGTERM too; the kernel has been shut down on the way here
+        running.unlink(missing_ok=True)
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # at exit it would tell of the cell that was cut off
+        raise
     except OSError as problem:
         running.unlink(missing_ok=True)
         raise ConfigError(f"out: cannot write to {problem.filename or out}: {problem.strerror or problem}") from None
