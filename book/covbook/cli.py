@@ -70,19 +70,23 @@ def _run(given) -> int:
 
 
 def _settings(given, chapter) -> dict:
-    """All parameters of a run: the chapter's defaults, then the options, then ``-p`` and ``--set``."""
+    """All parameters of a run: the chapter's defaults, those of the run whose weights it takes, then the options, then
+    ``-p`` and ``--set``."""
     from covbook.runner import chapters
 
     known = chapters.parameters(chapters.read_notebook(chapter.path), chapter.name)
     settings = {name: value for name in chapters.PARAMETERS if (value := getattr(given, name, None)) is not None}
     for name, text in given.parameter:
         value = text if isinstance(known.get(name), str) else chapters.parse_value(text)
+        if name == "data" and text.strip().lower() == "none":
+            continue  # as if it were not given
         if settings.setdefault(name, value) != value:
             raise ConfigError(f"parameter {name}: given twice, {settings[name]!r} and {value!r}")
     if given.set:
         settings["overrides"] = {**settings.get("overrides", {}), **_overrides(given.set)}
     chapters.check_parameters(settings, known)
-    return {"overrides": {}, "checkpoint": None, **known, "out": f"runs/{chapter.name}", **settings}
+    taken = chapters.taken_over(chapter, settings.get("checkpoint"))
+    return {"overrides": {}, "checkpoint": None, **known, "out": f"runs/{chapter.name}", **taken, **settings}
 
 
 def _overrides(items: list[str]) -> dict:
@@ -379,8 +383,9 @@ def _add_chapters(commands) -> None:
     _command(commands, "run", _run, "run a chapter with papermill; the executed notebook lands in OUT",
              _arg("chapter", metavar="CHAPTER", help="name or number (see covlib chapters), or a notebook file"),
              *asked, LAYOUT, _arg("--out", metavar="DIR", help="folder for what the run leaves (default runs/CHAPTER)"),
-             _arg("--checkpoint", metavar="FILE", help="use these weights instead of training; recorded: those of a "
-                  "recorded run (see covlib results weights)"),
+             _arg("--checkpoint", metavar="RUN|FILE", help="use these weights instead of training: the folder of an "
+                  "earlier run, whose profile, data, seed and settings are taken where you give none; a file of "
+                  "weights; recorded: those of a recorded run (see covlib results weights)"),
              PARAMETER, SET)
     _command(commands, "train", _train, "train a chapter's methods, on one device or many; covlib run then takes up "
              "what was trained. torchrun -m covbook.cli train ... works too",

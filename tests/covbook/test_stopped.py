@@ -46,8 +46,8 @@ def lives(pid: int) -> bool:
 
 def start(*words) -> subprocess.Popen:
     places = [HELPERS, project.ROOT, project.ROOT / "book"]
-    return subprocess.Popen([sys.executable, *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                            env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, places))})
+    return subprocess.Popen([sys.executable, *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                            text=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, places))})
 
 
 def ids(folder: Path, names) -> dict[str, int]:

@@ -182,6 +182,17 @@ def check_parameters(given: dict[str, Any], known: dict[str, Any]) -> dict[str, 
     return given
 
 
+def taken_over(chapter: Chapter, checkpoint: str | None) -> dict[str, Any]:
+    """Profile, data and seed of the earlier run in whose folder ``checkpoint`` finds the weights: they decide how large
+    the networks are and who was held out. Empty where it is no run's folder."""
+    from covbook import weights
+
+    if not checkpoint or checkpoint == weights.WORD or not Path(checkpoint).is_dir():
+        return {}
+    earlier = weights.of_run(chapter.name, checkpoint)
+    return {key: earlier.told[key] for key in ("profile", "data", "seed") if key in earlier.told} if earlier else {}
+
+
 def check_settings(chapter: Chapter, settings: dict[str, Any]) -> None:
     """``runs.check_run`` with the chapter's settings; a chapter without any checks its overrides in its first cell.
 
