@@ -90,6 +90,8 @@ def compare(run, real, made: dict[str, Any], *, masks=None, how: str = "") -> Ta
             where texture is looked at, the same for real and synthetic; None: everywhere. how: of which images.
     """
     real = style.as_array(real)
+    if len(real) < 2:
+        raise DataError(f"{len(real)} held-out image; at least 2 are needed for a Fréchet distance")
     extractor = get_extractor("lite2", n=len(real))
     words = f"{extractor.words}{f'; {how}' if how else ''}"
     features, rows = extractor(real), []

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from covbook import project, provenance, studies
+from covbook.places import name_data
 from covbook.runner import jobs
 from covbook.runner.jobs import Job, JobFailed, Outcome
-from covbook.runs import name_data
 from covbook.studies import Arm, Study, check_document, read_document
 from covlib.config import check_profile
 from covlib.errors import ConfigError, TrainingError

@@ -16,6 +16,7 @@ from torch import Tensor
 from covlib.config import Config as BaseConfig
 from covlib.data import augment
 from covlib.data.case import SliceSet
+from covlib.errors import DataError
 from covlib.losses import hinge_discriminator, hinge_generator
 from covlib.nets import batched, init_normal
 from covlib.papers.dcgan.losses import discriminator_loss, generator_loss
@@ -25,7 +26,9 @@ from covlib.projected import ProjectedDiscriminator
 from covlib.seeding import derive
 from covlib.training.fit import FRAMES, FitResult, fit
 from covlib.training.method import Method, OptimizerSpec, Stage, Step, seeded
-from covlib.training.trained import fit_or_load
+from covlib.training.trained import fit_or_load, parts_in, weights_in
+
+FILE = "dcgan.safetensors"
 
 WORTH_A_PROCESS = 50  # steps; a process takes seconds to start
 
@@ -176,32 +179,38 @@ def prepare(slices: SliceSet) -> Tensor:
     return normalise_brightness(torch.from_numpy(slices.images))
 
 
-def train_all(config: Config, images: dict[str, Tensor], out, *, seed: int = 0, device="auto", resume: bool = True,
-              checkpoint=None, side_by_side: bool = False) -> tuple[dict[str, DCGAN], dict[str, FitResult]]:
+def train_all(config: Config, images: dict[str, Tensor] | None, out, *, seed: int = 0, device="auto",
+              resume: bool = True, checkpoint=None,
+              side_by_side: bool = False) -> tuple[dict[str, DCGAN], dict[str, FitResult]]:
     """One DCGAN per class, as the paper's abstract has it, in folders of ``out``; or all of them from a checkpoint.
 
     Args:
-        images: class name -> training images (N, 1, S, S).
-        checkpoint: file written by an earlier call (``out/checkpoints/dcgan.safetensors``), or a folder with one file a
-            generator; nothing is trained then, and the discriminators, which only training needs, stay as they begin.
+        images: class name -> training images (N, 1, S, S); None with a checkpoint: all classes that it holds.
+        checkpoint: file written by an earlier call (``out/checkpoints/dcgan.safetensors``), the folder of its run, or a
+            folder with one file a generator; nothing is trained then, and the discriminators, which only training
+            needs, stay as they begin.
         side_by_side: train each class in a process of its own, of one thread: faster for small networks on a CPU, and
             the same numbers.
 
     Returns:
         class name -> method with trained networks; class name -> what ``fit`` returned (empty with a checkpoint).
     """
-    methods = {name: DCGAN(config, len(x), derive(seed, name)) for name, x in images.items()}
+    if images is None and checkpoint is None:
+        raise DataError("images: none given, and no checkpoint; training images of each class are wanted")
+    given = images or {}
+    names = given or parts_in(weights_in(checkpoint, FILE))
+    methods = {name: DCGAN(config, len(given[name]) if given else 1, derive(seed, name)) for name in names}
     notes = {"chapter": "03_dcgan", "image_size": config.image_size, "width": config.width, "seed": seed}
 
     def fitted() -> dict[str, FitResult]:
-        jobs = {name: (config, name, images[name], out, seed, device) for name in methods}
+        jobs = {name: (config, name, given[name], out, seed, device) for name in methods}
         long = max(method.stages[0].steps for method in methods.values()) >= WORTH_A_PROCESS
         if side_by_side and long and len(jobs) > 1:
             spread(fit_class, [(*job, resume) for job in jobs.values()])  # what they leave is taken up below, at once
         again = resume or (side_by_side and long and len(jobs) > 1)
         return {name: fit_class(*job, again, methods[name]) for name, job in jobs.items()}
 
-    results = fit_or_load(methods, fitted, Path(out) / "checkpoints" / "dcgan.safetensors", notes,
+    results = fit_or_load(methods, fitted, Path(out) / "checkpoints" / FILE, notes,
                           checkpoint=checkpoint, device=device, unread=("D",))
     return methods, results or {}
 

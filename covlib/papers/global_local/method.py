@@ -380,13 +380,15 @@ def check_training(data: dict[str, Tensor], config: Config) -> None:
         raise DataError(f"image: values from {low:g} to {high:g}; -1 to 1 are wanted")
 
 
-def train(config: Config, data: dict[str, Tensor], out, *, seed: int = 0, device="auto", resume: bool = True,
+def train(config: Config, data: dict[str, Tensor] | None, out, *, seed: int = 0, device="auto", resume: bool = True,
           checkpoint=None, **options) -> tuple[GlobalLocal, FitResult | None]:
     """The method trained through its stages in ``out``/training, or taken from a checkpoint.
 
     Args:
-        data: {"image": lung-only (N, 1, S, S) in [-1, 1], "map": (N, S, S)}, as ``Paired.training_data`` gives.
-        checkpoint: file written by an earlier call (``out/checkpoints/global_local.safetensors``); nothing is trained.
+        data: {"image": lung-only (N, 1, S, S) in [-1, 1], "map": (N, S, S)}, as ``Paired.training_data`` gives;
+            None will do with a checkpoint.
+        checkpoint: file written by an earlier call (``out/checkpoints/global_local.safetensors``), or the folder of its
+            run; nothing is trained.
         options: further arguments of ``covlib.training.fit.fit``.
 
     Returns:
@@ -395,10 +397,13 @@ def train(config: Config, data: dict[str, Tensor], out, *, seed: int = 0, device
     Raises:
         DataError, ConfigError: data or a checkpoint that doesn't fit.
     """
-    check_training(data, config)
-    method = GlobalLocal(config, config.copies * len(data["map"]), seed)
+    if data is not None:
+        check_training(data, config)
+    method = GlobalLocal(config, config.copies * (len(data["map"]) if data else 1), seed)
 
     def fitted() -> FitResult:
+        if data is None:
+            raise DataError("data: none given, and no checkpoint; images and their maps are wanted")
         method.examples = data["map"][:16]
         steps = sum(stage.steps for stage in method.stages)
         settings = {"channels_last": resolve_device(device).type == "cpu" or "auto", "log_every": max(1, steps // 200),
