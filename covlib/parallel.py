@@ -4,6 +4,8 @@ threads busy. The numbers do not depend on how many processes there are."""
 import os
 from collections.abc import Callable, Iterable
 
+from covlib import rehearsal
+
 
 def cores() -> int:
     """Cores this process may use, as far as the environment lets numerical libraries (``OMP_NUM_THREADS``)."""
@@ -22,7 +24,7 @@ def spread(function: Callable, jobs: Iterable[tuple], workers: int | None = None
     """
     jobs = list(jobs)
     workers = min(len(jobs), cores() if workers is None else workers)
-    if workers <= 1:
+    if workers <= 1 or rehearsal.active():  # which counts this process's trainings
         return _here(function, jobs)
     from joblib import Parallel, delayed, parallel_config
 

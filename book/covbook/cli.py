@@ -146,6 +146,21 @@ def _train(given) -> int:
     return 0
 
 
+# ---- rehearse --------------------------------------------------------------------------------------------------------
+
+
+def _rehearse(given) -> int:
+    from covbook.runner import rehearsal
+
+    document = rehearsal.rehearse(given.chapter, data=given.data, seed=given.seed, device=given.device,
+                                  overrides=_overrides(given.set), steps=given.steps, batch=given.batch,
+                                  minutes=given.minutes, say=_say)
+    print(rehearsal.report(document))
+    if given.record:
+        print(rehearsal.record(document))
+    return 1 if document["problems"] else 0
+
+
 # ---- sweep -----------------------------------------------------------------------------------------------------------
 
 
@@ -414,6 +429,17 @@ def _add_chapters(commands) -> None:
              _arg("--save-minutes", type=float, default=5.0, metavar="T", help="keep a state every T (default 5)"),
              _arg("--synthesize", type=int, default=0, metavar="N", help="then make N images with each method"),
              PROFILE, DATA, LAYOUT, SEED, DEVICE, NO_RESUME, SET)
+
+
+    _command(commands, "rehearse", _rehearse, "run a paper's chapter at profile paper, full networks, images and data, "
+             "each training cut to a few steps: what it needs, how long it would take, and what is not the paper's "
+             "(exit status 1 if anything is)",
+             _arg("chapter", metavar="CHAPTER", help="name or number of a paper's chapter"), DATA, LAYOUT, SEED, DEVICE,
+             _arg("--steps", type=int, default=2, metavar="N", help="steps of each stage of each training (default 2)"),
+             _arg("--batch", type=int, metavar="N", help="samples a step at most, 0 for whole batches (default: what "
+                  "fits into 24 GB on a CPU, whole batches on a GPU)"),
+             _arg("--minutes", type=float, metavar="T", help="begin no further part after T; those left are named"),
+             _arg("--record", action="store_true", help="keep what was found in data/results/rehearsals"), SET)
 
 
 def _add_sweep(commands) -> None:
