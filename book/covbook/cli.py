@@ -248,6 +248,12 @@ def _data_get(given) -> None:
     print(sources.get(given.name, given.to))
 
 
+def _data_join(given) -> None:
+    from covbook.datasets import joining
+
+    print(joining.join(given.parts, given.to))
+
+
 def _data_check(given) -> int:
     from covbook.runner import checking
 
@@ -467,6 +473,11 @@ def _add_data(commands) -> None:
              _arg("--markdown", action="store_true", help="as the table of the book's page on data sets"))
     _command(commands, "get", _data_get, "download, verify and unpack a data set", _arg("name", metavar="NAME"),
              _arg("--to", metavar="DIR", help="a new folder (default: the cache)"))
+    _command(commands, "join", _data_join, "lay classes of several data sets into one folder, as links: one task of "
+             "images from several places",
+             _arg("parts", nargs="+", metavar="DATA:CLASS,CLASS", help="a folder or a registered source's name, and "
+                  "its classes, such as rsna-pneumonia:normal,pneumonia covid-chestxray:covid"),
+             _arg("--to", required=True, metavar="DIR", help="a new folder"))
     _command(commands, "check", _data_check, "say what a folder holds and what is wrong with it",
              _arg("data", metavar="DIR"), LAYOUT,
              _arg("--sheet", metavar="FILE.png", help="draw a few images of every class with their masks"))

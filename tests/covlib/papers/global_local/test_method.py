@@ -243,8 +243,8 @@ def test_one_of_both_is_the_mean_over_the_images_that_were_shown(shown, projecte
     real, fake = (3 * torch.randn(len(shown), 1, 2, 2, generator=g, dtype=torch.float64) for _ in range(2))
     sides = (hinge_discriminator, discriminator_loss)[not projected]
     nothing = 40.0 if projected else 400.0  # a logit at which D is so sure of the other side that it costs nothing
-    each = [sides(r[None], torch.full_like(f[None], -nothing)) if s else sides(torch.full_like(r[None], nothing), f[None])
-            for r, f, s in zip(real, fake, shown)]
+    sure = torch.full_like(real[:1], nothing)
+    each = [sides(r[None], -sure) if s else sides(sure, f[None]) for r, f, s in zip(real, fake, shown)]
     loss = one_of_both(torch.tensor(shown), real, fake, projected)
     torch.testing.assert_close(loss.double(), torch.stack(each).double().mean(), rtol=1e-5, atol=1e-6)
 
