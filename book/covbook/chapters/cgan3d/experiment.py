@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from covbook.chapters import apart
-from covbook.chapters.cgan3d.scores import compare, error_by_place  # noqa: F401 (the chapter calls it here)
+from covbook.chapters.cgan3d.scores import compare, error_by_place, variety  # noqa: F401 (for the chapter)
 from covbook.chapters.cgan3d.tuning import tune_non_local_means
 from covbook.chapters.privacy import PrivacyAudit, audit
 from covbook.datasets.sources import located
