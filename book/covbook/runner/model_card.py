@@ -48,15 +48,8 @@ def _files(entry: "Recorded") -> str:
     out = entry.register["left_out"]
     dropped = f"\n\nLeft out, since only training needs them: {', '.join(out)}." if out else ""
     half = ("\n\nKept in half precision, which changes a picture by less than a grey level; read as float32."
-            if any(_header(entry, file).get("stored") == "half precision" for file in entry.register["files"]) else "")
+            if entry.register.get("half") else "")
     return str(Table(["file", "size", "networks (numbers in each)", "SHA-256"], rows)).rstrip() + where + half + dropped
-
-
-def _header(entry: "Recorded", file: dict) -> dict[str, str]:
-    from covlib.training.checkpoints import read_weights
-
-    path = entry.folder / file["path"]
-    return read_weights(path)[1] if path.is_file() else {}
 
 
 def _use(entry: "Recorded") -> str:

@@ -97,6 +97,8 @@ def _check_run(out: Path, numbers: dict) -> None:
 
 def _files(out: Path, prepared: Path, layout: Layout) -> dict[str, Any]:
     """Write what a run's weights come to into ``prepared``; returns that part of the register."""
+    from covlib.training.checkpoints import read_weights
+
     main = sorted((out / "checkpoints").glob("*.safetensors"))
     sources = [*main, *(out / name for name in layout.beside if (out / name).is_file())]
     files, left_out = [], []
@@ -107,8 +109,9 @@ def _files(out: Path, prepared: Path, layout: Layout) -> dict[str, Any]:
     single = len(main) == 1 and prepared / "checkpoints" / main[0].name in files
     sizes = [path.stat().st_size for path in files]
     shipped = max(sizes) <= FILE_LIMIT and sum(sizes) <= RUN_LIMIT
+    halved = any(read_weights(path)[1].get("stored") for path in files)
     return {"checkpoint": f"checkpoints/{main[0].name}" if single else "checkpoints", "shipped": shipped,
-            "files": [_described(path, prepared, layout) for path in files], "left_out": sorted(left_out)}
+            **({"half": True} if halved else {}), "files": [_described(path, prepared, layout) for path in files], "left_out": sorted(left_out)}
 
 
 def _slim(source: Path, target: Path, layout: Layout) -> tuple[list[Path], list[str]]:
