@@ -111,7 +111,8 @@ def _files(out: Path, prepared: Path, layout: Layout) -> dict[str, Any]:
     shipped = max(sizes) <= FILE_LIMIT and sum(sizes) <= RUN_LIMIT
     halved = any(read_weights(path)[1].get("stored") for path in files)
     return {"checkpoint": f"checkpoints/{main[0].name}" if single else "checkpoints", "shipped": shipped,
-            **({"half": True} if halved else {}), "files": [_described(path, prepared, layout) for path in files], "left_out": sorted(left_out)}
+            **({"half": True} if halved else {}), "left_out": sorted(left_out),
+            "files": [_described(path, prepared, layout) for path in files]}
 
 
 def _slim(source: Path, target: Path, layout: Layout) -> tuple[list[Path], list[str]]:
