@@ -224,4 +224,4 @@ def fit_class(config: Config, name: str, images: Tensor, out, seed: int = 0, dev
     return fit(method, {"image": images}, Path(out) / "training" / name, seed=derive(seed, name), device=device,
                resume=resume, ema=config.ema or None, log_every=max(1, steps // 100),
                sample_every=max(1, steps // FRAMES),
-               identity={"chapter": "03_dcgan", "class": name, **config.as_dict()})
+               identity={"chapter": "03_dcgan", "class": name, **config.before_training()})

@@ -46,7 +46,8 @@ class Config(BaseConfig):
     The last rows are the paper's own ablations (Table V), each a network that can be built and trained.
     """
 
-    after_training = ("extractor",)
+    after_training = ("extractor", "folds", "test_copies", "unet_width", "unet_steps", "unet_batch", "unet_rate",
+                      "unet_weights", "unet_dice")
 
     image_size: int = 512
     labels: int = LABELS
@@ -436,7 +437,7 @@ def train(config: Config, data: dict[str, Tensor] | None, out, *, seed: int = 0,
         settings = {"channels_last": resolve_device(device).type == "cpu" or "auto", "log_every": max(1, steps // 200),
                     "sample_every": max(1, steps // FRAMES), **options}
         result = fit(method, data, Path(out) / "training", seed=seed, device=device, resume=resume,
-                     identity={"chapter": "04_global_local", **config.as_dict()}, **settings)
+                     identity={"chapter": "04_global_local", **config.before_training()}, **settings)
         as_loaded(method)
         return result
 
