@@ -2,8 +2,8 @@
 
 Mann et al. propose to extend small data sets (Section V) and do not try it. The study trains the judge's network on the
 slices of ``PATIENTS`` training patients: alone; with as many synthetic ones, by DCGANs that have seen those patients
-only; with the same slices twice; and, as a ceiling, on all training patients. All arms take as many steps, and are tested
-on the same held-out patients. Five seeds are wanted, since one training decides little::
+only; with the same slices twice; and, as a ceiling, on all training patients. All arms take as many steps, and are
+tested on the same held-out patients. Five seeds are wanted, since one training decides little::
 
     covlib sweep dcgan-small --seeds 0 1 2 3 4
 
@@ -104,7 +104,6 @@ def synthetic(config, slices, whole, split, out: Path, *, seed: int, device) -> 
 
     from covbook.chapters import dcgan as chapter
     from covbook.chapters import trained_once
-    from covlib.papers import dcgan
     from covlib.papers.dcgan.method import DCGAN
     from covlib.seeding import derive, torch_generator
 
