@@ -1,7 +1,8 @@
 """The ``covlib`` command. ``covlib --help`` lists what it does.
 
 Exit status: 0 all went well; 1 a cell of a chapter failed (its traceback is shown), an arm of a study diverged, or
-``data check`` found problems; 2 something given does not fit (one line on standard error); 130 interrupted.
+``data check`` found problems; 2 something given does not fit (one line on standard error); 130 interrupted,
+143 asked to end (SIGTERM).
 """
 
 import argparse
@@ -9,29 +10,23 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import covlib
+from covbook.manners import Parser, guarded, heed_requests_to_end
 from covbook.project import read_as
 from covbook.tables import align
-from covlib.errors import ConfigError, CovlibError
+from covlib.errors import ConfigError
 
 # Nothing heavy is imported here or at the top of the modules above: ``covlib --help`` is to answer at once.
 
 _say = partial(print, flush=True)
 
 
-class Parser(argparse.ArgumentParser):
-    """Says what is wrong with the words given in one line, as ConfigError."""
-
-    def error(self, message):
-        raise ConfigError(f"{message} (see {self.prog} --help)")
-
-
 def entry() -> None:
     """The console script."""
+    heed_requests_to_end()
     sys.exit(main())
 
 
@@ -44,23 +39,6 @@ def main(argv: list[str] | None = None) -> int:
         return given.do(given) or 0
 
     return guarded(work)
-
-
-def guarded(work: Callable[[], int]) -> int:
-    """The exit status that ``work`` gives; what a user can cause ends in one line and a status of its own."""
-    try:
-        return work()
-    except CovlibError as error:
-        print(f"covlib: error: {error}", file=sys.stderr)
-        for step in getattr(error, "steps", ()):
-            print(f"  {step}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\ncovlib: stopped", file=sys.stderr)
-        return 130
-    except BrokenPipeError:  # the reader of our output (head, less) has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
 
 
 # ---- chapters and run ------------------------------------------------------------------------------------------------
@@ -92,19 +70,23 @@ def _run(given) -> int:
 
 
 def _settings(given, chapter) -> dict:
-    """All parameters of a run: the chapter's defaults, then the options, then ``-p`` and ``--set``."""
+    """All parameters of a run: the chapter's defaults, those of the run whose weights it takes, then the options, then
+    ``-p`` and ``--set``."""
     from covbook.runner import chapters
 
     known = chapters.parameters(chapters.read_notebook(chapter.path), chapter.name)
     settings = {name: value for name in chapters.PARAMETERS if (value := getattr(given, name, None)) is not None}
     for name, text in given.parameter:
         value = text if isinstance(known.get(name), str) else chapters.parse_value(text)
+        if name == "data" and text.strip().lower() == "none":
+            continue  # as if it were not given
         if settings.setdefault(name, value) != value:
             raise ConfigError(f"parameter {name}: given twice, {settings[name]!r} and {value!r}")
     if given.set:
         settings["overrides"] = {**settings.get("overrides", {}), **_overrides(given.set)}
     chapters.check_parameters(settings, known)
-    return {"overrides": {}, "checkpoint": None, **known, "out": f"runs/{chapter.name}", **settings}
+    taken = chapters.taken_over(chapter, settings.get("checkpoint"))
+    return {"overrides": {}, "checkpoint": None, **known, "out": f"runs/{chapter.name}", **taken, **settings}
 
 
 def _overrides(items: list[str]) -> dict:
@@ -422,8 +404,9 @@ def _add_chapters(commands) -> None:
     _command(commands, "run", _run, "run a chapter with papermill; the executed notebook lands in OUT",
              _arg("chapter", metavar="CHAPTER", help="name or number (see covlib chapters), or a notebook file"),
              *asked, LAYOUT, _arg("--out", metavar="DIR", help="folder for what the run leaves (default runs/CHAPTER)"),
-             _arg("--checkpoint", metavar="FILE", help="use these weights instead of training; recorded: those of a "
-                  "recorded run (see covlib results weights)"),
+             _arg("--checkpoint", metavar="RUN|FILE", help="use these weights instead of training: the folder of an "
+                  "earlier run, whose profile, data, seed and settings are taken where you give none; a file of "
+                  "weights; recorded: those of a recorded run (see covlib results weights)"),
              PARAMETER, SET)
     _command(commands, "train", _train, "train a chapter's methods, on one device or many; covlib run then takes up "
              "what was trained. torchrun -m covbook.cli train ... works too",

@@ -52,6 +52,9 @@ __all__ = ["FitResult", "fit", "resolve_device"]
 ADVICE = "try a lower learning rate"
 
 
+FRAMES = 12  # sample grids that the papers' trainings leave, for a film of them
+
+
 @dataclass
 class FitResult:
     """What ``fit`` returns.

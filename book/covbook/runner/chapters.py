@@ -6,6 +6,7 @@ misspelt parameter and goes on with the default; here everything is checked befo
 
 import ast
 import json
+import logging
 import os
 import pkgutil
 import re
@@ -181,6 +182,17 @@ def check_parameters(given: dict[str, Any], known: dict[str, Any]) -> dict[str, 
     return given
 
 
+def taken_over(chapter: Chapter, checkpoint: str | None) -> dict[str, Any]:
+    """Profile, data and seed of the earlier run in whose folder ``checkpoint`` finds the weights: they decide how large
+    the networks are and who was held out. Empty where it is no run's folder."""
+    from covbook import weights
+
+    if not checkpoint or checkpoint == weights.WORD or not Path(checkpoint).is_dir():
+        return {}
+    earlier = weights.of_run(chapter.name, checkpoint)
+    return {key: earlier.told[key] for key in ("profile", "data", "seed") if key in earlier.told} if earlier else {}
+
+
 def check_settings(chapter: Chapter, settings: dict[str, Any]) -> None:
     """``runs.check_run`` with the chapter's settings; a chapter without any checks its overrides in its first cell.
 
@@ -236,6 +248,10 @@ def run(chapter: Chapter, settings: dict[str, Any], show: bool = False) -> Path:
         _settle(running, final)
         text = "the kernel died; the usual cause is too little memory"
         raise CellFailed(chapter.name, number, "DeadKernelError", text, text, final) from None
+    except KeyboardInterrupt:  # SIGTERM too; the kernel has been shut down on the way here
+        running.unlink(missing_ok=True)
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # at exit it would tell of the cell that was cut off
+        raise
     except OSError as problem:
         running.unlink(missing_ok=True)
         raise ConfigError(f"out: cannot write to {problem.filename or out}: {problem.strerror or problem}") from None

@@ -73,6 +73,9 @@ class Config(BaseConfig):
             raise ConfigError(f"channels: {self.channels} must be 1 or 3")
         if self.gan_loss not in LOSSES:
             raise ConfigError(f"gan_loss: {self.gan_loss!r} is not one of {', '.join(LOSSES)}")
+        if self.discriminator == "projected" and self.gan_loss != "hinge":
+            raise ConfigError(f"gan_loss: {self.gan_loss!r} beside discriminator 'projected', whose scores have no "
+                              "bounds; 'hinge' is wanted, or discriminator 'paper'")
         if not 1 <= self.d_layers <= 4:
             raise ConfigError(f"d_layers: {self.d_layers} must lie between 1 and 4")
         if not 0 <= self.decay_from <= 1:

@@ -21,7 +21,7 @@ from covlib.parallel import spread
 from covlib.projected import ProjectedDiscriminator
 from covlib.seeding import derive, rng
 from covlib.training.batches import Unpaired
-from covlib.training.fit import FitResult, fit, resolve_device
+from covlib.training.fit import FRAMES, FitResult, fit, resolve_device
 from covlib.training.method import Method, OptimizerSpec, Stage, Step, seeded
 from covlib.training.trained import fit_or_load
 
@@ -186,22 +186,25 @@ def domains(images: dict[str, Tensor], source: str, config: Config, seed: int = 
     return Unpaired(a=a, b=b)
 
 
-def train_all(config: Config, images: dict[str, Tensor], out, *, seed: int = 0, device="auto", resume: bool = True,
-              checkpoint=None, **options) -> tuple[dict[str, CycleGAN], dict[str, FitResult]]:
+def train_all(config: Config, images: dict[str, Tensor] | None, out, *, seed: int = 0, device="auto",
+              resume: bool = True, checkpoint=None, **options) -> tuple[dict[str, CycleGAN], dict[str, FitResult]]:
     """One CycleGAN per source class, in folders of ``out``; or all of them from a checkpoint.
 
     Args:
-        images: class name -> training images (N, 1, S, S), of ``by_class``.
-        checkpoint: file of an earlier call (``out/checkpoints/cyclegan.safetensors``), or a folder with one file a
-            generator; nothing is trained then, and the discriminators, which only training needs, stay as they begin.
+        images: class name -> training images (N, 1, S, S), of ``by_class``; None will do with a checkpoint.
+        checkpoint: file of an earlier call (``out/checkpoints/cyclegan.safetensors``), the folder of its run, or a
+            folder with one file a generator; nothing is trained then, and the discriminators, which only training
+            needs, stay as they begin.
         options: further arguments of ``covlib.training.fit.fit`` (precision, channels_last, compile ...). On a CPU and
             without ``progress`` the models are trained side by side, one core each.
 
     Returns:
         source class -> method with trained networks; source class -> what ``fit`` returned (empty with a checkpoint).
     """
-    data = {source: domains(images, source, config, seed) for source in config.sources}
-    methods = {s: _made(config, d, s, seed) for s, d in data.items()}
+    if images is None and checkpoint is None:
+        raise DataError("images: none given, and no checkpoint; images of both domains are wanted")
+    data = {source: domains(images, source, config, seed) for source in config.sources} if images is not None else {}
+    methods = {s: _made(config, data.get(s), s, seed) for s in config.sources}
     options = {"device": device, "resume": resume, **options}
 
     def fitted() -> dict[str, FitResult]:
@@ -218,8 +221,8 @@ def train_all(config: Config, images: dict[str, Tensor], out, *, seed: int = 0, 
     return methods, results or {}
 
 
-def _made(config: Config, data: Unpaired, source: str, seed: int) -> CycleGAN:
-    return CycleGAN(config, len(data["a"]), derive(seed, source))
+def _made(config: Config, data: Unpaired | None, source: str, seed: int) -> CycleGAN:
+    return CycleGAN(config, len(data["a"]) if data else 1, derive(seed, source))
 
 
 def _train(config: Config, data: Unpaired, out: Path, source: str, seed: int, options: dict,
@@ -227,7 +230,8 @@ def _train(config: Config, data: Unpaired, out: Path, source: str, seed: int, op
     """Of ``method``, or, in a process of its own, of one made there: networks with spectral norm do not travel."""
     method = method or _made(config, data, source, seed)
     identity = {"chapter": CHAPTER, "source": source, **training_fields(method.config)}
-    return fit(method, data, out, seed=derive(seed, source), log_every=max(1, method.stages[0].steps // 100),
-               identity=identity, **options)
+    method.examples, steps = data["a"][:8], method.stages[0].steps
+    return fit(method, data, out, seed=derive(seed, source), log_every=max(1, steps // 100),
+               sample_every=max(1, steps // FRAMES), identity=identity, **options)
 
 

@@ -29,7 +29,7 @@ from covlib.papers.global_local.losses import (
     one_of_both,
 )
 from covlib.papers.global_local.nets import Parts, builders, desum, enlarge_to, initialise
-from covlib.training.fit import FitResult, fit, resolve_device
+from covlib.training.fit import FRAMES, FitResult, fit, resolve_device
 from covlib.training.method import Method, OptimizerSpec, Stage, Step, seeded
 from covlib.training.trained import fit_or_load
 
@@ -45,6 +45,8 @@ class Config(BaseConfig):
 
     The last rows are the paper's own ablations (Table V), each a network that can be built and trained.
     """
+
+    after_training = ("extractor",)
 
     image_size: int = 512
     labels: int = LABELS
@@ -90,7 +92,7 @@ class Config(BaseConfig):
     rival_rates: Literal["own", "paper"] = "own"  # ours: "paper": all rivals learn as fast as the method (Section IV-A)
     folds: int = 1  # of the test set, over which Tables III and IV give their interval (the paper: 10); 1: none
     test_copies: int = 1  # augmented copies of a test slice, where there are folds (Table I: 73 slices, 10220 images)
-    extractor: str = "inception-64"  # ours: of FID; the layer of few features, since test sets are small
+    extractor: str = "lite2"  # ours: of FID; this one's block goes by the number of test slices
     unet_width: int = 64
     unet_steps: int = 3000  # ours, as all of the U-Net's training
     unet_batch: int = 16  # ours
@@ -148,7 +150,8 @@ class Config(BaseConfig):
                            "unet_width": 16, "unet_steps": 400},
             "gpu": {"image_size": 256, "copies": 4, "patients": 100, "split": "patient"},
             # All 16 slices at once would take 150 GB, or 50 GB with checkpoint_blocks; four at once take 40 GB.
-            "paper": {"micro_batch": 4, "rival_rates": "paper", "folds": 10, "test_copies": 140},
+            "paper": {"micro_batch": 4, "rival_rates": "paper", "folds": 10, "test_copies": 140,
+                      "extractor": "inception-64"},
         }
 
 
@@ -404,13 +407,15 @@ def check_training(data: dict[str, Tensor], config: Config) -> None:
         raise DataError(f"image: values from {low:g} to {high:g}; -1 to 1 are wanted")
 
 
-def train(config: Config, data: dict[str, Tensor], out, *, seed: int = 0, device="auto", resume: bool = True,
+def train(config: Config, data: dict[str, Tensor] | None, out, *, seed: int = 0, device="auto", resume: bool = True,
           checkpoint=None, **options) -> tuple[GlobalLocal, FitResult | None]:
     """The method trained through its stages in ``out``/training, or taken from a checkpoint.
 
     Args:
-        data: {"image": lung-only (N, 1, S, S) in [-1, 1], "map": (N, S, S)}, as ``Paired.training_data`` gives.
-        checkpoint: file written by an earlier call (``out/checkpoints/global_local.safetensors``); nothing is trained.
+        data: {"image": lung-only (N, 1, S, S) in [-1, 1], "map": (N, S, S)}, as ``Paired.training_data`` gives;
+            None will do with a checkpoint.
+        checkpoint: file written by an earlier call (``out/checkpoints/global_local.safetensors``), or the folder of its
+            run; nothing is trained.
         options: further arguments of ``covlib.training.fit.fit``.
 
     Returns:
@@ -419,14 +424,17 @@ def train(config: Config, data: dict[str, Tensor], out, *, seed: int = 0, device
     Raises:
         DataError, ConfigError: data or a checkpoint that doesn't fit.
     """
-    check_training(data, config)
-    method = GlobalLocal(config, config.copies * len(data["map"]), seed)
+    if data is not None:
+        check_training(data, config)
+    method = GlobalLocal(config, config.copies * (len(data["map"]) if data else 1), seed)
 
     def fitted() -> FitResult:
+        if data is None:
+            raise DataError("data: none given, and no checkpoint; images and their maps are wanted")
         method.examples = data["map"][:16]
         steps = sum(stage.steps for stage in method.stages)
         settings = {"channels_last": resolve_device(device).type == "cpu" or "auto", "log_every": max(1, steps // 200),
-                    **options}
+                    "sample_every": max(1, steps // FRAMES), **options}
         result = fit(method, data, Path(out) / "training", seed=seed, device=device, resume=resume,
                      identity={"chapter": "04_global_local", **config.as_dict()}, **settings)
         as_loaded(method)

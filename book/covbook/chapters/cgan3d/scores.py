@@ -77,3 +77,17 @@ def error_by_place(original: np.ndarray, volume: np.ndarray, low: float, high: f
     kept = square[::2, ::2, ::2]
     rest = (square.sum() - kept.sum()) / max(1, square.size - kept.size)
     return {"kept": float(np.sqrt(kept.mean())), "other": float(np.sqrt(rest)), "all": float(np.sqrt(square.mean()))}
+
+
+def variety(made: np.ndarray, learnt: np.ndarray) -> float:
+    """How much synthetic volumes (N, z, y, x) differ from each other, over how much those they were learnt from do:
+    standard deviation over volumes, mean over voxels.
+
+    Raises:
+        DataError: fewer than two different volumes were learnt from.
+    """
+    varied, real = (float(np.std(np.asarray(v, float), 0).mean()) for v in (made, learnt))
+    if not real > 0:
+        raise DataError(f"{len(learnt)} volume(s) to learn from do not differ; 2 different ones are needed to say how "
+                        "varied synthetic ones are")
+    return varied / real

@@ -298,7 +298,7 @@ class Remembering:
 
 
 def image_quality(real: Tensor, synthetic: Tensor, maps: Tensor, extractor,
-                  others: Paired | None = None) -> dict[str, dict[str, float]]:
+                  others: Paired | None = None) -> dict[str, dict[str, float | None]]:
     """FID, PSNR, SSIM and RMSE of synthetic slices beside the real ones of the same maps (Table II).
 
     RMSE is a share of the grey scale (images moved to [0, 1]); times the window's width it is in HU. The scale of the
@@ -315,7 +315,7 @@ def image_quality(real: Tensor, synthetic: Tensor, maps: Tensor, extractor,
 
     Returns:
         {"complete": {"fid", "psnr", "ssim", "rmse"}, "lung_only": the same, "inside": {"psnr", "rmse"}}, the first two
-        with "fid_others" where ``others`` are given; PSNR in dB, means over slices.
+        with "fid_others" where ``others`` are given; PSNR in dB, means over slices. A FID of single slices is None.
     """
     if not len(real) == len(synthetic) == len(maps):
         raise DataError(f"image quality: {len(real)} real, {len(synthetic)} synthetic slices, {len(maps)} maps; one "
@@ -325,13 +325,13 @@ def image_quality(real: Tensor, synthetic: Tensor, maps: Tensor, extractor,
     found = {}
     for category, (a, b) in pairs.items():
         unit = [((x.double() + 1) / 2).numpy() for x in (a, b)]
-        found[category] = {"fid": generative.frechet(a.numpy(), b.numpy(), extractor).value,
+        found[category] = {"fid": generative.frechet(a.numpy(), b.numpy(), extractor).value if len(a) > 1 else None,
                            "psnr": image.psnr(*unit, data_range=1.0), "ssim": image.ssim(*unit, data_range=1.0),
                            "rmse": image.rmse(*unit)}
         if others is not None:
             c = others.images if category == "complete" else label_maps.lung_only(others.images, others.maps)
             far, near = generative.equal_n(extractor(c.numpy()), extractor(b.numpy()))
-            found[category]["fid_others"] = generative.fid(far, near)
+            found[category]["fid_others"] = generative.fid(far, near) if len(far) > 1 else None
     inside = (maps > label_maps.BACKGROUND)[:, None].double()
     square = (((real.double() - synthetic.double()) / 2).square() * inside).sum((1, 2, 3)) / inside.sum((1, 2, 3))
     error = square.sqrt().clamp_min(1e-12)

@@ -94,8 +94,8 @@ def quality_arm(config, roles, name: str, make, *, seed: int, device) -> dict[st
     from covlib.judges.features import get_extractor
     from covlib.training.devices import resolve_device
 
-    extractor = get_extractor(config.extractor, device=resolve_device(device))
     real, maps = roles.test.images, roles.test.maps
+    extractor = get_extractor(config.extractor, n=len(real), device=resolve_device(device))
     made = real if name == "real" else experiment.synthesize(make(name), maps, seed)
     found = experiment.image_quality(real, made, maps, extractor, roles.seg_test)
     flat = {f"{category}_{metric}": value for category, values in found.items() for metric, value in values.items()}

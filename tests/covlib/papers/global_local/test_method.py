@@ -378,6 +378,8 @@ def test_other_schedules():
     assert names(generators=1) == [("local", 4, 0), ("joint", 2, 0)]
     assert [n for n, *_ in names(generators=3)] == ["coarse", "global", "local", "joint"]
     assert names(epochs_constant=9)[-1] == ("joint", 2, 2)
+    steps = names(steps=50, epochs_global=1, epochs_local=1, epochs_joint=3, epochs_constant=3)
+    assert steps == [("global", 10, 0), ("local", 10, 0), ("joint", 30, 10)]
 
 
 def test_training_repeats_bit_for_bit_and_goes_on_where_it_was_killed(data, tmp_path):
