@@ -30,11 +30,12 @@ def test_every_stage_of_fit_takes_two_steps_of_few_samples(tmp_path):
     assert len(result.log["step"]) == sum(min(2, steps) for _, steps, _ in whole)
 
 
-def test_a_judge_takes_two_steps_and_is_left_ready(tmp_path):
+@pytest.mark.parametrize("augmented", [True, False])
+def test_a_judge_takes_two_steps_and_is_left_ready(augmented):
     net = segmenters.build("unet", 3, width=4)
-    x, maps = torch.rand(8, 1, 16, 16), torch.zeros(8, 16, 16, dtype=torch.uint8)
+    x, maps = torch.rand(40, 1, 16, 16), torch.zeros(40, 16, 16, dtype=torch.uint8)
     with rehearsal.rehearsing(steps=2, batch=1) as noted:
-        history = segmenters.train_segmenter(net, x, maps, steps=500, batch_size=4)
+        history = segmenters.train_segmenter(net, x, maps, steps=500, batch_size=4, settle_augmented=augmented)
     training, = noted.trainings
     assert (training.steps, training.batch, training.taken, len(training.seconds)) == (500, 4, 2, 2)
     assert history["steps"] == 2 and not net.training

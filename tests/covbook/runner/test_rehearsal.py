@@ -17,7 +17,7 @@ QUIET = {"say": lambda text: None}
 SMALL = {  # settings that make a chapter small enough for a test; each is a problem, and named as one
     "03_dcgan": {"image_size": 56, "width": 8, "patients": 24, "judge": "resnet18", "judge_weights": "none"},
     "07_cgan3d": {"train_patients": 4, "test_patients": 2, "shape": (16, 32, 32), "widths": (2, 4), "block": 8,
-                  "d_width": 2, "blocks_per_scan": 2, "coarse": (8, 8, 8), "coarse_width": 4, "coarse_patients": 4,
+                  "d_width": 2, "d_layers": 1, "blocks_per_scan": 2, "coarse": (8, 8, 8), "coarse_width": 4, "coarse_patients": 4,
                   "volume": (16, 32, 32), "margin": 2}}
 
 
@@ -57,7 +57,7 @@ def test_a_cap_or_large_judges_make_the_command_fail(capsys):
     status = main(["rehearse", "04", *small, "--set", "image_size=32", "--set", "slices_per_patient=8"])
     said = capsys.readouterr().out
     assert status == 1 and "9 used, the paper states 9" in said and "used; the paper states 446" in said
-    judges = ["--set", "seg_size=512", "--set", "patients=8", "--set", "slices_per_patient=2", "--set", "scales=32,48"]
+    judges = ["--set", "seg_size=512", "--set", "patients=16", "--set", "slices_per_patient=2", "--set", "scales=32,48"]
     status = main(["rehearse", "05", *small, *judges])
     said = capsys.readouterr().out
     assert status == 1 and "seg_size: 512; the paper states 256" in said and "the 0 minutes were over" in said
