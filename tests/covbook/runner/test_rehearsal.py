@@ -17,8 +17,8 @@ QUIET = {"say": lambda text: None}
 SMALL = {  # settings that make a chapter small enough for a test; each is a problem, and named as one
     "03_dcgan": {"image_size": 56, "width": 8, "patients": 24, "judge": "resnet18", "judge_weights": "none"},
     "07_cgan3d": {"train_patients": 4, "test_patients": 2, "shape": (16, 32, 32), "widths": (2, 4), "block": 8,
-                  "d_width": 2, "d_layers": 1, "blocks_per_scan": 2, "coarse": (8, 8, 8), "coarse_width": 4, "coarse_patients": 4,
-                  "volume": (16, 32, 32), "margin": 2}}
+                  "d_width": 2, "d_layers": 1, "blocks_per_scan": 2, "coarse": (8, 8, 8), "coarse_width": 4,
+                  "coarse_patients": 4, "volume": (16, 32, 32), "margin": 2}}
 
 
 def settings(chapter: str):
