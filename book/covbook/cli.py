@@ -65,6 +65,8 @@ def _run(given) -> int:
     except chapters.CellFailed as failed:
         return chapters.explain(failed)
     numbers = f", numbers {out / 'metrics.json'}" if (out / "metrics.json").is_file() else ""
+    for line in chapters.verdict_of(out):
+        print(f"  {line}")
     print(f"{chapter.name}: done; executed notebook {notebook}{numbers}")
     return 0
 
@@ -296,7 +298,7 @@ def _export(given) -> None:
     from covbook.runner import takehome
 
     print(takehome.export_run(given.run, given.to, form=given.format, licence=given.licence,
-                              fractions=tuple(given.split), seed=given.seed))
+                              fractions=tuple(given.split), seed=given.seed, anyway=given.anyway))
 
 
 def _volume(given) -> None:
@@ -468,7 +470,9 @@ def _add_images(commands) -> None:
              _arg("--format", default="png", help="png (default), nifti (nnU-Net v2), dicom-sc"),
              _arg("--licence", default="", metavar="TEXT", help="of the data set (default: what the data allow)"),
              _arg("--split", type=float, nargs=3, default=(0.7, 0.1, 0.2), metavar=("TRAIN", "VAL", "TEST"),
-                  help="shares, by source patient (default 0.7 0.1 0.2)"), SEED)
+                  help="shares, by source patient (default 0.7 0.1 0.2)"), SEED,
+             _arg("--anyway", action="store_true", help="write a set that has collapsed (grey, noise, equal images) "
+                  "all the same; the datasheet says so"))
 
 
 if __name__ == "__main__":

@@ -159,6 +159,8 @@ class Run:
     Attributes:
         config: the resolved settings (None for a chapter without any); device: torch.device; out: Path.
         metrics, notes, figures, weights: what was recorded so far; stage_seconds: seconds spent per ``stage``.
+        verdict: what became of the training (``covbook.verdict.look``): "words", and "collapsed", why the images are no
+            data set.
     """
 
     chapter: str
@@ -178,6 +180,7 @@ class Run:
     figures: list[str] = field(default_factory=list)
     weights: dict[str, str] = field(default_factory=dict)
     stage_seconds: dict[str, float] = field(default_factory=dict)
+    verdict: dict[str, list[str]] | None = None
 
     def __post_init__(self):
         import torch
@@ -311,7 +314,8 @@ class Run:
         files = [file for file in files if weights in ("", file.stem)]
         sheet = {"method": method, "seed": self.seed,
                  "checkpoint": provenance.sums(files) or "none: no weights were saved", "limits": limits or LIMITS,
-                 "chapter": self.chapter, "profile": self.profile, "trained on": self.data_name}
+                 "chapter": self.chapter, "profile": self.profile, "trained on": self.data_name,
+                 **({"verdict": "; ".join(self.verdict["words"])} if self.verdict else {})}
         return export_set(self.out / "synthetic", np.concatenate([as_array(images[name], name) for name in names]),
                           labels=np.repeat(np.arange(len(names)), counts), classes=names, datasheet=sheet,
                           names=[f"{name}_{k:04d}" for name, n in zip(names, counts) for k in range(n)],
@@ -382,6 +386,7 @@ class Run:
             "overrides": {k: list(v) if isinstance(v, tuple) else v for k, v in sorted(self.overrides.items())},
             "data": dict(self._data), "weights": dict(sorted(self.weights.items())),
             "versions": provenance.versions(), "git_commit": provenance.git_commit(),
+            **({"verdict": self.verdict} if self.verdict else {}),
             "metrics": [dict(m) for m in self.metrics], "notes": list(self.notes), "figures": sorted(self.figures),
             "times": {"started": self._started, "wall_seconds": round(time.perf_counter() - self._clock, 3),
                       "stage_seconds": {k: round(v, 3) for k, v in self.stage_seconds.items()},

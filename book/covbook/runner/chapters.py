@@ -265,6 +265,17 @@ def _begun(running: Path) -> int:
     return sum(state in ("running", "completed", "failed") for state in states)
 
 
+def verdict_of(out: Path) -> list[str]:
+    """What became of the training that a finished run in ``out`` holds, a line each; nothing where it trained none."""
+    try:
+        document = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # a chapter that measures nothing
+        return []
+    found = document.get("verdict") or {"words": [], "collapsed": []}
+    return found["words"] + [f"COLLAPSED: {why}" for why in found["collapsed"] if not any(why in word for word in
+                                                                                      found["words"])]
+
+
 def is_user_error(name: str) -> bool:
     """Whether an exception class of this name is one of covlib's own (a message for the user, not a defect)."""
     import covbook.datasets.archives
