@@ -51,6 +51,14 @@ def _chapters(given) -> None:
         print(chapter.name if given.names else f"{chapter.name:<16} {chapter.title}")
 
 
+def _open(given) -> int:
+    from covbook.runner import chapters, opening
+
+    mine = opening.copy(chapters.find(given.chapter), given.to)
+    print(f"{mine}: yours; its runs land in {mine.parent / 'runs'}", flush=True)
+    return 0 if given.copy_only else opening.lab(mine, tuple(given.lab))
+
+
 def _run(given) -> int:
     from covbook.runner import chapters
 
@@ -382,6 +390,12 @@ def _add_chapters(commands) -> None:
     asked = [(flags, {**settings, "default": None}) for flags, settings in (PROFILE, DATA, SEED, DEVICE, NO_RESUME)]
     _command(commands, "chapters", _chapters, "list the chapters",
              _arg("--names", action="store_true", help="names only"))
+    _command(commands, "open", _open, "copy a chapter into a folder of yours and open it in JupyterLab; a copy that is "
+             "there stays as you left it",
+             _arg("chapter", metavar="CHAPTER", help="name or number"),
+             _arg("--to", metavar="DIR", default="my_book", help="your folder (default: my_book)"),
+             _arg("--copy-only", action="store_true", help="don't start JupyterLab"),
+             _arg("--lab", action="append", default=[], metavar="OPTION", help="of jupyter lab: --lab=--no-browser"))
     _command(commands, "run", _run, "run a chapter with papermill; the executed notebook lands in OUT",
              _arg("chapter", metavar="CHAPTER", help="name or number (see covlib chapters), or a notebook file"),
              *asked, LAYOUT, _arg("--out", metavar="DIR", help="folder for what the run leaves (default runs/CHAPTER)"),

@@ -68,7 +68,8 @@ def variety(made, real) -> Variety:
     a, b = (_measures(x[np.linspace(0, len(x) - 1, n).round().astype(int)]) for x in both.values())
     if not (b[0] > 0 and b[2] > 0):
         raise DataError("real: the images do not differ, or hold one grey each; real images are wanted")
-    return Variety(*(x / y if y > 0 else 1.0 for x, y in zip(a, b, strict=True)), n)
+    contrast, structure, spread, nearest = (x / y if y > 0 else 1.0 for x, y in zip(a, b, strict=True))
+    return Variety(contrast, structure, spread, nearest, n)
 
 
 def _measures(images: np.ndarray) -> tuple[float, float, float, float]:
