@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from covbook import claims, project, provenance
+from covbook import claims, naming, project, provenance
 from covbook.places import check_writable, make_out, name_data
 from covbook.tables import Box, Table
 from covbook.text import MEANING, MEASURED, duration, measured, show_setting
@@ -73,6 +73,7 @@ def start(chapter: str, *, profile: str = "cpu", data: str = "phantom", seed: in
     from covlib.seeding import seed_everything
 
     seed_everything(seed)
+    naming.call_them(chapter, kind)
     run = Run(chapter=chapter, profile=profile, data=str(data), seed=seed, device=device, out=folder,
               checkpoint=None if checkpoint is None else Path(checkpoint), resume=resume,
               config=config if config_cls else None,
@@ -267,6 +268,7 @@ class Run:
         """Save a matplotlib figure as ``out/figures/<name>.png`` (opaque white, at most 1200 px wide) and return it."""
         if not re.fullmatch(r"[A-Za-z0-9_-]+", str(name)):
             raise ConfigError(f"figure: {name!r} must be letters, digits, - or _ (it becomes a file name)")
+        naming.relabel(figure)
         buffer = io.BytesIO()
         dpi = min(figure.dpi, MAX_WIDTH / figure.get_figwidth())
         figure.savefig(buffer, format="png", dpi=dpi, facecolor="white", metadata={"Software": None})
@@ -330,6 +332,10 @@ class Run:
             yield self
         finally:
             self.stage_seconds[name] = self.stage_seconds.get(name, 0.0) + time.perf_counter() - begin
+
+    def said(self, text: str) -> str:
+        """``text`` with the right word for images that no network made: "virtual" for "real" on virtual patients."""
+        return naming.said(text)
 
     # -- showing ------------------------------------------------------------------------------------------------------
 

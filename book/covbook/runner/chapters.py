@@ -19,6 +19,7 @@ from typing import Any
 
 from covbook import claims, runs
 from covbook.project import ROOT
+from covbook.runner import own_data
 from covlib.errors import ConfigError, did_you_mean
 
 # Bars of a chapter's own would stay in its outputs. Set in the kernel: here it would take papermill's bar away too.
@@ -230,6 +231,8 @@ def run(chapter: Chapter, settings: dict[str, Any], show: bool = False) -> Path:
     made = not out.exists()
     final, running = out / f"{chapter.name}.ipynb", out / f".{chapter.name}.running.ipynb"
     notebook = _without_recorded(nbformat.read(chapter.path, as_version=4))
+    if settings.get("data", "phantom") != "phantom":
+        notebook = own_data.without_recorded(notebook)
     try:
         out.mkdir(parents=True, exist_ok=True)
         with environment():
