@@ -10,9 +10,11 @@ from covbook.report import load_metrics
 from covbook.runner import chapters, own_data
 from covbook.runner.phantom_set import write_phantom
 
-KINDS = {"01": "slices", "02": "slices", "03": "xrays", "04": "slices", "05": "slices", "06": "xrays", "07": "cases",
-         "08": "slices"}
-SHAPES = {"slices": (8, (96, 96)), "xrays": (18, (64, 64)), "cases": (3, (32, 64, 64))}
+KINDS = {"01": "mixed", "02": "mixed", "03": "xrays", "04": "ill", "05": "ill", "06": "xrays", "07": "volumes",
+         "08": "mixed"}
+# Patients, shape, kind and label of each.
+FOLDERS = {"mixed": (8, (96, 96), "slices", None), "ill": (6, (96, 96), "slices", "covid"),
+           "xrays": (18, (64, 64), "xrays", None), "volumes": (3, (32, 64, 64), "cases", None)}
 TRAINED = ("03", "04", "05", "06", "07")
 CHAPTERS = chapters.chapters()
 
@@ -21,10 +23,11 @@ CHAPTERS = chapters.chapters()
 def folders(tmp_path_factory):
     """Kind -> a folder that chapters take for a reader's own: its datasheet, which says who made it, is removed."""
     made = {}
-    for kind, (n, shape) in SHAPES.items():
-        made[kind] = write_phantom(tmp_path_factory.mktemp("own") / f"my_{kind}", n, shape=shape, kind=kind)
+    for name, (n, shape, kind, label) in FOLDERS.items():
+        place = tmp_path_factory.mktemp("own") / f"my_{name}"
+        made[name] = write_phantom(place, n, shape=shape, kind=kind, label=label)
         for sheet in ("DATASHEET.md", "datasheet.json"):
-            (made[kind] / sheet).unlink(missing_ok=True)
+            (made[name] / sheet).unlink(missing_ok=True)
     return made
 
 
@@ -50,7 +53,7 @@ def test_a_chapter_on_a_small_folder(chapter, folders, tmp_path, capsys):
     notebook = nbformat.read(out / f"{chapter.name}.ipynb", as_version=4)
     assert not [cell.source for cell in notebook.cells if own_data.tells_of_recorded(cell.source)]
     costs, *shown = printed(notebook)  # the first cell tells what the recorded run cost
-    about = [text for text in shown if re.search(r"[Vv]irtual patients|phantom", text)]
+    about = [text for text in shown if re.search(r"[Vv]irtual (patient|one)", text)]
     if number in TRAINED:
         assert not about, about[0][:500]
     metrics = load_metrics(out / "metrics.json")
