@@ -51,6 +51,14 @@ def _chapters(given) -> None:
         print(chapter.name if given.names else f"{chapter.name:<16} {chapter.title}")
 
 
+def _open(given) -> int:
+    from covbook.runner import chapters, opening
+
+    mine = opening.copy(chapters.find(given.chapter), given.to)
+    print(f"{mine}: yours; its runs land in {mine.parent / 'runs'}", flush=True)
+    return 0 if given.copy_only else opening.lab(mine, tuple(given.lab))
+
+
 def _run(given) -> int:
     from covbook.runner import chapters
 
@@ -65,6 +73,8 @@ def _run(given) -> int:
     except chapters.CellFailed as failed:
         return chapters.explain(failed)
     numbers = f", numbers {out / 'metrics.json'}" if (out / "metrics.json").is_file() else ""
+    for line in chapters.verdict_of(out):
+        print(f"  {line}")
     print(f"{chapter.name}: done; executed notebook {notebook}{numbers}")
     return 0
 
@@ -317,7 +327,7 @@ def _export(given) -> None:
     from covbook.runner import takehome
 
     print(takehome.export_run(given.run, given.to, form=given.format, licence=given.licence,
-                              fractions=tuple(given.split), seed=given.seed))
+                              fractions=tuple(given.split), seed=given.seed, anyway=given.anyway))
 
 
 def _volume(given) -> None:
@@ -401,6 +411,12 @@ def _add_chapters(commands) -> None:
     asked = [(flags, {**settings, "default": None}) for flags, settings in (PROFILE, DATA, SEED, DEVICE, NO_RESUME)]
     _command(commands, "chapters", _chapters, "list the chapters",
              _arg("--names", action="store_true", help="names only"))
+    _command(commands, "open", _open, "copy a chapter into a folder of yours and open it in JupyterLab; a copy that is "
+             "there stays as you left it",
+             _arg("chapter", metavar="CHAPTER", help="name or number"),
+             _arg("--to", metavar="DIR", default="my_book", help="your folder (default: my_book)"),
+             _arg("--copy-only", action="store_true", help="don't start JupyterLab"),
+             _arg("--lab", action="append", default=[], metavar="OPTION", help="of jupyter lab: --lab=--no-browser"))
     _command(commands, "run", _run, "run a chapter with papermill; the executed notebook lands in OUT",
              _arg("chapter", metavar="CHAPTER", help="name or number (see covlib chapters), or a notebook file"),
              *asked, LAYOUT, _arg("--out", metavar="DIR", help="folder for what the run leaves (default runs/CHAPTER)"),
@@ -505,7 +521,9 @@ def _add_images(commands) -> None:
              _arg("--format", default="png", help="png (default), nifti (nnU-Net v2), dicom-sc"),
              _arg("--licence", default="", metavar="TEXT", help="of the data set (default: what the data allow)"),
              _arg("--split", type=float, nargs=3, default=(0.7, 0.1, 0.2), metavar=("TRAIN", "VAL", "TEST"),
-                  help="shares, by source patient (default 0.7 0.1 0.2)"), SEED)
+                  help="shares, by source patient (default 0.7 0.1 0.2)"), SEED,
+             _arg("--anyway", action="store_true", help="write a set that has collapsed (grey, noise, equal images) "
+                  "all the same; the datasheet says so"))
 
 
 if __name__ == "__main__":

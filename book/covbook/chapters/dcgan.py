@@ -11,8 +11,10 @@ from covbook.chapters import apart
 from covbook.datasets.sources import located
 from covlib.data.case import SliceSet
 from covlib.data.splits import Split, split_of
+from covlib.errors import DataError
 from covlib.files import layouts
 from covlib.judges import classifiers
+from covlib.metrics.intervals import Interval
 from covlib.nets import layer_shapes
 from covlib.papers import dcgan
 from covlib.papers.dcgan.method import DCGAN, Config, crop_and_flip
@@ -95,6 +97,22 @@ def train_judge(config: Config, images: Tensor, labels: np.ndarray, *, seed: int
         judge, images, labels, epochs=None if steps else config.judge_epochs, steps=steps, batch_size=JUDGE_BATCH,
         seed=seed, augment=partial(crop_and_flip, config), device=resolve_device(device))
     return judge, history
+
+
+def better_than_chance(accuracy: Interval, truth: np.ndarray) -> bool:
+    """True: what a judge says may be reported.
+
+    Args:
+        accuracy: of the judge on held-out images. truth: their labels.
+
+    Raises:
+        DataError: its interval holds what calling every image by the commoner class would reach.
+    """
+    chance = float(np.bincount(truth).max() / len(truth))
+    if not accuracy.low > chance:
+        raise DataError(f"the judge is at chance on held-out images (accuracy {accuracy.text(2)}, the commoner class "
+                        f"alone {chance:.2f}), so what it says of synthetic ones means nothing")
+    return True
 
 
 def compare_arms(config: Config, images: Tensor, labels: np.ndarray, split: Split, synthetic: dict[str, Tensor], *,

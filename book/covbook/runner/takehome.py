@@ -64,17 +64,20 @@ class Pixels:
     map: np.ndarray | None
 
 
-def export_run(run, to, *, form: str = "png", licence: str = "", fractions=FRACTIONS, seed: int = 0) -> Path:
+def export_run(run, to, *, form: str = "png", licence: str = "", fractions=FRACTIONS, seed: int = 0,
+               anyway: bool = False) -> Path:
     """Write the synthetic images of a finished run as a data set; the folder appears whole or not at all.
 
     Args:
         run: out folder of a chapter's run. to: a new or empty folder; for nnU-Net call it DatasetXXX_NAME.
         form: one of FORMATS. licence: of the data set, in words; by default what the run's data allow.
         fractions: of images, for train, val and test. seed: of the split.
+        anyway: write a collapsed set too; its datasheet says so.
 
     Raises:
-        ConfigError: no finished run, or an unknown form. DataError: ``to`` is not empty or cannot be written, or an
-            image of the run is missing, damaged or does not fit its mask: it is named, and nothing is written.
+        ConfigError: no finished run, a collapsed set, or an unknown form. DataError: ``to`` is not empty or cannot be
+            written, or an image of the run is missing, damaged or does not fit its mask: it is named, and nothing is
+            written.
     """
     run, to = Path(run), Path(to)
     if form not in FORMATS:
@@ -82,6 +85,9 @@ def export_run(run, to, *, form: str = "png", licence: str = "", fractions=FRACT
     if (run / "synthetic").resolve() in to.resolve().parents:
         raise DataError(f"{to}: lies in the run's own folder synthetic, which is exported; give a folder outside of it")
     document, pictures = read_run(run), pictures_of(run)
+    if (why := document["verdict"]["collapsed"]) and not anyway:
+        raise ConfigError(f"{run}: its synthetic images have collapsed ({'; '.join(why)}); train longer or on more, or "
+                          "export them with --anyway")
     classes = sorted({p.label for p in pictures} - {""})
     parts, dealt = deal(pictures, fractions, seed)
     facts = {"run": document, "form": form, "licence": licence or takehome_sheet.licence_of(document["data"]),
@@ -109,7 +115,8 @@ def export_run(run, to, *, form: str = "png", licence: str = "", fractions=FRACT
 def read_run(run: Path) -> dict:
     """What an export tells of the run's metrics.json; DataError where there is none."""
     document = load_metrics(run / "metrics.json")
-    return {key: document[key] for key in ("chapter", "profile", "seed", "data", "config", "git_commit", "notes")}
+    told = {key: document[key] for key in ("chapter", "profile", "seed", "data", "config", "git_commit", "notes")}
+    return told | {"verdict": document.get("verdict") or {"words": [], "collapsed": []}}
 
 
 def sets_of(run: Path) -> dict[str, Path]:

@@ -231,7 +231,7 @@ class CGAN3D(Method):
         step.minimise("G", adversarial + c.l1 * voxels)
         return {"D": d_loss, "G": adversarial, "L1": voxels}
 
-    def synthesize(self, condition: Tensor, generator: torch.Generator, batch: int = BATCH) -> Tensor:
+    def synthesize(self, condition, generator: torch.Generator, batch: int = BATCH) -> Tensor:
         """Blocks (N, 1, S, S, S) in [-1, 1] from conditions of that shape; noise is drawn from ``generator``.
 
         A network that starts at a classical method's answer takes it from the condition's second channel.
