@@ -306,7 +306,8 @@ def _export(given) -> None:
     from covbook.runner import takehome
 
     print(takehome.export_run(given.run, given.to, form=given.format, licence=given.licence,
-                              fractions=tuple(given.split), seed=given.seed, anyway=given.anyway))
+                              fractions=tuple(given.split), seed=given.seed, anyway=given.anyway,
+                              pseudonymous=given.pseudonyms))
 
 
 def _volume(given) -> None:
@@ -485,6 +486,8 @@ def _add_images(commands) -> None:
              _arg("--licence", default="", metavar="TEXT", help="of the data set (default: what the data allow)"),
              _arg("--split", type=float, nargs=3, default=(0.7, 0.1, 0.2), metavar=("TRAIN", "VAL", "TEST"),
                   help="shares, by source patient (default 0.7 0.1 0.2)"), SEED,
+             _arg("--pseudonyms", action=argparse.BooleanOptionalAction, default=None, help="in place of the names of "
+                  "patients, sources and files; the key is DIR-key.csv, beside DIR (default: for own folders)"),
              _arg("--anyway", action="store_true", help="write a set that has collapsed (grey, noise, equal images) "
                   "all the same; the datasheet says so"))
 
