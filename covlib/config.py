@@ -80,10 +80,19 @@ class Config:
 
         Where it has ``steps`` above 0, that is what all epochs together take, however many images there are, so that a
         small folder gets as much work as a large one; stages share them as they share the epochs.
+
+        Raises:
+            ConfigError: a negative number of steps.
         """
         own: Any = self
+        if own.steps < 0:
+            raise ConfigError(f"steps: {own.steps}; 0 (as the epochs say) or more are wanted")
         epochs = own.epochs if epochs is None else epochs
         return max(1, math.ceil(own.steps * epochs / own.epochs if own.steps else epochs * n / own.batch_size))
+
+    def before_training(self) -> dict[str, Any]:
+        """As ``as_dict``, of what a training rests on: without ``after_training``."""
+        return {name: value for name, value in self.as_dict().items() if name not in self.after_training}
 
     def as_dict(self) -> dict[str, Any]:
         """Fields and values in order, tuples as lists, ready for JSON."""

@@ -7,6 +7,8 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 
+from covlib import rehearsal
+
 LOOK = 0.5  # seconds between two looks at whether the parent still lives
 _watched: set[int] = set()
 
@@ -28,7 +30,7 @@ def spread(function: Callable, jobs: Iterable[tuple], workers: int | None = None
     """
     jobs = list(jobs)
     workers = min(len(jobs), cores() if workers is None else workers)
-    if workers <= 1:
+    if workers <= 1 or rehearsal.active():  # which counts this process's trainings
         return _here(function, jobs)
     from joblib import Parallel, delayed, parallel_config
 

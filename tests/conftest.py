@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 from pathlib import Path
 
 # Before anything imports torch, NumPy or matplotlib; the processes that tests start inherit it.
@@ -55,6 +56,22 @@ def site(tmp_path_factory) -> Path:
     from covbook.sphinx import build as book
 
     return book.main(None, tmp_path_factory.mktemp("book"), quiet=True).parent
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Chromium, driven by Playwright; skips where there is none (apt-get install chromium, or COVLIB_CHROMIUM)."""
+    from chromium import FLAGS
+
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    known = (os.environ.get("COVLIB_CHROMIUM"), "chromium", "chromium-browser", "google-chrome")
+    program = next(filter(None, (shutil.which(name) for name in known if name)), None)
+    if program is None:
+        pytest.skip("no Chromium: apt-get install chromium, or name one in COVLIB_CHROMIUM")
+    with sync_api.sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=program, args=FLAGS)
+        yield found
+        found.close()
 
 
 def pytest_collection_modifyitems(items):

@@ -5,8 +5,6 @@ width of a phone, and each test looks at one of them. Skips where there is no Ch
 or name one in COVLIB_CHROMIUM).
 """
 
-import os
-import shutil
 import threading
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,13 +13,11 @@ from pathlib import Path
 from urllib.parse import urljoin, urlsplit
 
 import pytest
+from chromium import AXE, serious
 
 pytestmark = pytest.mark.slow
 
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
-         "--disable-sync", "--no-first-run", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
-AXE = {"resultTypes": ["violations"], "preload": False}
 # axe-core takes long on long pages: of listings, tables, formulas and entries, which are alike, it sees the first ones.
 SAMPLE = """() => {
   const cut = (what, keep) => [...document.querySelectorAll(what)].slice(keep).forEach((e) => e.remove());
@@ -54,19 +50,6 @@ def address(site) -> str:
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
     server.server_close()
-
-
-@pytest.fixture(scope="session")
-def browser():
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    known = (os.environ.get("COVLIB_CHROMIUM"), "chromium", "chromium-browser", "google-chrome")
-    program = next(filter(None, (shutil.which(name) for name in known if name)), None)
-    if program is None:
-        pytest.skip("no Chromium: apt-get install chromium, or name one in COVLIB_CHROMIUM")
-    with sync_api.sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=program, args=FLAGS)
-        yield found
-        found.close()
 
 
 @pytest.fixture(scope="session")
@@ -130,7 +113,7 @@ def visits(browser, address, paths) -> dict[str, Visit]:
         for theme in ("light", "dark") if path in audited else ():
             page.evaluate("(theme) => { document.documentElement.dataset.theme = theme; "
                           "document.documentElement.dataset.mode = theme; }", theme)
-            visit.axe[theme] = _axe(page, AXE if theme == "light" else {**AXE, "runOnly": ["color-contrast"]})
+            visit.axe[theme] = serious(page, AXE if theme == "light" else {**AXE, "runOnly": ["color-contrast"]})
         page.close()
     context.close()
     return found
@@ -138,14 +121,6 @@ def visits(browser, address, paths) -> dict[str, Visit]:
 
 def _local(url: str, address: str) -> bool:
     return url.startswith((address + "/", "data:", "blob:"))
-
-
-def _axe(page, options: dict) -> list[str]:
-    """axe-core's serious and critical findings: rule, how many, the first place."""
-    result = page.evaluate("(options) => axe.run(document, options)", options)
-    return [f"{v['id']} ({v['impact']}, {len(v['nodes'])}): {v['nodes'][0]['html'][:160]} "
-            f"{v['nodes'][0].get('failureSummary', '')[:200]}"
-            for v in result["violations"] if v["impact"] in ("serious", "critical")]
 
 
 def _wrong(visits: dict[str, Visit], what: str) -> dict[str, list[str]]:

@@ -171,6 +171,11 @@
       if (parts.length > 1 && !name.children.length)
         name.replaceChildren(...parts.flatMap((part, k) => k ? [document.createElement("wbr"), part] : [part]));
     }
+    if (document.querySelector("section[data-live][data-bytes]")) {  // networks that run in the page
+      const script = document.createElement("script");
+      script.src = new URL("live/live.js", here);
+      document.head.append(script);
+    }
     const links = [...document.querySelectorAll('.bd-article a[href*="glossary.html#term-"]')];
     if (!links.length) return;
     const script = document.createElement("script");

@@ -138,6 +138,21 @@ def _train(given) -> int:
     return 0
 
 
+# ---- rehearse --------------------------------------------------------------------------------------------------------
+
+
+def _rehearse(given) -> int:
+    from covbook.runner import rehearsal
+
+    document = rehearsal.rehearse(given.chapter, data=given.data, seed=given.seed, device=given.device,
+                                  overrides=_overrides(given.set), steps=given.steps, batch=given.batch,
+                                  minutes=given.minutes, say=_say)
+    print(rehearsal.report(document))
+    if given.record:
+        print(rehearsal.record(document))
+    return 1 if document["problems"] else 0
+
+
 # ---- sweep -----------------------------------------------------------------------------------------------------------
 
 
@@ -223,6 +238,12 @@ def _data_get(given) -> None:
     from covbook.datasets import sources
 
     print(sources.get(given.name, given.to))
+
+
+def _data_join(given) -> None:
+    from covbook.datasets import joining
+
+    print(joining.join(given.parts, given.to))
 
 
 def _data_check(given) -> int:
@@ -416,6 +437,17 @@ def _add_chapters(commands) -> None:
              PROFILE, DATA, LAYOUT, SEED, DEVICE, NO_RESUME, SET)
 
 
+    _command(commands, "rehearse", _rehearse, "run a paper's chapter at profile paper, full networks, images and data, "
+             "each training cut to a few steps: what it needs, how long it would take, and what is not the paper's "
+             "(exit status 1 if anything is)",
+             _arg("chapter", metavar="CHAPTER", help="name or number of a paper's chapter"), DATA, LAYOUT, SEED, DEVICE,
+             _arg("--steps", type=int, default=2, metavar="N", help="steps of each stage of each training (default 2)"),
+             _arg("--batch", type=int, metavar="N", help="samples a step at most, 0 for whole batches (default: what "
+                  "fits into 24 GB on a CPU, whole batches on a GPU)"),
+             _arg("--minutes", type=float, metavar="T", help="begin no further part after T; those left are named"),
+             _arg("--record", action="store_true", help="keep what was found in data/results/rehearsals"), SET)
+
+
 def _add_sweep(commands) -> None:
     _command(commands, "sweep", _sweep, "run a study's arms, or a chapter with many settings: what is not there yet. "
              "Give the command again to go on; of a study, several times at once to share the work",
@@ -441,6 +473,11 @@ def _add_data(commands) -> None:
              _arg("--markdown", action="store_true", help="as the table of the book's page on data sets"))
     _command(commands, "get", _data_get, "download, verify and unpack a data set", _arg("name", metavar="NAME"),
              _arg("--to", metavar="DIR", help="a new folder (default: the cache)"))
+    _command(commands, "join", _data_join, "lay classes of several data sets into one folder, as links: one task of "
+             "images from several places",
+             _arg("parts", nargs="+", metavar="DATA:CLASS,CLASS", help="a folder or a registered source's name, and "
+                  "its classes, such as rsna-pneumonia:normal,pneumonia covid-chestxray:covid"),
+             _arg("--to", required=True, metavar="DIR", help="a new folder"))
     _command(commands, "check", _data_check, "say what a folder holds and what is wrong with it",
              _arg("data", metavar="DIR"), LAYOUT,
              _arg("--sheet", metavar="FILE.png", help="draw a few images of every class with their masks"))

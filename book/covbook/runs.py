@@ -450,11 +450,11 @@ def _number(name: str, value) -> float | int:
 
 
 def _stated(name: str, required: bool) -> dict[str, Any]:
-    from covbook import report
+    from covbook.reported import load_reported, stated_settings
 
     if not required and not (project.REPORTED / f"{name}.yaml").exists():
         return {}
-    return {number["field"]: number["value"] for number in report.load_reported(name)["numbers"] if "field" in number}
+    return stated_settings(load_reported(name))
 
 
 def _resolve_device(device):

@@ -4,8 +4,7 @@ import math
 
 MEANING = {"smoke": "Profile smoke only proves that the chapter runs: its numbers mean nothing.",
            "cpu": "Profile cpu is a small experiment of its own, not a reproduction of the paper.",
-           "long": "Profile long is an evening's work on a laptop: smaller networks, smaller images and fewer steps "
-                   "than the paper's.",
+           "long": "Profile long is an evening's work on a laptop: not a reproduction of the paper.",
            "gpu": "Profile gpu has the paper's image size and a shorter schedule: not a reproduction of the paper.",
            "paper": "Profile paper follows the paper's schedule as the paper states it."}
 

@@ -94,7 +94,7 @@ def test_usage_errors_are_one_line(capsys, argv):
 
 
 @pytest.mark.parametrize(("argv", "words"), [
-    (["--profile", "smok"], ["profile", "smok", "smoke, cpu, gpu, paper"]),
+    (["--profile", "smok"], ["profile", "smok", "smoke, cpu, long, gpu, paper"]),
     (["-p", "sed", "3"], ["'sed'", "did you mean 'seed'", "profile, data, seed, device, out"]),
     (["-p", "seed", "three"], ["seed", "whole number"]),
     (["-p", "resume", "3"], ["resume", "true or false"]),

@@ -64,9 +64,26 @@ def test_unknown_names_list_the_valid_ones_and_guess():
     assert "'img_size' is not a setting (did you mean 'image_size'?); valid are image_size, learn" in str(error.value)
     with pytest.raises(ConfigError) as error:
         Demo.for_profile("cpuu")
-    assert "'cpuu' is not a profile (did you mean 'cpu'?); valid are smoke, cpu, gpu, paper" in str(error.value)
+    assert "'cpuu' is not a profile (did you mean 'cpu'?); valid are smoke, cpu, long, gpu, paper" in str(error.value)
     with pytest.raises(ConfigError, match="dict"):
         Demo.for_profile("cpu", ["image_size=64"])
+
+
+@dataclass(frozen=True)
+class Schedule(config.Config):
+    epochs: int = 6
+    steps: int = 0
+    batch_size: int = 4
+
+
+def test_steps_follow_the_epochs_or_are_given_and_then_shared_as_the_epochs_are():
+    assert [Schedule().steps_of(n) for n in (1, 4, 5, 100)] == [2, 6, 8, 150]
+    assert [Schedule().steps_of(100, e) for e in (1, 2.5, 12)] == [25, 63, 300]
+    given = Schedule(steps=90)
+    assert [given.steps_of(n) for n in (1, 7, 10_000)] == [90] * 3
+    assert [given.steps_of(5, e) for e in (1, 2, 3)] == [15, 30, 45] and given.steps_of(5, 12) == 180
+    with pytest.raises(ConfigError, match="steps: -1; 0 .* or more"):
+        Schedule(steps=-1).steps_of(8)
 
 
 def test_checks_of_the_papers_own_config_run_after_conversion():

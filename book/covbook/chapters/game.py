@@ -6,7 +6,7 @@ from typing import Any
 from covbook.plots import style
 from covbook.tables import Table
 from covlib.errors import DataError
-from covlib.judges.features import default_layer, get_extractor
+from covlib.judges.features import get_extractor
 from covlib.metrics.generative import fid
 from covlib.metrics.spectrum import detail_ratio, grid_peak
 from covlib.training.health import CHANCE, PERFECT, Health, health
@@ -14,9 +14,10 @@ from covlib.training.health import CHANCE, PERFECT, Health, health
 LENGTHS = ("steps", "epochs", "epochs_global", "epochs_local", "epochs_joint", "epochs_constant", "epochs_first",
            "epochs_second")
 # What goes with a paper's own discriminator, where a Config has it.
-PAPERS = {"gan_loss": "least_squares", "lambda_fm": 10.0, "lambda_l1": 0.0}
+PAPERS = {"gan_loss": "least_squares", "lambda_fm": 10.0, "lambda_l1": 0.0, "diff_augment": False}
 OURS, THEIRS = "projected (ours)", "the paper's discriminator"
-NAMES = {"projected": OURS, "paper": THEIRS, "detail": "shown detail (ours)"}  # by a Config's ``discriminator``
+NAMES = {"projected": OURS, "paper": THEIRS, "detail": "shown detail (ours)",
+         "spectral": "spectral norm (ours)"}  # by a Config's ``discriminator``
 KEYS = {name: key for key, name in NAMES.items()}
 HEAD = ["network", "discriminator", "right about real", "right about synthetic", "AUC", "through D / reconstruction",
         ""]
@@ -35,14 +36,19 @@ def twin(config):
                    **{name: value for name, value in PAPERS.items() if name in known})
 
 
-def logs(config, result, other, twin_result) -> dict[str, dict]:
-    """Name of each discriminator -> the log of its training, as ``keep`` and ``plots.right_curves`` take them.
+def named(config, result, other, twin_result) -> dict:
+    """Name of each discriminator -> what ``fit`` returned of its training, as ``interactive.film`` takes them.
 
     Args:
         result, twin_result: of ``fit``; None where nothing was trained. other: the twin's settings.
     """
     pairs = ((config, result), (other, twin_result))
-    return {name_of(c): r.log for c, r in pairs if c is not None and r is not None}
+    return {name_of(c): r for c, r in pairs if c is not None and r is not None}
+
+
+def logs(config, result, other, twin_result) -> dict[str, dict]:
+    """As ``named``, of the logs alone: what ``keep`` and ``plots.right_curves`` take."""
+    return {name: r.log for name, r in named(config, result, other, twin_result).items()}
 
 
 def keep(run, logs: dict[str, dict]) -> Table:
@@ -86,8 +92,8 @@ def compare(run, real, made: dict[str, Any], *, masks=None, how: str = "") -> Ta
     real = style.as_array(real)
     if len(real) < 2:
         raise DataError(f"{len(real)} held-out image; at least 2 are needed for a Fréchet distance")
-    extractor = get_extractor(default_layer(len(real)))
-    words = f"{extractor.name}, block of {extractor.layer}, {extractor.resize}{f'; {how}' if how else ''}"
+    extractor = get_extractor("lite2", n=len(real))
+    words = f"{extractor.words}{f'; {how}' if how else ''}"
     features, rows = extractor(real), []
     for name, images in made.items():
         images, key = style.as_array(images), KEYS.get(name, name)

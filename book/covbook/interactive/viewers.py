@@ -70,9 +70,10 @@ def slices(case) -> Viewer:
                          "of": hu.shape[axis]}
     words, first = f"slice viewer of a CT volume, {' x '.join(map(str, hu.shape))} voxels", stacks[PLANES[0]]["plain"]
     note = "Window: level {:g}, width {:g} HU.".format(*LUNG_WINDOW).replace("-", "\N{MINUS SIGN}")
-    return _assemble("slices", words, {"stacks": stacks}, NOTE=note,
-                     PLANES="".join(f'<option value="{plane}">{plane}</option>' for plane in PLANES),
-                     FIRST=first[len(first) // 2], MASKS="" if masks else " hidden", SIZE=str(2 * SIZE))
+    planes = "".join(f'<option value="{plane}">{plane}</option>' for plane in PLANES)
+    return assemble("slices", words, {"stacks": stacks}, _PAGES["slices"], _SCRIPTS["slices"],
+                    raw={"PLANES": planes, "MASKS": "" if masks else " hidden"}, NOTE=note,
+                    FIRST=first[len(first) // 2], SIZE=str(2 * SIZE))
 
 
 def _masks(case) -> dict[str, np.ndarray]:
@@ -133,8 +134,9 @@ def before_after(before, after, *, names: tuple[str, str] = ("before", "after"),
     grey = [np.repeat(np.repeat(p, small, 0), small, 1) for p in grey] if small > 1 else grey
     names, note = (said(names[0]), said(names[1])), said(note)
     words = f"before/after slider: {names[0]}, {names[1]}"
-    return _assemble("slider", words, {"names": list(names)}, NOTE=note, BEFORE=_jpeg(grey[0], 90),
-                     AFTER=_jpeg(grey[1], 90), SIZE=str(WIDE), FIRSTNAME=names[0], SECONDNAME=names[1])
+    return assemble("slider", words, {"names": list(names)}, _PAGES["slider"], _SCRIPTS["slider"], NOTE=note,
+                    BEFORE=_jpeg(grey[0], 90), AFTER=_jpeg(grey[1], 90), SIZE=str(WIDE), FIRSTNAME=names[0],
+                    SECONDNAME=names[1])
 
 
 # ---- pages -----------------------------------------------------------------------------------------------------------
@@ -156,17 +158,17 @@ def _jpeg(picture: np.ndarray, quality: int) -> str:
     return data_url(picture, "jpeg", quality=quality)
 
 
-def _assemble(kind: str, words: str, data: dict, **texts: str) -> Viewer:
-    """Fill a template: texts are escaped (apart from HTML and data URLs), the identifier follows from the contents."""
-    content = json.dumps(data, ensure_ascii=True).replace("</", "<\\/")
-    name = kind + hashlib.sha256((content + "".join(texts.values())).encode()).hexdigest()[:8]
-    page = _STYLE + _PAGES[kind]
-    for key, text in texts.items():
-        raw = key in ("PLANES", "MASKS") or text.startswith("data:")
-        page = page.replace(f"%{key}%", text if raw else html.escape(text))
-    page = page.replace("%NAME%", name).replace("%WORDS%", html.escape(words))
-    script = _SCRIPTS[kind].replace("%NAME%", name).replace("%DATA%", content)
-    return Viewer(f"{page}<script>{script}</script>", words)
+def assemble(kind: str, words: str, data: dict, page: str, script: str, *, raw: dict[str, str] | None = None,
+             **texts: str) -> Viewer:
+    """Fill a template of HTML and of its script: %NAME% is an identifier that follows from the contents, %WORDS% what
+    it shows in words, %DATA% ``data`` as JSON; ``texts`` are escaped, apart from data URLs, ``raw`` is HTML."""
+    content, raw = json.dumps(data, ensure_ascii=True).replace("</", "<\\/"), raw or {}
+    name = kind + hashlib.sha256((content + "".join([*raw.values(), *texts.values()])).encode()).hexdigest()[:8]
+    filled = _STYLE + page
+    for key, text in [*raw.items(), *texts.items()]:
+        filled = filled.replace(f"%{key}%", text if key in raw or text.startswith("data:") else html.escape(text))
+    filled = filled.replace("%NAME%", name).replace("%WORDS%", html.escape(words))
+    return Viewer(f"{filled}<script>{script.replace('%NAME%', name).replace('%DATA%', content)}</script>", words)
 
 
 _STYLE = """<style>
@@ -184,6 +186,9 @@ _STYLE = """<style>
 #%NAME% .over{position:absolute;inset:0;overflow:hidden}
 #%NAME% .line{position:absolute;top:0;bottom:0;width:3px;margin-left:-1px;background:#E69F00;pointer-events:none}
 #%NAME% p{margin:.3em 0}
+#%NAME% figure{margin:.6em 0}
+#%NAME% .frame{width:100%;height:auto;image-rendering:auto}
+#%NAME% figcaption{font-size:.85em;color:#222;margin:.2em 0}
 </style>
 """
 

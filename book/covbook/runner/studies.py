@@ -20,7 +20,8 @@ from covbook.studies import Arm, Study, check_document, read_document
 from covlib.config import check_profile
 from covlib.errors import ConfigError, TrainingError
 
-MODULES = tuple(f"covbook.chapters.{name}.study" for name in ("cosingan", "cyclegan", "global_local", "side_by_side"))
+MODULES = ("covbook.chapters.basics.sensitivity", "covbook.chapters.dcgan_small",
+           *(f"covbook.chapters.{name}.study" for name in ("cosingan", "cyclegan", "global_local", "side_by_side")))
 SAME = ("study", "chapter", "profile", "data", "config", "overrides")  # what all arms in one folder have in common
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from covbook.project import ROOT
 from covbook.runner import chapters
-from covbook.sphinx import pages
+from covbook.sphinx import live, pages
 from covbook.sphinx.roles import OWN_RUNS
 from covlib.errors import ConfigError
 
@@ -76,6 +76,7 @@ def stage(runs: Path | None, out: Path) -> Path:
         if runs is not None and measured.is_file():
             (source / OWN_RUNS).mkdir(exist_ok=True)
             shutil.copyfile(measured, source / OWN_RUNS / f"{chapter.name}.json")
+    live.stage(source, runs)
     pages.write(source)
     return source
 

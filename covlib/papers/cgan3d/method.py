@@ -49,6 +49,8 @@ MIRRORS = ((), (-1,), (-2,), (-2, -1))  # axes turned; a pixelated condition mus
 class Config(BaseConfig):
     """Hyper-parameters of chapter 07. Defaults are the paper's (Section III) unless marked "ours"."""
 
+    after_training = ("extractor",)
+
     task: str = "autoencode"  # one of TASKS; the paper trains one network for each
     block: int = 32
     blocks_per_scan: int = 162  # Section III-C; which ones of a scan is not said: ours, drawn at random
@@ -103,6 +105,7 @@ class Config(BaseConfig):
     coarse_steps: int = 0  # as steps, of coarse volumes
     volume: tuple[int, int, int] = (80, 512, 512)
     volumes: int = 6
+    extractor: str = "lite2"  # of the Frechet distances; this one's block goes by the number of slices
 
     def __post_init__(self):
         if self.task not in TASKS:
@@ -145,7 +148,7 @@ class Config(BaseConfig):
             "long": cpu | {"shape": (96, 192, 192), "volume": (96, 192, 192)},
             "gpu": small | {"widths": (32, 64, 128), "d_width": 32, "epochs": 60, "learning_rate": 5e-4,
                             "blocks_per_scan": 128, "shape": (64, 256, 256), "volume": (64, 256, 256)},
-            "paper": {},
+            "paper": {"extractor": "inception-2048"},
         }
 
 

@@ -32,7 +32,7 @@ from covlib.papers.cgan3d.method import CGAN3D, Config, restore_volume
 from covlib.papers.cgan3d.nets import fold
 from covlib.seeding import derive, torch_generator
 from covlib.training.checkpoints import read_weights, save_weights
-from covlib.training.fit import FitResult, fit
+from covlib.training.fit import FRAMES, FitResult, fit
 from covlib.training.method import Method, OptimizerSpec, Stage, Step, seeded
 from covlib.training.trained import filled
 
@@ -126,6 +126,10 @@ class CoarseGAN(Method):
         z = torch.randn(condition, self.config.coarse_latent, generator=generator, device=generator.device)
         return torch.cat(batched(self.networks["G"], {"G": self.networks["G"]}, batch, z))
 
+    def sample_grid(self, generator: torch.Generator) -> Tensor:
+        """The middle axial slices of eight volumes."""
+        return self.synthesize(8, generator)[:, :, self.config.coarse[0] // 2]
+
 
 # ---- training --------------------------------------------------------------------------------------------------------
 
@@ -165,7 +169,8 @@ def train_coarse(config: Config, volumes: CoarseSet, out, *, seed: int = 0, devi
     who = {"chapter": "07_cgan3d", **{k: v for k, v in config.as_dict().items() if k in kept}}
     result = fit(method, {"volume": torch.from_numpy(equaliser.forward(volumes.hu))[:, None]}, Path(out), seed=seed,
                  device=device, resume=resume,
-                 **{"log_every": max(1, steps // 100), "ema": method.ema, "identity": who, **options})
+                 **{"log_every": max(1, steps // 100), "sample_every": max(1, steps // FRAMES), "ema": method.ema,
+                    "identity": who, **options})
     return method, equaliser, result
 
 

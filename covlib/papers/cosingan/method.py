@@ -48,7 +48,7 @@ from covlib.papers.cosingan.nets import (
 )
 from covlib.papers.cosingan.slices import CATEGORIES, OneSlice, check_conditions
 from covlib.seeding import derive
-from covlib.training.fit import FitResult, fit, resolve_device
+from covlib.training.fit import FRAMES, FitResult, fit, resolve_device
 from covlib.training.method import Method, OptimizerSpec, Stage, Step
 from covlib.training.trained import fit_or_load
 
@@ -459,7 +459,8 @@ def train(config: Config, one: OneSlice | None, out, *, seed: int = 0, device="a
         if one is None:
             raise DataError("one: no slice given, and no checkpoint; a slice with its condition is wanted")
         method.examples = one.condition
-        settings = {"log_every": max(1, sum(stage.steps for stage in method.stages) // 200), **options}
+        steps = sum(stage.steps for stage in method.stages)
+        settings = {"log_every": max(1, steps // 200), "sample_every": max(1, steps // FRAMES), **options}
         return fit(method, one.training_data(), Path(out) / "training", seed=seed, device=device, resume=resume,
                    identity={"chapter": "05_cosingan", **config.as_dict()}, **settings)
 

@@ -23,7 +23,7 @@ from covlib.parallel import spread
 from covlib.projected import ProjectedDiscriminator
 from covlib.seeding import derive, rng
 from covlib.training.batches import Unpaired
-from covlib.training.fit import FitResult, fit, resolve_device
+from covlib.training.fit import FRAMES, FitResult, fit, resolve_device
 from covlib.training.method import Method, OptimizerSpec, Stage, Step, seeded
 from covlib.training.trained import fit_or_load
 
@@ -236,7 +236,8 @@ def _train(config: Config, data: Unpaired, out: Path, source: str, seed: int, op
     """Of ``method``, or, in a process of its own, of one made there: networks with spectral norm do not travel."""
     method = method or _made(config, data, source, seed)
     identity = {"chapter": CHAPTER, "source": source, **training_fields(method.config)}
-    return fit(method, data, out, seed=derive(seed, source), log_every=max(1, method.stages[0].steps // 100),
-               identity=identity, **options)
+    method.examples, steps = data["a"][:8], method.stages[0].steps
+    return fit(method, data, out, seed=derive(seed, source), log_every=max(1, steps // 100),
+               sample_every=max(1, steps // FRAMES), identity=identity, **options)
 
 

@@ -34,6 +34,15 @@ def test_a_twin_differs_by_its_discriminator_and_its_length_alone(cls):
     assert (game.name_of(ours), game.name_of(twin)) == (game.OURS, game.THEIRS)
 
 
+@pytest.mark.parametrize("cls", [dcgan.Config, global_local.Config, cyclegan.Config, Config3d])
+def test_where_steps_are_given_a_twin_has_more_of_them_in_the_same_shares(cls):
+    more = {"gan_loss": "hinge"} if cls is cyclegan.Config else {}
+    ours = cls.for_profile("smoke", {"discriminator": "projected", "twin": 1.7, "steps": 100, **more})
+    twin = game.twin(ours)
+    assert twin.steps == 170 and [twin.steps_of(9), ours.steps_of(9)] == [170, 100]
+    assert all(getattr(twin, name) == getattr(ours, name) for name in game.LENGTHS[1:] if hasattr(ours, name))
+
+
 def test_of_a_training_the_game_is_kept_and_drawn(run, tmp_path):
     config = dcgan.Config.for_profile("smoke", {"image_size": 28, "width": 4})
     result = fit(DCGAN(config, 8, 0), {"image": torch.rand(8, 1, 28, 28) * 2 - 1}, tmp_path / "fit", device="cpu",

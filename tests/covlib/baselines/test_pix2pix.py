@@ -104,7 +104,7 @@ def test_images_too_small_for_a_patch_are_refused():
         small(image_size=16, levels=4, patch_layers=3)
 
 
-@pytest.mark.parametrize("profile", ["smoke", "cpu", "gpu", "paper"])
+@pytest.mark.parametrize("profile", ["smoke", "cpu", "long", "gpu", "paper"])
 def test_every_profile_builds_and_takes_its_own_size(profile):
     c = Config.for_profile(profile)
     with torch.device("meta"):

@@ -109,7 +109,7 @@ def test_other_settings_are_checked_by_name(field, value):
         small(**{field: value})
 
 
-@pytest.mark.parametrize("profile", ["smoke", "cpu", "gpu", "paper"])
+@pytest.mark.parametrize("profile", ["smoke", "cpu", "long", "gpu", "paper"])
 def test_every_profile_builds_and_takes_its_own_size(profile):
     c = Config.for_profile(profile, {"lambda_perceptual": 0.0})
     with torch.device("meta"):

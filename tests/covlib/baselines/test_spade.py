@@ -138,7 +138,7 @@ def test_any_root_times_a_power_of_two_is_taken():
     assert [root_side(*pair) for pair in ((512, 7), (256, 6), (96, 4), (40, 3))] == [4, 4, 6, 5]
     assert block_widths(8, 64, 4) == [64, 64, 32, 16, 8]
     assert Generator(40, 2, 8, 3, hidden=4)(one_hot(torch.zeros(1, 40, 40, dtype=torch.uint8))).shape == (1, 1, 40, 40)
-    for profile in ("smoke", "cpu", "gpu", "paper"):
+    for profile in ("smoke", "cpu", "long", "gpu", "paper"):
         Config.for_profile(profile)
 
 

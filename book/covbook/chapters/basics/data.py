@@ -89,6 +89,7 @@ class JudgingConfig(Config):
     simulations: int = 2000
     bootstrap_resamples: int = 500
     umap_points: int = 600
+    extractor: str = "lite2"  # of the distances; this one's block goes by the number of images
 
     @classmethod
     def profiles(cls):

@@ -29,6 +29,7 @@ from covlib.data.volumes import resample
 from covlib.errors import ConfigError, DataError
 from covlib.files import layouts
 from covlib.metrics import intervals
+from covlib.metrics.intervals import Interval
 from covlib.papers.cgan3d import method, noise
 from covlib.papers.cgan3d.method import CGAN3D, TASKS, Config, condition_of, restore
 from covlib.papers.cgan3d.restoration import NonLocalMeans, trilinear
@@ -475,12 +476,17 @@ def litres(case: Case) -> tuple[float, float]:
     return float((mask == LEFT).sum()) * voxel, float((mask > LEFT).sum()) * voxel
 
 
-def lungs_and_seams(config: Config, groups: dict[str, list[Case]]) -> dict[str, tuple[list[float], list[float]]]:
-    """Of each group of volumes: litres of both lungs, and seam ratios (of those larger than a block)."""
+def lungs_and_seams(config: Config, groups: dict[str, list[Case]]) -> dict[str, tuple[Interval, Interval | None]]:
+    """Of each group of volumes: litres of both lungs and the seam ratio (of volumes larger than a block), means with
+    intervals over patients, of whom a synthetic volume is one of its own."""
     found = iter(_each(_lungs_and_seam, [(c, config.block) for cases in groups.values() for c in cases], config, "cpu"))
-    rows = {name: [next(found) for _ in cases] for name, cases in groups.items()}
-    return {name: ([lungs for lungs, _ in got], [seam for _, seam in got if seam is not None])
-            for name, got in rows.items()}
+    made: dict[str, tuple[Interval, Interval | None]] = {}
+    for name, cases in groups.items():
+        rows = [(*next(found), case.patient or case.name) for case in cases]
+        seams = [(seam, whose) for _, seam, whose in rows if seam is not None]
+        made[name] = (intervals.mean([lungs for lungs, _, _ in rows], [whose for _, _, whose in rows]),
+                      intervals.mean(*map(list, zip(*seams, strict=True))) if seams else None)
+    return made
 
 
 def _lungs_and_seam(case: Case, block: int) -> tuple[float, float | None]:

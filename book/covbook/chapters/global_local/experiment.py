@@ -154,7 +154,7 @@ def method_config(name: str, config, profile: str = "cpu"):
 
     A rival keeps its own paper's losses, learning rates and, at its profile, widths; image size, epochs, batch size and
     augmentation are the chapter's. Where ``config`` has another learning rate than the paper's 2e-4, the rival's
-    changes by the same factor.
+    changes by the same factor. With its ``rival_rates`` "paper" all networks of all rivals have the chapter's rate.
     """
     if name in ("global_local", "painted"):
         return config
@@ -162,7 +162,10 @@ def method_config(name: str, config, profile: str = "cpu"):
     shared = {key: getattr(config, key) for key in ("image_size", "epochs", "steps", "batch_size", "augment")}
     faster = config.learning_rate / type(config).learning_rate
     rates = {key: getattr(own, key) for key in ("learning_rate", "learning_rate_d")}
-    return dataclasses.replace(own, **shared, **{k: v if v is None else faster * v for k, v in rates.items()})
+    rates = {key: rate if rate is None else faster * rate for key, rate in rates.items()}
+    if config.rival_rates == "paper":
+        rates = {"learning_rate": config.learning_rate, "learning_rate_d": None}
+    return dataclasses.replace(own, **shared, **rates)
 
 
 def train_method(name: str, config, data: dict[str, Tensor], out, seed: int = 0, device="auto", resume: bool = True, *,
@@ -409,7 +412,7 @@ def segment(config, images: Tensor, maps: Tensor, test: Paired, *, seed: int = 0
     paper says nothing of the U-Net's training).
 
     Args:
-        config: has unet_width, unet_steps, unet_batch, unet_rate and unet_weights.
+        config: has unet_width, unet_steps, unet_batch, unet_rate, unet_weights and unet_dice.
         images: (N, 1, S, S) complete slices. maps: (N, S, S).
 
     Returns:
@@ -425,7 +428,7 @@ def train_unet(config, images: Tensor, maps: Tensor, seed: int, device) -> torch
     net = segmenters.build("unet", label_maps.LABELS, width=config.unet_width, seed=derive(seed, "unet"))
     segmenters.train_segmenter(net, images, maps, steps=config.unet_steps, batch_size=config.unet_batch,
                                lr=config.unet_rate, seed=derive(seed, "unet"), weights=config.unet_weights,
-                               augment=label_maps.augment_pair, device=resolve_device(device))
+                               dice=config.unet_dice, augment=label_maps.augment_pair, device=resolve_device(device))
     return net
 
 

@@ -25,7 +25,7 @@ def siblings() -> SliceSet:
 
 @pytest.mark.parametrize("config", [basics.DataConfig, basics.JudgingConfig])
 def test_every_profile_resolves_and_unknown_fields_are_refused(config):
-    for profile in ("smoke", "cpu", "gpu", "paper"):
+    for profile in ("smoke", "cpu", "long", "gpu", "paper"):
         assert config.for_profile(profile).patients >= 10
     with pytest.raises(ConfigError, match="not a setting"):
         config.for_profile("cpu", {"no_such_field": 1})

@@ -64,7 +64,7 @@ def test_no_class_of_a_real_folder_is_cut_but_in_short_runs(folder):
     assert np.bincount(found.labels).tolist() == [5, 3] and found.classes == ("normal", "covid")
     short = Config.for_profile("paper", {**config.as_dict(), "cap_real": True})
     assert np.bincount(load_images(short, str(folder)).labels).tolist() == [2, 2]
-    assert [Config.for_profile(p).cap_real for p in ("smoke", "cpu", "gpu", "paper")] == [True, True, True, False]
+    assert [Config.for_profile(p).cap_real for p in ("smoke", "cpu", "long", "gpu", "paper")] == [True] * 4 + [False]
 
 
 def test_every_file_says_where_it_comes_from_and_reads_back_by_source_patient(folder, weights, tmp_path):

@@ -191,7 +191,7 @@ def test_rates_decay_as_the_text_says():
     assert method.optimizers(first)["G"].betas == (0.5, 0.999)
 
 
-@pytest.mark.parametrize("profile", ["smoke", "cpu", "gpu", "paper"])
+@pytest.mark.parametrize("profile", ["smoke", "cpu", "long", "gpu", "paper"])
 def test_profiles(profile):
     c = Config.for_profile(profile)
     assert set(c.scales) <= set(SCALES) and c.lambdas == (10, 1, 10, 10)

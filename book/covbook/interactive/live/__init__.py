@@ -1,0 +1,159 @@
+"""Trained networks that run in the reader's page: no kernel, no server, nothing fetched from outside.
+
+A cell of a chapter describes what a network is given and shows a still picture::
+
+    live.painter(run, method, test.subset(some), question="Does the rest of the lung move?")
+
+The notebook's output holds the picture, and, in a part of its own (``MIME``), the network's graph as ONNX without its
+weights (see ``graphs``) and what the page shows. While the book is built, ``covbook.sphinx.live`` puts the weights back
+from the run's checkpoints and writes graph and weights beside the page, as scripts, so that a page opened as a file
+finds them too. They are loaded when the reader asks. In JupyterLab, in print and without JavaScript the picture stays.
+"""
+
+import base64
+import gzip
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from covbook.interactive.live import graphs, networks
+from covbook.interactive.viewers import Viewer, data_url, eight_bits
+from covbook.plots.style import as_array
+from covlib.data.label_maps import BACKGROUND, CONSOLIDATION, GGO, LUNG
+from covlib.errors import DataError
+
+MIME = "application/vnd.covlib.live+json"
+LIMIT = 5_000_000  # bytes of a network in a page
+PATIENTS = 4  # whom a reader can choose from
+STILL = 224  # pixels of a still picture's panel, about
+COLOURS = {BACKGROUND: "#000000", LUNG: "#0b4a6f", GGO: "#e69f00", CONSOLIDATION: "#d55e00"}  # after Okabe and Ito
+
+
+@dataclass(frozen=True, repr=False)
+class Live(Viewer):
+    """A place in a page for a network. ``payload``: what the page's build makes the network's script of."""
+
+    payload: dict[str, Any] = field(default_factory=dict)
+
+    def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, Any]:
+        found = {"text/html": self.page, "text/plain": repr(self)}
+        return found | ({MIME: self.payload} if self.payload else {})
+
+
+def painter(run, method, slices, *, name: str, question: str, labels: Sequence[tuple[int, str]] = (),
+            beside: tuple[str, str] | None = None) -> Live:
+    """A patient's map to paint lesions on; the network draws the lung, and what changed against the unpainted map.
+
+    Args:
+        run: the chapter's run, which names the network. method: trained; one of ``networks.METHODS`` that reads maps.
+        slices: ``Paired``: images (N, 1, S, S) in [-1, 1] that surround the lungs, and maps (N, S, S). Of the first
+            ``PATIENTS`` patients the slice with most lung is taken.
+        name: of this network among the chapter's. question: what the reader can find out, above the picture.
+        labels: (label, its name) that can be painted; by default chapter 04's.
+        beside: another page's network to draw the same map, and its name for the reader.
+
+    Raises:
+        DataError: images and maps that do not fit together.
+    """
+    maps, images = as_array(slices.maps, name).astype(np.uint8), as_array(slices.images, name)[:, 0]
+    if maps.shape != images.shape or not len(maps):
+        raise DataError(f"live: {name} has maps of shape {maps.shape} and images of {images.shape}; one image for each "
+                        "map, of equal size, is wanted")
+    chosen = _one_each(slices.patients, maps)
+    maps, images = maps[chosen], images[chosen]
+    labels = labels or ((GGO, "ground-glass opacity"), (CONSOLIDATION, "consolidation"))
+    brushes = [{"value": k, "name": text, "colour": COLOURS[k]} for k, text in ((LUNG, "healthy lung"), *labels)]
+    data = {"size": maps.shape[-1], "title": _title(method), "beside": beside, "labels": brushes,
+            "patients": [{"map": _bytes(m), "around": _bytes(eight_bits(x))} for m, x in zip(maps, images)],
+            "hu_per_grey": slices.hu_window[1] / 2 if slices.hu_window else None}
+    exported = networks.exportable(method)
+    drawn = _answer(exported, maps[:1].astype(np.float32))
+    lung = maps[0] > BACKGROUND
+    still = [_coloured(maps[0]), _grey(np.where(lung, drawn, images[0]))]
+    words = f"A map of a held-out patient's lung and lesions, and the slice with the lung that {_title(method)} draws"
+    return _live(run, "paint", name, exported, data, still, words, question,
+                 "In the book's page the map can be painted on, and the network draws the lung as you paint")
+
+
+def _one_each(patients: Sequence[str], maps: np.ndarray) -> list[int]:
+    """For each of the first patients, the number of the slice with most lung."""
+    lung = (maps > BACKGROUND).sum((1, 2))
+    of = {patient: [k for k, other in enumerate(patients) if other == patient] for patient in dict.fromkeys(patients)}
+    return [max(slices, key=lambda k: lung[k]) for slices in list(of.values())[:PATIENTS]]
+
+
+# ---- what all have in common -----------------------------------------------------------------------------------------
+
+
+def _title(method) -> str:
+    return {"global_local": "the global-local network", "cosingan": "CoSinGAN", "cyclegan": "CycleGAN",
+            "dcgan": "DCGAN"}[method.name]
+
+
+def _answer(exported: graphs.Exportable, *given: np.ndarray) -> np.ndarray:
+    """The network's first output for the still picture, (H, W)."""
+    import torch
+
+    weight = next(exported.network.parameters())
+    modes = [(module, module.training) for module in exported.network.modules()]
+    exported.network.eval()
+    try:
+        with torch.no_grad():
+            made = exported.network(*(torch.from_numpy(x).to(weight.device) for x in given))
+    finally:
+        for module, mode in modes:
+            module.training = mode
+    return (made[0] if isinstance(made, tuple) else made)[0, 0].float().cpu().numpy()
+
+
+def _live(run, kind: str, name: str, exported: graphs.Exportable, data: dict, still: list[np.ndarray], words: str,
+          question: str, without: str) -> Live:
+    """Section and payload; without a payload where the network is too large for a page."""
+    name, payload = f"{run.chapter}-{name}", {}
+    size = sum(tensor.numel() * tensor.element_size() for tensor in exported.network.state_dict().values())
+    if size > 2 * LIMIT:  # with weights of 16 bits it has half of that
+        without = f"This network of {size / 1e6:.0f} MB is too large for a page"
+    else:
+        graph, weights = graphs.pack(graphs.to_onnx(exported), exported.network.state_dict().values())
+        payload = {"name": name, "kind": kind, "inputs": {k: list(v.shape) for k, v in exported.inputs.items()},
+                   "outputs": list(exported.outputs), "graph": _bytes(graph), "weights": weights, "data": data}
+    picture = data_url(_row(still), "png")
+    page = _SECTION.format(name=name, question=html.escape(question), words=html.escape(words, quote=True),
+                           picture=picture, without=html.escape(without))
+    return Live(page, words, payload)
+
+
+_SECTION = """<section class="covlib-live" data-live="{name}" aria-label="{question}">
+<p class="covlib-live-question"><strong>{question}</strong></p>
+<img class="covlib-live-still" alt="{words}; synthetic." src="{picture}">
+<p class="covlib-live-without">{without}.</p>
+</section>
+"""
+
+
+def _bytes(data) -> str:
+    """Bytes or an array of 8 bits, gzipped, in base64."""
+    raw = data if isinstance(data, bytes) else np.ascontiguousarray(data, np.uint8).tobytes()
+    return base64.b64encode(gzip.compress(raw, 9, mtime=0)).decode()
+
+
+def _grey(picture: np.ndarray) -> np.ndarray:
+    """(H, W) in [-1, 1] as 8-bit colour."""
+    return np.repeat(eight_bits(np.clip(picture, -1, 1))[..., None], 3, -1)
+
+
+def _coloured(labels: np.ndarray) -> np.ndarray:
+    """A map (H, W) as 8-bit colour."""
+    colours = np.array([[int(c[k : k + 2], 16) for k in (1, 3, 5)] for c in COLOURS.values()], np.uint8)
+    return colours[labels]
+
+
+def _row(panels: list[np.ndarray]) -> np.ndarray:
+    """Panels (H, W, 3) side by side, enlarged by a whole number, with white between them."""
+    times = max(1, round(STILL / panels[0].shape[0]))
+    large = [np.repeat(np.repeat(panel, times, 0), times, 1) for panel in panels]
+    gap = np.full((large[0].shape[0], 8, 3), 255, np.uint8)
+    return np.concatenate([part for panel in large for part in (panel, gap)][:-1], 1)

@@ -1,0 +1,90 @@
+"""Networks that run in the page: taken out of the notebooks' outputs, joined with their weights, written as scripts.
+
+``_static/live`` of the built book then holds one script for each network (``covlibLive.give(name, {...})``), the
+runtime (ONNX Runtime Web, vendored gzipped in ``covbook/interactive/live/runtime``) and what draws and listens. A page
+opened as a file may load scripts and nothing else, so everything is text: base64 of gzipped bytes.
+"""
+
+import base64
+import gzip
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from covbook import project
+from covbook.interactive import live
+from covbook.interactive.live import graphs, vendor
+
+HERE = Path(live.__file__).parent
+PAGE = HERE / "page"
+PLACE = 'data-live="{}"'
+WORKER = "worker.js"  # shipped inside the runtime's script: it runs where it can load nothing
+
+
+def stage(source: Path, runs: Path | None) -> list[str]:
+    """Write what the pages of the staged book need, and leave only place and picture in its notebooks.
+
+    Args:
+        source: the staged book (with ``book/``, ``extra/_static``). runs: folder of the executed chapters, whose
+            checkpoints hold the weights; None for the recorded ones.
+
+    Returns:
+        Names of the networks; one whose weights are not here is left out, and its page keeps the picture.
+    """
+    target, made, runtime = source / "extra" / "_static" / "live", [], 0
+    for path in sorted((source / "book").glob("*.ipynb")):
+        text = path.read_text(encoding="utf-8")
+        if live.MIME not in text:
+            continue
+        notebook, find = json.loads(text), graphs.finder(_checkpoints(path.stem, runs))
+        for output in (output for cell in notebook["cells"] for output in cell.get("outputs", [])):
+            payload = output.get("data", {}).pop(live.MIME, None)
+            if payload is None:
+                continue
+            if not runtime:
+                target.mkdir(parents=True)
+                runtime = _give(target, "runtime", _runtime())
+            size = _write(payload, find, target)
+            if size:
+                made.append(payload["name"])
+                place = PLACE.format(payload["name"])
+                told = f'{place} data-kind="{payload["kind"]}" data-bytes="{size}" data-runtime="{runtime}"'
+                page = "".join(output["data"]["text/html"])
+                output["data"]["text/html"] = page.replace(place, told).splitlines(keepends=True)
+        path.write_text(json.dumps(notebook, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    for file in PAGE.iterdir() if runtime else ():
+        if file.name != WORKER:
+            shutil.copyfile(file, target / file.name)
+    return made
+
+
+def _checkpoints(chapter: str, runs: Path | None) -> list[Path]:
+    """Files that hold the weights of a chapter's run, or of its recorded runs."""
+    if runs is not None:
+        return sorted((runs / chapter).rglob("checkpoints/*.safetensors"))
+    return sorted(file for folder in project.WEIGHTS.glob(f"{chapter}-*") for file in folder.rglob("*.safetensors"))
+
+
+def _write(payload: dict, find: Callable[[str, int], bytes | None], target: Path) -> int:
+    """Write a network's script; returns how many bytes a reader loads for it, without the runtime. 0: no weights."""
+    graph = gzip.decompress(base64.b64decode(payload["graph"]))
+    size = len(graph) + sum(weight["bytes"] for weight in payload["weights"])
+    model = graphs.join(graph, payload["weights"], find, half=size > live.LIMIT)
+    if model is None or len(model) > live.LIMIT:
+        return 0
+    told = {key: value for key, value in payload.items() if key not in ("graph", "weights")}
+    packed = base64.b64encode(gzip.compress(model, 6, mtime=0)).decode()
+    return _give(target, payload["name"], {**told, "model": packed})
+
+
+def _give(target: Path, name: str, what: dict) -> int:
+    content = json.dumps(what, ensure_ascii=True).replace("</", "<\\/")
+    return (target / f"{name}.js").write_text(f"covlibLive.give({json.dumps(name)}, {content});\n", encoding="utf-8")
+
+
+def _runtime() -> dict[str, str]:
+    """The runtime's parts and the worker's script, each in base64 of its gzipped bytes."""
+    parts = {part: vendor.packed(file) for part, file in vendor.FILES.items()}
+    parts["worker"] = gzip.compress((PAGE / WORKER).read_bytes(), 9, mtime=0)
+    return {part: base64.b64encode(data).decode() for part, data in parts.items()}
