@@ -115,25 +115,6 @@ def better_than_chance(accuracy: Interval, truth: np.ndarray) -> bool:
     return True
 
 
-def frame_probe(run, slices: SliceSet, seed: int = 0):
-    """What a positive rate on real slices must be read beside: can the class be told from the outer frame of the images
-    alone, where there is next to no lung? Then the judge may know the source, and a generator may have learnt it.
-
-    Kept in ``run`` as "probe_frame", an AUC over patients that were not learnt from; returns the probe.
-    """
-    from covbook.chapters.side_by_side.shortcuts import hide_lungs, probe
-
-    found = probe(hide_lungs(slices.images), slices.labels, slices.patients, question="class, outer frame alone",
-                  classes=slices.classes, seed=seed)
-    how = f"linear judge of the outer frame, held-out patients, p = {found.p:.3f}; {found.auc.method}"
-    run.metric("probe_frame", found.auc, n=found.n, how=how)
-    run.note(f"positive rates on these slices: the class is {found.verdict} from the outer frame alone (AUC "
-             f"{found.auc.value:.2f}), where there is next to no lung")
-    print(f"class from the outer frame alone: AUC {found.auc.value:.2f} "
-          f"[{found.auc.low:.2f}, {found.auc.high:.2f}], {found.verdict}")
-    return found
-
-
 def compare_arms(config: Config, images: Tensor, labels: np.ndarray, split: Split, synthetic: dict[str, Tensor], *,
                  seed: int = 0, device="auto") -> dict[str, np.ndarray]:
     """The judge's network on held-out patients, trained on real slices and on real plus synthetic ones.

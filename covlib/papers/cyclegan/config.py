@@ -48,7 +48,7 @@ class Config(BaseConfig):
     beta1: float = 0.5  # ours: notebook
     flip: bool = True  # ours: notebook
     fractions: tuple[float, float] = (0.8, 0.2)  # Section 4.2: train and test, by patient
-    detect_models: tuple[str, ...] = ("vgg16", "resnet50", "densenet121", "densenet121+trees")
+    detect_models: tuple[str, ...] = ("vgg16", "resnet50", "densenet121", "densenet121+trees")  # "small", "lite2": ours
     detect_weights: str = "imagenet"
     detect_lr: float = 0.001  # Section 4.5, Adadelta
     detect_batch: int = 16

@@ -46,12 +46,12 @@ def test_bending_moves_anatomy_and_hardly_blurs(slices):
 
 def test_what_is_strong_is_noticed_and_nothing_is_not(slices):
     names = [f"lite2-{layer}" for layer in LITE_LAYERS] + [sensitivity.RANDOM]
-    found = sensitivity.measure(slices, "noise", (0.0, 0.6), repeats=3, seed=0)
-    assert found["n_all"] == 24 and found["n_few"] == 12
+    real = sensitivity.every_extractor(slices.images)
+    found = sensitivity.measure(slices, real, "noise", (0.0, 0.6), repeats=3, seed=0)
+    assert found["n"] == 24 and len(found) == 1 + 4 * len(names)
     for name in names:
-        for which in ("few", "all"):
-            assert found[f"{name}_{which}_0_noticed"] == 0 and found[f"{name}_{which}_0_ratio"] == 1
-            assert found[f"{name}_{which}_1_noticed"] == 1 and found[f"{name}_{which}_1_ratio"] > 2
+        assert found[f"{name}_0_noticed"] == 0 and found[f"{name}_0_ratio"] == 1
+        assert found[f"{name}_1_noticed"] == 1 and found[f"{name}_1_ratio"] > 2
 
 
 def test_data_without_lesion_masks_are_refused(tmp_path, slices):
@@ -65,3 +65,25 @@ def test_data_without_lesion_masks_are_refused(tmp_path, slices):
     arm = sensitivity.studies()[0].arms("smoke")[0]
     with pytest.raises(DataError, match="lesion masks are needed"):
         sensitivity.run_arm(arm, profile="smoke", data=str(tmp_path), seed=0, device="cpu", out=tmp_path)
+
+
+def test_what_is_recorded_becomes_a_figure_and_a_table(monkeypatch):
+    """Two of three seeds are not all; what is noticed once and then no more is not noticed."""
+    noticed = {"a": ([0, 1, 1], [0, 1, 1], [1, 1, 1]), "b": ([1, 0, 0], [1, 0, 0], [1, 0, 0])}
+    runs = [{"metrics": {"n": 48.0} | {f"{name}_{k}_noticed": float(seeds[seed][k])
+                                       for name, seeds in noticed.items() for k in range(3)}} for seed in range(3)]
+    arm = {"name": "wrong-anatomy", "settings": {"strength": "pixels", "strengths": [0.5, 1.0, 2.0]}, "runs": runs}
+    monkeypatch.setattr("covbook.studies.load", lambda name: [{"arms": [arm]}])
+    panels, seeds, n = sensitivity.noticed()
+    assert panels == {"wrong anatomy: pixels": ([0.5, 1.0, 2.0], {"a": [1, 3, 3], "b": [3, 0, 0]})}
+    assert (seeds, n) == (3, 48)
+    assert sensitivity.table().rows == [["`a`", "1"], ["`b`", "–"]]
+    texts = [t.get_text() for t in sensitivity.figure().axes[0].texts]
+    assert texts == ["1", "3", "3", "3", "0", "0"]
+
+
+def test_without_a_recording_it_is_said_how_to_make_one(monkeypatch):
+    monkeypatch.setattr("covbook.studies.load", lambda name: [])
+    assert not sensitivity.recorded() and "covlib sweep" in sensitivity.table().note
+    with pytest.raises(DataError, match="nothing recorded yet; covlib sweep judging-sensitivity"):
+        sensitivity.figure()

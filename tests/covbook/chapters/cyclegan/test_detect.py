@@ -101,6 +101,16 @@ def test_a_detector_learns_a_bright_square_and_repeats(tasks):
     assert results[0].features(task.images[:3]).shape == (3, 512) and results[0].note
 
 
+def test_a_detector_may_begin_with_imagenets_features(slices):
+    x, y = torch.from_numpy(slices.images[:16]), np.arange(16) % 2
+    config = replace(CONFIG, detect_epochs=1, detect_batch=8, detect_lr=0.3)
+    model, _ = train_detector(config, "lite2", x, y, (x, y), device="cpu")
+    assert model.note == "EfficientNet-Lite2 (ImageNet)"
+    start = build_detector("lite2", config)
+    moved = {name for name, w in model.body.state_dict().items() if not torch.equal(w, start.body.state_dict()[name])}
+    assert moved and not any(name.removeprefix("net.").startswith(classifiers.LiteBody.FROZEN) for name in moved)
+
+
 def test_the_small_detector_learns_too_and_repeats(tasks):
     task, config = tasks["normal"], replace(CONFIG, detect_epochs=6, detect_lr=1.0, detect_batch=8)
     first, second = (arm_result(task, "real", "small", config, seed=1, device="cpu") for _ in range(2))
