@@ -14,7 +14,23 @@ from functools import partial
 from pathlib import Path
 
 import covlib
-from covbook.manners import Parser, guarded, heed_requests_to_end
+from covbook import cli_data
+from covbook.manners import (
+    DATA,
+    DEVICE,
+    LAYOUT,
+    NO_RESUME,
+    PARAMETER,
+    PROFILE,
+    SEED,
+    SET,
+    Parser,
+    guarded,
+    heed_requests_to_end,
+)
+from covbook.manners import arg as _arg
+from covbook.manners import command as _command
+from covbook.manners import group as _group
 from covbook.project import read_as
 from covbook.tables import align
 from covlib.errors import ConfigError
@@ -51,6 +67,14 @@ def _chapters(given) -> None:
         print(chapter.name if given.names else f"{chapter.name:<16} {chapter.title}")
 
 
+def _open(given) -> int:
+    from covbook.runner import chapters, opening
+
+    mine = opening.copy(chapters.find(given.chapter), given.to)
+    print(f"{mine}: yours; its runs land in {mine.parent / 'runs'}", flush=True)
+    return 0 if given.copy_only else opening.lab(mine, tuple(given.lab))
+
+
 def _run(given) -> int:
     from covbook.runner import chapters
 
@@ -65,6 +89,8 @@ def _run(given) -> int:
     except chapters.CellFailed as failed:
         return chapters.explain(failed)
     numbers = f", numbers {out / 'metrics.json'}" if (out / "metrics.json").is_file() else ""
+    for line in chapters.verdict_of(out):
+        print(f"  {line}")
     print(f"{chapter.name}: done; executed notebook {notebook}{numbers}")
     return 0
 
@@ -206,55 +232,6 @@ def _sweep_chapter(given, how: dict) -> int:
     return 1 if failed else 0
 
 
-# ---- data ------------------------------------------------------------------------------------------------------------
-
-
-def _data_list(given) -> None:
-    from covbook.datasets import sources
-
-    if given.markdown:
-        print(sources.markdown_table(), end="")
-        return
-    if given.name:
-        print(sources.describe(given.name))
-        return
-    head = ["name", "size", "chapters", "licence", "here"]
-    rows = [[row[key] if key != "here" else "yes" if row[key] else "no" for key in head] for row in sources.list_rows()]
-    print(align([head, *rows]))
-    print("\ncovlib data list NAME says more about one; covlib data get NAME fetches it.")
-
-
-def _data_get(given) -> None:
-    from covbook.datasets import sources
-
-    print(sources.get(given.name, given.to))
-
-
-def _data_join(given) -> None:
-    from covbook.datasets import joining
-
-    print(joining.join(given.parts, given.to))
-
-
-def _data_check(given) -> int:
-    from covbook.runner import checking
-
-    report = checking.check(given.data, given.sheet)
-    print(report)
-    return 1 if report.problems else 0
-
-
-def _data_phantom(given) -> None:
-    from covbook.runner import phantom_set
-
-    try:
-        shape = tuple(int(part) for part in given.shape.split(",")) if given.shape else None
-    except ValueError:
-        raise ConfigError(f"--shape: {given.shape!r} must be whole numbers with commas, such as 64,256,256") from None
-    print(phantom_set.write_phantom(given.folder, given.n, seed=given.seed, shape=shape, label=given.label,
-                                    kind=given.kind, progress=True))
-
-
 # ---- results, bench, book --------------------------------------------------------------------------------------------
 
 
@@ -314,10 +291,14 @@ def _translate(given) -> None:
 
 
 def _export(given) -> None:
-    from covbook.runner import takehome
+    from covbook.runner import networks_home, takehome
 
+    if given.format == "onnx":
+        print(networks_home.export_networks(given.run, given.to))
+        return
     print(takehome.export_run(given.run, given.to, form=given.format, licence=given.licence,
-                              fractions=tuple(given.split), seed=given.seed))
+                              fractions=tuple(given.split), seed=given.seed, anyway=given.anyway,
+                              pseudonymous=given.pseudonyms))
 
 
 def _volume(given) -> None:
@@ -342,39 +323,6 @@ def _book(given) -> None:
 # ---- the parser ------------------------------------------------------------------------------------------------------
 
 
-def _arg(*flags: str, **settings) -> tuple:
-    """An argument of a command, as ``add_argument`` wants it."""
-    return flags, settings
-
-
-# Options that several commands have. ``covlib run`` must know which were given: its defaults are the chapter's.
-PROFILE = _arg("--profile", default="cpu", help="smoke, cpu (default), gpu or paper")
-DATA = _arg("--data", default="phantom", help="phantom (virtual patients, default), a folder, or a registered source's "
-            "name")
-LAYOUT = _arg("--layout", metavar="HOW", help="how the folder is to be read where two readings are possible: a "
-              "layout's name, its folders from the outside (class/patient/series), FOLDER=MEANING (masks=infection, "
-              "group_a=covid, old=skip); commas between")
-SEED = _arg("--seed", type=int, default=0, metavar="N", help="random seed (default 0)")
-DEVICE = _arg("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
-NO_RESUME = _arg("--no-resume", dest="resume", action="store_false", help="start anew even if OUT holds a cut-off run")
-SET = _arg("--set", action="append", default=[], metavar="FIELD=VALUE", help="change a setting of the chapter; to "
-           "sweep a chapter, FIELD=VALUE,VALUE,... runs it with each")
-PARAMETER = _arg("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
-                 help="any parameter of the chapter; to sweep it, VALUE,VALUE,... runs it with each")
-
-
-def _command(commands, name: str, do, text: str, *arguments: tuple) -> None:
-    parser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-    parser.set_defaults(do=do)
-    for flags, settings in arguments:
-        parser.add_argument(*flags, **settings)
-
-
-def _group(commands, name: str, text: str):
-    """A command that has commands of its own."""
-    return commands.add_parser(name, help=text).add_subparsers(title="commands", required=True, metavar="COMMAND")
-
-
 def _parser() -> Parser:
     parser = Parser(prog="covlib", description="Synthetic COVID-19 chest images: run the chapters of the book, fetch "
                     "and check data, show recorded results.")
@@ -382,7 +330,7 @@ def _parser() -> Parser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_chapters(commands)
     _add_sweep(commands)
-    _add_data(_group(commands, "data", "list, fetch, check and make data sets"))
+    cli_data.add(_group(commands, "data", "list, fetch, check and make data sets"))
     _add_results(_group(commands, "results", "show recorded results, record a run"))
     # A prefix that no word starts with: options, the first word too, are for benchmarks/ to read.
     bench = commands.add_parser("bench", add_help=False, prefix_chars="\0",
@@ -401,6 +349,12 @@ def _add_chapters(commands) -> None:
     asked = [(flags, {**settings, "default": None}) for flags, settings in (PROFILE, DATA, SEED, DEVICE, NO_RESUME)]
     _command(commands, "chapters", _chapters, "list the chapters",
              _arg("--names", action="store_true", help="names only"))
+    _command(commands, "open", _open, "copy a chapter into a folder of yours and open it in JupyterLab; a copy that is "
+             "there stays as you left it",
+             _arg("chapter", metavar="CHAPTER", help="name or number"),
+             _arg("--to", metavar="DIR", default="my_book", help="your folder (default: my_book)"),
+             _arg("--copy-only", action="store_true", help="don't start JupyterLab"),
+             _arg("--lab", action="append", default=[], metavar="OPTION", help="of jupyter lab: --lab=--no-browser"))
     _command(commands, "run", _run, "run a chapter with papermill; the executed notebook lands in OUT",
              _arg("chapter", metavar="CHAPTER", help="name or number (see covlib chapters), or a notebook file"),
              *asked, LAYOUT, _arg("--out", metavar="DIR", help="folder for what the run leaves (default runs/CHAPTER)"),
@@ -450,28 +404,6 @@ def _add_sweep(commands) -> None:
              PROFILE, DATA, LAYOUT, DEVICE, PARAMETER, SET)
 
 
-def _add_data(commands) -> None:
-    _command(commands, "list", _data_list, "list the registered data sets, or say more about one",
-             _arg("name", nargs="?", metavar="NAME"),
-             _arg("--markdown", action="store_true", help="as the table of the book's page on data sets"))
-    _command(commands, "get", _data_get, "download, verify and unpack a data set", _arg("name", metavar="NAME"),
-             _arg("--to", metavar="DIR", help="a new folder (default: the cache)"))
-    _command(commands, "join", _data_join, "lay classes of several data sets into one folder, as links: one task of "
-             "images from several places",
-             _arg("parts", nargs="+", metavar="DATA:CLASS,CLASS", help="a folder or a registered source's name, and "
-                  "its classes, such as rsna-pneumonia:normal,pneumonia covid-chestxray:covid"),
-             _arg("--to", required=True, metavar="DIR", help="a new folder"))
-    _command(commands, "check", _data_check, "say what a folder holds and what is wrong with it",
-             _arg("data", metavar="DIR"), LAYOUT,
-             _arg("--sheet", metavar="FILE.png", help="draw a few images of every class with their masks"))
-    _command(commands, "phantom", _data_phantom, "write virtual patients as a data set",
-             _arg("folder", metavar="DIR", help="a new or empty folder"),
-             _arg("-n", type=int, default=10, help="how many patients (default 10)"), SEED,
-             _arg("--shape", metavar="Z,Y,X", help="size of each volume, or Y,X of images (default: natural)"),
-             _arg("--label", help="normal, covid or pneumonia (default: mixed)"),
-             _arg("--kind", default="cases", help="cases (NIfTI volumes, default), slices or xrays (PNG)"))
-
-
 def _add_results(commands) -> None:
     _command(commands, "show", _results_show, "show recorded results, or those of a run",
              _arg("what", nargs="?", metavar="CHAPTER|DIR", help="a chapter, or a run's folder (default: all)"))
@@ -499,13 +431,17 @@ def _add_images(commands) -> None:
              _arg("--size", type=int, nargs=3, metavar=("X", "Y", "Z"), help="voxels (default: the run's)"), SEED,
              _arg("--overlap", type=int, metavar="VOXELS", help="of neighbouring blocks (default: the run's)"), DEVICE)
     _command(commands, "export", _export, "write a run's synthetic images as a data set with masks, splits, provenance "
-             "and datasheet, for ImageFolder, MONAI, nnU-Net or a PACS",
+             "and datasheet, for ImageFolder, MONAI, nnU-Net or a PACS; or its networks as ONNX with a model card",
              _arg("run", metavar="RUN", help="the folder a chapter was run into"),
              _arg("--to", required=True, metavar="DIR", help="a new folder; for nnU-Net, DatasetXXX_NAME"),
-             _arg("--format", default="png", help="png (default), nifti (nnU-Net v2), dicom-sc"),
+             _arg("--format", default="png", help="png (default), nifti (nnU-Net v2), dicom-sc; onnx: the networks"),
              _arg("--licence", default="", metavar="TEXT", help="of the data set (default: what the data allow)"),
              _arg("--split", type=float, nargs=3, default=(0.7, 0.1, 0.2), metavar=("TRAIN", "VAL", "TEST"),
-                  help="shares, by source patient (default 0.7 0.1 0.2)"), SEED)
+                  help="shares, by source patient (default 0.7 0.1 0.2)"), SEED,
+             _arg("--pseudonyms", action=argparse.BooleanOptionalAction, default=None, help="in place of the names of "
+                  "patients, sources and files; the key is DIR-key.csv, beside DIR (default: for own folders)"),
+             _arg("--anyway", action="store_true", help="write a set that has collapsed (grey, noise, equal images) "
+                  "all the same; the datasheet says so"))
 
 
 if __name__ == "__main__":

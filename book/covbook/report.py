@@ -166,12 +166,16 @@ def paper_beside_ours(chapter: str, run=None, results: list[dict] | None = None)
     Args:
         chapter: "03_dcgan".
         run: a covbook.runs.Run, or a metrics.json document; None judges the most faithful of the recorded runs.
-        results: recorded runs; by default those of the chapter in data/results.
+        results: recorded runs; by default those of the chapter in data/results. Beside a run on other data than virtual
+            patients only those on the same data are shown.
     """
     paper = load_reported(chapter.split("_", 1)[1])
     metrics = run.document() if hasattr(run, "document") else run
-    collected = studies.load() if results is None else []
+    own = metrics is not None and metrics["data"]["kind"] != "phantom"
+    collected = studies.load() if results is None and not own else []
     results = telling(load_results(chapter) if results is None else results)
+    if own:  # what was found on virtual patients says nothing of these data
+        results = [r for r in results if r["data"]["name"] == metrics["data"]["name"]]
     judged = metrics if metrics is not None else max(results, key=_faithfulness, default=None)
     rows = []
     for row in compare(paper, judged):
@@ -191,10 +195,10 @@ def paper_beside_ours(chapter: str, run=None, results: list[dict] | None = None)
     note = (f"Verdicts are about {'this run' if metrics is not None else 'the most faithful recorded run'} ({about}). "
             "Square brackets: 95 % interval, cut where the value cannot go: a share below 0 % or above 100 %, say. "
             "Recorded runs with several seeds: mean, and in round brackets the lowest and the highest seed.")
-    own = sorted({r["data"]["name"] for r in results if r["data"]["kind"] == "folder"})
+    folders = sorted({r["data"]["name"] for r in results if r["data"]["kind"] == "folder"})
     return Table(columns, rows, folded=folded,
                  fold_title=f"{folded} more, of which no recorded run has a measurement",
-                 note=note + (f" Own data, from a folder: {', '.join(own)}." if own else ""))
+                 note=note + (f" Own data, from a folder: {', '.join(folders)}." if folders else ""))
 
 
 def open_points(name: str, part: str = "contradictions") -> Table:

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from covbook import claims, project, provenance
+from covbook import claims, naming, project, provenance
 from covbook.places import check_writable, make_out, name_data
 from covbook.tables import Box, Table
 from covbook.text import MEANING, MEASURED, duration, measured, show_setting
@@ -73,6 +73,7 @@ def start(chapter: str, *, profile: str = "cpu", data: str = "phantom", seed: in
     from covlib.seeding import seed_everything
 
     seed_everything(seed)
+    naming.call_them(chapter, kind)
     run = Run(chapter=chapter, profile=profile, data=str(data), seed=seed, device=device, out=folder,
               checkpoint=None if checkpoint is None else Path(checkpoint), resume=resume,
               config=config if config_cls else None,
@@ -159,6 +160,8 @@ class Run:
     Attributes:
         config: the resolved settings (None for a chapter without any); device: torch.device; out: Path.
         metrics, notes, figures, weights: what was recorded so far; stage_seconds: seconds spent per ``stage``.
+        verdict: what became of the training (``covbook.verdict.look``): "words", and "collapsed", why the images are no
+            data set.
     """
 
     chapter: str
@@ -178,6 +181,7 @@ class Run:
     figures: list[str] = field(default_factory=list)
     weights: dict[str, str] = field(default_factory=dict)
     stage_seconds: dict[str, float] = field(default_factory=dict)
+    verdict: dict[str, list[str]] | None = None
 
     def __post_init__(self):
         import torch
@@ -264,6 +268,7 @@ class Run:
         """Save a matplotlib figure as ``out/figures/<name>.png`` (opaque white, at most 1200 px wide) and return it."""
         if not re.fullmatch(r"[A-Za-z0-9_-]+", str(name)):
             raise ConfigError(f"figure: {name!r} must be letters, digits, - or _ (it becomes a file name)")
+        naming.relabel(figure)
         buffer = io.BytesIO()
         dpi = min(figure.dpi, MAX_WIDTH / figure.get_figwidth())
         figure.savefig(buffer, format="png", dpi=dpi, facecolor="white", metadata={"Software": None})
@@ -311,7 +316,8 @@ class Run:
         files = [file for file in files if weights in ("", file.stem)]
         sheet = {"method": method, "seed": self.seed,
                  "checkpoint": provenance.sums(files) or "none: no weights were saved", "limits": limits or LIMITS,
-                 "chapter": self.chapter, "profile": self.profile, "trained on": self.data_name}
+                 "chapter": self.chapter, "profile": self.profile, "trained on": self.data_name,
+                 **({"verdict": "; ".join(self.verdict["words"])} if self.verdict else {})}
         return export_set(self.out / "synthetic", np.concatenate([as_array(images[name], name) for name in names]),
                           labels=np.repeat(np.arange(len(names)), counts), classes=names, datasheet=sheet,
                           names=[f"{name}_{k:04d}" for name, n in zip(names, counts) for k in range(n)],
@@ -326,6 +332,10 @@ class Run:
             yield self
         finally:
             self.stage_seconds[name] = self.stage_seconds.get(name, 0.0) + time.perf_counter() - begin
+
+    def said(self, text: str) -> str:
+        """``text`` with the right word for images that no network made: "virtual" for "real" on virtual patients."""
+        return naming.said(text)
 
     # -- showing ------------------------------------------------------------------------------------------------------
 
@@ -382,6 +392,7 @@ class Run:
             "overrides": {k: list(v) if isinstance(v, tuple) else v for k, v in sorted(self.overrides.items())},
             "data": dict(self._data), "weights": dict(sorted(self.weights.items())),
             "versions": provenance.versions(), "git_commit": provenance.git_commit(),
+            **({"verdict": self.verdict} if self.verdict else {}),
             "metrics": [dict(m) for m in self.metrics], "notes": list(self.notes), "figures": sorted(self.figures),
             "times": {"started": self._started, "wall_seconds": round(time.perf_counter() - self._clock, 3),
                       "stage_seconds": {k: round(v, 3) for k, v in self.stage_seconds.items()},

@@ -62,10 +62,10 @@ def descend(model: nn.Module, images: Tensor, answers: Tensor, loss: Callable, a
                 if not np.isfinite(mean):
                     raise TrainingError(f"{judge}: the loss became {mean}; try a smaller lr")
                 train_loss.append(mean)
-    if rehearsal.active():
-        x = x[: max(2, settle_batch)]
     if settle_augmented:
         x = torch.cat([augment(x[index], y[index], noise)[0] for index in order[:SETTLE_BATCHES]])
+    elif rehearsal.active():
+        x = x[: max(2, settle_batch)]
     settle(model, x, torch_generator(seed, f"{judge} settle"), settle_batch)
     return {"loss": torch.stack(losses).tolist(), "train_loss": train_loss, "seconds": time.perf_counter() - started,
             "steps": steps, "lr": lr}

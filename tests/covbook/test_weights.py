@@ -91,6 +91,27 @@ def test_large_files_are_cut_by_network_and_still_load(here, monkeypatch):
     assert torch.equal(loaded["covid.G"][0].weight, nets(0)["covid.G"][0].weight)
 
 
+def test_networks_of_one_large_file_are_kept_in_half_precision(here, monkeypatch):
+    def large(seed: int):
+        torch.manual_seed(seed)
+        return {name: nn.Sequential(nn.Linear(30, 40), nn.BatchNorm1d(40)) for name in ("G1", "G2")}
+
+    out = finished(here / "run", "04_global_local", trained=large(0))
+    size = (out / "checkpoints" / "global_local.safetensors").stat().st_size
+    monkeypatch.setattr(keeping, "FILE_LIMIT", size - 1)
+    folder = kept(out)
+    found = weights.find("04_global_local", profile="cpu", data="phantom", seed=0, config_cls=Demo)
+    tensors, header = read_weights(found.checkpoint)
+    assert header["stored"] == "half precision" and "half precision" in (folder / "README.md").read_text()
+    assert {v.dtype for v in tensors.values() if v.is_floating_point()} == {torch.float16}
+    assert tensors["G1.1.num_batches_tracked"].dtype == torch.int64
+    loaded = large(9)
+    load_weights(found.checkpoint, loaded)
+    assert loaded["G2"][0].weight.dtype == torch.float32
+    trained = large(0)["G2"][0].weight
+    np.testing.assert_allclose(loaded["G2"][0].weight.detach(), trained.detach(), rtol=1e-3)
+
+
 def test_too_large_ones_are_registered_and_used_once_they_are_put_there(here, monkeypatch):
     monkeypatch.setattr(keeping, "RUN_LIMIT", 100)
     folder = kept(finished(here / "run", "04_global_local", trained=nets(0, ("G1",))))

@@ -11,8 +11,10 @@ from covbook.chapters import apart
 from covbook.datasets.sources import located
 from covlib.data.case import SliceSet
 from covlib.data.splits import Split, split_of
+from covlib.errors import DataError
 from covlib.files import layouts
 from covlib.judges import classifiers
+from covlib.metrics.intervals import Interval
 from covlib.nets import layer_shapes
 from covlib.papers import dcgan
 from covlib.papers.dcgan.method import DCGAN, Config, crop_and_flip
@@ -97,23 +99,20 @@ def train_judge(config: Config, images: Tensor, labels: np.ndarray, *, seed: int
     return judge, history
 
 
-def frame_probe(run, slices: SliceSet, seed: int = 0):
-    """What a positive rate on real slices must be read beside: can the class be told from the outer frame of the images
-    alone, where there is next to no lung? Then the judge may know the source, and a generator may have learnt it.
+def better_than_chance(accuracy: Interval, truth: np.ndarray) -> bool:
+    """True: what a judge says may be reported.
 
-    Kept in ``run`` as "probe_frame", an AUC over patients that were not learnt from; returns the probe.
+    Args:
+        accuracy: of the judge on held-out images. truth: their labels.
+
+    Raises:
+        DataError: its interval holds what calling every image by the commoner class would reach.
     """
-    from covbook.chapters.side_by_side.shortcuts import hide_lungs, probe
-
-    found = probe(hide_lungs(slices.images), slices.labels, slices.patients, question="class, outer frame alone",
-                  classes=slices.classes, seed=seed)
-    how = f"linear judge of the outer frame, held-out patients, p = {found.p:.3f}; {found.auc.method}"
-    run.metric("probe_frame", found.auc, n=found.n, how=how)
-    run.note(f"positive rates on these slices: the class is {found.verdict} from the outer frame alone (AUC "
-             f"{found.auc.value:.2f}), where there is next to no lung")
-    print(f"class from the outer frame alone: AUC {found.auc.value:.2f} "
-          f"[{found.auc.low:.2f}, {found.auc.high:.2f}], {found.verdict}")
-    return found
+    chance = float(np.bincount(truth).max() / len(truth))
+    if not accuracy.low > chance:
+        raise DataError(f"the judge is at chance on held-out images (accuracy {accuracy.text(2)}, the commoner class "
+                        f"alone {chance:.2f}), so what it says of synthetic ones means nothing")
+    return True
 
 
 def compare_arms(config: Config, images: Tensor, labels: np.ndarray, split: Split, synthetic: dict[str, Tensor], *,

@@ -2,8 +2,8 @@
 
 Mann et al. propose to extend small data sets (Section V) and do not try it. The study trains the judge's network on the
 slices of ``PATIENTS`` training patients: alone; with as many synthetic ones, by DCGANs that have seen those patients
-only; with the same slices twice; and, as a ceiling, on all training patients. All arms take as many steps, tested on
-the same held-out patients. Five seeds are wanted, since one training decides little::
+only; with the same slices twice; and, as a ceiling, on all training patients. All arms take as many steps, and are
+tested on the same held-out patients. Five seeds are wanted, since one training decides little::
 
     covlib sweep dcgan-small --seeds 0 1 2 3 4
 

@@ -73,7 +73,7 @@ def keep(run, logs: dict[str, dict]) -> Table:
             rows.append(_row(name, one))
     note = (f"Last third of the training; it played if it was right about {100 * CHANCE:.0f} to {100 * PERFECT:.0f} % "
             "of images." if rows else "A checkpoint was given: nothing was trained.")
-    return Table(HEAD, rows, note=note, right=tuple(HEAD[2:6]))
+    return Table(HEAD, rows, note=note, right=tuple(HEAD[2:6])).of_this_run()
 
 
 def name_of(config) -> str:
@@ -112,7 +112,7 @@ def compare(run, real, made: dict[str, Any], *, masks=None, how: str = "") -> Ta
             texture = ["too small to say"] * 2
         rows.append([name, f"{distance:.3g}", *texture])
     return Table(["discriminator", "Fréchet distance", "detail (1: as real)", "grid (1: none)"], rows,
-                 note=f"{words}; n = {len(real)} each.", right=("Fréchet distance",))
+                 note=f"{words}; n = {len(real)} each.", right=("Fréchet distance",)).of_this_run()
 
 
 def _row(name: str, one: Health) -> list[str]:

@@ -19,6 +19,7 @@ from typing import Any
 
 from covbook import claims, runs
 from covbook.project import ROOT
+from covbook.runner import own_data
 from covlib.errors import ConfigError, did_you_mean
 
 # Bars of a chapter's own would stay in its outputs. Set in the kernel: here it would take papermill's bar away too.
@@ -230,6 +231,8 @@ def run(chapter: Chapter, settings: dict[str, Any], show: bool = False) -> Path:
     made = not out.exists()
     final, running = out / f"{chapter.name}.ipynb", out / f".{chapter.name}.running.ipynb"
     notebook = _without_recorded(nbformat.read(chapter.path, as_version=4))
+    if settings.get("data", "phantom") != "phantom":
+        notebook = own_data.without_recorded(notebook)
     try:
         out.mkdir(parents=True, exist_ok=True)
         with environment():
@@ -263,6 +266,17 @@ def _begun(running: Path) -> int:
     states = [cell.get("metadata", {}).get("papermill", {}).get("status") for cell in read_notebook(running)["cells"]
               if cell["cell_type"] == "code" and source(cell).strip()]
     return sum(state in ("running", "completed", "failed") for state in states)
+
+
+def verdict_of(out: Path) -> list[str]:
+    """What became of the training that a finished run in ``out`` holds, a line each; nothing where it trained none."""
+    try:
+        document = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # a chapter that measures nothing
+        return []
+    found = document.get("verdict") or {"words": [], "collapsed": []}
+    return found["words"] + [f"COLLAPSED: {why}" for why in found["collapsed"] if not any(why in word for word in
+                                                                                      found["words"])]
 
 
 def is_user_error(name: str) -> bool:

@@ -40,7 +40,7 @@ def rehearse(chapter: str, *, data: str = "phantom", seed: int = 0, device: str 
         chapter: as ``covlib run`` takes it. overrides: field -> value of the chapter's settings.
         steps: that each stage of each training takes. batch: samples a step at most, 0 for whole batches; None: what
             this chapter needs to fit into 24 GB on a CPU, whole batches on a GPU.
-        minutes: after so many no further part is begun, and those left are named.
+        minutes: after so many no further part is begun, and those left are named; the data are loaded all the same.
 
     Raises:
         ConfigError: a chapter that trains nothing of a paper, or settings that do not fit. DataError: unusable data.
@@ -111,7 +111,7 @@ def _play(parts: Iterator[Part], steps: int, batch: int, minutes: float | None, 
         row = {"name": part.name, "state": "not reached", "note": f"the {minutes or 0:g} minutes were over",
                "seconds": 0.0, "memory_mb": 0.0, "times": part.times, "hours": 0.0}
         rows.append(row)
-        if minutes is not None and time.perf_counter() - begun > 60 * minutes:
+        if len(rows) > 1 and minutes is not None and time.perf_counter() - begun > 60 * minutes:
             continue
         started = clock()
         with rehearsal.rehearsing(steps, batch, clock) as noted, _memory(place) as peak:

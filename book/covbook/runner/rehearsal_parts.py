@@ -139,7 +139,8 @@ def _global_local(play: Stageplay) -> Iterator[Part]:
 
     def extractor():
         if "extractor" not in play.made:
-            play.made["extractor"] = experiment.Remembering(get_extractor(c.extractor, device=play.device))
+            play.made["extractor"] = experiment.Remembering(get_extractor(
+                c.extractor, n=len(play.roles.test), device=play.device))
         return play.made["extractor"]
 
     def segment():
@@ -174,9 +175,9 @@ def _cosingan(play: Stageplay) -> Iterator[Part]:
     def own():
         play.made["cosingan"], _ = cosingan.train(c, play.roles.singles[1], play.out / "own", **where)
 
-    def rival(name: str, **how):
+    def rival(name: str, folder: str, **how):
         unet = play.made["cosingan"].networks["U"]
-        train_rival(name, c, play.roles.singles[1], play.out / name, unet=unet, **where, **how)
+        train_rival(name, c, play.roles.singles[1], play.out / folder / name, unet=unet, **where, **how)
 
     def synthesis(**how):
         experiment.synthesize(play.made["cosingan"], play.roles.conditions[:FEW], play.seed, **how)
@@ -195,9 +196,11 @@ def _cosingan(play: Stageplay) -> Iterator[Part]:
     yield Part("data", data)
     yield Part("CoSinGAN, modality 1 of 2", own, 2)
     for name in training.RIVALS:
-        yield Part(f"Table 1: {name}", partial(rival, name), 2)
+        yield Part(f"Table 1: {name}", partial(rival, name, "equal"), 2)
+        yield Part(f"Table 1: {name}, as stated", partial(rival, name, "stated", updates=c.epochs_first), 2)
     for name in TERMS:
-        yield Part(f"Figs. 6 and 7: {name}", partial(rival, name, updates=c.loss_epochs, measure_all=True))
+        yield Part(f"Figs. 6 and 7: {name}", partial(rival, name, "losses", updates=c.loss_epochs,
+                                                         measure_all=True))
     for name in c.judges:
         yield Part(f"Tables 1 and 4: {name}", partial(judge, name), 1 + sets)
     for (name, halve) in product(experiment.CLASSIFIERS, (True, False)):

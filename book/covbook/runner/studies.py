@@ -21,7 +21,8 @@ from covlib.config import check_profile
 from covlib.errors import ConfigError, TrainingError
 
 MODULES = ("covbook.chapters.basics.sensitivity", "covbook.chapters.dcgan_small",
-           *(f"covbook.chapters.{name}.study" for name in ("cosingan", "cyclegan", "global_local", "side_by_side")))
+           *(f"covbook.chapters.{name}.study" for name in (
+               "cgan3d", "cosingan", "cyclegan", "global_local", "side_by_side")))
 SAME = ("study", "chapter", "profile", "data", "config", "overrides")  # what all arms in one folder have in common
 
 

@@ -8,7 +8,7 @@ the optimiser, cut image size, width and length of training, and leave out one B
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from covlib.data import augment
 from covlib.data.case import SliceSet
 from covlib.errors import DataError
 from covlib.losses import hinge_discriminator, hinge_generator
-from covlib.nets import batched, init_normal
+from covlib.nets import as_tensor, batched, init_normal
 from covlib.papers.dcgan.losses import discriminator_loss, generator_loss
 from covlib.papers.dcgan.nets import Discriminator, Generator, ups
 from covlib.parallel import spread
@@ -179,13 +179,14 @@ def prepare(slices: SliceSet) -> Tensor:
     return normalise_brightness(torch.from_numpy(slices.images))
 
 
-def train_all(config: Config, images: dict[str, Tensor] | None, out, *, seed: int = 0, device="auto",
+def train_all(config: Config, images: dict[str, Any] | None, out, *, seed: int = 0, device="auto",
               resume: bool = True, checkpoint=None,
               side_by_side: bool = False) -> tuple[dict[str, DCGAN], dict[str, FitResult]]:
     """One DCGAN per class, as the paper's abstract has it, in folders of ``out``; or all of them from a checkpoint.
 
     Args:
-        images: class name -> training images (N, 1, S, S); None with a checkpoint: all classes that it holds.
+        images: class name -> training images (N, 1, S, S), tensors or NumPy arrays; None with a checkpoint: all classes
+            that it holds.
         checkpoint: file written by an earlier call (``out/checkpoints/dcgan.safetensors``), the folder of its run, or a
             folder with one file a generator; nothing is trained then, and the discriminators, which only training
             needs, stay as they begin.
@@ -197,7 +198,7 @@ def train_all(config: Config, images: dict[str, Tensor] | None, out, *, seed: in
     """
     if images is None and checkpoint is None:
         raise DataError("images: none given, and no checkpoint; training images of each class are wanted")
-    given = images or {}
+    given = {name: as_tensor(x) for name, x in (images or {}).items()}
     names = given or parts_in(weights_in(checkpoint, FILE))
     methods = {name: DCGAN(config, len(given[name]) if given else 1, derive(seed, name)) for name in names}
     notes = {"chapter": "03_dcgan", "image_size": config.image_size, "width": config.width, "seed": seed}
@@ -224,4 +225,4 @@ def fit_class(config: Config, name: str, images: Tensor, out, seed: int = 0, dev
     return fit(method, {"image": images}, Path(out) / "training" / name, seed=derive(seed, name), device=device,
                resume=resume, ema=config.ema or None, log_every=max(1, steps // 100),
                sample_every=max(1, steps // FRAMES),
-               identity={"chapter": "03_dcgan", "class": name, **config.as_dict()})
+               identity={"chapter": "03_dcgan", "class": name, **config.before_training()})

@@ -10,7 +10,7 @@ Training has three steps: G1 alone, G2 alone, both together. What the paper leav
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +20,7 @@ from covlib.config import Config as BaseConfig
 from covlib.data.label_maps import LABELS, augment_pair, check_maps, halve, one_hot
 from covlib.errors import ConfigError, DataError
 from covlib.losses import hinge_discriminator, hinge_generator
-from covlib.nets import batched, gathered_statistics
+from covlib.nets import as_tensor, batched, gathered_statistics
 from covlib.papers.global_local.losses import (
     dfm_loss,
     discriminator_loss,
@@ -46,7 +46,8 @@ class Config(BaseConfig):
     The last rows are the paper's own ablations (Table V), each a network that can be built and trained.
     """
 
-    after_training = ("extractor",)
+    after_training = ("extractor", "folds", "test_copies", "unet_width", "unet_steps", "unet_batch", "unet_rate",
+                      "unet_weights", "unet_dice")
 
     image_size: int = 512
     labels: int = LABELS
@@ -407,13 +408,13 @@ def check_training(data: dict[str, Tensor], config: Config) -> None:
         raise DataError(f"image: values from {low:g} to {high:g}; -1 to 1 are wanted")
 
 
-def train(config: Config, data: dict[str, Tensor] | None, out, *, seed: int = 0, device="auto", resume: bool = True,
+def train(config: Config, data: dict[str, Any] | None, out, *, seed: int = 0, device="auto", resume: bool = True,
           checkpoint=None, **options) -> tuple[GlobalLocal, FitResult | None]:
     """The method trained through its stages in ``out``/training, or taken from a checkpoint.
 
     Args:
-        data: {"image": lung-only (N, 1, S, S) in [-1, 1], "map": (N, S, S)}, as ``Paired.training_data`` gives;
-            None will do with a checkpoint.
+        data: {"image": lung-only (N, 1, S, S) in [-1, 1], "map": (N, S, S)}, tensors (as ``Paired.training_data``
+            gives) or NumPy arrays; None will do with a checkpoint.
         checkpoint: file written by an earlier call (``out/checkpoints/global_local.safetensors``), or the folder of its
             run; nothing is trained.
         options: further arguments of ``covlib.training.fit.fit``.
@@ -425,6 +426,7 @@ def train(config: Config, data: dict[str, Tensor] | None, out, *, seed: int = 0,
         DataError, ConfigError: data or a checkpoint that doesn't fit.
     """
     if data is not None:
+        data = {key: as_tensor(values) for key, values in data.items()}
         check_training(data, config)
     method = GlobalLocal(config, config.copies * (len(data["map"]) if data else 1), seed)
 
@@ -436,7 +438,7 @@ def train(config: Config, data: dict[str, Tensor] | None, out, *, seed: int = 0,
         settings = {"channels_last": resolve_device(device).type == "cpu" or "auto", "log_every": max(1, steps // 200),
                     "sample_every": max(1, steps // FRAMES), **options}
         result = fit(method, data, Path(out) / "training", seed=seed, device=device, resume=resume,
-                     identity={"chapter": "04_global_local", **config.as_dict()}, **settings)
+                     identity={"chapter": "04_global_local", **config.before_training()}, **settings)
         as_loaded(method)
         return result
 

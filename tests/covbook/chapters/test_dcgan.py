@@ -5,6 +5,8 @@ import pytest
 
 from covbook.chapters import dcgan
 from covlib.data.case import SliceSet
+from covlib.errors import DataError
+from covlib.metrics.intervals import proportion
 
 
 def slices(*classes: str) -> SliceSet:
@@ -28,3 +30,16 @@ def test_of_more_than_two_classes_one_stands_against_the_rest(classes, positive)
 def test_two_classes_stay():
     two = slices("normal", "covid")
     assert dcgan.against_the_rest(two) is two
+
+
+@pytest.mark.parametrize(("right", "truth", "trusted"), [
+    ([1] * 19 + [0], [0, 1] * 10, True),
+    ([1, 0] * 10, [0, 1] * 10, False),  # a coin
+    ([1] * 15 + [0] * 5, [0] * 15 + [1] * 5, False)])  # calls everything by the commoner class
+def test_a_judge_at_chance_reports_nothing(right, truth, trusted):
+    accuracy = proportion(np.array(right))
+    if trusted:
+        assert dcgan.better_than_chance(accuracy, np.array(truth))
+    else:
+        with pytest.raises(DataError, match=r"the judge is at chance on held-out images \(accuracy 0\.\d\d "):
+            dcgan.better_than_chance(accuracy, np.array(truth))

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from covbook.chapters import dcgan as chapter
 from covbook.chapters import dcgan_small
+from covbook.chapters.side_by_side.shortcuts import frame_probe
 from covbook.runner import studies
 from covlib.data.case import SliceSet
 from covlib.data.splits import Split
@@ -72,7 +72,7 @@ def test_a_frame_that_gives_the_class_away_is_told_beside_the_positive_rate(mark
     kept = {}
     run = SimpleNamespace(metric=lambda name, value, **how: kept.update({name: value}), note=lambda text: kept.update(
         note=text))
-    chapter.frame_probe(run, slices(marked))
+    frame_probe(run, slices(marked))
     said = capsys.readouterr().out
     assert (kept["probe_frame"].value > 0.95) == marked and (", told" in said) == marked
     assert ("is told from the outer frame" in kept["note"]) == marked

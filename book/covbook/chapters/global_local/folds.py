@@ -27,7 +27,7 @@ def row(net: torch.nn.Module, test: Paired, *, folds: int = 1, copies: int = 1, 
     Returns:
         {"ggo_dice", ...}, of all slices' pixels together; where there are folds the mean over them instead, and
         "ggo_dice_ci", the half width of its 95 % interval. "ggo_dice_patients" and "ggo_dice_patients_ci" are mean and
-        half width over patients. What has no denominator, or no second fold or patient, is left out.
+        half width over patients. What has no denominator, no second fold or patient, or no spread, is left out.
     """
     marked = segmenters.predict_maps(net, test.images)
     found = flat_scores(segmenters.scores(marked, test.maps))
@@ -70,5 +70,7 @@ def _spread(each: list[dict[str, float]], end: str, end_ci: str) -> dict[str, fl
         values = [scores[name] for scores in each if name in scores]
         if len(values) > 1:
             over = student_t(values)
-            found |= {name + end: over.value, name + end_ci: (over.high - over.low) / 2}
+            found[name + end] = over.value
+            if np.isfinite(over.high - over.low):  # equal values have no interval
+                found[name + end_ci] = (over.high - over.low) / 2
     return found

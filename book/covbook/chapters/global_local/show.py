@@ -91,7 +91,7 @@ def quality_table(quality: dict[str, dict], names: dict[str, str]) -> Table:
             row.append(f"**{text}**" if text == best else text)
     return Table(["method", *columns], rows, right=tuple(columns),
                  note="One training each, so bold is the best of this run, not a finding. PSNR and RMSE are those of "
-                      "complete and lung-only images alike. RMSE as a share of the grey scale.")
+                      "complete and lung-only images alike. RMSE as a share of the grey scale.").of_this_run()
 
 
 def ratio(ours: dict, painted: dict) -> float:
@@ -120,7 +120,7 @@ def segmentation_table(arms: dict[str, dict[str, float]], names: dict[str, str])
     rows = [[names[arm], *(cell(found, f"{focus}_{score}") for focus in foci for score in scores)]
             for arm, found in arms.items()]
     return Table(["U-Net trained on", *columns], rows, right=tuple(columns),
-                 note="Per cent, all test pixels counted together; one training each.")
+                 note="Per cent, all test pixels counted together; one training each.").of_this_run()
 
 
 def export(run, synthetic: Tensor, paired: Paired, method="Global-local conditional GAN after Jiang et al.", **told):

@@ -63,7 +63,7 @@ def budget_table(arms, tasks: dict[str, Task], config: Config, costs: dict) -> T
         f"Every method takes {config.steps} steps (setting steps): no budget at this profile."
     return Table(heads, rows, right=tuple(heads[2:]), sortable=True,
                  note=f"{said} Weights: generators and discriminators, while training. Memory: peak of training beyond "
-                      "the idle process.")
+                      "the idle process.").of_this_run()
 
 
 def _with_use(found: Scores) -> dict[str, Interval]:
@@ -91,7 +91,7 @@ def results_table(scores: dict[str, Scores], costs: dict, steps: dict[str, int])
                       f"tasks are to different real images: compare within a task. Precision and recall: {NEIGHBOURS} "
                       "nearest neighbours. MS-SSIM: of pairs of images, and of two images of one mask. Use: Dice of "
                       "infection (masks), AUC (all else). s: seconds of training by the recorded costs; memory, "
-                      "weights and time of an image are in the table above. " + ranking(scores))
+                      "weights and time of an image are in the table above. " + ranking(scores)).of_this_run()
 
 
 def told_apart(scores: dict[str, Scores], measure: str) -> dict[str, list[str]]:

@@ -316,9 +316,12 @@ def test_table_1_is_painted_from_the_masks_of_patients_that_no_judge_has_seen_wh
     for which in ("train", "test"):
         config = dataclasses.replace(CONFIG, judged_masks=which)
         model = Bright(0.1)
-        paint = model.synthesize
-        model.synthesize = lambda masks, *rest, which=which, paint=paint, **how: (
-            asked.update({which: masks}) or paint(masks, *rest))
+
+        def paint(masks, generator, which=which, plain=model.synthesize, **options):
+            asked[which] = masks
+            return plain(masks, generator)
+
+        model.synthesize = paint
         net = segmenters.build("unet", 3, width=4)
         experiment.quality_arm(config, roles, "cosingan", lambda name, m, model=model: model, {"unet": net}, 0)
     assert torch.equal(asked["test"], ternary(roles.test.maps)) and torch.equal(asked["train"], roles.conditions)

@@ -78,7 +78,7 @@ def test_an_arm_runs_from_the_data_to_the_numbers(table, arm, tmp_path):
                             device="cpu", out=tmp_path / arm, overrides={"extractor": "random-conv"})
     assert all(np.isfinite(v) for name, v in found.items() if name != "beta")
     wanted = {2: {"complete_fid_others"}, 3: {"infection_specificity"}, 4: {"ggo_specificity"},
-              5: {"fid", "psnr", "dice", "dice_patients_ci"}}
+              5: {"fid", "psnr", "dice", "dice_patients"}}
     assert wanted[table] <= set(found)
     assert (tmp_path / "generators").exists() == (table in (4, 5))
 
