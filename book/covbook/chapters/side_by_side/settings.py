@@ -86,6 +86,7 @@ class Config(BaseConfig):
     unet_batch: int = 16
     unet_rate: float = 1e-3
     unet_weights: tuple[float, ...] = (1.0, 1.0, 2.0, 4.0)  # of background, lung, GGO, consolidation in the loss
+    unet_dice: float = 0.0  # weight of a soft Dice loss beside the cross-entropy
     sampling: tuple[int, ...] = (1, 2, 5, 10, 20, 50, 100)  # sampling steps of the diffusion model that are compared
 
     def __post_init__(self):
