@@ -291,8 +291,11 @@ def _translate(given) -> None:
 
 
 def _export(given) -> None:
-    from covbook.runner import takehome
+    from covbook.runner import networks_home, takehome
 
+    if given.format == "onnx":
+        print(networks_home.export_networks(given.run, given.to))
+        return
     print(takehome.export_run(given.run, given.to, form=given.format, licence=given.licence,
                               fractions=tuple(given.split), seed=given.seed, anyway=given.anyway,
                               pseudonymous=given.pseudonyms))
@@ -428,10 +431,10 @@ def _add_images(commands) -> None:
              _arg("--size", type=int, nargs=3, metavar=("X", "Y", "Z"), help="voxels (default: the run's)"), SEED,
              _arg("--overlap", type=int, metavar="VOXELS", help="of neighbouring blocks (default: the run's)"), DEVICE)
     _command(commands, "export", _export, "write a run's synthetic images as a data set with masks, splits, provenance "
-             "and datasheet, for ImageFolder, MONAI, nnU-Net or a PACS",
+             "and datasheet, for ImageFolder, MONAI, nnU-Net or a PACS; or its networks as ONNX with a model card",
              _arg("run", metavar="RUN", help="the folder a chapter was run into"),
              _arg("--to", required=True, metavar="DIR", help="a new folder; for nnU-Net, DatasetXXX_NAME"),
-             _arg("--format", default="png", help="png (default), nifti (nnU-Net v2), dicom-sc"),
+             _arg("--format", default="png", help="png (default), nifti (nnU-Net v2), dicom-sc; onnx: the networks"),
              _arg("--licence", default="", metavar="TEXT", help="of the data set (default: what the data allow)"),
              _arg("--split", type=float, nargs=3, default=(0.7, 0.1, 0.2), metavar=("TRAIN", "VAL", "TEST"),
                   help="shares, by source patient (default 0.7 0.1 0.2)"), SEED,

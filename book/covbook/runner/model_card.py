@@ -4,10 +4,12 @@ Sections after Mitchell et al., "Model cards for model reporting" (2019): what t
 must not be used for, training data, measurements, limits.
 """
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from covbook.tables import Table
-from covbook.text import MEANING, MEASURED, measured, show_setting
+from covbook.text import MEANING, MEASURED, measured, show_setting, size_text
 
 if TYPE_CHECKING:
     from covbook.weights import Recorded
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
 LIMITS = """Trained on virtual patients: images drawn by rules, with no tumours, tubes, motion or metal, in one posture.
 What the networks make looks like those drawings. They say nothing about real patients, must not be used for diagnosis,
 and may repeat images that they were trained on."""
+LIMITS_OF_SCANS = """What the networks make is synthetic. They say nothing about anybody's health, must not be used for
+diagnosis, and may repeat images that they were trained on."""
 
 
 def card(entry: "Recorded") -> str:
@@ -38,9 +42,31 @@ def card(entry: "Recorded") -> str:
     return "\n\n".join(part.rstrip() for part in parts) + "\n"
 
 
-def _files(entry: "Recorded") -> str:
-    from covbook.text import size_text
+def networks_card(title: str, result: dict, files: list[tuple[Path, Mapping[str, str]]]) -> str:
+    """The model card of a run's networks that were written as ONNX, as Markdown.
 
+    Args:
+        title: the chapter's. result: the run's numbers. files: each file, and what it says of itself: "" for the whole,
+            else the text of an input or output.
+    """
+    rows = [[f"`{file.name}`", size_text(file.stat().st_size), told[""]] for file, told in files]
+    described = {name: text for _, told in files for name, text in told.items() if name}
+    virtual = result["data"]["kind"] == "phantom"
+    scans = (f"Images of people: {result['data']['name']}. Weights that were trained on them may give away whom they "
+             "were trained on: hand them on only if the data's licence and the people's consent allow it.")
+    parts = [
+        f"# Networks of chapter {result['chapter'][:2]}: {title}", MEANING[result["profile"]],
+        "## Files", str(Table(["file", "size", "what it is"], rows)),
+        "## Inputs and outputs", str(Table(["name", "shape and range"], [[f"`{n}`", t] for n, t in described.items()])),
+        "32-bit numbers; in each output every pixel is the network's own, also outside the lungs.",
+        "## Limits", LIMITS if virtual else LIMITS_OF_SCANS,
+        "## Training data", _data(result) if virtual else scans,
+        "## Training", _training(result),
+        "## Measurements", str(Table(MEASURED, measured(result["metrics"]), right=("n",)))]
+    return "\n\n".join(part.rstrip() for part in parts) + "\n"
+
+
+def _files(entry: "Recorded") -> str:
     rows = [[f"`{file['path']}`", size_text(file["bytes"]),
              ", ".join(f"{name} ({count:,})" for name, count in file["networks"].items()), f"`{file['sha256']}`"]
             for file in entry.register["files"]]

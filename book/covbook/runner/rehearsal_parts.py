@@ -139,7 +139,8 @@ def _global_local(play: Stageplay) -> Iterator[Part]:
 
     def extractor():
         if "extractor" not in play.made:
-            play.made["extractor"] = experiment.Remembering(get_extractor(c.extractor, device=play.device))
+            play.made["extractor"] = experiment.Remembering(get_extractor(
+                c.extractor, n=len(play.roles.test), device=play.device))
         return play.made["extractor"]
 
     def segment():

@@ -16,7 +16,7 @@ from covlib.papers.global_local.method import Config as Jiang
 QUIET = {"say": lambda text: None}
 SMALL = {  # settings that make a chapter small enough for a test; each is a problem, and named as one
     "03_dcgan": {"image_size": 56, "width": 8, "patients": 24, "judge": "resnet18", "judge_weights": "none"},
-    "07_cgan3d": {"train_patients": 4, "test_patients": 2, "shape": (16, 32, 32), "widths": (2, 4), "block": 8,
+    "07_cgan3d": {"train_patients": 4, "test_patients": 2, "shape": (16, 32, 32), "widths": (2, 4), "block": 16,
                   "d_width": 2, "d_layers": 1, "blocks_per_scan": 2, "coarse": (8, 8, 8), "coarse_width": 4,
                   "coarse_patients": 4, "volume": (16, 32, 32), "margin": 2}}
 
@@ -67,7 +67,7 @@ def test_a_cap_or_large_judges_make_the_command_fail(capsys):
 def test_every_part_of_a_chapter_is_done_and_its_trainings_are_timed(chapter):
     found = rehearsal.rehearse(chapter, overrides=SMALL[chapter], **QUIET)
     project.validate(found, "rehearsal", chapter, ConfigError)
-    assert {row["state"] for row in found["parts"]} == {"done"}
+    assert not [f"{row['name']}: {row['note']}" for row in found["parts"] if row["state"] != "done"]
     assert all(row["memory_mb"] > 50 and row["seconds"] >= 0 for row in found["parts"])
     assert found["hours"] == pytest.approx(sum(row["hours"] for row in found["parts"]), abs=1e-3)
     assert all(len(t["seconds"]) == min(2, t["steps"]) and t["taken"] <= t["batch"] for t in found["trainings"])

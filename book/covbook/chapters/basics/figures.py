@@ -300,7 +300,7 @@ def noticed_grid(panels: dict[str, tuple[list[float], dict[str, list[int]]]], se
         axes.tick_params(length=0)
         for spine in axes.spines.values():
             spine.set_color(style.PALE)
-        for t, line in enumerate(reversed(style.wrap(title, 30).split("\n"))):
+        for t, line in enumerate(reversed(style.wrap(title, 26).split("\n"))):
             style.inch_text(figure, x, top - 0.08 - 0.14 * t, line, size=style.SMALL)
     style.footnote(figure, note)
     return figure

@@ -24,6 +24,7 @@ from covbook.interactive.viewers import Viewer, data_url, eight_bits
 from covbook.plots.style import as_array
 from covlib.data.label_maps import BACKGROUND, CONSOLIDATION, GGO, LUNG
 from covlib.errors import DataError
+from covlib.seeding import rng
 
 MIME = "application/vnd.covlib.live+json"
 LIMIT = 5_000_000  # bytes of a network in a page
@@ -76,6 +77,40 @@ def painter(run, method, slices, *, name: str, question: str, labels: Sequence[t
     words = f"A map of a held-out patient's lung and lesions, and the slice with the lung that {_title(method)} draws"
     return _live(run, "paint", name, exported, data, still, words, question,
                  "In the book's page the map can be painted on, and the network draws the lung as you paint")
+
+
+def translator(run, method, images, *, name: str, question: str, source: str) -> Live:
+    """An X-ray that the network turns into one with COVID-19, what changed, and the reader's own picture.
+
+    Args:
+        run, name, question: as ``painter``. method: a ``CycleGAN``. source: what its source class is called.
+        images: held-out ones of that class, (N, 1, S, S) in [-1, 1]; the first ``PATIENTS`` are shown.
+    """
+    given = np.clip(as_array(images, name)[:PATIENTS, 0].astype(np.float32), -1, 1)
+    who = "virtual patients" if run.data_kind == "phantom" else "the patients of this chapter"
+    data = {"size": given.shape[-1], "title": _title(method), "what": f"{source} to COVID-19", "who": who,
+            "images": [_bytes(eight_bits(x)) for x in given]}
+    exported = networks.exportable(method)
+    made = _answer(exported, given[:1, None])
+    words = f"A held-out X-ray, {source}, and what {_title(method)} makes of it: one with COVID-19"
+    return _live(run, "translate", name, exported, data, [_grey(given[0]), _grey(made)], words, question,
+                 "In the book's page the network translates other patients, and pictures that you drop on it")
+
+
+def walk(run, method, *, name: str, question: str, what: str, seed: int = 0) -> Live:
+    """Four samples of a generator from noise, two sliders between them, and how much each step of a walk changes.
+
+    Args:
+        run, name, question: as ``painter``. method: a ``DCGAN``. what: of which class it makes images. seed: of the two
+            samples of the still picture.
+    """
+    exported = networks.exportable(method)
+    noise = rng(seed, "walk").standard_normal((2, 1, method.config.latent)).astype(np.float32)
+    made = [_answer(exported, z) for z in noise]
+    data = {"size": made[0].shape[-1], "latent": noise.shape[-1], "title": _title(method), "what": what}
+    words = f"Two samples of {_title(method)}, {what}"
+    return _live(run, "walk", name, exported, data, [_grey(x) for x in made], words, question,
+                 "In the book's page two sliders lead from one sample to the next")
 
 
 def _one_each(patients: Sequence[str], maps: np.ndarray) -> list[int]:

@@ -46,13 +46,15 @@ def to_onnx(exported: Exportable):
     import torch
 
     try:
-        import onnxscript  # noqa: F401  (torch.onnx needs it)
+        from onnxscript import optimizer  # torch.onnx needs it too
     except ImportError as error:
         raise ConfigError(f"onnx: {error.name} is not installed; pip install onnx onnxscript") from None
     names = list(exported.inputs)
     with _at_rest(exported.network), _quiet():
         program = torch.onnx.export(exported.network, tuple(exported.inputs.values()), dynamo=True, verbose=False,
-                                    input_names=names, output_names=list(exported.outputs))
+                                    optimize=False, input_names=names, output_names=list(exported.outputs))
+        optimizer.fold_constants(program.model)  # torch.onnx's own pass would merge norms into other weights
+        optimizer.remove_unused_nodes(program.model)
     model = program.model_proto
     graph = model.graph
     for part in (model, graph, *graph.node, *graph.input, *graph.output, *graph.initializer):

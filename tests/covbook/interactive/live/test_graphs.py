@@ -18,8 +18,9 @@ from covlib.training.checkpoints import save_weights
 
 def network() -> nn.Module:
     torch.manual_seed(0)
-    return nn.Sequential(nn.Conv2d(1, 24, 3, padding=1), nn.BatchNorm2d(24), nn.ReLU(), nn.Conv2d(24, 24, 3, padding=1),
-                         nn.Dropout(0.5), nn.Conv2d(24, 1, 3, padding=1), nn.Tanh())
+    return nn.Sequential(nn.Conv2d(1, 24, 3, padding=1), nn.ReLU(), nn.Dropout(0.5),
+                         nn.Conv2d(24, 24, 3, padding=1, bias=False), nn.BatchNorm2d(24),
+                         nn.Conv2d(24, 1, 3, padding=1), nn.Tanh())
 
 
 @pytest.fixture(scope="module")
