@@ -151,3 +151,19 @@ def test_repeats_itself(chapter, runs):
     status, printed, first, out = runs.second(chapter.name)
     assert status == 0, printed
     assert comparable(load_metrics(out / "metrics.json")) == comparable(load_metrics(first / "metrics.json"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["03_dcgan", "04_global_local", "05_cosingan", "06_cyclegan", "07_cgan3d"])
+def test_the_folder_of_a_run_is_a_checkpoint(name, runs):
+    """Nothing is trained again, and profile, data and seed are those of the run."""
+    status, printed, first, _ = runs.second(name)
+    assert status == 0, printed
+    out = first.parent / "from_checkpoint"
+    done = subprocess.run([sys.executable, "-m", "covlib.cli", "run", name, "--checkpoint", first, "--device", "cpu",
+                           "--out", out], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    was, now = load_metrics(first / "metrics.json"), load_metrics(out / "metrics.json")
+    assert all(was[key] == now[key] for key in ("profile", "seed", "config")) and was["data"] == now["data"]
+    assert now["paths"]["checkpoint"] and any(note.startswith("Weights of an earlier run") for note in now["notes"])
+    assert now["verdict"]["words"][0] == "nothing was trained: a checkpoint was given"
