@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from covbook.cli import Parser, guarded
+from covbook.manners import Parser, guarded
 
 
 def command(argv: list[str] | None = None) -> int:

@@ -90,6 +90,10 @@ class Config:
         epochs = own.epochs if epochs is None else epochs
         return max(1, math.ceil(own.steps * epochs / own.epochs if own.steps else epochs * n / own.batch_size))
 
+    def before_training(self) -> dict[str, Any]:
+        """As ``as_dict``, of what a training rests on: without ``after_training``."""
+        return {name: value for name, value in self.as_dict().items() if name not in self.after_training}
+
     def as_dict(self) -> dict[str, Any]:
         """Fields and values in order, tuples as lists, ready for JSON."""
         return {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}

@@ -299,19 +299,28 @@ def evaluating(networks: dict[str, nn.Module]):
             net.train(modes[name])
 
 
+def as_tensor(values) -> Tensor:
+    """A NumPy array as a tensor, float64 as float32, which is what networks compute in; a tensor as it is."""
+    if isinstance(values, Tensor):
+        return values
+    found = torch.as_tensor(values)
+    return found.float() if found.dtype == torch.float64 else found
+
+
 @torch.no_grad()
-def batched(work: Callable, networks: dict[str, nn.Module], batch: int, *tensors: Tensor) -> list:
+def batched(work: Callable, networks: dict[str, nn.Module], batch: int, *tensors) -> list:
     """What ``work`` gives for one batch after the other, in eval mode and without gradients: a list.
 
     Args:
         work: called with a batch of each of ``tensors``, on the networks' device.
         networks: are in eval mode meanwhile, and in their own mode again afterwards.
         batch: samples of a batch; the last one may have fewer.
-        tensors: (N, ...) each, on any device.
+        tensors: (N, ...) each, on any device, or NumPy arrays.
     """
+    parted = (as_tensor(t).split(batch) for t in tensors)
     device = next(weight.device for net in networks.values() for weight in net.parameters())
     with evaluating(networks):
-        return [work(*(part.to(device) for part in parts)) for parts in zip(*(t.split(batch) for t in tensors))]
+        return [work(*(part.to(device) for part in parts)) for parts in zip(*parted)]
 
 
 @contextmanager

@@ -19,19 +19,19 @@ def claim(out: Path, chapter: str, profile: str, data: str, seed: int, overrides
     """Keep in ``out`` whose it is, so that another run is refused before anything is computed.
 
     Args:
-        data: as ``name_data`` names it.
+        data: as ``covbook.places.name_data`` names it.
     """
     project.write_json(out / CLAIM, claimed(chapter, profile, data, seed, overrides))
 
 
 def check(out: Path, wanted: dict) -> None:
-    """ConfigError where ``out`` holds another chapter's run, or what was trained with other settings."""
+    """ConfigError where ``out`` holds another chapter's run, or what was trained or measured with other settings."""
     try:
         saved = json.loads((out / CLAIM).read_text(encoding="utf-8"))
     except (OSError, ValueError):  # new, of an earlier version, or damaged: the training looks for itself
         return
     differ = [name for name in wanted if isinstance(saved, dict) and saved.get(name) != wanted[name]]
-    if differ and (differ[0] == "chapter" or next(out.rglob("*.pt"), None)):
+    if differ and (differ[0] == "chapter" or (out / "metrics.json").exists() or next(out.rglob("*.pt"), None)):
         name = differ[0]
         raise ConfigError(f"out: {out} holds another run: its {name} is {saved.get(name)!r}, this one's is "
                           f"{wanted[name]!r}; choose another out, or resume=False (--no-resume) to start afresh")

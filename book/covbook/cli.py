@@ -1,7 +1,8 @@
 """The ``covlib`` command. ``covlib --help`` lists what it does.
 
 Exit status: 0 all went well; 1 a cell of a chapter failed (its traceback is shown), an arm of a study diverged, or
-``data check`` found problems; 2 something given does not fit (one line on standard error); 130 interrupted.
+``data check`` found problems; 2 something given does not fit (one line on standard error); 130 interrupted,
+143 asked to end (SIGTERM).
 """
 
 import argparse
@@ -9,29 +10,39 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import covlib
+from covbook import cli_data
+from covbook.manners import (
+    DATA,
+    DEVICE,
+    LAYOUT,
+    NO_RESUME,
+    PARAMETER,
+    PROFILE,
+    SEED,
+    SET,
+    Parser,
+    guarded,
+    heed_requests_to_end,
+)
+from covbook.manners import arg as _arg
+from covbook.manners import command as _command
+from covbook.manners import group as _group
 from covbook.project import read_as
 from covbook.tables import align
-from covlib.errors import ConfigError, CovlibError
+from covlib.errors import ConfigError
 
 # Nothing heavy is imported here or at the top of the modules above: ``covlib --help`` is to answer at once.
 
 _say = partial(print, flush=True)
 
 
-class Parser(argparse.ArgumentParser):
-    """Says what is wrong with the words given in one line, as ConfigError."""
-
-    def error(self, message):
-        raise ConfigError(f"{message} (see {self.prog} --help)")
-
-
 def entry() -> None:
     """The console script."""
+    heed_requests_to_end()
     sys.exit(main())
 
 
@@ -46,23 +57,6 @@ def main(argv: list[str] | None = None) -> int:
     return guarded(work)
 
 
-def guarded(work: Callable[[], int]) -> int:
-    """The exit status that ``work`` gives; what a user can cause ends in one line and a status of its own."""
-    try:
-        return work()
-    except CovlibError as error:
-        print(f"covlib: error: {error}", file=sys.stderr)
-        for step in getattr(error, "steps", ()):
-            print(f"  {step}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\ncovlib: stopped", file=sys.stderr)
-        return 130
-    except BrokenPipeError:  # the reader of our output (head, less) has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-
-
 # ---- chapters and run ------------------------------------------------------------------------------------------------
 
 
@@ -71,6 +65,14 @@ def _chapters(given) -> None:
 
     for chapter in chapters.chapters():
         print(chapter.name if given.names else f"{chapter.name:<16} {chapter.title}")
+
+
+def _open(given) -> int:
+    from covbook.runner import chapters, opening
+
+    mine = opening.copy(chapters.find(given.chapter), given.to)
+    print(f"{mine}: yours; its runs land in {mine.parent / 'runs'}", flush=True)
+    return 0 if given.copy_only else opening.lab(mine, tuple(given.lab))
 
 
 def _run(given) -> int:
@@ -87,24 +89,30 @@ def _run(given) -> int:
     except chapters.CellFailed as failed:
         return chapters.explain(failed)
     numbers = f", numbers {out / 'metrics.json'}" if (out / "metrics.json").is_file() else ""
+    for line in chapters.verdict_of(out):
+        print(f"  {line}")
     print(f"{chapter.name}: done; executed notebook {notebook}{numbers}")
     return 0
 
 
 def _settings(given, chapter) -> dict:
-    """All parameters of a run: the chapter's defaults, then the options, then ``-p`` and ``--set``."""
+    """All parameters of a run: the chapter's defaults, those of the run whose weights it takes, then the options, then
+    ``-p`` and ``--set``."""
     from covbook.runner import chapters
 
     known = chapters.parameters(chapters.read_notebook(chapter.path), chapter.name)
     settings = {name: value for name in chapters.PARAMETERS if (value := getattr(given, name, None)) is not None}
     for name, text in given.parameter:
         value = text if isinstance(known.get(name), str) else chapters.parse_value(text)
+        if name == "data" and text.strip().lower() == "none":
+            continue  # as if it were not given
         if settings.setdefault(name, value) != value:
             raise ConfigError(f"parameter {name}: given twice, {settings[name]!r} and {value!r}")
     if given.set:
         settings["overrides"] = {**settings.get("overrides", {}), **_overrides(given.set)}
     chapters.check_parameters(settings, known)
-    return {"overrides": {}, "checkpoint": None, **known, "out": f"runs/{chapter.name}", **settings}
+    taken = chapters.taken_over(chapter, settings.get("checkpoint"))
+    return {"overrides": {}, "checkpoint": None, **known, "out": f"runs/{chapter.name}", **taken, **settings}
 
 
 def _overrides(items: list[str]) -> dict:
@@ -144,6 +152,21 @@ def _train(given) -> int:
         print(f"covlib: error: {error}", file=sys.stderr, flush=True)
         return 1
     return 0
+
+
+# ---- rehearse --------------------------------------------------------------------------------------------------------
+
+
+def _rehearse(given) -> int:
+    from covbook.runner import rehearsal
+
+    document = rehearsal.rehearse(given.chapter, data=given.data, seed=given.seed, device=given.device,
+                                  overrides=_overrides(given.set), steps=given.steps, batch=given.batch,
+                                  minutes=given.minutes, say=_say)
+    print(rehearsal.report(document))
+    if given.record:
+        print(rehearsal.record(document))
+    return 1 if document["problems"] else 0
 
 
 # ---- sweep -----------------------------------------------------------------------------------------------------------
@@ -207,49 +230,6 @@ def _sweep_chapter(given, how: dict) -> int:
     print(sweeps.write_table(jobs, out))
     print(out / sweeps.TABLE)
     return 1 if failed else 0
-
-
-# ---- data ------------------------------------------------------------------------------------------------------------
-
-
-def _data_list(given) -> None:
-    from covbook.datasets import sources
-
-    if given.markdown:
-        print(sources.markdown_table(), end="")
-        return
-    if given.name:
-        print(sources.describe(given.name))
-        return
-    head = ["name", "size", "chapters", "licence", "here"]
-    rows = [[row[key] if key != "here" else "yes" if row[key] else "no" for key in head] for row in sources.list_rows()]
-    print(align([head, *rows]))
-    print("\ncovlib data list NAME says more about one; covlib data get NAME fetches it.")
-
-
-def _data_get(given) -> None:
-    from covbook.datasets import sources
-
-    print(sources.get(given.name, given.to))
-
-
-def _data_check(given) -> int:
-    from covbook.runner import checking
-
-    report = checking.check(given.data, given.sheet)
-    print(report)
-    return 1 if report.problems else 0
-
-
-def _data_phantom(given) -> None:
-    from covbook.runner import phantom_set
-
-    try:
-        shape = tuple(int(part) for part in given.shape.split(",")) if given.shape else None
-    except ValueError:
-        raise ConfigError(f"--shape: {given.shape!r} must be whole numbers with commas, such as 64,256,256") from None
-    print(phantom_set.write_phantom(given.folder, given.n, seed=given.seed, shape=shape, label=given.label,
-                                    kind=given.kind, progress=True))
 
 
 # ---- results, bench, book --------------------------------------------------------------------------------------------
@@ -317,7 +297,8 @@ def _export(given) -> None:
         print(networks_home.export_networks(given.run, given.to))
         return
     print(takehome.export_run(given.run, given.to, form=given.format, licence=given.licence,
-                              fractions=tuple(given.split), seed=given.seed))
+                              fractions=tuple(given.split), seed=given.seed, anyway=given.anyway,
+                              pseudonymous=given.pseudonyms))
 
 
 def _volume(given) -> None:
@@ -342,39 +323,6 @@ def _book(given) -> None:
 # ---- the parser ------------------------------------------------------------------------------------------------------
 
 
-def _arg(*flags: str, **settings) -> tuple:
-    """An argument of a command, as ``add_argument`` wants it."""
-    return flags, settings
-
-
-# Options that several commands have. ``covlib run`` must know which were given: its defaults are the chapter's.
-PROFILE = _arg("--profile", default="cpu", help="smoke, cpu (default), gpu or paper")
-DATA = _arg("--data", default="phantom", help="phantom (virtual patients, default), a folder, or a registered source's "
-            "name")
-LAYOUT = _arg("--layout", metavar="HOW", help="how the folder is to be read where two readings are possible: a "
-              "layout's name, its folders from the outside (class/patient/series), FOLDER=MEANING (masks=infection, "
-              "group_a=covid, old=skip); commas between")
-SEED = _arg("--seed", type=int, default=0, metavar="N", help="random seed (default 0)")
-DEVICE = _arg("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
-NO_RESUME = _arg("--no-resume", dest="resume", action="store_false", help="start anew even if OUT holds a cut-off run")
-SET = _arg("--set", action="append", default=[], metavar="FIELD=VALUE", help="change a setting of the chapter; to "
-           "sweep a chapter, FIELD=VALUE,VALUE,... runs it with each")
-PARAMETER = _arg("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
-                 help="any parameter of the chapter; to sweep it, VALUE,VALUE,... runs it with each")
-
-
-def _command(commands, name: str, do, text: str, *arguments: tuple) -> None:
-    parser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-    parser.set_defaults(do=do)
-    for flags, settings in arguments:
-        parser.add_argument(*flags, **settings)
-
-
-def _group(commands, name: str, text: str):
-    """A command that has commands of its own."""
-    return commands.add_parser(name, help=text).add_subparsers(title="commands", required=True, metavar="COMMAND")
-
-
 def _parser() -> Parser:
     parser = Parser(prog="covlib", description="Synthetic COVID-19 chest images: run the chapters of the book, fetch "
                     "and check data, show recorded results.")
@@ -382,7 +330,7 @@ def _parser() -> Parser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_chapters(commands)
     _add_sweep(commands)
-    _add_data(_group(commands, "data", "list, fetch, check and make data sets"))
+    cli_data.add(_group(commands, "data", "list, fetch, check and make data sets"))
     _add_results(_group(commands, "results", "show recorded results, record a run"))
     # A prefix that no word starts with: options, the first word too, are for benchmarks/ to read.
     bench = commands.add_parser("bench", add_help=False, prefix_chars="\0",
@@ -401,11 +349,18 @@ def _add_chapters(commands) -> None:
     asked = [(flags, {**settings, "default": None}) for flags, settings in (PROFILE, DATA, SEED, DEVICE, NO_RESUME)]
     _command(commands, "chapters", _chapters, "list the chapters",
              _arg("--names", action="store_true", help="names only"))
+    _command(commands, "open", _open, "copy a chapter into a folder of yours and open it in JupyterLab; a copy that is "
+             "there stays as you left it",
+             _arg("chapter", metavar="CHAPTER", help="name or number"),
+             _arg("--to", metavar="DIR", default="my_book", help="your folder (default: my_book)"),
+             _arg("--copy-only", action="store_true", help="don't start JupyterLab"),
+             _arg("--lab", action="append", default=[], metavar="OPTION", help="of jupyter lab: --lab=--no-browser"))
     _command(commands, "run", _run, "run a chapter with papermill; the executed notebook lands in OUT",
              _arg("chapter", metavar="CHAPTER", help="name or number (see covlib chapters), or a notebook file"),
              *asked, LAYOUT, _arg("--out", metavar="DIR", help="folder for what the run leaves (default runs/CHAPTER)"),
-             _arg("--checkpoint", metavar="FILE", help="use these weights instead of training; recorded: those of a "
-                  "recorded run (see covlib results weights)"),
+             _arg("--checkpoint", metavar="RUN|FILE", help="use these weights instead of training: the folder of an "
+                  "earlier run, whose profile, data, seed and settings are taken where you give none; a file of "
+                  "weights; recorded: those of a recorded run (see covlib results weights)"),
              PARAMETER, SET)
     _command(commands, "train", _train, "train a chapter's methods, on one device or many; covlib run then takes up "
              "what was trained. torchrun -m covbook.cli train ... works too",
@@ -417,6 +372,17 @@ def _add_chapters(commands) -> None:
              _arg("--save-minutes", type=float, default=5.0, metavar="T", help="keep a state every T (default 5)"),
              _arg("--synthesize", type=int, default=0, metavar="N", help="then make N images with each method"),
              PROFILE, DATA, LAYOUT, SEED, DEVICE, NO_RESUME, SET)
+
+
+    _command(commands, "rehearse", _rehearse, "run a paper's chapter at profile paper, full networks, images and data, "
+             "each training cut to a few steps: what it needs, how long it would take, and what is not the paper's "
+             "(exit status 1 if anything is)",
+             _arg("chapter", metavar="CHAPTER", help="name or number of a paper's chapter"), DATA, LAYOUT, SEED, DEVICE,
+             _arg("--steps", type=int, default=2, metavar="N", help="steps of each stage of each training (default 2)"),
+             _arg("--batch", type=int, metavar="N", help="samples a step at most, 0 for whole batches (default: what "
+                  "fits into 24 GB on a CPU, whole batches on a GPU)"),
+             _arg("--minutes", type=float, metavar="T", help="begin no further part after T; those left are named"),
+             _arg("--record", action="store_true", help="keep what was found in data/results/rehearsals"), SET)
 
 
 def _add_sweep(commands) -> None:
@@ -436,23 +402,6 @@ def _add_sweep(commands) -> None:
              _arg("--workers", type=int, metavar="N", help="Dask workers on this machine (default: GPUs, or cores)"),
              _arg("--retries", type=int, default=2, metavar="N", help="of a run whose worker dies (default 2)"),
              PROFILE, DATA, LAYOUT, DEVICE, PARAMETER, SET)
-
-
-def _add_data(commands) -> None:
-    _command(commands, "list", _data_list, "list the registered data sets, or say more about one",
-             _arg("name", nargs="?", metavar="NAME"),
-             _arg("--markdown", action="store_true", help="as the table of the book's page on data sets"))
-    _command(commands, "get", _data_get, "download, verify and unpack a data set", _arg("name", metavar="NAME"),
-             _arg("--to", metavar="DIR", help="a new folder (default: the cache)"))
-    _command(commands, "check", _data_check, "say what a folder holds and what is wrong with it",
-             _arg("data", metavar="DIR"), LAYOUT,
-             _arg("--sheet", metavar="FILE.png", help="draw a few images of every class with their masks"))
-    _command(commands, "phantom", _data_phantom, "write virtual patients as a data set",
-             _arg("folder", metavar="DIR", help="a new or empty folder"),
-             _arg("-n", type=int, default=10, help="how many patients (default 10)"), SEED,
-             _arg("--shape", metavar="Z,Y,X", help="size of each volume, or Y,X of images (default: natural)"),
-             _arg("--label", help="normal, covid or pneumonia (default: mixed)"),
-             _arg("--kind", default="cases", help="cases (NIfTI volumes, default), slices or xrays (PNG)"))
 
 
 def _add_results(commands) -> None:
@@ -488,7 +437,11 @@ def _add_images(commands) -> None:
              _arg("--format", default="png", help="png (default), nifti (nnU-Net v2), dicom-sc; onnx: the networks"),
              _arg("--licence", default="", metavar="TEXT", help="of the data set (default: what the data allow)"),
              _arg("--split", type=float, nargs=3, default=(0.7, 0.1, 0.2), metavar=("TRAIN", "VAL", "TEST"),
-                  help="shares, by source patient (default 0.7 0.1 0.2)"), SEED)
+                  help="shares, by source patient (default 0.7 0.1 0.2)"), SEED,
+             _arg("--pseudonyms", action=argparse.BooleanOptionalAction, default=None, help="in place of the names of "
+                  "patients, sources and files; the key is DIR-key.csv, beside DIR (default: for own folders)"),
+             _arg("--anyway", action="store_true", help="write a set that has collapsed (grey, noise, equal images) "
+                  "all the same; the datasheet says so"))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from statistics import mean, stdev
 
 from covbook import project, studies
 from covbook.arithmetic import evaluate
-from covbook.reported import load_reported
+from covbook.reported import load_reported, stated_data
 from covbook.tables import Table
 from covbook.text import show_value, stated
 from covlib.config import PROFILES
@@ -96,12 +96,15 @@ def find_metric(metrics: dict, claim: dict) -> dict | None:
     return next((m for m in metrics["metrics"] if m["name"] == claim["metric"]), None)
 
 
-def judge(claim: dict, number: dict | None, metrics: dict | None) -> Verdict:
+def judge(claim: dict, number: dict | None, metrics: dict | None, saw: dict[str, int] | None = None) -> Verdict:
     """The verdict on one claim from one run.
 
     "reproduced": our value is the paper's within the precision it states. "within interval": it is not, but the paper's
     value lies in our 95 % interval. "differs": neither. These need the paper's own data and full schedule; only a
     difference that follows from the layers alone (scope "architecture") counts at every profile.
+
+    Args:
+        saw: "images" and "patients" that the paper states; a run that had fewer is not its experiment.
     """
     metric = None if metrics is None else find_metric(metrics, claim)
     if "unavailable" in claim:
@@ -115,6 +118,8 @@ def judge(claim: dict, number: dict | None, metrics: dict | None) -> Verdict:
     faithful = (metrics["profile"] == "paper" and not metrics["overrides"]
                 and (claim["scope"] == "architecture"
                      or metrics["data"]["kind"] == "source" and metrics["data"]["name"] in claim.get("sources", ())))
+    if faithful and claim["scope"] != "architecture" and (less := fewer(metrics["data"], saw or {})):
+        return Verdict("not attempted", f"{less}: not the paper's experiment")
     scale = claim.get("scale", 1.0)
     ours, paper = metric["value"] * scale, number["value"]
     gap, tolerance = ours - paper, claim.get("tolerance", 1e-9)
@@ -134,14 +139,20 @@ def judge(claim: dict, number: dict | None, metrics: dict | None) -> Verdict:
     return Verdict("differs", f"{show_value(ours, ends, number.get('unit', ''))} against {stated(number)}{why}")
 
 
+def fewer(data: dict, saw: dict[str, int]) -> str:
+    """What a run had less of than the paper states, in words; "" where it had as much. What nobody counted is less."""
+    short = [what for what, wanted in saw.items() if (data[what] or 0) < wanted]
+    return " and ".join(f"{data[what] or 0:,} {what}, where the paper has {saw[what]:,}" for what in short)
+
+
 def compare(reported: dict, metrics: dict | None) -> list[dict]:
     """One row per claim: {"claim", "number", "metric", "verdict"}; ``metrics`` is a run's document or None."""
-    numbers = {number["id"]: number for number in reported["numbers"]}
+    numbers, saw = {number["id"]: number for number in reported["numbers"]}, stated_data(reported)
     rows = []
     for claim in reported["claims"]:
         number = numbers.get(claim.get("number"))
         metric = None if metrics is None else find_metric(metrics, claim)
-        rows.append({"claim": claim, "number": number, "metric": metric, "verdict": judge(claim, number, metrics)})
+        rows.append({"claim": claim, "number": number, "metric": metric, "verdict": judge(claim, number, metrics, saw)})
     return rows
 
 
@@ -155,12 +166,16 @@ def paper_beside_ours(chapter: str, run=None, results: list[dict] | None = None)
     Args:
         chapter: "03_dcgan".
         run: a covbook.runs.Run, or a metrics.json document; None judges the most faithful of the recorded runs.
-        results: recorded runs; by default those of the chapter in data/results.
+        results: recorded runs; by default those of the chapter in data/results. Beside a run on other data than virtual
+            patients only those on the same data are shown.
     """
     paper = load_reported(chapter.split("_", 1)[1])
     metrics = run.document() if hasattr(run, "document") else run
-    collected = studies.load() if results is None else []
+    own = metrics is not None and metrics["data"]["kind"] != "phantom"
+    collected = studies.load() if results is None and not own else []
     results = telling(load_results(chapter) if results is None else results)
+    if own:  # what was found on virtual patients says nothing of these data
+        results = [r for r in results if r["data"]["name"] == metrics["data"]["name"]]
     judged = metrics if metrics is not None else max(results, key=_faithfulness, default=None)
     rows = []
     for row in compare(paper, judged):
@@ -180,10 +195,10 @@ def paper_beside_ours(chapter: str, run=None, results: list[dict] | None = None)
     note = (f"Verdicts are about {'this run' if metrics is not None else 'the most faithful recorded run'} ({about}). "
             "Square brackets: 95 % interval, cut where the value cannot go: a share below 0 % or above 100 %, say. "
             "Recorded runs with several seeds: mean, and in round brackets the lowest and the highest seed.")
-    own = sorted({r["data"]["name"] for r in results if r["data"]["kind"] == "folder"})
+    folders = sorted({r["data"]["name"] for r in results if r["data"]["kind"] == "folder"})
     return Table(columns, rows, folded=folded,
                  fold_title=f"{folded} more, of which no recorded run has a measurement",
-                 note=note + (f" Own data, from a folder: {', '.join(own)}." if own else ""))
+                 note=note + (f" Own data, from a folder: {', '.join(folders)}." if folders else ""))
 
 
 def open_points(name: str, part: str = "contradictions") -> Table:

@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from covbook import project
-from covbook.arithmetic import filled
+from covbook.arithmetic import evaluate, filled
 from covlib.errors import DataError
 
 
@@ -58,3 +58,14 @@ def load_reported(name: str) -> dict:
 def _parsed(path: Path, mtime_ns: int, size: int):
     """What the file holds, read once as long as it does not change."""
     return project.read_yaml(path, own=path.parent == project.REPORTED)
+
+
+def stated_data(reported: dict) -> dict[str, int]:
+    """How many "images" and "patients" a paper's experiment had, of what it states (``saw`` in its file)."""
+    values = {number["id"]: number["value"] for number in reported["numbers"]}
+    return {what: int(evaluate(formula, values)) for what, formula in reported.get("saw", {}).items()}
+
+
+def stated_settings(reported: dict) -> dict:
+    """Field of the chapter's Config -> the paper's value, of the numbers that name a ``field``."""
+    return {number["field"]: number["value"] for number in reported["numbers"] if "field" in number}

@@ -17,15 +17,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from covbook import claims, project, provenance
+from covbook import claims, naming, project, provenance
+from covbook.places import check_writable, make_out, name_data
 from covbook.tables import Box, Table
 from covbook.text import MEANING, MEASURED, duration, measured, show_setting
 from covlib import atomic
 from covlib.config import PROFILES, Config, check_profile
-from covlib.errors import ConfigError, did_you_mean
+from covlib.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from covbook.weights import Recorded
+    from covbook.weights import OfRun, Recorded
 
 MAX_WIDTH = 1200  # pixels, of any figure in the book
 HARDWARE = {"smoke": "2 CPU cores", "cpu": "2 CPU cores", "long": "2 CPU cores", "gpu": "one data-centre GPU",
@@ -44,9 +45,9 @@ def start(chapter: str, *, profile: str = "cpu", data: str = "phantom", seed: in
         seed: whole number of at least 0; everything random follows from it.
         device: "auto", "cpu", "cuda", "cuda:1", "mps".
         out: folder for what the run leaves; ``runs/<chapter>`` under the current folder by default.
-        checkpoint: weights to use instead of training: a file or folder that exists, or "recorded" for those of a
-            recorded run with the same profile, data and seed (see ``covbook.weights``), whose settings are then taken
-            over where ``overrides`` does not name them.
+        checkpoint: weights to use instead of training: the folder of an earlier run, a file or folder of weights, or
+            "recorded" for those of a recorded run with the same profile, data and seed (see ``covbook.weights``). A
+            run's settings are taken over where ``overrides`` does not name them.
         resume: take up a run that was cut off in ``out``.
         overrides: fields of ``config_cls`` to change; strings are read by the field's type.
         config_cls: the paper's Config; None for a chapter without settings.
@@ -58,31 +59,33 @@ def start(chapter: str, *, profile: str = "cpu", data: str = "phantom", seed: in
     if not isinstance(chapter, str) or not re.fullmatch(r"[0-9]{2}_[a-z0-9_]+", chapter):
         raise ConfigError(f"chapter: must look like 03_dcgan, got {chapter!r}")
     overrides, out = {} if overrides is None else overrides, f"runs/{chapter}" if out is None else out
-    recorded = check_run(chapter, {"profile": profile, "data": data, "seed": seed, "device": device, "out": out,
-                                   "checkpoint": checkpoint, "resume": resume, "overrides": overrides},
-                         config_cls or Config)
-    if recorded:
-        checkpoint, overrides = recorded.checkpoint, {**recorded.result["overrides"], **overrides}
+    given = check_run(chapter, {"profile": profile, "data": data, "seed": seed, "device": device, "out": out,
+                                "checkpoint": checkpoint, "resume": resume, "overrides": overrides},
+                      config_cls or Config)
+    if given:
+        checkpoint, overrides = given.checkpoint, {**given.overrides, **overrides}
     config = (config_cls or Config).for_profile(profile, overrides)
     kind, name = name_data(data)
     device = _resolve_device(device)
-    folder = _make_out(Path(out).expanduser())
+    folder = make_out(Path(out).expanduser())
     claims.claim(folder, chapter, profile, name, seed, {k: getattr(config, k) for k in overrides})
 
     from covlib.seeding import seed_everything
 
     seed_everything(seed)
+    naming.call_them(chapter, kind)
     run = Run(chapter=chapter, profile=profile, data=str(data), seed=seed, device=device, out=folder,
               checkpoint=None if checkpoint is None else Path(checkpoint), resume=resume,
               config=config if config_cls else None,
               overrides={k: getattr(config, k) for k in overrides}, data_kind=kind, data_name=name)
     _Warnings(run).attach()
-    if recorded:
-        run.note(f"Weights of the recorded run {recorded.name} ({recorded.what}): nothing was trained for this run.")
+    if given:
+        run.note(given.note)
     return run
 
 
-def check_run(chapter: str, settings: dict[str, Any], config_cls: type[Config] | None = None) -> "Recorded | None":
+def check_run(chapter: str, settings: dict[str, Any], config_cls: type[Config] | None = None,
+              ) -> "Recorded | OfRun | None":
     """Check everything about a run that can be known before it starts; nothing is written.
 
     Args:
@@ -90,7 +93,7 @@ def check_run(chapter: str, settings: dict[str, Any], config_cls: type[Config] |
         config_cls: the chapter's Config, which checks the overrides; None leaves them to the chapter.
 
     Returns:
-        The recorded weights that the run is to use, if it asks for them.
+        The weights that the run is to use, if it asks for a recorded run's or gives a run's folder.
 
     Raises:
         ConfigError, DataError: one line naming the first parameter, file or setting that does not fit.
@@ -104,25 +107,31 @@ def check_run(chapter: str, settings: dict[str, Any], config_cls: type[Config] |
         raise ConfigError(f"resume: must be True or False, got {resume!r}")
     config = config_cls.for_profile(profile, overrides) if config_cls is not None else None
     _, name = name_data(data)
-    recorded = None
+    given: Recorded | OfRun | None = None
     if checkpoint == "recorded":
         from covbook import weights
 
-        recorded = weights.find(chapter, profile=profile, data=name, seed=seed, overrides=overrides,
-                                config_cls=config_cls)
+        given = weights.find(chapter, profile=profile, data=name, seed=seed, overrides=overrides,
+                             config_cls=config_cls)
     elif checkpoint is not None:
         if not isinstance(checkpoint, (str, Path)) or not Path(checkpoint).exists():
             raise ConfigError(f"checkpoint: {str(checkpoint)!r} does not exist; give the weights of an earlier run of "
                               f"{chapter}, or recorded")
         if not os.access(checkpoint, os.R_OK):
             raise ConfigError(f"checkpoint: {checkpoint} cannot be read; check its permissions")
+        from covbook import weights
+
+        given = weights.of_run(chapter, checkpoint)
     if device not in ("auto", "cpu"):  # these two fit everywhere, and PyTorch need not be imported to know it
         _resolve_device(device)
-    _check_writable(settings["out"])
+    check_writable(settings["out"])
+    if given:
+        overrides = {**given.overrides, **overrides}
+        config = config_cls.for_profile(profile, overrides) if config_cls is not None else None
     if resume:
         resolved = {k: getattr(config, k) for k in overrides} if config else None if overrides else {}
         claims.check(Path(settings["out"]).expanduser(), claims.claimed(chapter, profile, name, seed, resolved))
-    return recorded
+    return given
 
 
 class _Warnings(logging.Handler):
@@ -151,6 +160,8 @@ class Run:
     Attributes:
         config: the resolved settings (None for a chapter without any); device: torch.device; out: Path.
         metrics, notes, figures, weights: what was recorded so far; stage_seconds: seconds spent per ``stage``.
+        verdict: what became of the training (``covbook.verdict.look``): "words", and "collapsed", why the images are no
+            data set.
     """
 
     chapter: str
@@ -170,6 +181,7 @@ class Run:
     figures: list[str] = field(default_factory=list)
     weights: dict[str, str] = field(default_factory=dict)
     stage_seconds: dict[str, float] = field(default_factory=dict)
+    verdict: dict[str, list[str]] | None = None
 
     def __post_init__(self):
         import torch
@@ -225,6 +237,24 @@ class Run:
             **({} if values is None else {"values": [_number(name, v) for v in values]})})
         return self.metrics[-1]["value"]
 
+    @contextmanager
+    def where_possible(self, *names: str):
+        """A part that needs more images or patients than a small set may have: a DataError inside ends the part, not
+        the chapter. It is said, noted, and kept as the reason why the metrics ``names`` have no value::
+
+            with run.where_possible("fid", "fid_floor"):
+                run.metric("fid", ...)
+        """
+        try:
+            yield
+        except DataError as error:
+            there = {metric["name"] for metric in self.metrics}
+            lost = [name for name in names if name not in there]
+            for name in lost:
+                self.metric(name, None, how=f"not measured: {error}")
+            self.note(f"not measured: {error}")
+            print(f"not measured: {', '.join(lost)}; {error}" if lost else f"not measured: {error}")
+
     def note(self, text: str) -> None:
         """Keep one line that a reader of the numbers should know. It must not name paths of this machine."""
         if text not in self.notes:
@@ -238,6 +268,7 @@ class Run:
         """Save a matplotlib figure as ``out/figures/<name>.png`` (opaque white, at most 1200 px wide) and return it."""
         if not re.fullmatch(r"[A-Za-z0-9_-]+", str(name)):
             raise ConfigError(f"figure: {name!r} must be letters, digits, - or _ (it becomes a file name)")
+        naming.relabel(figure)
         buffer = io.BytesIO()
         dpi = min(figure.dpi, MAX_WIDTH / figure.get_figwidth())
         figure.savefig(buffer, format="png", dpi=dpi, facecolor="white", metadata={"Software": None})
@@ -285,7 +316,8 @@ class Run:
         files = [file for file in files if weights in ("", file.stem)]
         sheet = {"method": method, "seed": self.seed,
                  "checkpoint": provenance.sums(files) or "none: no weights were saved", "limits": limits or LIMITS,
-                 "chapter": self.chapter, "profile": self.profile, "trained on": self.data_name}
+                 "chapter": self.chapter, "profile": self.profile, "trained on": self.data_name,
+                 **({"verdict": "; ".join(self.verdict["words"])} if self.verdict else {})}
         return export_set(self.out / "synthetic", np.concatenate([as_array(images[name], name) for name in names]),
                           labels=np.repeat(np.arange(len(names)), counts), classes=names, datasheet=sheet,
                           names=[f"{name}_{k:04d}" for name, n in zip(names, counts) for k in range(n)],
@@ -300,6 +332,10 @@ class Run:
             yield self
         finally:
             self.stage_seconds[name] = self.stage_seconds.get(name, 0.0) + time.perf_counter() - begin
+
+    def said(self, text: str) -> str:
+        """``text`` with the right word for images that no network made: "virtual" for "real" on virtual patients."""
+        return naming.said(text)
 
     # -- showing ------------------------------------------------------------------------------------------------------
 
@@ -356,6 +392,7 @@ class Run:
             "overrides": {k: list(v) if isinstance(v, tuple) else v for k, v in sorted(self.overrides.items())},
             "data": dict(self._data), "weights": dict(sorted(self.weights.items())),
             "versions": provenance.versions(), "git_commit": provenance.git_commit(),
+            **({"verdict": self.verdict} if self.verdict else {}),
             "metrics": [dict(m) for m in self.metrics], "notes": list(self.notes), "figures": sorted(self.figures),
             "times": {"started": self._started, "wall_seconds": round(time.perf_counter() - self._clock, 3),
                       "stage_seconds": {k: round(v, 3) for k, v in self.stage_seconds.items()},
@@ -413,71 +450,14 @@ def _number(name: str, value) -> float | int:
 
 
 def _stated(name: str, required: bool) -> dict[str, Any]:
-    from covbook import report
+    from covbook.reported import load_reported, stated_settings
 
     if not required and not (project.REPORTED / f"{name}.yaml").exists():
         return {}
-    return {number["field"]: number["value"] for number in report.load_reported(name)["numbers"] if "field" in number}
-
-
-def name_data(data) -> tuple[str, str]:
-    """Kind ("phantom", "source", "folder") and name of a data set, both free of this machine's paths.
-
-    Raises:
-        ConfigError: neither "phantom", nor a registered source, nor a path that exists and can be read.
-    """
-    if not isinstance(data, (str, Path)) or not str(data):
-        raise ConfigError(f'data: must be "phantom", a registered source or a folder, got {data!r}')
-    if str(data) == "phantom":
-        return "phantom", "phantom"
-    if "::" in str(data) and not Path(data).exists():  # how a folder is to be read, see covlib.files.layouts.find
-        from covlib.files.folders import parse_spec
-
-        data, _, layout = str(data).partition("::")
-        parse_spec(layout)
-        return name_data(data)
-    path = Path(data).expanduser()
-    if path.exists():  # a reader's own folder comes before a source of that name, as in ``sources.located``
-        if not os.access(path, os.R_OK | (os.X_OK if path.is_dir() else 0)):
-            raise ConfigError(f"data: {str(data)!r} cannot be read; check its permissions")
-        return "folder", path.resolve().name
-    from covbook.datasets import sources
-
-    names = list(sources.registry())
-    if str(data) not in names:
-        raise ConfigError(f"data: {str(data)!r} does not exist{did_you_mean(data, ['phantom', *names])}; give "
-                          f'"phantom", a folder or file, or a registered source ({", ".join(names)})')
-    sources.local(str(data))
-    return "source", str(data)
+    return stated_settings(load_reported(name))
 
 
 def _resolve_device(device):
     from covlib.training.fit import resolve_device
 
     return resolve_device(device)
-
-
-def _check_writable(out) -> None:
-    """ConfigError unless the folder ``out`` is there and writable or can be made; nothing is made."""
-    if not isinstance(out, (str, Path)) or not str(out):
-        raise ConfigError(f"out: must be a folder, got {out!r}")
-    folder = Path(out).expanduser()
-    if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"out: {out} is a file; give a folder")
-    parent = folder
-    while not parent.exists():
-        parent = parent.parent if parent != parent.parent else Path(".")
-    if not os.access(parent, os.W_OK | os.X_OK) or not parent.is_dir():
-        raise ConfigError(f"out: cannot write to {out}; {parent} is not a folder that can be written to")
-
-
-def _make_out(path: Path) -> Path:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        probe = path / f".writable-{os.getpid()}"
-        probe.write_bytes(b"covlib")
-        probe.unlink()
-    except OSError as problem:
-        raise ConfigError(f"out: {str(path)!r} cannot be written ({problem.strerror}); "
-                          "give a folder with write permission and free space") from problem
-    return path

@@ -2,7 +2,9 @@
 
 import html
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+
+from covbook.naming import said
 
 
 @dataclass
@@ -23,6 +25,13 @@ class Table:
     sortable: bool = False
     folded: int = 0
     fold_title: str = "more"
+
+    def of_this_run(self) -> "Table":
+        """The table with the right word for images that no network made (``covbook.naming``): for tables of a run's own
+        numbers, not for those that hold a paper's."""
+        rows = [[said(cell) for cell in row] for row in self.rows]
+        return replace(self, columns=[said(c) for c in self.columns], rows=rows, title=said(self.title),
+                       note=said(self.note), right=tuple(said(c) for c in self.right))
 
     def _repr_markdown_(self) -> str:
         clean = lambda cell: str(cell).replace("|", "\\|").replace("\n", "<br>")

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from covbook import project
+from covbook import claims, project
 from covbook.text import size_text
 from covlib.config import Config
 from covlib.errors import ConfigError, DataError
@@ -48,10 +48,71 @@ class Recorded:
         return all((self.folder / file["path"]).is_file() for file in self.register["files"])
 
     @property
+    def overrides(self) -> dict[str, Any]:
+        """Settings that were changed for the recording."""
+        return self.result["overrides"]
+
+    @property
+    def note(self) -> str:
+        """What a run that uses them says of it."""
+        return f"Weights of the recorded run {self.name} ({self.what}): nothing was trained for this run."
+
+    @property
     def what(self) -> str:
         """In words: "profile cpu, virtual patients, seed 0, epochs = 100"."""
         return ", ".join([f"profile {self.result['profile']}", "virtual patients", f"seed {self.result['seed']}",
                           *(f"{k} = {v}" for k, v in self.result["overrides"].items())])
+
+
+@dataclass(frozen=True)
+class OfRun:
+    """Weights in the folder of an earlier run: ``checkpoint`` for a chapter, and what the run says of itself in its
+    run.json and, once finished, metrics.json. "data" as ``covlib run`` takes it is known of finished runs alone."""
+
+    checkpoint: Path
+    told: dict[str, Any]
+
+    @property
+    def overrides(self) -> dict[str, Any]:
+        """Settings that were changed for that run."""
+        return self.told.get("overrides", {})
+
+    @property
+    def note(self) -> str:
+        """What a run that uses them says of it."""
+        of = ", ".join(f"{key} {self.told[key]}" for key in ("profile", "seed") if key in self.told)
+        return f"Weights of an earlier run{f' ({of})' if of else ''}: nothing was trained for this run."
+
+
+def of_run(chapter: str, folder) -> OfRun | None:
+    """The weights that a run of ``chapter`` left in ``folder``; None where ``folder`` is no run's folder, but a file or
+    a folder of weights.
+
+    Raises:
+        ConfigError: a run of another chapter, or one that has not come as far as weights.
+    """
+    folder = Path(folder)
+    if not folder.is_dir() or not (folder / "checkpoints").is_dir() and not (folder / claims.CLAIM).is_file():
+        return None
+    told: dict[str, Any] = {}
+    for name in (claims.CLAIM, "metrics.json"):
+        if (folder / name).is_file():
+            found = project.read_json(folder / name)
+            told |= {key: found[key] for key in ("chapter", "profile", "seed", "overrides") if key in found}
+            told |= {"data": found["paths"]["data"]} if "paths" in found else {}
+    if told.get("chapter", chapter) != chapter:
+        raise ConfigError(f"checkpoint: {folder} is a run of {told['chapter']}; one of {chapter} is wanted")
+    place = weights_place(folder / "checkpoints", chapter)
+    if place is None:
+        raise ConfigError(f"checkpoint: {folder} holds no weights yet; give the folder of a run of {chapter} whose "
+                          "training is done")
+    return OfRun(place, told)
+
+
+def weights_place(folder: Path, chapter: str) -> Path | None:
+    """What a chapter is given of its folder "checkpoints": its file, or the folder where it holds others."""
+    file = folder / f"{chapter.partition('_')[2]}.safetensors"
+    return file if file.is_file() else folder if next(folder.rglob("*.safetensors"), None) else None
 
 
 def entries(chapter: str | None = None) -> list[Recorded]:

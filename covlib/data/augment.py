@@ -110,6 +110,29 @@ def brightness(images: Tensor, generator: torch.Generator, *, strength: float = 
     return changed if masks is None else (changed, masks)
 
 
+def differentiable(images: Tensor, generator: torch.Generator, *, shift: float = 1 / 8, light: float = 0.2,
+                   contrast: float = 0.25):
+    """What a discriminator is shown of real and of synthetic images alike, so that it cannot learn few images by heart:
+    brightness, contrast and translation (Zhao et al. 2020, "DiffAugment"; their saturation is nothing to grey images).
+    Gradients flow through to the images; values may leave [-1, 1] as they do there.
+
+    Args:
+        shift: largest translation, a share of the side; what comes in is black. light: largest brightness added.
+            contrast: the distance to the image's mean is multiplied by 1 - contrast to 1 + contrast.
+    """
+    n, channels, height, width = images.shape
+    most = [max(1, round(shift * side)) for side in (height, width)]
+    mean = images.mean((1, 2, 3), keepdim=True)
+    factor = _uniform(images, generator, 1 - contrast, 1 + contrast).to(images.dtype)[:, None, None, None]
+    added = _uniform(images, generator, -light, light).to(images.dtype)[:, None, None, None]
+    padded = F.pad((images - mean) * factor + mean + added, (most[1], most[1], most[0], most[0]), value=BLACK)
+    starts = [(_uniform(images, generator, 0, 2 * m + 1)).long().clamp(max=2 * m) for m in most]
+    rows, columns = (start[:, None] + torch.arange(side, device=images.device)
+                     for start, side in zip(starts, (height, width)))
+    taken = padded.gather(2, rows[:, None, :, None].expand(n, channels, height, padded.shape[-1]))
+    return taken.gather(3, columns[:, None, None, :].expand(n, channels, height, width))
+
+
 def rotation(images: Tensor, generator: torch.Generator, *, degrees: float = 10.0, masks: Tensor | None = None):
     """Turn about the centre by an angle from [-degrees, degrees] (counter-clockwise positive); corners become black."""
     return rotate(images, _uniform(images, generator, -degrees, degrees), masks=masks)

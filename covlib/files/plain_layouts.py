@@ -16,6 +16,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import replace
+from filecmp import cmp
 from pathlib import Path
 
 from covlib.errors import DataError
@@ -131,7 +132,7 @@ def _built(root: Path, entries: list[Entry], series: dict[Path, SeriesFiles], tr
         tree.skipped |= {e.path: "a film or a secondary capture among series" for e in films}
         images = [e for e in images if e.path in series]
     if not spec.levels:
-        images = _even(images, tree)
+        images = _even(images, series, tree)
     levels = _levels(images, volumes, spec)
     images = _in_levels(images, levels, tree, volumes)
     items = _items(root, images, levels, series, volumes, spec, notes)
@@ -189,7 +190,7 @@ def _complain_of_masks(root: Path, masks: list[Entry]) -> None:
 # ---- classes, patients, series ---------------------------------------------------------------------------------------
 
 
-def _even(images: list[Entry], tree: Tree) -> list[Entry]:
+def _even(images: list[Entry], series: dict[Path, SeriesFiles], tree: Tree) -> list[Entry]:
     """The images with their class at one level: of those that lie deeper than others the folders above the class are
     dropped. A copy of the set within itself is left out."""
     at = [next((j for j, name in enumerate(e.free) if is_class(name)), None) for e in images]
@@ -197,15 +198,22 @@ def _even(images: list[Entry], tree: Tree) -> list[Entry]:
         return images
     first = min(a for a in at if a is not None)
     even = [replace(e, free=e.free[:first] + e.free[a:]) for e, a in zip(images, at) if a is not None]
-    same = lambda e: (e.split, e.free, e.path.name, e.path.stat().st_size)
-    there = {same(e): e.path for e, a in zip(even, at) if a == first}
-    copies = {e.path: there[same(e)] for e, a in zip(even, at) if a != first and same(e) in there}
+    files = lambda e: series[e.path].files if e.path in series else (e.path,)  # a series' path may be but a name
+    same = lambda e: (e.split, e.free, e.path.name, tuple((p.name, p.stat().st_size) for p in files(e)))
+    there = {same(e): e for e, a in zip(even, at) if a == first}
+    copies, left = {}, []
+    for e, a in zip(even, at):
+        other = there.get(same(e)) if a != first else None
+        if other and all(cmp(p, q, shallow=False) for p, q in zip(files(e), files(other), strict=True)):
+            copies |= dict(zip(files(e), files(other), strict=True))
+        else:
+            left.append(e)
     if copies:
         copy, of = next(iter(copies.items()))
         tree.notes.append(f"{len(copies)} files are left out as copies, such as {copy.relative_to(tree.root)} of "
                           f"{of.relative_to(tree.root)}")
-        tree.skipped |= {path: "a copy of a file that lies higher, by name and size" for path in copies}
-    return [e for e in even if e.path not in copies]
+        tree.skipped |= {path: "a copy of a file that lies higher" for path in copies}
+    return left
 
 
 def _levels(images: list[Entry], volumes: bool, spec: Spec) -> list[str]:

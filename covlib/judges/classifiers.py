@@ -1,4 +1,4 @@
-"""Classifiers that judge: torchvision's VGG-16, ResNet-18/50 and DenseNet-121/169, trained on real images.
+"""Classifiers that judge: torchvision's VGG-16, ResNet-18/50 and DenseNet-121/169, and Lite2, trained on real images.
 
 Who uses which: Mann et al. judge with a DenseNet-169 (COVID-CT's baseline), Zunair and Ben Hamza with VGG-16,
 ResNet-50, "DenseNet-102" (no such network is published; 121 is the nearest) and DenseNet-121, Zhang et al. with
@@ -6,7 +6,7 @@ ResNet-18 and 50.
 
 ImageNet weights are taken from torch hub's cache, or downloaded when the environment says ``COVLIB_ALLOW_DOWNLOAD=1``.
 Where they cannot be had the network starts from random weights, the log says so once, and ``Classifier.note`` says so
-for captions and metrics.json.
+for captions and metrics.json. "lite2" is ours: EfficientNet-Lite2, whose ImageNet weights come with the installation.
 """
 
 from collections.abc import Callable
@@ -19,20 +19,22 @@ from torch.nn import functional as F
 from covlib import pretrained
 from covlib.errors import ConfigError, DataError
 from covlib.judges import training
+from covlib.judges.features import to_side
 from covlib.pretrained import IMAGENET_MEAN, IMAGENET_STD
 from covlib.seeding import derive
 
-NAMES = ("vgg16", "resnet18", "resnet50", "densenet121", "densenet169")
+NAMES = ("vgg16", "resnet18", "resnet50", "densenet121", "densenet169")  # torchvision's
+LITE = "lite2"  # ours
 
 
 class Classifier(nn.Module):
-    """A torchvision network with a new last layer; made by ``build``.
+    """A network with a new last layer; made by ``build``.
 
-    Input is float (N, 1, H, W) in [-1, 1], repeated to three channels inside; H and W at least 32. With ImageNet
-    weights the input is mapped to [0, 1] and normalised as ImageNet was. Output is logits (N, n_classes).
+    Input is float (N, 1, H, W) in [-1, 1], repeated to three channels inside; H and W at least 32. With torchvision's
+    ImageNet weights the input is mapped to [0, 1] and normalised as ImageNet was. Output is logits (N, n_classes).
 
     Attributes:
-        name: one of ``NAMES``.
+        name: one of ``NAMES``, or ``LITE``.
         body: maps three-channel images to penultimate features (N, ``dim``), after global average pooling.
         head: the linear layer from features to logits.
         note: what weights and stem it really has, in words for a caption.
@@ -50,10 +52,30 @@ class Classifier(nn.Module):
     def features(self, x: torch.Tensor) -> torch.Tensor:
         """Penultimate features, (N, ``dim``)."""
         x = x.expand(-1, 3, -1, -1)
-        return self.body((x * 0.5 + 0.5 - self.mean) / self.std if self.pretrained else x)
+        plain = not self.pretrained or self.name == LITE  # which was trained on [-1, 1]
+        return self.body(x if plain else (x * 0.5 + 0.5 - self.mean) / self.std)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.head(self.features(x))
+
+
+class LiteBody(nn.Module):
+    """Lite2 as it is, but for its last layers: means over the maps of strides 8, 16 and 32, 48 + 120 + 352 features.
+
+    Images are brought to 96 x 96, (N, 3, H, W) to (N, 520). The stem and the two stages of strides 2 and 4 stay as
+    ImageNet left them: what they see is edges and grain, and not to learn them halves the time of a step.
+    """
+
+    SIDE, DIM, FROZEN = 96, 520, ("conv_stem.", "bn1.", "blocks.0.", "blocks.1.")
+
+    def __init__(self, net: nn.Module):
+        super().__init__()
+        self.net = net
+        for name, weight in net.named_parameters():
+            weight.requires_grad_(not name.startswith(self.FROZEN))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([y.mean((2, 3)) for y in self.net(to_side(x, self.SIDE))[2:]], 1)
 
 
 def build(name: str, n_classes: int = 2, weights: str | None = None, *, small_stem: bool = False,
@@ -61,8 +83,10 @@ def build(name: str, n_classes: int = 2, weights: str | None = None, *, small_st
     """A judge, not yet trained.
 
     Args:
-        name: one of ``NAMES``. VGG-16 gets global average pooling instead of its two 4096-wide layers, as Zunair and
-            Ben Hamza (section 4.3) describe for all their classifiers; the others have it anyway.
+        name: one of ``NAMES``, or "lite2" (``LiteBody``), which begins with ImageNet's weights whatever ``weights``
+            says; where they are not installed a ResNet-18 stands in and ``note`` says so. VGG-16 gets global average
+            pooling instead of its two 4096-wide layers, as Zunair and Ben Hamza (section 4.3) describe for all their
+            classifiers; the others have it anyway.
         n_classes: number of classes, >= 2.
         weights: None (random) or "imagenet" (random too where the file is not at hand; ``note`` tells).
         small_stem: for images of about 32 to 96 pixels. The stem of the ResNets and DenseNets (7x7 convolution of
@@ -71,12 +95,23 @@ def build(name: str, n_classes: int = 2, weights: str | None = None, *, small_st
             and stays.
         seed: of the random weights; the global random state is left alone.
     """
-    if name not in NAMES:
-        raise ConfigError(f"judge {name!r} is not known; one of {', '.join(NAMES)}")
+    if name not in (*NAMES, LITE):
+        raise ConfigError(f"judge {name!r} is not known; one of {', '.join((*NAMES, LITE))}")
     if weights not in (None, "imagenet"):
         raise ConfigError(f"weights {weights!r} are not known; None or 'imagenet'")
     if n_classes < 2:
         raise ConfigError(f"n_classes {n_classes}: at least 2 classes are wanted")
+    if name == LITE:
+        net, missing = pretrained.lite_network(LITE)
+        if net is not None:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(derive(seed, "judge", name))
+                return Classifier(name, LiteBody(net), LiteBody.DIM, n_classes, True, "EfficientNet-Lite2 (ImageNet)")
+        note = f"asked for {LITE}, but {missing}; resnet18 was used instead"
+        pretrained.say_once(note)
+        made = build("resnet18", n_classes, None, small_stem=small_stem, seed=seed)
+        made.note = f"{note}: {made.note}"
+        return made
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "judge", name))
         net, lack = _torchvision_net(name, weights)
@@ -159,8 +194,8 @@ def train_classifier(model: Classifier, images, labels, *, epochs: int | None = 
         labels: (N,) whole numbers in [0, n_classes); at least two classes must occur, unless ``one_class`` is set.
         epochs, steps: length, give one of the two (default: 10 epochs). A step is one batch; an epoch is ceil(N /
             batch).
-        lr: peak learning rate; default 1e-3 (random weights) or 2e-4 (ImageNet weights, and VGG-16, which has no
-            batch normalisation).
+        lr: peak learning rate; default 1e-3 (random weights, and Lite2) or 2e-4 (torchvision's ImageNet weights, and
+            VGG-16, which has no batch normalisation).
         weight_decay: decoupled ("adamw") or L2 ("adam").
         schedule: "onecycle", "cosine", "constant" or "linear" (constant for half of the steps, then linear to zero).
         balance: draw classes equally often (with replacement), however rare; False takes each image once an epoch.
@@ -171,11 +206,12 @@ def train_classifier(model: Classifier, images, labels, *, epochs: int | None = 
     """
     x, y = _check_images(model, images), _check_labels(model, labels, len(images), least=1 if one_class else 2)
     change = augment_batch if augment is True else augment or (lambda batch, generator: batch)
+    gentle = model.name == "vgg16" or model.pretrained and model.name != LITE
     history = training.descend(
         model, x, y, lambda x, y: F.cross_entropy(model(x), y), lambda x, y, noise: (change(x, noise), y),
         judge="judge", epochs=epochs, steps=steps, batch_size=batch_size, schedule=schedule, optimizer=optimizer,
-        lr=lr or (2e-4 if model.pretrained or model.name == "vgg16" else 1e-3), weight_decay=weight_decay,
-        balance=balance, seed=seed, device=device, settle_batch=64, settle_augmented=settle_augmented)
+        lr=lr or (2e-4 if gentle else 1e-3), weight_decay=weight_decay, balance=balance, seed=seed,
+        device=device, settle_batch=64, settle_augmented=settle_augmented)
     return {**history, "note": model.note}
 
 

@@ -54,6 +54,16 @@ class Extractor:
     dim: int
     _forward: Callable[[torch.Tensor], torch.Tensor] = field(repr=False)
 
+    @property
+    def title(self) -> str:
+        """Network and layer, for a figure or a table."""
+        return f"{self.name}, layer {self.layer}"
+
+    @property
+    def words(self) -> str:
+        """What must stand beside every number that is measured on these features: network, layer and resize."""
+        return f"{self.title}, {self.resize}"
+
     @torch.no_grad()
     def __call__(self, images, batch: int = 64) -> np.ndarray:
         """Features, float32 (N, ``dim``).
@@ -66,16 +76,23 @@ class Extractor:
         return torch.cat([self._forward(part).float().cpu() for part in x.split(batch)]).numpy()
 
 
-def get_extractor(name="lite2-352", *, device="cpu") -> Extractor:
+def get_extractor(name="lite2-352", *, n: int | None = None, device="cpu") -> Extractor:
     """An extractor by name; see the module's list. When weights cannot be had another stands in, with a note and a
     warning in the log.
 
     Args:
-        name: "lite2-352", "inception-2048" (a bare 64, 192, 768 or 2048 means Inception's), or "random-conv".
+        name: "lite2-352", "inception-2048" (a bare 64, 192, 768 or 2048 means Inception's), or "random-conv"; "lite2"
+            alone leaves the block to ``default_layer``.
+        n: images of the smaller of two sets that are compared; for "lite2" alone.
         device: where the network lives.
     Raises:
-        ConfigError: unknown name.
+        ConfigError: unknown name, or "lite2" without n.
     """
+    if name == "lite2":
+        if n is None:
+            raise ConfigError(f"extractor 'lite2' chooses its block by n, the number of images; give n or one of "
+                              f"{', '.join(f'lite2-{layer}' for layer in LITE_LAYERS)}")
+        name = default_layer(n)
     kind, _, layer = (f"inception-{name}" if str(name).isdigit() else str(name)).rpartition("-")
     number = int(layer) if layer.isdigit() else 0
     if kind == "inception" and number in INCEPTION_LAYERS:
@@ -86,7 +103,8 @@ def get_extractor(name="lite2-352", *, device="cpu") -> Extractor:
         return made or _stand_in(name, missing, "random-conv", device)
     if name == "random-conv":
         return _random_conv(device)
-    options = [f"lite2-{n}" for n in LITE_LAYERS] + [f"inception-{n}" for n in INCEPTION_LAYERS] + ["random-conv"]
+    options = ["lite2", *(f"lite2-{layer}" for layer in LITE_LAYERS),
+               *(f"inception-{layer}" for layer in INCEPTION_LAYERS), "random-conv"]
     raise ConfigError(f"extractor {name!r} is not known; one of {', '.join(options)}")
 
 
@@ -121,6 +139,26 @@ def _lite(layer: int, device) -> tuple[Extractor | None, str]:
 
     resize = f"{LITE_SIDE}x{LITE_SIDE} bilinear, antialiased where it shrinks"
     return Extractor("EfficientNet-Lite2 (ImageNet)", str(layer), resize, "", layer, forward), ""
+
+
+def every_lite_block(images, *, device="cpu", batch: int = 64) -> dict[str, np.ndarray]:
+    """What the extractors "lite2-24" to "lite2-1280" say of images, in one pass instead of five: name -> (N, layer).
+
+    Raises:
+        ConfigError: Lite2's weights are not installed.
+    """
+    net, missing = pretrained.lite_network("lite2", classify=True)
+    if net is None:
+        raise ConfigError(f"every_lite_block: {missing}")
+    net.to(device)
+    x, found = check_images(images, 1, 3).detach().cpu().contiguous(), []
+    with torch.no_grad():
+        for part in x.split(batch):
+            seen = to_side(part.to(device).expand(-1, 3, -1, -1), LITE_SIDE)
+            last, maps = net.forward_intermediates(seen, indices=[1, 2, 3, 4])
+            found.append([*(y.mean((2, 3)) for y in maps), net.forward_head(last, pre_logits=True)])
+    return {f"lite2-{layer}": torch.cat([y.float().cpu() for y in parts]).numpy()
+            for layer, parts in zip(LITE_LAYERS, zip(*found), strict=True)}
 
 
 def to_side(x: torch.Tensor, side: int) -> torch.Tensor:

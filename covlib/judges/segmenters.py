@@ -241,9 +241,17 @@ def cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor | None = None,
     return -(chosen * logits.log_softmax(1)).sum() / total
 
 
+def soft_dice() -> Callable:
+    """(logits (N, K, H, W), labels (N, 1, H, W)) -> 1 - soft Dice, the mean over classes 1 to K - 1, the pixels of the
+    whole batch counted together."""
+    from monai.losses import DiceLoss
+
+    return DiceLoss(include_background=False, to_onehot_y=True, softmax=True, batch=True)
+
+
 def train_segmenter(model: nn.Module, images, maps, *, steps: int, batch_size: int = 16, lr: float = 1e-3,
-                    schedule: str = "onecycle", weights=None, augment: Callable | None = None, seed: int = 0,
-                    device="cpu", settle_augmented: bool = False) -> dict:
+                    schedule: str = "onecycle", weights=None, dice: float = 0.0, augment: Callable | None = None,
+                    seed: int = 0, device="cpu", settle_augmented: bool = False) -> dict:
     """Train a judge with Adam for a fixed number of steps; deterministic, on one CPU with one thread count bit for bit.
 
     At the end batch normalisation's statistics are taken anew from the training images, as plain means: not augmented,
@@ -257,6 +265,8 @@ def train_segmenter(model: nn.Module, images, maps, *, steps: int, batch_size: i
         lr: peak learning rate. schedule: "onecycle", "cosine", "constant", or "linear" (constant for half of the steps,
             then linear to zero).
         weights: of the classes in the loss, n_classes numbers of at least 0; None: all alike.
+        dice: weight of the soft Dice loss beside the cross-entropy (MONAI's, over the batch, all classes but the first
+            alike): a class of few pixels, which cross-entropy alone may leave out, counts as much as a common one.
         augment: (batch {"image", "map"}, torch.Generator) -> batch, such as ``covlib.data.label_maps.augment_pair``.
         device: "cpu", "cuda", "cuda:1", "mps", a torch.device, or "auto".
 
@@ -274,8 +284,15 @@ def train_segmenter(model: nn.Module, images, maps, *, steps: int, batch_size: i
         batch = augment({"image": x, "map": y}, noise) if augment else {"image": x, "map": y}
         return batch["image"], batch["map"]
 
+    overlap = soft_dice() if dice else None
+
+    def loss(x: Tensor, y: Tensor) -> Tensor:
+        logits = model(x)
+        crossed = cross_entropy(logits, y, weights)
+        return crossed if overlap is None else crossed + dice * overlap(logits, y[:, None])
+
     return training.descend(
-        model, x, y, lambda x, y: cross_entropy(model(x), y, weights), changed, judge="segmenter", epochs=None,
+        model, x, y, loss, changed, judge="segmenter", epochs=None,
         steps=steps, batch_size=batch_size, lr=lr, schedule=schedule, seed=seed, device=device,
         settle_batch=batch_size, settle_augmented=settle_augmented)
 

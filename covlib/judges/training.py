@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from covlib import rehearsal
 from covlib.errors import ConfigError, DataError, TrainingError
 from covlib.nets import batched, gathered_statistics
 from covlib.seeding import derive, torch_generator
@@ -38,6 +39,7 @@ def descend(model: nn.Module, images: Tensor, answers: Tensor, loss: Callable, a
         ConfigError: a setting that does not fit. TrainingError: the loss is no longer finite.
     """
     steps, per_epoch = training_length(len(images), epochs, steps, batch_size)
+    steps, batch_size = rehearsal.cut(f"{judge} {type(model).__name__}", "", steps, batch_size, least=2)
     device = resolve_device(device)
     x, y, model = images.to(device), answers.to(device), model.to(device)
     stepper, scheduler = build_optimiser(model, optimizer, schedule, lr, weight_decay, steps)
@@ -54,6 +56,7 @@ def descend(model: nn.Module, images: Tensor, answers: Tensor, loss: Callable, a
             stepper.step()
             scheduler.step()
             losses.append(value.detach())
+            rehearsal.step_done(losses[-1])
             if (step + 1) % per_epoch == 0 or step + 1 == steps:
                 mean = float(torch.stack(losses[step // per_epoch * per_epoch:]).mean())
                 if not np.isfinite(mean):
@@ -61,6 +64,8 @@ def descend(model: nn.Module, images: Tensor, answers: Tensor, loss: Callable, a
                 train_loss.append(mean)
     if settle_augmented:
         x = torch.cat([augment(x[index], y[index], noise)[0] for index in order[:SETTLE_BATCHES]])
+    elif rehearsal.active():
+        x = x[: max(2, settle_batch)]
     settle(model, x, torch_generator(seed, f"{judge} settle"), settle_batch)
     return {"loss": torch.stack(losses).tolist(), "train_loss": train_loss, "seconds": time.perf_counter() - started,
             "steps": steps, "lr": lr}

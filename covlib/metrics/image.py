@@ -57,6 +57,20 @@ def ssim(a, b, data_range: float, per_image: bool = False):
     return values if per_image else float(values.mean())
 
 
+def ssim_mangalagiri(a, b, data_range: float, per_image: bool = False):
+    """SSIM as Mangalagiri et al. print it, eq. (4): the usual formula with means, variances and covariance of whole
+    images, no window; K1 = 0.01 and K2 = 0.03 (not stated there). Where an image varies much more than the other
+    differs from it, this is near 1, whatever the difference does to its texture.
+    """
+    a, b = (x.double().flatten(1) for x in _pair(a, b, data_range))
+    c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
+    mu_a, mu_b = a.mean(1), b.mean(1)
+    both = ((a - mu_a[:, None]) * (b - mu_b[:, None])).mean(1)
+    spread = a.var(1, unbiased=False) + b.var(1, unbiased=False)
+    values = ((2 * mu_a * mu_b + c1) * (2 * both + c2) / ((mu_a**2 + mu_b**2 + c1) * (spread + c2))).numpy()
+    return values if per_image else float(values.mean())
+
+
 def ms_ssim(a, b, data_range: float, per_image: bool = False, scales: int = 5):
     """Multi-scale SSIM (Wang, Simoncelli and Bovik, 2003, eq. 7), negative terms set to 0; torchmetrics' terms in
     float64.

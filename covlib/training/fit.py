@@ -20,13 +20,14 @@ right for any number of networks and optimisers that use one another.
 import time
 from contextlib import nullcontext
 from copy import deepcopy
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from covlib import rehearsal
 from covlib.errors import ConfigError, TrainingError
 from covlib.nets import evaluating, innermost
 from covlib.seeding import derive, torch_generator
@@ -179,6 +180,10 @@ class Trainer:
 
     def run_stage(self, number: int, data, start: int, moments: dict | None) -> None:
         stage = self.method.stages[number]
+        if rehearsal.active():  # a few steps, and the losses of each are waited for, so that it can be timed
+            steps, batch = rehearsal.cut(self.method.name, stage.name, stage.steps, stage.batch_size)
+            stage = replace(stage, steps=steps, batch_size=batch, constant_steps=min(stage.constant_steps, steps))
+            self.method.stages[number], self.options["log_every"] = stage, 1
         if start == 0:
             self.begin_stage(stage)
         self.prepare(stage)
@@ -186,9 +191,11 @@ class Trainer:
         step = Step(stage, self.method.networks, self.minimise, torch.Generator(self.device), self.rank, self.world)
         read = batches.make_batches(data, stage, self.seed, self.device, self.rank, self.world)
         learn = self.recorded(stage, step)
+        rehearsal.start()
         for index in range(start, stage.steps):
             self.train_step(stage, step, index, read, learn)
             self.after_step(number, index + 1)
+            rehearsal.step_done()
         self.end_stage(number, read)
 
     def elapsed(self) -> float:

@@ -124,6 +124,21 @@ def _made(header: dict[str, str], where: str) -> Method:
         raise ConfigError(f"{where}: its settings do not fit this version of {name}: {error}") from error
 
 
+def weights_in(place, name: str) -> Path:
+    """The file ``name`` of a run whose folder (or its ``checkpoints``) is ``place``; ``place`` itself where it is a
+    file, or a folder of another kind (one file a network)."""
+    place = Path(place)
+    found = [file for file in (place / "checkpoints" / name, place / name) if file.is_file()]
+    return found[0] if found else place / "checkpoints" if (place / "checkpoints").is_dir() else place
+
+
+def parts_in(place) -> list[str]:
+    """The parts (classes, say) that weights hold, by the names of their tensors or, of a folder, of its files."""
+    place = Path(place)
+    names = [file.name for file in place.glob("*.safetensors")] if place.is_dir() else read_weights(place)[0]
+    return sorted({name.partition(".")[0] for name in names})
+
+
 def fit_or_load(methods: Mapping[str, Method], train: Callable[[], Any], file, notes: dict[str, Any], *,
                 checkpoint=None, device="auto", left_out: tuple[str, ...] = (), unread: tuple[str, ...] = ()) -> Any:
     """Train methods of one kind and keep their weights in ``file``; or take them from a checkpoint.
@@ -131,7 +146,8 @@ def fit_or_load(methods: Mapping[str, Method], train: Callable[[], Any], file, n
     Args:
         methods: name of the part -> method; {"": method} where there is but one. train: trains them all, with ``fit``.
         file: where the weights go. notes: for its header; a checkpoint's must say the same, but for "seed".
-        checkpoint: a file of an earlier call, or a folder with one file a network; nothing is trained then.
+        checkpoint: a file of an earlier call, the folder of its run, or a folder with one file a network; nothing is
+            trained then.
         left_out: networks that the file does without. unread: networks in it that a checkpoint need not hold: they stay
             as they begin.
 
@@ -149,7 +165,8 @@ def fit_or_load(methods: Mapping[str, Method], train: Callable[[], Any], file, n
         return result
     for method in methods.values():
         method.grow()
-    load_weights(checkpoint, named((*left_out, *unread)), {k: str(v) for k, v in notes.items() if k != "seed"})
+    load_weights(weights_in(checkpoint, Path(file).name), named((*left_out, *unread)),
+                 {k: str(v) for k, v in notes.items() if k != "seed"})
     for net in named(()).values():
         net.to(resolve_device(device)).eval()
     return None

@@ -43,6 +43,19 @@ def run_with(value=0.41, interval=(0.36, 0.46), *, data=None, **changes):
     return run
 
 
+@pytest.mark.parametrize("data, words", [({"images": 745}, "745 images, where the paper has 746"),
+                                         ({"patients": 215}, "215 patients, where the paper has 216"),
+                                         ({"images": None}, "0 images, where the paper has 746")])
+def test_a_run_that_saw_less_than_the_paper_states_is_never_its_experiment(data, words):
+    saw = {"images": 746, "patients": 216}
+    assert report.judge(CLAIM, NUMBER, run_with(), saw).word == "reproduced"
+    verdict = report.judge(CLAIM, NUMBER, run_with(data=data), saw)
+    assert verdict.word == "not attempted" and verdict.reason == f"{words}: not the paper's experiment"
+    paper = {"numbers": [NUMBER | {"id": "n", "value": 746}, NUMBER], "claims": [CLAIM], "saw": {"images": "n"}}
+    row, = report.compare(paper, run_with(data=data))  # the ledger's own statement is what counts
+    assert (row["verdict"].word == "reproduced") == ("patients" in data)
+
+
 # -- what the paper says ----------------------------------------------------------------------------------------------
 
 

@@ -318,3 +318,36 @@ def test_another_runs_folder_is_refused_before_anything_is_computed(tmp_path):
     begin(tmp_path, seed=2, resume=False)
     (tmp_path / "out" / "run.json").write_text("damaged")
     begin(tmp_path, seed=3)
+
+
+def test_another_run_is_not_written_over(tmp_path):
+    start = lambda **changes: runs.start("03_dcgan", **{"profile": "smoke", "device": "cpu", "out": str(tmp_path / "r")}
+                                         | changes)
+    first = start()
+    start(seed=1)  # nothing was trained or measured yet: nothing would be lost
+    first = start()
+    first.metric("quality", 1)
+    first.finish()
+    kept = (tmp_path / "r" / "metrics.json").read_bytes()
+    start()  # the same once more
+    for changes in ({"seed": 1}, {"profile": "cpu"}, {"data": str(tmp_path)}):
+        with pytest.raises(ConfigError, match=f"holds another run: its {next(iter(changes))} is .*resume=False"):
+            start(**changes)
+    with pytest.raises(ConfigError, match="holds another run: its chapter is '03_dcgan'"):
+        runs.start("04_global_local", profile="smoke", device="cpu", out=str(tmp_path / "r"))
+    assert (tmp_path / "r" / "metrics.json").read_bytes() == kept
+    start(seed=1, resume=False)
+
+
+def test_what_a_small_set_cannot_have_is_said_and_the_chapter_goes_on(tmp_path, capsys):
+    run = runs.start("03_dcgan", profile="smoke", device="cpu", out=str(tmp_path))
+    with run.where_possible("first", "second"):
+        run.metric("first", 1)
+        raise DataError("x: holds 1 image; at least 2 are needed")
+    assert [(m["name"], m["value"], m["how"]) for m in run.metrics] == [
+        ("first", 1, ""), ("second", None, "not measured: x: holds 1 image; at least 2 are needed")]
+    assert run.notes == ["not measured: x: holds 1 image; at least 2 are needed"]
+    assert capsys.readouterr().out == "not measured: second; x: holds 1 image; at least 2 are needed\n"
+    with pytest.raises(ZeroDivisionError), run.where_possible():
+        raise ZeroDivisionError  # a defect of ours is none of the set's
+    run.finish()

@@ -9,11 +9,13 @@ import torch
 from torch import nn
 
 from covbook import project, report, runs, weights
-from covbook.runner import model_card
+from covbook.cli import main
+from covbook.runner import chapters, model_card
 from covbook.runner import weights as keeping
 from covlib import config
 from covlib.errors import ConfigError, DataError
 from covlib.training.checkpoints import digest, load_weights, read_weights, save_tensors, save_weights, sha256
+from covlib.training.trained import weights_in
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,27 @@ def test_large_files_are_cut_by_network_and_still_load(here, monkeypatch):
     loaded = nets(9, ("covid.G", "normal.G"))
     load_weights(found.checkpoint, loaded)
     assert torch.equal(loaded["covid.G"][0].weight, nets(0)["covid.G"][0].weight)
+
+
+def test_networks_of_one_large_file_are_kept_in_half_precision(here, monkeypatch):
+    def large(seed: int):
+        torch.manual_seed(seed)
+        return {name: nn.Sequential(nn.Linear(30, 40), nn.BatchNorm1d(40)) for name in ("G1", "G2")}
+
+    out = finished(here / "run", "04_global_local", trained=large(0))
+    size = (out / "checkpoints" / "global_local.safetensors").stat().st_size
+    monkeypatch.setattr(keeping, "FILE_LIMIT", size - 1)
+    folder = kept(out)
+    found = weights.find("04_global_local", profile="cpu", data="phantom", seed=0, config_cls=Demo)
+    tensors, header = read_weights(found.checkpoint)
+    assert header["stored"] == "half precision" and "half precision" in (folder / "README.md").read_text()
+    assert {v.dtype for v in tensors.values() if v.is_floating_point()} == {torch.float16}
+    assert tensors["G1.1.num_batches_tracked"].dtype == torch.int64
+    loaded = large(9)
+    load_weights(found.checkpoint, loaded)
+    assert loaded["G2"][0].weight.dtype == torch.float32
+    trained = large(0)["G2"][0].weight
+    np.testing.assert_allclose(loaded["G2"][0].weight.detach(), trained.detach(), rtol=1e-3)
 
 
 def test_too_large_ones_are_registered_and_used_once_they_are_put_there(here, monkeypatch):
@@ -247,6 +270,49 @@ def test_cyclegan_starts_from_generators_in_files_of_their_own(here, monkeypatch
         source, which = name.split(".")
         mine = loaded[source].networks[which].state_dict()
         assert all(torch.equal(v, mine[k]) for k, v in net.state_dict().items()) == which.startswith("G")
+
+
+# ---- an earlier run's folder -----------------------------------------------------------------------------------------
+
+
+def test_a_runs_folder_gives_its_weights_and_settings(here, monkeypatch):
+    out = finished(here / "run", seed=3, overrides={"epochs": 9})
+    for given in (str(out), str(out / "checkpoints" / "dcgan.safetensors")):
+        run = runs.start("03_dcgan", profile="cpu", device="cpu", seed=3, out=str(here / "new"), config_cls=Demo,
+                         checkpoint=given, resume=False)
+        assert run.checkpoint == out / "checkpoints" / "dcgan.safetensors"
+        assert run.config.epochs == (9 if given == str(out) else 2)  # a file alone says nothing of a run
+    run = runs.start("03_dcgan", profile="cpu", device="cpu", out=str(here / "new"), config_cls=Demo, resume=False,
+                     checkpoint=str(out), overrides={"epochs": 4})
+    assert run.config.epochs == 4 and "earlier run (profile cpu, seed 3)" in run.notes[0]
+    assert weights.of_run("03_dcgan", out).told["data"] == "phantom"
+    assert weights.of_run("03_dcgan", out / "checkpoints") is None
+    chapter = chapters.find("03")
+    assert chapters.taken_over(chapter, str(out)) == {"profile": "cpu", "data": "phantom", "seed": 3}
+    assert chapters.taken_over(chapter, None) == chapters.taken_over(chapter, "recorded") == {}
+    shown = []
+    monkeypatch.setattr(chapters, "run", lambda chapter, settings, show: shown.append(settings) or here / "nb")
+    assert main(["run", "03", "--checkpoint", str(out), "--out", "new2", "-p", "data", "none"]) == 0
+    assert main(["run", "03", "--checkpoint", str(out), "--out", "new2", "--seed", "1"]) == 0
+    assert [(s["seed"], s["profile"], s["data"], s["overrides"]) for s in shown] == [
+        (3, "cpu", "phantom", {}), (1, "cpu", "phantom", {})]
+
+
+def test_another_chapters_run_and_one_without_weights_are_refused(here):
+    out = finished(here / "run", "04_global_local", trained=nets(0, ("G1",)))
+    with pytest.raises(ConfigError, match="is a run of 04_global_local; one of 03_dcgan is wanted$"):
+        weights.of_run("03_dcgan", out)
+    begun = runs.start("03_dcgan", profile="cpu", device="cpu", out=str(here / "begun"), config_cls=Demo)
+    with pytest.raises(ConfigError, match="begun holds no weights yet"):
+        weights.of_run("03_dcgan", begun.out)
+
+
+def test_the_second_modality_of_a_folder_is_found(here):
+    out = here / "run"
+    save_weights(out / "modality_2" / "checkpoints" / "cosingan.safetensors", nets(3, ("U",)), {})
+    finished(out, "05_cosingan", trained=nets(0, ("U",)))
+    assert weights.of_run("05_cosingan", out).checkpoint == out / "checkpoints" / "cosingan.safetensors"
+    assert weights_in(out, "cosingan.safetensors") == weights_in(out / "checkpoints", "cosingan.safetensors")
 
 
 # ---- what lies in the repository -------------------------------------------------------------------------------------

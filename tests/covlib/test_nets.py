@@ -1,5 +1,6 @@
 """Shared network parts against the formulas they stand for, and the questions asked of networks."""
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -11,6 +12,7 @@ from covlib.nets import (
     InstanceNorm3d,
     PatchGAN,
     ResidualBlock,
+    as_tensor,
     batched,
     count_parameters,
     evaluating,
@@ -193,3 +195,12 @@ def test_batches_pass_in_eval_mode_without_gradients_and_in_order():
     assert sizes == [2, 2, 1] and not made.requires_grad and net[1].training
     assert net[1].num_batches_tracked == 0
     torch.testing.assert_close(made, net.eval()(x).detach() + y[:, None])
+
+
+def test_arrays_are_taken_where_tensors_are():
+    net = nn.Linear(3, 2)
+    array = np.arange(12.0).reshape(4, 3)  # float64, as NumPy makes it
+    given = torch.as_tensor(array, dtype=torch.float32)
+    found = [torch.cat(batched(net, {"net": net}, 3, values)) for values in (array, given)]
+    assert torch.equal(*found) and not found[0].requires_grad
+    assert as_tensor(given) is given and as_tensor(np.zeros(2, np.uint8)).dtype == torch.uint8

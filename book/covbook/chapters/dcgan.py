@@ -1,16 +1,20 @@
 """Chapter 03 above its networks: the patients' roles, both trainings, sets judged by a classifier, arms of training."""
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from covbook.chapters import apart
 from covbook.datasets.sources import located
 from covlib.data.case import SliceSet
 from covlib.data.splits import Split, split_of
+from covlib.errors import DataError
 from covlib.files import layouts
 from covlib.judges import classifiers
+from covlib.metrics.intervals import Interval
 from covlib.nets import layer_shapes
 from covlib.papers import dcgan
 from covlib.papers.dcgan.method import DCGAN, Config, crop_and_flip
@@ -22,7 +26,8 @@ JUDGE_BATCH = 16  # ours
 
 
 def prepare(config: Config, data="phantom", seed: int = 0) -> tuple[SliceSet, Split]:
-    """The labelled slices of the config's size, and how their patients are dealt: 70 % to training, 30 % to test.
+    """The labelled slices of the config's size in two classes (``against_the_rest``), and how their patients are dealt:
+    70 % to training, 30 % to test.
 
     Args:
         data: "phantom", a folder with labels, an archive of one, or a registered source's name.
@@ -32,7 +37,20 @@ def prepare(config: Config, data="phantom", seed: int = 0) -> tuple[SliceSet, Sp
     """
     drawn = {"n_patients": config.patients, "per_patient": config.slices_per_patient} if data == "phantom" else {}
     slices = layouts.load_slices(located(data), size=config.image_size, need=("labels",), seed=seed, **drawn)
-    return slices, split_of(slices, slices.labels, fractions=(0.7, 0, 0.3), seed=seed)
+    split = split_of(slices, slices.labels, fractions=(0.7, 0, 0.3), seed=seed)
+    return against_the_rest(slices), split
+
+
+def against_the_rest(slices: SliceSet) -> SliceSet:
+    """The chapter's two classes, negative and positive, of a set with more: COVID-19 (where there is none, the last
+    class) and all others together, with a note that says so."""
+    if len(slices.classes) <= 2:
+        return slices
+    positive = "covid" if "covid" in slices.classes else slices.classes[-1]
+    others = [name for name in slices.classes if name != positive]
+    labels = (slices.labels == slices.classes.index(positive)).astype(np.int64)
+    note = f"{len(slices.classes)} classes: {positive} against the rest ({', '.join(others)}), which is called 'other'"
+    return replace(slices, labels=labels, classes=("other", positive), notes=[*slices.notes, note])
 
 
 def training_images(slices: SliceSet, split: Split) -> dict[str, Tensor]:
@@ -49,7 +67,7 @@ def train(config: Config, roles: tuple[SliceSet, Split], out, *, seed: int = 0, 
         class -> method, class -> what ``fit`` returned, as ``covlib.papers.dcgan.method.train_all``.
     """
     return dcgan.train_all(config, training_images(*roles), out, seed=seed, device=device, resume=resume,
-                           checkpoint=checkpoint)
+                           checkpoint=checkpoint, side_by_side=apart(resolve_device(device)))
 
 
 def judged_sets(method: DCGAN, judge: classifiers.Classifier, config: Config, *, seed: int = 0,
@@ -79,6 +97,22 @@ def train_judge(config: Config, images: Tensor, labels: np.ndarray, *, seed: int
         judge, images, labels, epochs=None if steps else config.judge_epochs, steps=steps, batch_size=JUDGE_BATCH,
         seed=seed, augment=partial(crop_and_flip, config), device=resolve_device(device))
     return judge, history
+
+
+def better_than_chance(accuracy: Interval, truth: np.ndarray) -> bool:
+    """True: what a judge says may be reported.
+
+    Args:
+        accuracy: of the judge on held-out images. truth: their labels.
+
+    Raises:
+        DataError: its interval holds what calling every image by the commoner class would reach.
+    """
+    chance = float(np.bincount(truth).max() / len(truth))
+    if not accuracy.low > chance:
+        raise DataError(f"the judge is at chance on held-out images (accuracy {accuracy.text(2)}, the commoner class "
+                        f"alone {chance:.2f}), so what it says of synthetic ones means nothing")
+    return True
 
 
 def compare_arms(config: Config, images: Tensor, labels: np.ndarray, split: Split, synthetic: dict[str, Tensor], *,

@@ -6,7 +6,7 @@ from typing import Any
 from covbook.plots import style
 from covbook.tables import Table
 from covlib.errors import DataError
-from covlib.judges.features import default_layer, get_extractor
+from covlib.judges.features import get_extractor
 from covlib.metrics.generative import fid
 from covlib.metrics.spectrum import detail_ratio, grid_peak
 from covlib.training.health import CHANCE, PERFECT, Health, health
@@ -14,9 +14,10 @@ from covlib.training.health import CHANCE, PERFECT, Health, health
 LENGTHS = ("steps", "epochs", "epochs_global", "epochs_local", "epochs_joint", "epochs_constant", "epochs_first",
            "epochs_second")
 # What goes with a paper's own discriminator, where a Config has it.
-PAPERS = {"gan_loss": "least_squares", "lambda_fm": 10.0, "lambda_l1": 0.0}
+PAPERS = {"gan_loss": "least_squares", "lambda_fm": 10.0, "lambda_l1": 0.0, "diff_augment": False}
 OURS, THEIRS = "projected (ours)", "the paper's discriminator"
-NAMES = {"projected": OURS, "paper": THEIRS, "detail": "shown detail (ours)"}  # by a Config's ``discriminator``
+NAMES = {"projected": OURS, "paper": THEIRS, "detail": "shown detail (ours)",
+         "spectral": "spectral norm (ours)"}  # by a Config's ``discriminator``
 KEYS = {name: key for key, name in NAMES.items()}
 HEAD = ["network", "discriminator", "right about real", "right about synthetic", "AUC", "through D / reconstruction",
         ""]
@@ -72,7 +73,7 @@ def keep(run, logs: dict[str, dict]) -> Table:
             rows.append(_row(name, one))
     note = (f"Last third of the training; it played if it was right about {100 * CHANCE:.0f} to {100 * PERFECT:.0f} % "
             "of images." if rows else "A checkpoint was given: nothing was trained.")
-    return Table(HEAD, rows, note=note, right=tuple(HEAD[2:6]))
+    return Table(HEAD, rows, note=note, right=tuple(HEAD[2:6])).of_this_run()
 
 
 def name_of(config) -> str:
@@ -89,8 +90,10 @@ def compare(run, real, made: dict[str, Any], *, masks=None, how: str = "") -> Ta
             where texture is looked at, the same for real and synthetic; None: everywhere. how: of which images.
     """
     real = style.as_array(real)
-    extractor = get_extractor(default_layer(len(real)))
-    words = f"{extractor.name}, block of {extractor.layer}, {extractor.resize}{f'; {how}' if how else ''}"
+    if len(real) < 2:
+        raise DataError(f"{len(real)} held-out image; at least 2 are needed for a Fréchet distance")
+    extractor = get_extractor("lite2", n=len(real))
+    words = f"{extractor.words}{f'; {how}' if how else ''}"
     features, rows = extractor(real), []
     for name, images in made.items():
         images, key = style.as_array(images), KEYS.get(name, name)
@@ -109,7 +112,7 @@ def compare(run, real, made: dict[str, Any], *, masks=None, how: str = "") -> Ta
             texture = ["too small to say"] * 2
         rows.append([name, f"{distance:.3g}", *texture])
     return Table(["discriminator", "Fréchet distance", "detail (1: as real)", "grid (1: none)"], rows,
-                 note=f"{words}; n = {len(real)} each.", right=("Fréchet distance",))
+                 note=f"{words}; n = {len(real)} each.", right=("Fréchet distance",)).of_this_run()
 
 
 def _row(name: str, one: Health) -> list[str]:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from covbook.naming import said
 from covbook.plots.style import as_array, as_images
 from covlib.data.hu import window as windowed
 from covlib.errors import DataError
@@ -131,6 +132,7 @@ def before_after(before, after, *, names: tuple[str, str] = ("before", "after"),
     grey = [eight_bits(p) for p in pair]
     small = max(1, round(WIDE / grey[0].shape[1]))  # whole enlargements keep pixels square and honest
     grey = [np.repeat(np.repeat(p, small, 0), small, 1) for p in grey] if small > 1 else grey
+    names, note = (said(names[0]), said(names[1])), said(note)
     words = f"before/after slider: {names[0]}, {names[1]}"
     return assemble("slider", words, {"names": list(names)}, _PAGES["slider"], _SCRIPTS["slider"], NOTE=note,
                     BEFORE=_jpeg(grey[0], 90), AFTER=_jpeg(grey[1], 90), SIZE=str(WIDE), FIRSTNAME=names[0],

@@ -75,12 +75,13 @@ def scatter(axes, xy: np.ndarray, groups: np.ndarray, styles: dict, shown=True, 
                          label=None if k else name, **look)
 
 
-def umap_embedding(features: dict, *, seed: int):
+def umap_embedding(features: dict, *, seed: int, whose: str = ""):
     """Scatter of the embedding, real groups as cool circles, synthetic ones as warm triangles.
 
     Args:
         features: group name -> (n, D) features of its images; the legend has the groups in this order. Names that hold
             "synthetic" are synthetic.
+        whose: features these are, for the note.
     """
     groups = np.repeat(list(features), [len(values) for values in features.values()])
     xy = umap_embed(np.concatenate([style.as_array(values, name) for name, values in features.items()]), seed=seed)
@@ -100,5 +101,6 @@ def umap_embedding(features: dict, *, seed: int):
     for k, (name, look) in enumerate(styles.items()):
         style.legend(figure, x, 0.3 + 0.3 * k, {legend[name]: style.mark(*look, 46)}, size=style.TEXT)
     style.inch_text(figure, x, 0.3 + 0.3 * len(styles) + 0.12, "axes have no unit", size=style.SMALL, colour=style.GREY)
-    style.footnote(figure, f"UMAP, {min(15, len(xy) - 1)} neighbours, seed {seed}.", left=0.1)
+    style.footnote(figure, f"UMAP, {min(15, len(xy) - 1)} neighbours, seed {seed}.",
+                   f"Features: {whose}." if whose else "", left=0.1)
     return figure

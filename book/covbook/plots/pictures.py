@@ -22,7 +22,7 @@ def _grid(rows: list[list], *, row_labels=(), column_labels=(), titles=None, not
     ``right``: inches left free at the right edge.
     """
     columns = max(map(len, rows))
-    label_width = max((style.text_width(style.wrap(t, 12)) for t in row_labels), default=0.0)
+    label_width = max((style.text_width(style.wrap(t, 14)) for t in row_labels), default=0.0)
     left = label_width + style.LABEL_GAP + 0.05 if label_width else 0.05
     height_over_width = rows[0][0].shape[0] / rows[0][0].shape[1]
     cell_w = min(max_side, (style.WIDTH - left - right - style.GAP * (columns - 1)) / columns)
@@ -33,7 +33,7 @@ def _grid(rows: list[list], *, row_labels=(), column_labels=(), titles=None, not
     for r, row in enumerate(rows):
         top = head + r * pitch
         if row_labels:
-            style.row_label(figure, left, top + cell_h / 2, style.wrap(row_labels[r], 12))
+            style.row_label(figure, left, top + cell_h / 2, style.wrap(row_labels[r], 14))
         for c, picture in enumerate(row):
             x = left + c * (cell_w + style.GAP)
             axes = style.inch_axes(figure, x, top, cell_w, cell_h)

@@ -9,7 +9,7 @@ from covlib.errors import DataError
 PITCH, HEAD_ROOM, FOOT_ROOM = 0.27, 0.5, 0.42  # inches: a method's line, above a panel, below it
 
 
-def comparison(tasks: dict, measures: dict, *, controls):
+def comparison(tasks: dict, measures: dict, *, controls, whose: str = ""):
     """Tasks below each other, measures beside each other: a dot and its 95 % interval for every method.
 
     Args:
@@ -17,6 +17,7 @@ def comparison(tasks: dict, measures: dict, *, controls):
         measures: measure -> (heading, "lower", "higher" or "": what is better).
         controls: names of methods drawn in grey. Those whose name begins with "real" are blue, and their value is a
             dashed line through the panel.
+        whose: features FID and recall are measured on, for the note.
     """
     if not tasks or not all(tasks.values()):
         raise DataError("comparison: no method to draw")
@@ -40,8 +41,8 @@ def comparison(tasks: dict, measures: dict, *, controls):
             style.inch_text(figure, left - 0.08, middle, style.wrap(method, 18), size=style.SMALL, ha="right",
                             va="center")
         top += height + FOOT_ROOM
-    style.footnote(figure,
-                   "Line: 95 % interval. Dashed: real images in the synthetic ones' place. Arrow: what is better.")
+    style.footnote(figure, "Line: 95 % interval. Dashed: real images. Arrow: what is better.",
+                   f"Features: {whose}." if whose else "")
     return figure
 
 
@@ -64,11 +65,12 @@ def _panel(axes, methods: dict, measure: str, controls) -> None:
     axes.tick_params(axis="x", labelsize=style.SMALL)
 
 
-def sampling_steps(steps, fid, seconds, *, floor: float | None):
+def sampling_steps(steps, fid, seconds, *, floor: float | None, whose: str = ""):
     """Quality and time against the number of sampling steps, two panels.
 
     Args:
         steps: whole numbers. fid: one Interval each. seconds: of one image, one each. floor: what real images reach.
+        whose: features the distance is measured on, for the note.
     """
     if not len(steps) == len(fid) == len(seconds) or not len(steps):
         raise DataError(f"sampling_steps: {len(steps)} steps, {len(fid)} distances, {len(seconds)} times; one each")
@@ -90,7 +92,7 @@ def sampling_steps(steps, fid, seconds, *, floor: float | None):
         axes.set(xlabel="sampling steps", ylabel=label)
         axes.set_ylim(bottom=0)
     dashed = "" if floor is None else "Dashed: real images of other patients."
-    style.footnote(figure, "Bars: 95 % interval.", dashed)
+    style.footnote(figure, "Bars: 95 % interval.", dashed, f"Features: {whose}." if whose else "")
     return figure
 
 

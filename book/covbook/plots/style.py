@@ -10,6 +10,7 @@ from functools import cache
 
 import numpy as np
 
+from covbook.naming import said
 from covlib.errors import DataError
 
 WIDTH, DPI = 7.2, 125  # inches, dots per inch
@@ -64,7 +65,7 @@ def inch_text(figure, left: float, top: float, text: str, *, size: float = TEXT,
               va: str = "baseline", **kwargs):
     """Text placed in inches from the figure's upper left corner."""
     w, h = figure.get_size_inches()
-    return figure.text(left / w, 1 - top / h, text, fontsize=size, color=colour, ha=ha, va=va, **kwargs)
+    return figure.text(left / w, 1 - top / h, said(text), fontsize=size, color=colour, ha=ha, va=va, **kwargs)
 
 
 def plain_axes(axes, *, grid: str | None = None):
@@ -127,7 +128,7 @@ def text_width(text: str, size: float = TEXT) -> float:
     from matplotlib.textpath import TextPath
 
     font = FontProperties(size=size)
-    lines = [line for line in str(text).split("\n") if line.strip()]
+    lines = [line for line in said(str(text)).split("\n") if line.strip()]
     return max((TextPath((0, 0), line, prop=font).get_extents().width for line in lines), default=0.0) * 1.03 / 72
 
 

@@ -6,6 +6,7 @@ misspelt parameter and goes on with the default; here everything is checked befo
 
 import ast
 import json
+import logging
 import os
 import pkgutil
 import re
@@ -18,6 +19,7 @@ from typing import Any
 
 from covbook import claims, runs
 from covbook.project import ROOT
+from covbook.runner import own_data
 from covlib.errors import ConfigError, did_you_mean
 
 # Bars of a chapter's own would stay in its outputs. Set in the kernel: here it would take papermill's bar away too.
@@ -181,6 +183,17 @@ def check_parameters(given: dict[str, Any], known: dict[str, Any]) -> dict[str, 
     return given
 
 
+def taken_over(chapter: Chapter, checkpoint: str | None) -> dict[str, Any]:
+    """Profile, data and seed of the earlier run in whose folder ``checkpoint`` finds the weights: they decide how large
+    the networks are and who was held out. Empty where it is no run's folder."""
+    from covbook import weights
+
+    if not checkpoint or checkpoint == weights.WORD or not Path(checkpoint).is_dir():
+        return {}
+    earlier = weights.of_run(chapter.name, checkpoint)
+    return {key: earlier.told[key] for key in ("profile", "data", "seed") if key in earlier.told} if earlier else {}
+
+
 def check_settings(chapter: Chapter, settings: dict[str, Any]) -> None:
     """``runs.check_run`` with the chapter's settings; a chapter without any checks its overrides in its first cell.
 
@@ -218,6 +231,8 @@ def run(chapter: Chapter, settings: dict[str, Any], show: bool = False) -> Path:
     made = not out.exists()
     final, running = out / f"{chapter.name}.ipynb", out / f".{chapter.name}.running.ipynb"
     notebook = _without_recorded(nbformat.read(chapter.path, as_version=4))
+    if settings.get("data", "phantom") != "phantom":
+        notebook = own_data.without_recorded(notebook)
     try:
         out.mkdir(parents=True, exist_ok=True)
         with environment():
@@ -236,6 +251,10 @@ def run(chapter: Chapter, settings: dict[str, Any], show: bool = False) -> Path:
         _settle(running, final)
         text = "the kernel died; the usual cause is too little memory"
         raise CellFailed(chapter.name, number, "DeadKernelError", text, text, final) from None
+    except KeyboardInterrupt:  # SIGTERM too; the kernel has been shut down on the way here
+        running.unlink(missing_ok=True)
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # at exit it would tell of the cell that was cut off
+        raise
     except OSError as problem:
         running.unlink(missing_ok=True)
         raise ConfigError(f"out: cannot write to {problem.filename or out}: {problem.strerror or problem}") from None
@@ -247,6 +266,17 @@ def _begun(running: Path) -> int:
     states = [cell.get("metadata", {}).get("papermill", {}).get("status") for cell in read_notebook(running)["cells"]
               if cell["cell_type"] == "code" and source(cell).strip()]
     return sum(state in ("running", "completed", "failed") for state in states)
+
+
+def verdict_of(out: Path) -> list[str]:
+    """What became of the training that a finished run in ``out`` holds, a line each; nothing where it trained none."""
+    try:
+        document = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # a chapter that measures nothing
+        return []
+    found = document.get("verdict") or {"words": [], "collapsed": []}
+    return found["words"] + [f"COLLAPSED: {why}" for why in found["collapsed"] if not any(why in word for word in
+                                                                                      found["words"])]
 
 
 def is_user_error(name: str) -> bool:

@@ -73,7 +73,9 @@ def _files(entry: "Recorded") -> str:
     where = "" if entry.register["shipped"] else "\n\nToo large for the repository; for a release."
     out = entry.register["left_out"]
     dropped = f"\n\nLeft out, since only training needs them: {', '.join(out)}." if out else ""
-    return str(Table(["file", "size", "networks (numbers in each)", "SHA-256"], rows)).rstrip() + where + dropped
+    half = ("\n\nKept in half precision, which changes a picture by less than a grey level; read as float32."
+            if entry.register.get("half") else "")
+    return str(Table(["file", "size", "networks (numbers in each)", "SHA-256"], rows)).rstrip() + where + half + dropped
 
 
 def _use(entry: "Recorded") -> str:

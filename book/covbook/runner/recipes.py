@@ -16,7 +16,7 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
-from covbook import claims, provenance, runs
+from covbook import claims, places, provenance
 from covbook.chapters.global_local import METHODS
 from covbook.runner import chapters, jobs
 from covlib.errors import ConfigError
@@ -173,7 +173,7 @@ def train(chapter: str, *, profile: str = "cpu", data: str = "phantom", seed: in
              f"{'es' if fabric.world_size > 1 else ''} on {fabric.device.type}; into {out}")
         if fabric.global_rank == 0:
             changed = {k: getattr(config, k) for k in overrides or {}}
-            claims.claim(out, name, profile, runs.name_data(data)[1], seed, changed)
+            claims.claim(out, name, profile, places.name_data(data)[1], seed, changed)
         seed_everything(seed)
         job = Job(config, profile, data, seed, fabric.device, out, resume)
         roles, done = resolve_name(f"covbook.chapters.{recipe.prepare}")(config, data, seed), []

@@ -13,14 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from covbook import project, provenance, studies
+from covbook.places import name_data
 from covbook.runner import jobs
 from covbook.runner.jobs import Job, JobFailed, Outcome
-from covbook.runs import name_data
 from covbook.studies import Arm, Study, check_document, read_document
 from covlib.config import check_profile
 from covlib.errors import ConfigError, TrainingError
 
-MODULES = tuple(f"covbook.chapters.{name}.study" for name in ("cosingan", "cyclegan", "global_local", "side_by_side"))
+MODULES = ("covbook.chapters.basics.sensitivity", "covbook.chapters.dcgan_small",
+           *(f"covbook.chapters.{name}.study" for name in (
+               "cgan3d", "cosingan", "cyclegan", "global_local", "side_by_side")))
 SAME = ("study", "chapter", "profile", "data", "config", "overrides")  # what all arms in one folder have in common
 
 

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from covbook import project
+from covbook.places import name_data
 from covbook.report import load_metrics
 from covbook.runner import chapters, jobs
 from covbook.runner.jobs import Job, JobFailed, Outcome
-from covbook.runs import name_data
 from covbook.tables import Table
 from covbook.text import show_value
 from covlib import atomic

@@ -22,7 +22,7 @@ import numpy as np
 
 from covbook.export import REQUIRED
 from covbook.report import load_metrics
-from covbook.runner import takehome_files, takehome_sheet
+from covbook.runner import pseudonyms, takehome_files, takehome_sheet
 from covlib.atomic import atomic_folder
 from covlib.data.hu import unwindow
 from covlib.data.splits import PARTS, Split, split_by_patient
@@ -42,7 +42,8 @@ COLUMNS = ("file", "role", "synthetic", "split", "label", "patient", "source_ima
 @dataclass(frozen=True)
 class Picture:
     """One synthetic image of a run; masks: "lung", "infection" -> file. ``source``: the image it was made from, ""
-    where there is none or it was not kept."""
+    where there is none or it was not kept. ``run_file``: what the table of provenance calls its files in the run; "":
+    by their names."""
 
     name: str
     image: Path
@@ -52,6 +53,7 @@ class Picture:
     masks: dict[str, Path] = field(default_factory=dict)
     hu_window: tuple[float, float] | None = None
     sum: str = ""
+    run_file: str = ""
 
 
 @dataclass(frozen=True)
@@ -64,17 +66,22 @@ class Pixels:
     map: np.ndarray | None
 
 
-def export_run(run, to, *, form: str = "png", licence: str = "", fractions=FRACTIONS, seed: int = 0) -> Path:
+def export_run(run, to, *, form: str = "png", licence: str = "", fractions=FRACTIONS, seed: int = 0,
+               anyway: bool = False, pseudonymous: bool | None = None) -> Path:
     """Write the synthetic images of a finished run as a data set; the folder appears whole or not at all.
 
     Args:
         run: out folder of a chapter's run. to: a new or empty folder; for nnU-Net call it DatasetXXX_NAME.
         form: one of FORMATS. licence: of the data set, in words; by default what the run's data allow.
         fractions: of images, for train, val and test. seed: of the split.
+        anyway: write a collapsed set too; its datasheet says so.
+        pseudonymous: pseudonyms in place of the names of patients, source images and files, with the key in a file
+            beside ``to`` (``pseudonyms.key_file``). None: where the run's data are a folder of one's own.
 
     Raises:
-        ConfigError: no finished run, or an unknown form. DataError: ``to`` is not empty or cannot be written, or an
-            image of the run is missing, damaged or does not fit its mask: it is named, and nothing is written.
+        ConfigError: no finished run, a collapsed set, or an unknown form. DataError: ``to`` is not empty or cannot be
+            written, or an image of the run is missing, damaged or does not fit its mask: it is named, and nothing is
+            written.
     """
     run, to = Path(run), Path(to)
     if form not in FORMATS:
@@ -82,13 +89,23 @@ def export_run(run, to, *, form: str = "png", licence: str = "", fractions=FRACT
     if (run / "synthetic").resolve() in to.resolve().parents:
         raise DataError(f"{to}: lies in the run's own folder synthetic, which is exported; give a folder outside of it")
     document, pictures = read_run(run), pictures_of(run)
+    if (why := document["verdict"]["collapsed"]) and not anyway:
+        raise ConfigError(f"{run}: its synthetic images have collapsed ({'; '.join(why)}); train longer or on more, or "
+                          "export them with --anyway")
     classes = sorted({p.label for p in pictures} - {""})
     parts, dealt = deal(pictures, fractions, seed)
+    key = None
+    if document["data"]["kind"] == "folder" if pseudonymous is None else pseudonymous:
+        key = pseudonyms.Key(pseudonyms.key_file(to))
+        of = dict(zip([key.of("file", p.name) for p in pictures], parts, strict=True))
+        pictures = pseudonyms.hide(pictures, key)
+        parts = [of[p.name] for p in pictures]
     facts = {"run": document, "form": form, "licence": licence or takehome_sheet.licence_of(document["data"]),
              "classes": classes, "split": dealt, "images": len(pictures),
              "counts": {part: parts.count(part) for part in PARTS}, "patients": len({p.patient for p in pictures}),
              "masks": sorted({m for p in pictures for m in p.masks}),
              "sheets": [_sheet(folder) for folder in sets_of(run).values()],
+             "pseudonyms": key is not None,
              "hu": all(p.hu_window for p in pictures), "labels": takehome_files.label_names(pictures)}
     with atomic_folder(to) as partial:
         writer = takehome_files.WRITERS[form](partial, facts)
@@ -100,6 +117,8 @@ def export_run(run, to, *, form: str = "png", licence: str = "", fractions=FRACT
         writer.finish(rows)
         takehome_sheet.write(partial, facts)
         _sums(partial)
+        if key:
+            key.save()
     return to
 
 
@@ -109,7 +128,8 @@ def export_run(run, to, *, form: str = "png", licence: str = "", fractions=FRACT
 def read_run(run: Path) -> dict:
     """What an export tells of the run's metrics.json; DataError where there is none."""
     document = load_metrics(run / "metrics.json")
-    return {key: document[key] for key in ("chapter", "profile", "seed", "data", "config", "git_commit", "notes")}
+    told = {key: document[key] for key in ("chapter", "profile", "seed", "data", "config", "git_commit", "notes")}
+    return told | {"verdict": document.get("verdict") or {"words": [], "collapsed": []}}
 
 
 def sets_of(run: Path) -> dict[str, Path]:
@@ -196,10 +216,10 @@ def deal(pictures: list[Picture], fractions, seed: int) -> tuple[list[str], str]
 def _write(writer, picture: Picture, part: str) -> list[dict]:
     """Write one picture with its masks; a provenance row for each file."""
     pixels = read_pixels(picture)
-    files = [("image", picture.image.name, writer.values(pixels))]
+    files = [("image", picture.run_file or picture.image.name, writer.values(pixels))]
     if pixels.map is not None:
         files.append(("label map", "", pixels.map))
-    files += [(f"{kind} mask", picture.masks[kind].name, mask)
+    files += [(f"{kind} mask", picture.run_file or picture.masks[kind].name, mask)
               for kind, mask in pixels.masks.items()]
     return [writer.row(writer.add(picture, part, role, array), role, source, name=picture.name, split=part,
                        label=picture.label, patient=picture.patient, source_image=picture.source)

@@ -63,7 +63,20 @@ def _composition(facts) -> list[str]:
             "No masks: a segmentation network cannot be trained on this set.",
             "Every file says in its metadata that it is synthetic; SHA256SUMS has the checksums, provenance.csv where "
             "each file came from.",
+            *(["Patients, sources and files have pseudonyms. The key lies beside the exporting machine's copy, not in "
+               "this set; do not pass it on."] if facts["pseudonyms"] else []),
+            *_verdict(facts["run"]["verdict"]),
             "It may repeat training images: see the privacy audit of chapter 08 before passing it on."]
+
+
+def _verdict(verdict: dict) -> list[str]:
+    """What became of the training, as the run itself says."""
+    lines = []
+    if verdict["collapsed"]:
+        lines.append(f"THIS SET HAS COLLAPSED ({'; '.join(verdict['collapsed'])}): it is no use as training images.")
+    if verdict["words"]:
+        lines.append(f"The run's verdict: {'; '.join(verdict['words'])}.")
+    return lines
 
 
 def _labels(facts) -> str:

@@ -28,17 +28,20 @@ class Layout:
         parts: dots in a network's name and one more: 2 where it is "covid.G".
         left_out: last parts of the names of networks that only training needs, and that its reader does not ask for.
         split: whether its reader takes a folder with a file for each network in place of one large file.
+        half: whether a file that is too large otherwise is kept in half precision: networks alone, no curves of HU.
     """
 
     beside: tuple[str, ...] = ()
     parts: int = 1
     left_out: tuple[str, ...] = ()
     split: bool = False
+    half: bool = False
 
 
 LAYOUTS = {
     "03_dcgan": Layout(parts=2, left_out=("D",), split=True),
-    "05_cosingan": Layout(beside=("modality_2/checkpoints/cosingan.safetensors",)),
+    "04_global_local": Layout(half=True),
+    "05_cosingan": Layout(half=True, beside=("modality_2/checkpoints/cosingan.safetensors",)),
     "06_cyclegan": Layout(parts=2, left_out=("D_A", "D_B"), split=True),
     "07_cgan3d": Layout(parts=2),
 }
@@ -94,6 +97,8 @@ def _check_run(out: Path, numbers: dict) -> None:
 
 def _files(out: Path, prepared: Path, layout: Layout) -> dict[str, Any]:
     """Write what a run's weights come to into ``prepared``; returns that part of the register."""
+    from covlib.training.checkpoints import read_weights
+
     main = sorted((out / "checkpoints").glob("*.safetensors"))
     sources = [*main, *(out / name for name in layout.beside if (out / name).is_file())]
     files, left_out = [], []
@@ -104,8 +109,10 @@ def _files(out: Path, prepared: Path, layout: Layout) -> dict[str, Any]:
     single = len(main) == 1 and prepared / "checkpoints" / main[0].name in files
     sizes = [path.stat().st_size for path in files]
     shipped = max(sizes) <= FILE_LIMIT and sum(sizes) <= RUN_LIMIT
+    halved = any(read_weights(path)[1].get("stored") for path in files)
     return {"checkpoint": f"checkpoints/{main[0].name}" if single else "checkpoints", "shipped": shipped,
-            "files": [_described(path, prepared, layout) for path in files], "left_out": sorted(left_out)}
+            **({"half": True} if halved else {}), "left_out": sorted(left_out),
+            "files": [_described(path, prepared, layout) for path in files]}
 
 
 def _slim(source: Path, target: Path, layout: Layout) -> tuple[list[Path], list[str]]:
@@ -118,12 +125,16 @@ def _slim(source: Path, target: Path, layout: Layout) -> tuple[list[Path], list[
         networks.setdefault(_network(key, layout), {})[key] = value
     dropped = [name for name in networks if name.rpartition(".")[2] in layout.left_out]
     kept = {name: part for name, part in networks.items() if name not in dropped}
-    if not dropped and (source.stat().st_size <= FILE_LIMIT or not layout.split):
+    if not dropped and (source.stat().st_size <= FILE_LIMIT or not (layout.split or layout.half)):
         target.parent.mkdir(parents=True, exist_ok=True)
         return [Path(shutil.copyfile(source, target))], []
-    whole = save_tensors(target, {k: v for part in kept.values() for k, v in part.items()}, header)
-    if whole.stat().st_size <= FILE_LIMIT or not layout.split:
+    everything = {k: v for part in kept.values() for k, v in part.items()}
+    whole = save_tensors(target, everything, header)
+    if whole.stat().st_size <= FILE_LIMIT or not (layout.split or layout.half):
         return [whole], dropped
+    if layout.half:  # a reader copies them into networks of single precision
+        halved = {k: v.half() if v.is_floating_point() else v for k, v in everything.items()}
+        return [save_tensors(target, halved, header | {"stored": "half precision"})], dropped
     whole.unlink()
     return [save_tensors(target.with_name(f"{name}.safetensors"), part, header) for name, part in kept.items()], dropped
 

@@ -71,9 +71,11 @@ def _minutes(document: dict) -> str:
 def generated() -> dict[str, str]:
     """The generated parts of the book: file name in ``book/_generated`` -> Markdown."""
     from covbook.datasets import sources
+    from covbook.runner import rehearsal
 
-    return {"chapters.md": _chapters_table(), "datasets.md": sources.markdown_table(), "runs.md": _runs_table(),
-            "versions.md": _versions_table(), "weights.md": _weights_table()}
+    return {"chapters.md": _chapters_table(), "datasets.md": sources.markdown_table(),
+            "rehearsals.md": rehearsal.table(), "runs.md": _runs_table(), "versions.md": _versions_table(),
+            "weights.md": _weights_table()}
 
 
 def refresh() -> list[Path]:

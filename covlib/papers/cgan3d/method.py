@@ -29,6 +29,7 @@ from covlib.nets import batched, init_normal
 from covlib.papers.cgan3d.conditions import check_case, degrade, pixelate, with_hu
 from covlib.papers.cgan3d.losses import discriminator_loss, generator_loss
 from covlib.papers.cgan3d.nets import DetailDiscriminator3d, PatchDiscriminator3d, ProjectedDiscriminator3d, UNet3d
+from covlib.papers.cgan3d.regions import pulmonary_blocks
 from covlib.papers.cgan3d.restoration import NonLocalMeans
 from covlib.parallel import spread
 from covlib.seeding import rng, torch_generator
@@ -49,12 +50,21 @@ MIRRORS = ((), (-1,), (-2,), (-2, -1))  # axes turned; a pixelated condition mus
 class Config(BaseConfig):
     """Hyper-parameters of chapter 07. Defaults are the paper's (Section III) unless marked "ours"."""
 
+    after_training = ("extractor",)
+
     task: str = "autoencode"  # one of TASKS; the paper trains one network for each
     block: int = 32
     blocks_per_scan: int = 162  # Section III-C; which ones of a scan is not said: ours, drawn at random
+    # Which of them are trained on: "pulmonary", those with most lung, for the paper's second experiment, whose networks
+    # were trained and tested on 4 (Section IV-A); ours, "random", for the first
+    block_choice: Literal["random", "pulmonary"] = "random"
     augmentations: int = 34  # Section III-C: how many times each block comes in an epoch, moved differently each time
     margin: int = 4  # ours: a block is moved by up to this many voxels along each axis
     floor: float = 0.25  # ours: share of the straight line in the equalisation (covlib.data.equalise); 1 for a line
+    # What is equalised by a curve of its own: ours, the whole "scan"; "block", in the order of Section III-C, where
+    # scans are divided first
+    equalise: Literal["scan", "block"] = "scan"
+    region_litres: float = 0.0  # of Table II's region: four cubes of so much together; 0: four blocks as they are
     batch_size: int = 50
     epochs: int = 100
     steps: int = 0  # ours, for short runs: so many in place of the epochs, however many blocks there are
@@ -103,6 +113,7 @@ class Config(BaseConfig):
     coarse_steps: int = 0  # as steps, of coarse volumes
     volume: tuple[int, int, int] = (80, 512, 512)
     volumes: int = 6
+    extractor: str = "lite2"  # of the Frechet distances; this one's block goes by the number of slices
 
     def __post_init__(self):
         if self.task not in TASKS:
@@ -118,6 +129,8 @@ class Config(BaseConfig):
                               "is wanted, so that pixels of two voxels are never cut")
         if self.margin % 2 or self.margin < 0:
             raise ConfigError(f"margin: {self.margin} is not an even number: pixels of two voxels would be cut")
+        if self.region_litres < 0:
+            raise ConfigError(f"region_litres: {self.region_litres:g}; 0 (four blocks), or litres above it, are wanted")
         if not self.hu_low < self.hu_high:
             raise ConfigError(f"hu_low: {self.hu_low} is not below hu_high, {self.hu_high}")
 
@@ -145,7 +158,7 @@ class Config(BaseConfig):
             "long": cpu | {"shape": (96, 192, 192), "volume": (96, 192, 192)},
             "gpu": small | {"widths": (32, 64, 128), "d_width": 32, "epochs": 60, "learning_rate": 5e-4,
                             "blocks_per_scan": 128, "shape": (64, 256, 256), "volume": (64, 256, 256)},
-            "paper": {},
+            "paper": {"extractor": "inception-2048"},
         }
 
 
@@ -218,7 +231,7 @@ class CGAN3D(Method):
         step.minimise("G", adversarial + c.l1 * voxels)
         return {"D": d_loss, "G": adversarial, "L1": voxels}
 
-    def synthesize(self, condition: Tensor, generator: torch.Generator, batch: int = BATCH) -> Tensor:
+    def synthesize(self, condition, generator: torch.Generator, batch: int = BATCH) -> Tensor:
         """Blocks (N, 1, S, S, S) in [-1, 1] from conditions of that shape; noise is drawn from ``generator``.
 
         A network that starts at a classical method's answer takes it from the condition's second channel.
@@ -280,8 +293,9 @@ def training_blocks(cases: list[Case], config: Config, seed: int = 0) -> dict[st
     the classical answers too ("answer"), if the network starts there.
 
     S is ``config.block`` plus a margin on both sides, from the scan (its ends are repeated beyond it). Every scan is
-    equalised by its condition's histogram, the only one there is when the network is used. At most ``blocks_per_scan``
-    blocks of each scan are taken, drawn at random.
+    equalised by its condition's histogram, the only one there is when the network is used; with the config's
+    ``equalise`` "block", every block by its own. At most ``blocks_per_scan`` blocks of each scan are taken, drawn at
+    random, or those with most lung (``block_choice``).
     """
     if not cases:
         raise DataError("training_blocks: no case; at least one scan is wanted")
@@ -290,19 +304,31 @@ def training_blocks(cases: list[Case], config: Config, seed: int = 0) -> dict[st
     conditions = [condition_of(config, case, seed) for case in cases]
     answers = _answers(config, [given.hu for given in conditions]) if config.started else [None] * len(cases)
     for case, given, answer in zip(cases, conditions, answers):
-        equaliser = fit_equaliser(given.hu, floor=config.floor)
-        chosen = None
+        curve = fit_equaliser(given.hu, floor=config.floor) if config.equalise == "scan" else None
         volumes: dict[str, Any] = {"target": case.hu, "condition": given.hu}
         volumes |= {"answer": answer} if config.started else {}
+        chosen = _chosen(case, config, seed)
+        cut = {}
         for name, hu in volumes.items():
             ends = [(m, m + -n % config.block) for n in hu.shape]
-            padded = np.pad(equaliser.forward(hu), ends, mode="edge")
-            blocks, _ = divide(padded, config.block + 2 * m, 2 * m)
-            if chosen is None:
-                count = min(len(blocks), config.blocks_per_scan)
-                chosen = np.sort(rng(seed, "blocks", case.name).permutation(len(blocks))[:count])
-            found[name].append(blocks[chosen])
+            padded = np.pad(hu if curve is None else curve.forward(hu), ends, mode="edge")
+            cut[name] = divide(padded, config.block + 2 * m, 2 * m)[0][chosen]
+        if curve is None:  # each block by the histogram of its condition
+            curves = [fit_equaliser(block, floor=config.floor) for block in cut["condition"]]
+            cut = {name: np.stack([c.forward(b) for c, b in zip(curves, blocks)]) for name, blocks in cut.items()}
+        for name, blocks in cut.items():
+            found[name].append(blocks)
     return {name: torch.from_numpy(np.concatenate(parts))[:, None] for name, parts in found.items()}
+
+
+def _chosen(case: Case, config: Config, seed: int) -> np.ndarray:
+    """Numbers of the blocks of a scan that are trained on, ascending."""
+    counts = [-(-n // config.block) for n in case.hu.shape]
+    count = min(int(np.prod(counts)), config.blocks_per_scan)
+    if config.block_choice == "pulmonary":
+        corners = pulmonary_blocks(case, count, config.block) // config.block
+        return np.sort(np.ravel_multi_index(tuple(corners.T), counts))
+    return np.sort(rng(seed, "blocks", case.name).permutation(int(np.prod(counts)))[:count])
 
 
 def train(config: Config, cases: list[Case], out, *, seed: int = 0, device="auto", resume: bool = True,
@@ -341,7 +367,7 @@ def restore_volume(method: CGAN3D, volume, equaliser: Equaliser | None = None, *
     Memory holds one layer of blocks, so that a volume may be larger than it. The network's device is used.
 
     Args:
-        equaliser: of another scan; by default this volume's own.
+        equaliser: of another scan; by default this volume's own, or, as the config's ``equalise`` says, each block's.
         overlap: voxels shared by neighbouring blocks, even; ``config.overlap`` by default, 0 is the paper's way.
         out: array or memory map to write into; a new int16 array by default.
 
@@ -352,7 +378,9 @@ def restore_volume(method: CGAN3D, volume, equaliser: Equaliser | None = None, *
     if overlap % 2:
         raise ConfigError(f"overlap: {overlap} is odd; an even number is wanted, or pixels of two voxels are cut")
     device = next(method.networks["G"].parameters()).device
-    equaliser = equaliser or fit_equaliser(volume, floor=method.config.floor)
+    whole = equaliser
+    if whole is None and method.config.equalise == "scan":
+        whole = fit_equaliser(volume, floor=method.config.floor)
     out = np.empty(np.shape(volume), np.int16) if out is None else out
     noise = torch_generator(seed, "restore", device=device)
     mirrored = MIRRORS if method.config.mirrors and method.config.task == "denoise" else MIRRORS[:1]
@@ -360,8 +388,14 @@ def restore_volume(method: CGAN3D, volume, equaliser: Equaliser | None = None, *
     def network(blocks: Tensor) -> Tensor:
         return sum(method.synthesize(blocks.flip(m), noise, batch).flip(m) for m in mirrored) / len(mirrored)
 
-    return apply_blocks(volume, network, block=method.config.block, overlap=overlap, batch=batch, out=out,
-                        before=equaliser.forward, after=equaliser.inverse, device=device,
+    def equalised(blocks: Tensor) -> Tensor:
+        curves = [fit_equaliser(block[0].cpu().numpy(), floor=method.config.floor) for block in blocks]
+        made = network(torch.stack([curve.forward(block) for curve, block in zip(curves, blocks)]))
+        return torch.stack([curve.inverse(block) for curve, block in zip(curves, made)])
+
+    return apply_blocks(volume, network if whole else equalised, block=method.config.block, overlap=overlap,
+                        before=whole.forward if whole else None, after=whole.inverse if whole else None, device=device,
+                        batch=batch, out=out,
                         beside=(answer_of(method.config, volume),) if method.config.started else ())
 
 

@@ -436,12 +436,14 @@ def schedule(config: Config, unet: bool = True) -> list[Stage]:
     return stages
 
 
-def train(config: Config, one: OneSlice, out, *, seed: int = 0, device="auto", resume: bool = True, checkpoint=None,
-          unet: nn.Module | None = None, **options) -> tuple[CoSinGAN, FitResult | None]:
+def train(config: Config, one: OneSlice | None, out, *, seed: int = 0, device="auto", resume: bool = True,
+          checkpoint=None, unet: nn.Module | None = None, **options) -> tuple[CoSinGAN, FitResult | None]:
     """The method trained through its stages in ``out``/training, or taken from a checkpoint.
 
     Args:
-        checkpoint: file written by an earlier call (``out/checkpoints/cosingan.safetensors``); nothing is trained.
+        one: the slice to learn from; None will do with a checkpoint.
+        checkpoint: file written by an earlier call (``out/checkpoints/cosingan.safetensors``), or the folder of its
+            run; nothing is trained.
         unet: see ``CoSinGAN``. options: further arguments of ``covlib.training.fit.fit``.
 
     Returns:
@@ -454,6 +456,8 @@ def train(config: Config, one: OneSlice, out, *, seed: int = 0, device="auto", r
     method = CoSinGAN(config, one, seed, device, unet)
 
     def fitted() -> FitResult:
+        if one is None:
+            raise DataError("one: no slice given, and no checkpoint; a slice with its condition is wanted")
         method.examples = one.condition
         steps = sum(stage.steps for stage in method.stages)
         settings = {"log_every": max(1, steps // 200), "sample_every": max(1, steps // FRAMES), **options}

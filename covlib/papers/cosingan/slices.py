@@ -13,6 +13,7 @@ from torch import Tensor
 from covlib.data import label_maps
 from covlib.data.label_maps import Paired
 from covlib.errors import ConfigError, DataError
+from covlib.nets import as_tensor
 
 BACKGROUND, LUNG, INFECTION = range(3)
 CATEGORIES = ("background", "lung", "infection")
@@ -26,7 +27,7 @@ class OneSlice:
     """The one annotated slice that everything is learnt from.
 
     Attributes:
-        image: float32 (1, 1, S, S) in [-1, 1], complete (the body around the lungs too).
+        image: float32 (1, 1, S, S) in [-1, 1] (an array becomes a tensor), complete (the body around the lungs too).
         condition: uint8 (1, 1, S, S), labels 0 background, 1 lung, 2 infection.
         patient, name, source: where it comes from. hu_window: (level, width), None for display grey.
         fingerprint: SHA-256 of image and condition. notes: one line each about what a reader should know.
@@ -42,6 +43,7 @@ class OneSlice:
     notes: list[str] = field(default_factory=list)
 
     def __post_init__(self):
+        object.__setattr__(self, "image", as_tensor(self.image))
         image, side = self.image, self.image.shape[-1]
         if image.ndim != 4 or len(image) != 1 or len(self.condition) != 1:
             raise DataError(f"slice: {len(image)} image(s) and {len(self.condition)} condition(s) given; CoSinGAN "

@@ -48,7 +48,7 @@ class Config(BaseConfig):
     beta1: float = 0.5  # ours: notebook
     flip: bool = True  # ours: notebook
     fractions: tuple[float, float] = (0.8, 0.2)  # Section 4.2: train and test, by patient
-    detect_models: tuple[str, ...] = ("vgg16", "resnet50", "densenet121", "densenet121+trees")
+    detect_models: tuple[str, ...] = ("vgg16", "resnet50", "densenet121", "densenet121+trees")  # "small", "lite2": ours
     detect_weights: str = "imagenet"
     detect_lr: float = 0.001  # Section 4.5, Adadelta
     detect_batch: int = 16
@@ -57,6 +57,8 @@ class Config(BaseConfig):
     detect_val: float = 0.2  # ours: share of training patients for the proper validation split
     detect_augment: bool = False  # ours: flips, shifts, brightness; the paper names none, small training sets need it
     detect_trees: int = 100  # ours
+    # ours: thin out COVID-19 in training until each source class has so many times as many images; 0: as drawn
+    train_skew: float = 0.0
     patients: int = 6000  # ours: virtual patients, where data="phantom"
     covid_patients: int = 226  # Section 4.1: so many of them have COVID-19
     cap_real: bool = False  # ours, for short runs: take no more real images than there are virtual patients
@@ -81,6 +83,8 @@ class Config(BaseConfig):
         if self.pool_size and self.pool_size < self.batch_size:
             raise ConfigError(f"pool_size: {self.pool_size} must be 0 (no pool) or at least batch_size, "
                               f"{self.batch_size}")
+        if self.train_skew and self.train_skew < 1:
+            raise ConfigError(f"train_skew: {self.train_skew:g} must be 0 (as drawn) or at least 1")
         if not self.sources or TARGET in self.sources:
             raise ConfigError(f"sources: {list(self.sources)} must name classes other than {TARGET}")
 
@@ -110,5 +114,5 @@ class Config(BaseConfig):
 
 def training_fields(config: Config) -> dict:
     """The settings that training rests on: all but those of the detection study and of the data's making."""
-    others = ("detect_", "patients", "covid_patients", "cap_real", "fractions", "sources")
+    others = ("detect_", "patients", "covid_patients", "cap_real", "fractions", "sources", "train_skew")
     return {k: v for k, v in config.as_dict().items() if not k.startswith(others)}

@@ -7,13 +7,15 @@ the authors' public notebook, and each is marked "ours" in ``Config``.
 """
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from covlib.data import augment
 from covlib.errors import DataError
-from covlib.nets import PatchGAN, batched, init_normal
+from covlib.nets import PatchGAN, as_tensor, batched, init_normal
 from covlib.papers.cyclegan.config import CHAPTER, SHAPE_FIELDS, TARGET, Config, training_fields
 from covlib.papers.cyclegan.losses import cycle_loss, discriminator_loss, generator_loss, identity_loss
 from covlib.papers.cyclegan.nets import ImagePool, build_generator
@@ -121,12 +123,13 @@ class CycleGAN(Method):
         for k, pool in self.pools.items():
             pool.load_state({n: state[f"pool_{k}_{n}"] for n in ("images", "filled") if f"pool_{k}_{n}" in state})
 
-    def synthesize(self, condition: Tensor, generator: torch.Generator | None = None, batch: int = 32) -> Tensor:
+    def synthesize(self, condition, generator: torch.Generator | None = None, batch: int = 32) -> Tensor:
         """Images of class B from images of class A, (N, 1 or 3, S, S) in [-1, 1]. There is no chance in it."""
         return self.translate(condition, "G_A", batch=batch)
 
-    def translate(self, images: Tensor, *nets: str, batch: int = 32) -> Tensor:
-        """``images`` (N, 1 or 3, S, S) through the generators ``nets`` one after the other, in eval mode.
+    def translate(self, images, *nets: str, batch: int = 32) -> Tensor:
+        """``images`` (N, 1 or 3, S, S), a tensor or an array, through the generators ``nets`` one after the other, in
+        eval mode.
 
         The result lies where the images were, float32, with as many channels; one channel is the mean of three.
         """
@@ -143,13 +146,16 @@ class CycleGAN(Method):
     def round_trip(self, images: Tensor, batch: int = 32) -> dict[str, Tensor]:
         """{"source", "translation", "reconstruction", "difference"}, each (N, C, S, S); difference = translation -
         source, in [-2, 2]."""
+        images = check_images(images, self.config)
         there = self.translate(images, "G_A", batch=batch)
         back = self.translate(there, "G_B", batch=batch)
         return {"source": images, "translation": there, "reconstruction": back, "difference": there - images}
 
 
-def check_images(images: Tensor, config: Config) -> Tensor:
-    """``images`` if they are float (N >= 1, 1 or 3, S, S) of the config's size in [-1, 1]; DataError otherwise."""
+def check_images(images, config: Config) -> Tensor:
+    """``images`` (a tensor or a NumPy array) as a tensor, if they are float (N >= 1, 1 or 3, S, S) of the config's size
+    in [-1, 1]; DataError otherwise."""
+    images = as_tensor(images) if isinstance(images, np.ndarray) else images
     s = config.image_size
     channels = (1, 3) if config.channels == 3 else (1,)
     if not isinstance(images, Tensor) or images.ndim != 4 or not len(images) or images.shape[1] not in channels \
@@ -176,7 +182,7 @@ def undersample(images: Tensor, n: int, seed: int = 0, key: str = "") -> Tensor:
     return images[torch.from_numpy(rows).sort().values]
 
 
-def domains(images: dict[str, Tensor], source: str, config: Config, seed: int = 0) -> Unpaired:
+def domains(images: dict[str, Any], source: str, config: Config, seed: int = 0) -> Unpaired:
     """Training data of one model: both classes cut down to the same number, ``per_domain`` or the smaller class's."""
     for name in (source, TARGET):
         if name not in images or not len(images[name]):
@@ -186,22 +192,25 @@ def domains(images: dict[str, Tensor], source: str, config: Config, seed: int = 
     return Unpaired(a=a, b=b)
 
 
-def train_all(config: Config, images: dict[str, Tensor], out, *, seed: int = 0, device="auto", resume: bool = True,
-              checkpoint=None, **options) -> tuple[dict[str, CycleGAN], dict[str, FitResult]]:
+def train_all(config: Config, images: dict[str, Any] | None, out, *, seed: int = 0, device="auto",
+              resume: bool = True, checkpoint=None, **options) -> tuple[dict[str, CycleGAN], dict[str, FitResult]]:
     """One CycleGAN per source class, in folders of ``out``; or all of them from a checkpoint.
 
     Args:
-        images: class name -> training images (N, 1, S, S), of ``by_class``.
-        checkpoint: file of an earlier call (``out/checkpoints/cyclegan.safetensors``), or a folder with one file a
-            generator; nothing is trained then, and the discriminators, which only training needs, stay as they begin.
+        images: class name -> training images (N, 1, S, S), of ``by_class``; None will do with a checkpoint.
+        checkpoint: file of an earlier call (``out/checkpoints/cyclegan.safetensors``), the folder of its run, or a
+            folder with one file a generator; nothing is trained then, and the discriminators, which only training
+            needs, stay as they begin.
         options: further arguments of ``covlib.training.fit.fit`` (precision, channels_last, compile ...). On a CPU and
             without ``progress`` the models are trained side by side, one core each.
 
     Returns:
         source class -> method with trained networks; source class -> what ``fit`` returned (empty with a checkpoint).
     """
-    data = {source: domains(images, source, config, seed) for source in config.sources}
-    methods = {s: _made(config, d, s, seed) for s, d in data.items()}
+    if images is None and checkpoint is None:
+        raise DataError("images: none given, and no checkpoint; images of both domains are wanted")
+    data = {source: domains(images, source, config, seed) for source in config.sources} if images is not None else {}
+    methods = {s: _made(config, data.get(s), s, seed) for s in config.sources}
     options = {"device": device, "resume": resume, **options}
 
     def fitted() -> dict[str, FitResult]:
@@ -218,8 +227,8 @@ def train_all(config: Config, images: dict[str, Tensor], out, *, seed: int = 0, 
     return methods, results or {}
 
 
-def _made(config: Config, data: Unpaired, source: str, seed: int) -> CycleGAN:
-    return CycleGAN(config, len(data["a"]), derive(seed, source))
+def _made(config: Config, data: Unpaired | None, source: str, seed: int) -> CycleGAN:
+    return CycleGAN(config, len(data["a"]) if data else 1, derive(seed, source))
 
 
 def _train(config: Config, data: Unpaired, out: Path, source: str, seed: int, options: dict,

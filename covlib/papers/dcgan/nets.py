@@ -3,8 +3,10 @@
 import math
 
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
 
 from covlib.errors import ConfigError
+from covlib.nets import init_normal
 
 ROOT = 7  # side of the generator's first feature map (Section III)
 KERNEL, STRIDE, PADDING = 4, 2, 1  # "kernel size of (4, 4) and stride of (2, 2)"; padding 1 follows from the sizes
@@ -52,19 +54,25 @@ class Discriminator(nn.Module):
 
     ``first_norm=False`` leaves out the first BatchNorm, after Radford et al. (2015), and gives that layer a bias. Real
     and generated images pass in batches of their own, so a BatchNorm right behind the image takes away brightness and
-    contrast before anything can compare them: see chapter 03.
+    contrast before anything can compare them: see chapter 03. ``spectral`` (ours) has spectral normalisation of every
+    layer in place of all BatchNorms (Miyato et al. 2018): a discriminator that cannot run away from its generator.
     """
 
-    def __init__(self, image_size: int = 224, width: int = 192, channels: int = 3, first_norm: bool = True):
+    def __init__(self, image_size: int = 224, width: int = 192, channels: int = 3, first_norm: bool = True,
+                 spectral: bool = False):
         super().__init__()
         widths = [channels] + [width * 2**k for k in range(ups(image_size))]
         layers = []
         for k, (a, b) in enumerate(zip(widths, widths[1:])):
-            norm = first_norm or k > 0
+            norm = not spectral and (first_norm or k > 0)
             layers += [nn.Conv2d(a, b, KERNEL, STRIDE, PADDING, bias=not norm),
                        nn.BatchNorm2d(b) if norm else nn.Identity(), nn.LeakyReLU(0.2)]
         self.down = nn.Sequential(*layers)
         self.dense = nn.Linear(widths[-1] * ROOT * ROOT, 1)
+        init_normal(self)
+        for layer in [*self.down, self.dense] if spectral else ():
+            if isinstance(layer, nn.Conv2d | nn.Linear):
+                spectral_norm(layer)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.dense(self.down(x).flatten(1)).squeeze(1)

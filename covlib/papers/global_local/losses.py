@@ -1,6 +1,7 @@
 """What Jiang et al. (2020) minimise: Eq. 3 for each discriminator, and Eq. 4, which compares what they see inside."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from covlib.losses import bce
@@ -20,6 +21,18 @@ def generator_loss(fake: Tensor) -> Tensor:
     paper's model here, trains with.
     """
     return bce(fake, True)
+
+
+def one_of_both(shown_real: Tensor, real: Tensor, fake: Tensor, projected: bool = False) -> Tensor:
+    """A discriminator's loss where each map comes with its real image or with the synthetic one, not with both: the
+    mean over images of that image's part of Eq. 3 (of the hinge loss, if ``projected``).
+
+    Args:
+        shown_real: (N,) bool, which of the two D was shown. real, fake: logits (N, ...) of both.
+    """
+    real, fake = real.float(), fake.float()
+    of_real, of_fake = (F.relu(1 - real), F.relu(1 + fake)) if projected else (F.softplus(-real), F.softplus(fake))
+    return torch.where(shown_real, *(x.flatten(1).mean(1) for x in (of_real, of_fake))).mean()
 
 
 def feature_difference(real: list[Tensor], fake: list[Tensor]) -> Tensor:

@@ -8,8 +8,9 @@ Training has three steps: G1 alone, G2 alone, both together. What the paper leav
 """
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -19,8 +20,14 @@ from covlib.config import Config as BaseConfig
 from covlib.data.label_maps import LABELS, augment_pair, check_maps, halve, one_hot
 from covlib.errors import ConfigError, DataError
 from covlib.losses import hinge_discriminator, hinge_generator
-from covlib.nets import batched, gathered_statistics
-from covlib.papers.global_local.losses import dfm_loss, discriminator_loss, feature_difference, generator_loss
+from covlib.nets import as_tensor, batched, gathered_statistics
+from covlib.papers.global_local.losses import (
+    dfm_loss,
+    discriminator_loss,
+    feature_difference,
+    generator_loss,
+    one_of_both,
+)
 from covlib.papers.global_local.nets import Parts, builders, desum, enlarge_to, initialise
 from covlib.training.fit import FRAMES, FitResult, fit, resolve_device
 from covlib.training.method import Method, OptimizerSpec, Stage, Step, seeded
@@ -38,6 +45,9 @@ class Config(BaseConfig):
 
     The last rows are the paper's own ablations (Table V), each a network that can be built and trained.
     """
+
+    after_training = ("extractor", "folds", "test_copies", "unet_width", "unet_steps", "unet_batch", "unet_rate",
+                      "unet_weights", "unet_dice")
 
     image_size: int = 512
     labels: int = LABELS
@@ -65,6 +75,11 @@ class Config(BaseConfig):
     dfm_layer: int = 3  # ours: which layer of D1 the DFM net looks at, counted from 1
     desum: Literal["learned", "none", "global", "half"] = "learned"  # none: plain sum; global: alpha from F_global
     dfm: Literal["learned", "none", "d2", "half"] = "learned"  # none: plain sum; d2: beta from D2's feature
+    # ours: who moves DFM's net. "generators": it makes Eq. 4 small with them; "discriminators", as Section III-B can be
+    # read ("update D with the DFM"): it makes Eq. 4 large, as Eq. 2 has D do
+    dfm_side: Literal["generators", "discriminators"] = "generators"
+    # ours: "one" shows D a real or a synthetic image of each map by chance, as Section III-B can be read
+    d_sees: Literal["both", "one"] = "both"
     generators: int = 2  # 1: G2 alone; 3 (ours): one more at quarter resolution, G0
     discriminators: int = 2  # 1: D1 alone; 3 (ours): one more at quarter resolution, D3
     checkpoint_blocks: bool = False  # compute activations of the generators twice instead of keeping them
@@ -75,12 +90,16 @@ class Config(BaseConfig):
     crop_to_lungs: bool = False  # ours: cut slices to their patient's lungs, so that few pixels show more of them
     split: Literal["slice", "patient"] = "slice"  # ours: not stated; Fig. 7 shows all patients, so likely by slice
     seg_test: Literal["held_out", "train"] = "held_out"  # Table I; Section IV-B2 says the synthesis training set
-    extractor: str = "inception-64"  # ours: of FID; the layer of few features, since test sets are small
+    rival_rates: Literal["own", "paper"] = "own"  # ours: "paper": all rivals learn as fast as the method (Section IV-A)
+    folds: int = 1  # of the test set, over which Tables III and IV give their interval (the paper: 10); 1: none
+    test_copies: int = 1  # augmented copies of a test slice, where there are folds (Table I: 73 slices, 10220 images)
+    extractor: str = "lite2"  # ours: of FID; this one's block goes by the number of test slices
     unet_width: int = 64
     unet_steps: int = 3000  # ours, as all of the U-Net's training
     unet_batch: int = 16  # ours
     unet_rate: float = 1e-3  # ours
     unet_weights: tuple[float, ...] = (1.0, 1.0, 2.0, 4.0)  # ours: of background, lung, GGO, consolidation in the loss
+    unet_dice: float = 0.0  # ours: weight of a soft Dice loss beside the cross-entropy
 
     def __post_init__(self):
         size, least = self.image_size, 2 * GRAIN
@@ -94,6 +113,9 @@ class Config(BaseConfig):
         for name in (*positive, "epochs_global", "epochs_local", "epochs_constant", "micro_batch"):
             if getattr(self, name) < (name in positive):
                 raise ConfigError(f"{name}: must be at least {int(name in positive)}, not {getattr(self, name)}")
+        for name in ("folds", "test_copies"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}: must be at least 1, not {getattr(self, name)}")
         if not 2 <= self.d_layers <= 5:
             raise ConfigError(f"d_layers: must be 2 to 5 (Eq. 4 compares three layers), not {self.d_layers}")
         if "batch" in (self.norm, self.d_norm) and (self.micro_batch or self.checkpoint_blocks):
@@ -129,7 +151,8 @@ class Config(BaseConfig):
                            "unet_width": 16, "unet_steps": 400},
             "gpu": {"image_size": 256, "copies": 4, "patients": 100, "split": "patient"},
             # All 16 slices at once would take 150 GB, or 50 GB with checkpoint_blocks; four at once take 40 GB.
-            "paper": {"micro_batch": 4},
+            "paper": {"micro_batch": 4, "rival_rates": "paper", "folds": 10, "test_copies": 140,
+                      "extractor": "inception-64"},
         }
 
 
@@ -157,7 +180,7 @@ class GlobalLocal(Method):
 
     Ours: the generator's turn comes first, then the discriminators', both from one pass through the discriminators;
     feature matching moves the generators only, though Eq. 2 read to the letter would have D make it large, and counts
-    it once for each of D1 and D2 though Eq. 4 holds both. DFM's net is part of what minimises Eq. 4.
+    it once for each of D1 and D2 though Eq. 4 holds both. DFM's net is part of what minimises Eq. 4 (``dfm_side``).
 
     Args:
         n_images: slices an epoch consists of, augmented copies included (see ``Config.copies``).
@@ -179,7 +202,8 @@ class GlobalLocal(Method):
 
     def optimizers(self, stage: Stage) -> dict[str, OptimizerSpec]:
         c = self.config
-        judges = tuple(n for n in stage.nets if n in ("D1", "D2", "D3"))
+        with_judges = ("D1", "D2", "D3") + ("DFM",) * (c.dfm_side == "discriminators")
+        judges = tuple(n for n in stage.nets if n in with_judges)
         sides = {"G": tuple(n for n in stage.nets if n not in judges), "D": judges}
         return {side: OptimizerSpec(nets, c.learning_rate, (c.beta1, c.beta2)) for side, nets in sides.items()}
 
@@ -224,10 +248,16 @@ class GlobalLocal(Method):
         seen_fake = [self.networks[d].features(torch.cat([m, y], 1)) for d, (m, *_), y in zip(judges, pairs, fakes)]
         for d, r, f in zip(judges, seen_real, seen_fake):
             step.judged(d, r[-1], f[-1])
+        if self.config.d_sees == "one":
+            shown_real = step.rand(len(images), 1)[:, 0] < 0.5
+            of_d = partial(one_of_both, shown_real, projected=projected)
         d_loss = sum(of_d(r[-1], f[-1]) for r, f in zip(seen_real, seen_fake))
         adversarial = sum(of_g(f[-1]) for f in seen_fake)
         differences = torch.stack([feature_difference(r, f) for r, f in zip(seen_real, seen_fake)], 1)
         weights = self.loss_weights(seen_real) if stage == "joint" else torch.ones_like(differences)
+        if self.config.dfm_side == "discriminators":
+            d_loss = d_loss - self.config.lambda_fm * dfm_loss(weights, differences.detach())
+            weights = weights.detach()
         matching = dfm_loss(weights, differences)
         g_loss = adversarial + self.config.lambda_fm * matching
         shown = {"D": d_loss, "G": g_loss, "adversarial": adversarial, "matching": matching}
@@ -378,13 +408,15 @@ def check_training(data: dict[str, Tensor], config: Config) -> None:
         raise DataError(f"image: values from {low:g} to {high:g}; -1 to 1 are wanted")
 
 
-def train(config: Config, data: dict[str, Tensor], out, *, seed: int = 0, device="auto", resume: bool = True,
+def train(config: Config, data: dict[str, Any] | None, out, *, seed: int = 0, device="auto", resume: bool = True,
           checkpoint=None, **options) -> tuple[GlobalLocal, FitResult | None]:
     """The method trained through its stages in ``out``/training, or taken from a checkpoint.
 
     Args:
-        data: {"image": lung-only (N, 1, S, S) in [-1, 1], "map": (N, S, S)}, as ``Paired.training_data`` gives.
-        checkpoint: file written by an earlier call (``out/checkpoints/global_local.safetensors``); nothing is trained.
+        data: {"image": lung-only (N, 1, S, S) in [-1, 1], "map": (N, S, S)}, tensors (as ``Paired.training_data``
+            gives) or NumPy arrays; None will do with a checkpoint.
+        checkpoint: file written by an earlier call (``out/checkpoints/global_local.safetensors``), or the folder of its
+            run; nothing is trained.
         options: further arguments of ``covlib.training.fit.fit``.
 
     Returns:
@@ -393,16 +425,20 @@ def train(config: Config, data: dict[str, Tensor], out, *, seed: int = 0, device
     Raises:
         DataError, ConfigError: data or a checkpoint that doesn't fit.
     """
-    check_training(data, config)
-    method = GlobalLocal(config, config.copies * len(data["map"]), seed)
+    if data is not None:
+        data = {key: as_tensor(values) for key, values in data.items()}
+        check_training(data, config)
+    method = GlobalLocal(config, config.copies * (len(data["map"]) if data else 1), seed)
 
     def fitted() -> FitResult:
+        if data is None:
+            raise DataError("data: none given, and no checkpoint; images and their maps are wanted")
         method.examples = data["map"][:16]
         steps = sum(stage.steps for stage in method.stages)
         settings = {"channels_last": resolve_device(device).type == "cpu" or "auto", "log_every": max(1, steps // 200),
                     "sample_every": max(1, steps // FRAMES), **options}
         result = fit(method, data, Path(out) / "training", seed=seed, device=device, resume=resume,
-                     identity={"chapter": "04_global_local", **config.as_dict()}, **settings)
+                     identity={"chapter": "04_global_local", **config.before_training()}, **settings)
         as_loaded(method)
         return result
 

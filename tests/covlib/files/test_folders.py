@@ -8,6 +8,7 @@ from collections import Counter
 
 import numpy as np
 import planted
+import pydicom
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -248,6 +249,38 @@ def test_a_copy_of_a_set_within_itself_is_read_once(tmp_path, inner):
                                or tmp_path / "set" / inner)
     found = reads(tmp_path, n=12, labels={"normal": 6, "pneumonia": 6}, splits={"train": 6, "test": 6}, left=12)
     assert any("12 files are left out as copies" in note for note in found.notes)
+
+
+@pytest.mark.parametrize(("paths", "n"), [
+    (["covid/P1/1.dcm", "covid/P1/2.dcm", "normal/P2/1.dcm"], 2),
+    (["covid/1.dcm", "normal/1.dcm", "normal/2.dcm"], 2),
+    (["covid/P1/SR_1/1.dcm", "covid/P1/SR_2/1.dcm", "normal/P2/SR_1/1.dcm"], 3)])
+def test_a_copy_of_series_is_read_once_and_others_of_their_name_stay(tmp_path, paths, n):
+    """Folders of scans are alike in name and size whoever lies in them: only what is in the files tells."""
+    plant(tmp_path / "set", *paths)
+    shutil.copytree(tmp_path / "set", tmp_path / "set/site/again", dirs_exist_ok=True, ignore=lambda d, names: (
+        [name for name in names if name == "site"]))
+    reads(tmp_path / "set", kind="dicom", n=n, left=len(paths))
+    for place in (tmp_path / "set/site/again").rglob("*.dcm"):
+        header = pydicom.dcmread(place)
+        header.PixelData = bytes(255 - b for b in header.PixelData)
+        header.SeriesInstanceUID += ".9"
+        header.save_as(place)
+    reads(tmp_path / "set", kind="dicom", n=2 * n, left=0)
+
+
+def test_series_of_one_folder_that_lie_at_two_depths(tmp_path):
+    """Several series in one folder go by names that no file has."""
+    plant(tmp_path, "CT-0/covid/a.png", "covid/2.dcm", "imagesTr/site/test/normal/film.dcm",
+          "imagesTr/site/test/normal/1.dcm", "imagesTr/site/test/normal/2.dcm")
+    for k, place in enumerate(sorted((tmp_path / "imagesTr/site/test/normal").glob("[12].dcm"))):
+        header = pydicom.dcmread(place)
+        header.SeriesInstanceUID = f"1.2.{k}"
+        header.save_as(place)
+    found = find(tmp_path)
+    used, left = account(found, tmp_path)
+    assert sorted([*used, *left]) == sorted(p for p in tmp_path.rglob("*") if p.is_file())
+    assert len(found.items) == 3
 
 
 def test_a_series_among_masks_is_no_scan(tmp_path):

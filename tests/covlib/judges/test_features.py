@@ -125,6 +125,27 @@ def test_the_default_block_has_fewer_features_than_half_the_images(n, name):
     assert features.default_layer(n) == name
 
 
+def test_lite2_alone_takes_the_block_that_fits_the_number_of_images():
+    found = features.get_extractor("lite2", n=100)
+    assert found.layer == features.default_layer(100).removeprefix("lite2-") == "48"
+    with pytest.raises(ConfigError, match="'lite2' chooses its block by n"):
+        features.get_extractor("lite2")
+
+
+def test_the_words_of_an_extractor_name_network_layer_and_resize():
+    found = features.get_extractor("lite2-120")
+    assert found.title == "EfficientNet-Lite2 (ImageNet), layer 120"
+    assert found.words == f"{found.title}, {found.resize}" and "128x128" in found.words
+
+
+def test_every_block_at_once_is_what_each_extractor_says():
+    x = images(n=5, side=50)
+    found = features.every_lite_block(x, batch=2)
+    assert list(found) == [f"lite2-{layer}" for layer in features.LITE_LAYERS]
+    for name, values in found.items():
+        np.testing.assert_allclose(values, features.get_extractor(name)(x), rtol=1e-4, atol=1e-5)
+
+
 def test_an_imagenet_network_orders_damage_too():
     from scipy.ndimage import gaussian_filter
 
@@ -167,6 +188,6 @@ def test_unusable_images_are_refused(bad):
 def test_unknown_extractor_lists_the_known_ones():
     with pytest.raises(ConfigError, match=r"lite2-24, .*inception-2048, random-conv"):
         features.get_extractor("clip")
-    for name in ("lite2-64", "lite2", "lite0-320", "-64", "inception-352", 352):
+    for name in ("lite2-64", "lite0-320", "-64", "inception-352", 352):
         with pytest.raises(ConfigError, match="is not known"):
             features.get_extractor(name)

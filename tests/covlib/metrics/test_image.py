@@ -100,6 +100,21 @@ def test_mangalagiri_psnr_is_the_printed_formula_and_differs():
     assert scaled < image.psnr_mangalagiri(a, b, 2.0) - 20  # the printed formula depends on the scale
 
 
+def test_mangalagiri_ssim_is_the_printed_formula_and_hides_noise_on_an_even_scale():
+    a, b = pairs()
+    for k, value in enumerate(image.ssim_mangalagiri(a, b, 2.0, per_image=True)):
+        x, y = (v[k].astype(np.float64).ravel() for v in (a, b))
+        c1, c2, both = 0.02**2, 0.06**2, np.cov(x, y, bias=True)
+        printed = ((2 * x.mean() * y.mean() + c1) * (2 * both[0, 1] + c2)
+                   / ((x.mean()**2 + y.mean()**2 + c1) * (both[0, 0] + both[1, 1] + c2)))
+        assert value == pytest.approx(printed, rel=1e-9)
+    even = np.linspace(0, 1, 64 * 64).reshape(64, 64)  # greys spread evenly, as after equalisation
+    noisy = even + 10 ** (-27.29 / 20) * np.random.default_rng(1).standard_normal(even.shape)
+    assert image.psnr(even, noisy, 1.0) == pytest.approx(27.29, abs=0.3)  # Table II's noisy image
+    assert image.ssim_mangalagiri(even, noisy, 1.0) > 0.985 > image.ssim(even, noisy, 1.0) + 0.3
+    assert image.ssim_mangalagiri(even, even, 1.0) == pytest.approx(1.0)
+
+
 def test_shapes_are_images_or_slices_of_a_volume():
     a, b = pairs()
     for metric in (image.psnr, image.ssim):

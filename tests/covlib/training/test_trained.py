@@ -7,7 +7,7 @@ from importlib import import_module
 import pytest
 import torch
 
-from covlib.errors import ConfigError
+from covlib.errors import ConfigError, DataError
 from covlib.papers.cgan3d.noise import CoarseGAN
 from covlib.papers.cgan3d.noise import Config as Config3d
 from covlib.papers.dcgan.method import DCGAN, Config, train_all
@@ -124,3 +124,30 @@ def test_trained_once_then_taken_from_the_file(tmp_path):
     assert not same_weights(other.networks["D"], method.networks["D"])
     with pytest.raises(ConfigError, match="its chapter is 'x', but 'y' is needed"):
         fit_or_load({"": other}, lambda: None, file, {"chapter": "y"}, checkpoint=file)
+
+
+def test_with_the_folder_of_a_run_no_data_are_needed(tmp_path):
+    """What is trained from images is taken from a run without them; without either, one line says what is wanted."""
+    images = {"covid": pictures(), "normal": pictures(5)}
+    methods, _ = train_all(tiny(), images, tmp_path, device="cpu")
+    again, results = train_all(tiny(), None, tmp_path / "new", device="cpu", checkpoint=tmp_path)
+    assert results == {} and again.keys() == methods.keys() and not (tmp_path / "new").exists()
+    assert all(same_weights(again[name].networks["G"], methods[name].networks["G"]) for name in images)
+    for chapter, name, train in (("06_cyclegan", "cyclegan", "train_all"), ("04_global_local", "global_local", "train"),
+                                 ("05_cosingan", "cosingan", "train")):
+        home = import_module(f"covlib.papers.{name}.method")
+        config = home.Config.for_profile("smoke")
+        method = getattr(home, METHODS[name].partition(":")[2]).empty(config)
+        parts = [f"{source}." for source in config.sources] if name == "cyclegan" else [""]
+        notes = {"chapter": chapter, **config.as_dict()}
+        if name == "cosingan":
+            notes["scales"] = " ".join(map(str, config.scales))
+        save_weights(tmp_path / name / "checkpoints" / f"{name}.safetensors",
+                     {part + net: module for part in parts for net, module in method.networks.items()},
+                     {key: str(value) for key, value in notes.items()})
+        found, result = getattr(home, train)(config, None, tmp_path / "new", device="cpu", checkpoint=tmp_path / name)
+        found = next(iter(found.values())) if name == "cyclegan" else found
+        made = [n for n in method.generators if n in method.networks]
+        assert not result and made and all(same_weights(found.networks[n], method.networks[n]) for n in made)
+        with pytest.raises(DataError, match="none given|no slice given"):
+            getattr(home, train)(config, None, tmp_path / "new", device="cpu")

@@ -89,6 +89,7 @@ class JudgingConfig(Config):
     simulations: int = 2000
     bootstrap_resamples: int = 500
     umap_points: int = 600
+    extractor: str = "lite2"  # of the distances; this one's block goes by the number of images
 
     @classmethod
     def profiles(cls):
@@ -281,16 +282,18 @@ def first_of_each(patients: list[str], n: int) -> np.ndarray:
 def plant_duplicates(slices: SliceSet, split) -> tuple[SliceSet, object]:
     """The set with three copies of training images added to the test part, and the split that holds them.
 
-    The copies: equal; contrast and brightness changed; shrunk to three quarters and enlarged again.
+    The copies: equal; contrast and brightness changed; shrunk to three quarters and enlarged again. Of one or two
+    training images some are copied twice.
     """
-    first = slices.images[split.train[:3]]
+    chosen = np.resize(split.train, 3)
+    first = slices.images[chosen]
     side = first.shape[-1]
     small = ndimage.zoom(first[2, 0], 0.75, order=1)
     resampled = np.clip(ndimage.zoom(small, side / small.shape[0], order=1)[:side, :side], -1, 1)
     copies = np.stack([first[0], np.clip(first[1] * 0.8 - 0.1, -1, 1), resampled[None].astype(np.float32)])
     names = ["planted: equal", "planted: contrast", "planted: resampled"]
-    fill = lambda mask: None if mask is None else np.concatenate([mask, mask[split.train[:3]]])
-    labels = None if slices.labels is None else np.concatenate([slices.labels, slices.labels[split.train[:3]]])
+    fill = lambda mask: None if mask is None else np.concatenate([mask, mask[chosen]])
+    labels = None if slices.labels is None else np.concatenate([slices.labels, slices.labels[chosen]])
     planted = SliceSet(
         np.concatenate([slices.images, copies]),
         slices.patients + names,

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+from matplotlib.colors import LinearSegmentedColormap
 
 from covbook.chapters.basics.data import coronal_view
 from covbook.plots import style
@@ -270,6 +271,37 @@ def curve_panels(
         if len(lines) > 1:
             axes.legend(frameon=False, fontsize=style.SMALL - 0.5, handlelength=1.2, borderpad=0.1)
         style.inch_text(figure, left + (width - 0.72) / 2, top - 0.1, title, ha="center")
+    style.footnote(figure, note)
+    return figure
+
+
+def noticed_grid(panels: dict[str, tuple[list[float], dict[str, list[int]]]], seeds: int, note: str):
+    """For each panel: which row noticed which strength, in how many of ``seeds`` repeats; the darker, the more.
+
+    Args:
+        panels: title -> (strengths, {row's name: repeats that noticed, one a strength}); the same rows in all panels.
+    """
+    rows = list(next(iter(panels.values()))[1])
+    left = max(style.text_width(name, style.SMALL) for name in rows) + 0.15
+    columns, cell, gap = 3, 0.24, 0.25
+    width, height = (style.WIDTH - left - 0.05 - gap * (columns - 1)) / columns, cell * len(rows)
+    shades = LinearSegmentedColormap.from_list("noticed", ["white", style.BLUE])
+    figure = sheet(-(-len(panels) // columns) * (height + 0.85) + 0.3)
+    for k, (title, (strengths, found)) in enumerate(panels.items()):
+        x, top = left + (k % columns) * (width + gap), (k // columns) * (height + 0.85) + 0.35
+        axes = style.inch_axes(figure, x, top, width, height)
+        counts = np.array([found[name] for name in rows], float)
+        axes.imshow(counts / seeds, cmap=shades, vmin=0, vmax=1.25, aspect="auto")
+        for (i, j), count in np.ndenumerate(counts):
+            axes.text(j, i, f"{count:.0f}", ha="center", va="center", fontsize=style.SMALL - 1,
+                      color=style.GREY if count < seeds / 2 else "white")
+        axes.set_xticks(range(len(strengths)), [f"{s:g}" for s in strengths], fontsize=style.SMALL - 0.5)
+        axes.set_yticks(range(len(rows)), rows if k % columns == 0 else [""] * len(rows), fontsize=style.SMALL)
+        axes.tick_params(length=0)
+        for spine in axes.spines.values():
+            spine.set_color(style.PALE)
+        for t, line in enumerate(reversed(style.wrap(title, 26).split("\n"))):
+            style.inch_text(figure, x, top - 0.08 - 0.14 * t, line, size=style.SMALL)
     style.footnote(figure, note)
     return figure
 

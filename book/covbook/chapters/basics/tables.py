@@ -361,8 +361,8 @@ def psnr_table(reference, other) -> Table:
     )
 
 
-def degradation_figure(curves: dict[str, list[dict]]):
-    """FID above, precision and recall below, one column per kind of damage."""
+def degradation_figure(curves: dict[str, list[dict]], whose: str):
+    """FID above, precision and recall below, one column per kind of damage. ``whose``: features, for the note."""
     words = {"noise": "noise, standard deviation", "blur": "blur, pixels", "copies": "share replaced by copies"}
     column = lambda rows, key: [r[key] for r in rows]
     upper = {
@@ -380,7 +380,7 @@ def degradation_figure(curves: dict[str, list[dict]]):
         {**upper, **lower},
         xlabels=labels,
         references=floors,
-        note=f"n = {n} images of other patients in each set. Band: smallest to largest over halvings of the patients.",
+        note=f"n = {n} images in each set. Band: smallest to largest over halvings of the patients. Features: {whose}.",
     )
 
 

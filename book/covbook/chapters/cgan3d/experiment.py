@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from covbook.chapters import apart
-from covbook.chapters.cgan3d.scores import compare, error_by_place  # noqa: F401 (the chapter calls it here)
+from covbook.chapters.cgan3d.scores import compare, error_by_place, variety  # noqa: F401 (for the chapter)
 from covbook.chapters.cgan3d.tuning import tune_non_local_means
 from covbook.chapters.privacy import PrivacyAudit, audit
 from covbook.datasets.sources import located
@@ -29,8 +29,10 @@ from covlib.data.volumes import resample
 from covlib.errors import ConfigError, DataError
 from covlib.files import layouts
 from covlib.metrics import intervals
+from covlib.metrics.intervals import Interval
 from covlib.papers.cgan3d import method, noise
 from covlib.papers.cgan3d.method import CGAN3D, TASKS, Config, condition_of, restore
+from covlib.papers.cgan3d.regions import side_for
 from covlib.papers.cgan3d.restoration import NonLocalMeans, trilinear
 from covlib.parallel import spread
 from covlib.seeding import derive, rng
@@ -234,8 +236,9 @@ def judge_case(config: Config, case: Case, volumes: dict[str, np.ndarray]) -> li
     """Rows of ``scores.compare`` for the whole scan and the pulmonary blocks; regions that a scan is too small
     for are left out."""
     rows = compare(case, volumes, config.hu_low, config.hu_high, region="whole")
-    if int(np.prod([n // config.block for n in case.hu.shape])) >= 4:
-        rows += compare(case, volumes, config.hu_low, config.hu_high, region="pulmonary", block=config.block)
+    side = side_for(config.region_litres, case.spacing) if config.region_litres else config.block
+    if int(np.prod([n // side for n in case.hu.shape])) >= 4:
+        rows += compare(case, volumes, config.hu_low, config.hu_high, region="pulmonary", block=side)
     return rows
 
 
@@ -336,17 +339,17 @@ def table2(rows: list[dict], reported: dict, region: str = "pulmonary") -> Table
     values = {n["id"]: n["value"] for n in reported["numbers"]}
     cells = []
     for name, what in TABLE2:
-        found = {key: column(rows, what, key, region) for key in ("psnr", "ssim")}
+        found = {key: column(rows, what, key, region) for key in ("psnr", "ssim", "psnr_printed", "ssim_printed")}
         paper = ["–", "–"]
         if name is not None:
             paper = [f"{values[f'table2_psnr_{name}']:.2f}", f"{values[f'table2_ssim_{name}']:g}"]
-        digits = {"psnr": 1, "ssim": 3}
-        text = {k: intervals.student_t(v).text(digits[k]) if len(v) else "–" for k, v in found.items()}
-        cells.append([what + (" (input)" if what in INPUT.values() else ""), *paper, text["psnr"], text["ssim"]])
-    columns = ["", "PSNR, dB (paper)", "SSIM (paper)", "PSNR, dB (ours)", "SSIM (ours)"]
+        text = {k: intervals.student_t(v).text(1 if "psnr" in k else 3) if len(v) else "–" for k, v in found.items()}
+        cells.append([what + (" (input)" if what in INPUT.values() else ""), *paper, *text.values()])
+    columns = ["", "PSNR, dB (paper)", "SSIM (paper)", "PSNR, dB (ours)", "SSIM (ours)", "eq. (3), dB (ours)",
+               "eq. (4) (ours)"]
     return Table(columns, cells, right=tuple(columns[1:]),
                  note=f"Mean over {len(column(rows, 'denoised', 'psnr', region))} held-out patients [95 % interval, "
-                      "Student t].")
+                      "Student t]. Eqs. (3) and (4) as printed: L in place of its square, no windows.")
 
 
 def gain_rows(rows: list[dict], reported: dict, region: str = "pulmonary") -> list[dict]:
@@ -365,7 +368,8 @@ def gain_rows(rows: list[dict], reported: dict, region: str = "pulmonary") -> li
 
 
 def keep(run, rows: list[dict]) -> None:
-    """The measurements of Tables I and II and the gains, into ``run``."""
+    """The measurements of Tables I and II and the gains, into ``run``; beside them PSNR and SSIM as the paper prints
+    them (eqs. 3 and 4)."""
     how = "mean over slices, scans of a patient, held-out patients; HU clipped, L = width; Student t over patients"
     for key in ("psnr", "ssim"):
         _kept(run, f"table1_{key}", column(rows, MADE["autoencode"] + PLAIN, key), how + "; laid side by side",
@@ -374,6 +378,9 @@ def keep(run, rows: list[dict]) -> None:
             slug = name or what.replace(" ", "_").replace("-", "_")
             _kept(run, f"table2_{key}_{slug}", column(rows, what, key, "pulmonary"),
                   how + "; four blocks with most lung", f"table2_{key}_{slug}" if name else None,
+                  "dB" if key == "psnr" else "")
+            _kept(run, f"printed_{key}_{slug}", column(rows, what, f"{key}_printed", "pulmonary"),
+                  how + f"; eq. ({3 if key == 'psnr' else 4}) as printed, on the four blocks", None,
                   "dB" if key == "psnr" else "")
             if key == "psnr":
                 _kept(run, f"whole_psnr_{slug}", column(rows, what, key), how, None, "dB")
@@ -475,12 +482,17 @@ def litres(case: Case) -> tuple[float, float]:
     return float((mask == LEFT).sum()) * voxel, float((mask > LEFT).sum()) * voxel
 
 
-def lungs_and_seams(config: Config, groups: dict[str, list[Case]]) -> dict[str, tuple[list[float], list[float]]]:
-    """Of each group of volumes: litres of both lungs, and seam ratios (of those larger than a block)."""
+def lungs_and_seams(config: Config, groups: dict[str, list[Case]]) -> dict[str, tuple[Interval, Interval | None]]:
+    """Of each group of volumes: litres of both lungs and the seam ratio (of volumes larger than a block), means with
+    intervals over patients, of whom a synthetic volume is one of its own."""
     found = iter(_each(_lungs_and_seam, [(c, config.block) for cases in groups.values() for c in cases], config, "cpu"))
-    rows = {name: [next(found) for _ in cases] for name, cases in groups.items()}
-    return {name: ([lungs for lungs, _ in got], [seam for _, seam in got if seam is not None])
-            for name, got in rows.items()}
+    made: dict[str, tuple[Interval, Interval | None]] = {}
+    for name, cases in groups.items():
+        rows = [(*next(found), case.patient or case.name) for case in cases]
+        seams = [(seam, whose) for _, seam, whose in rows if seam is not None]
+        made[name] = (intervals.mean([lungs for lungs, _, _ in rows], [whose for _, _, whose in rows]),
+                      intervals.mean(*map(list, zip(*seams, strict=True))) if seams else None)
+    return made
 
 
 def _lungs_and_seam(case: Case, block: int) -> tuple[float, float | None]:

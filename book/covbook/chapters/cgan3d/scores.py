@@ -1,17 +1,16 @@
 """Chapter 07's numbers: PSNR and SSIM as in Tables I and II, of HU clipped to the range that the Config states.
 
 The paper gives neither the range L of its PSNR nor the scale of its images, and prints L where the usual formula has
-L^2 (eq. 3). Ours is the usual formula in HU; the printed one stands beside it.
+L^2 (eq. 3), and an SSIM without windows (eq. 4). Ours are the usual formulas in HU; the printed ones stand beside
+them.
 """
 
 import numpy as np
 
 from covlib.data.case import Case
-from covlib.data.lungs import lung_mask
 from covlib.errors import DataError
-from covlib.metrics.image import WINDOW, psnr, psnr_mangalagiri
-
-PULMONARY_BLOCKS = 4  # "limited to 4 voxel (32x32x32 each) over pulmonary area", Section IV-A
+from covlib.metrics.image import WINDOW, psnr, psnr_mangalagiri, ssim_mangalagiri
+from covlib.papers.cgan3d.regions import pulmonary_blocks
 
 
 def scores(made: np.ndarray, real: np.ndarray, low: float, high: float) -> dict[str, float]:
@@ -22,8 +21,8 @@ def scores(made: np.ndarray, real: np.ndarray, low: float, high: float) -> dict[
 
     Returns:
         "psnr" (dB, mean over the slices that are not equal; inf if all are), "psnr_printed" (eq. 3), "ssim" (NaN below
-        11 pixels a side), "psnr_volume" (of the whole volume's error, so that slices that differ little weigh little)
-        and "equal_slices".
+        11 pixels a side), "ssim_printed" (eq. 4), "psnr_volume" (of the whole volume's error, so that slices that
+        differ little weigh little) and "equal_slices".
     """
     a, b = (np.clip(np.asarray(v, np.float32), low, high) for v in (made, real))
     width = float(high - low)
@@ -33,7 +32,8 @@ def scores(made: np.ndarray, real: np.ndarray, low: float, high: float) -> dict[
     similar = _ssim(a, b, width) if min(a.shape[1:]) >= WINDOW else np.nan
     return {"psnr": float(values[differ].mean()) if differ.any() else np.inf,
             "psnr_printed": float(printed[differ].mean()) if differ.any() else np.inf,
-            "ssim": float(similar), "psnr_volume": 10 * float(np.log10(width**2 / error)) if error else np.inf,
+            "ssim": float(similar), "ssim_printed": float(ssim_mangalagiri(a, b, width)),
+            "psnr_volume": 10 * float(np.log10(width**2 / error)) if error else np.inf,
             "equal_slices": int((~differ).sum())}
 
 
@@ -44,24 +44,6 @@ def _ssim(a: np.ndarray, b: np.ndarray, width: float) -> float:
     gaussian = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": width}
     return float(np.mean([structural_similarity(x, y, **gaussian)
                           for x, y in zip(a.astype(np.float64), b.astype(np.float64))]))
-
-
-def pulmonary_blocks(case: Case, n: int = PULMONARY_BLOCKS, block: int = 32) -> np.ndarray:
-    """First voxels, int64 (n, 3), of the ``n`` blocks of the undivided grid that hold most lung.
-
-    Which four blocks the paper took is not said: ours. A case without a lung mask gets one by threshold. DataError:
-    fewer than ``n`` whole blocks, or no lung.
-    """
-    lung = (case.lung if case.lung is not None else lung_mask(case.hu, case.spacing)) > 0
-    counts = [s // block for s in lung.shape]
-    if np.prod(counts) < n or not lung.any():
-        raise DataError(f"case {case.name}: {int(np.prod(counts))} whole blocks of {block} and {int(lung.sum())} "
-                        f"voxels of lung; {n} blocks with lung in them are wanted")
-    inner = lung[tuple(slice(c * block) for c in counts)]
-    z, y, x = counts
-    share = inner.reshape(z, block, y, block, x, block).sum((1, 3, 5)).ravel()
-    best = np.argsort(-share, kind="stable")[:n]
-    return np.stack(np.unravel_index(best, counts), 1) * block
 
 
 def compare(case: Case, volumes: dict[str, np.ndarray], low: float, high: float, *, region: str = "whole",
@@ -95,3 +77,17 @@ def error_by_place(original: np.ndarray, volume: np.ndarray, low: float, high: f
     kept = square[::2, ::2, ::2]
     rest = (square.sum() - kept.sum()) / max(1, square.size - kept.size)
     return {"kept": float(np.sqrt(kept.mean())), "other": float(np.sqrt(rest)), "all": float(np.sqrt(square.mean()))}
+
+
+def variety(made: np.ndarray, learnt: np.ndarray) -> float:
+    """How much synthetic volumes (N, z, y, x) differ from each other, over how much those they were learnt from do:
+    standard deviation over volumes, mean over voxels.
+
+    Raises:
+        DataError: fewer than two different volumes were learnt from.
+    """
+    varied, real = (float(np.std(np.asarray(v, float), 0).mean()) for v in (made, learnt))
+    if not real > 0:
+        raise DataError(f"{len(learnt)} volume(s) to learn from do not differ; 2 different ones are needed to say how "
+                        "varied synthetic ones are")
+    return varied / real

@@ -19,12 +19,13 @@ import torch
 from torch import Tensor, nn
 
 from covbook.chapters import trained_once
-from covbook.chapters.cosingan import MODELS, OURS, SETS
+from covbook.chapters.cosingan import MODELS, OURS, SETS, STATED
 from covbook.chapters.cosingan.diversity import fuse
 from covbook.chapters.cosingan.rivals import rival_config, train_rival
 from covbook.chapters.cosingan.roles import MODALITIES, Config, Roles, prepare
 from covbook.chapters.cosingan.sight import AtSize, as_seen, seen_at
 from covlib.data import label_maps
+from covlib.data.label_maps import Paired
 from covlib.errors import ConfigError
 from covlib.judges import classifiers, segmenters
 from covlib.metrics import overlap
@@ -46,15 +47,25 @@ RATES = ("sensitivity", "specificity", "accuracy")
 
 def trained(name: str, config, roles: Roles, modality: int, out, *, seed: int = 0, device="auto"):
     """A model trained on the single slice of a modality, once for all arms that share a folder: in ``out``, its weights
-    in the folder "generators" beside ``out``."""
-    if name not in MODELS:
-        raise ConfigError(f"model: {name!r} is not one of {', '.join(MODELS)}")
-    one = roles.singles[modality]
+    in the folder "generators" beside ``out``.
+
+    Args:
+        name: one of MODELS, or of STATED: a rival with the length of Section 3.2.3. Rivals with MS-FUL share the U-Net
+            of this modality's CoSinGAN, as in the chapter: their rows are the chapter's on the same seed.
+    """
+    if name not in MODELS and name not in STATED:
+        raise ConfigError(f"model: {name!r} is not one of {', '.join((*MODELS, *STATED))}")
+    one, length = roles.singles[modality], config.epochs_first if name in STATED else None
     code = {"name": name, "seed": seed, "data": roles.fingerprint, "slice": one.fingerprint, **_generator_only(config)}
-    train = cosingan.train if name == "cosingan" else partial(train_rival, name)
+    name = STATED.get(name, name)
+    train = cosingan.train
+    if name != "cosingan":
+        shared = rival_config(name, config).needs_unet
+        first = trained("cosingan", config, roles, modality, out, seed=seed, device=device) if shared else None
+        train = partial(train_rival, name, unet=first.networks["U"] if first else None, updates=length)
     work = lambda key: train(config, one, Path(out) / f"{name}-m{modality}-{key}", seed=seed, device=device)[0]
     own = config if name == "cosingan" else rival_config(name, config)
-    return trained_once(Path(out).parent / "generators" / f"{name}-m{modality}-seed{seed}", code, work,
+    return trained_once(Path(out).parent / "generators" / f"{code['name']}-m{modality}-seed{seed}", code, work,
                         lambda: cosingan.CoSinGAN(own, one, seed, device).grow(),
                         lambda made: {n: net for n, net in made.networks.items() if n != "D"}, device)
 
@@ -164,6 +175,14 @@ def _as_it_sees(net: nn.Module, config) -> nn.Module:
 def _new_judge(name: str, config, seed: int) -> nn.Module:
     width = config.enet_width if name == "enet" else config.seg_unet_width
     return segmenters.build(name, len(REGIONS) + 1, width=width, seed=derive(seed, name))
+
+
+def judged(roles: Roles, config) -> tuple[Paired, np.ndarray]:
+    """The slices from whose masks Table 1's are painted, and their modalities: those of the training patients, or, with
+    the config's ``judged_masks`` "test", of patients whom no judge has seen."""
+    if config.judged_masks == "train":
+        return roles.train, roles.train_modality
+    return roles.test, roles.test_modality
 
 
 def dsc(net: nn.Module, images: Tensor, masks: Tensor) -> dict[str, float]:
@@ -309,7 +328,7 @@ def table_arm(table: int, name: str, *, profile: str, data, seed: int, device, o
 
 def quality_arm(config, roles: Roles, name: str, make, judges: dict[str, nn.Module], seed: int) -> dict[str, float]:
     """A row of Table 1; ``make(model, modality)`` gives a trained model. "real": the test slices with their masks."""
-    masks, made = roles.conditions, {}
+    masks, made = ternary(judged(roles, config)[0].maps), {}
     if name == "real":
         row = {}
         for net, trained_net in judges.items():

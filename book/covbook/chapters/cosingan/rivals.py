@@ -6,9 +6,10 @@ stage: the same U-Net and PatchGAN, the same strong augmentation, the same one s
 network with one term of the mixed loss at a time (Figs. 6 and 7).
 
 Ours: a rival gets as many updates as all scales and stages of CoSinGAN together (``Config.updates``), though CoSinGAN
-spends most of them on smaller images. Its learning rate is that of the first stage, its loss weights are those of
-Section 3.2.1 (pix2pix's own weight of L1 is 100). The enhanced one may share CoSinGAN's U-Net behind MS-FUL, which has
-seen the one slice only.
+spends most of them on smaller images. Section 3.2.3 trains it "by using the training setting detailed in section
+3.2.1", which for one scale and one stage is the first stage's epochs: the study has that too (``STATED``). Its learning
+rate is that of the first stage, its loss weights are those of Section 3.2.1 (pix2pix's own weight of L1 is 100). The
+enhanced one may share CoSinGAN's U-Net behind MS-FUL, which has seen the one slice only.
 """
 
 import dataclasses

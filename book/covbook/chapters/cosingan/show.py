@@ -74,7 +74,7 @@ def _scores(rows: dict, names: dict[str, str], columns: dict[str, str], head: st
         for k, (line, text) in enumerate(zip(lines, texts)):
             best = k in contest and text != "–" and float(text) == max(known)
             line.append(f"**{text}**" if best else text)
-    return Table([head, *columns], lines, right=tuple(columns), note=note)
+    return Table([head, *columns], lines, right=tuple(columns), note=note).of_this_run()
 
 
 @torch.no_grad()

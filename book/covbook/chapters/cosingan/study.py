@@ -4,7 +4,7 @@ Nothing heavy is imported until an arm runs; what an arm is made of is in ``expe
 """
 
 from covbook.chapters import studies_of_tables
-from covbook.chapters.cosingan import MODELS, OURS, SETS
+from covbook.chapters.cosingan import MODELS, OURS, SETS, STATED
 
 TITLES = {1: "Table 1: what judges find in synthetic slices of three models",
           2: "Table 2: classifiers, half resolution", 3: "Table 3: classifiers, full resolution",
@@ -14,9 +14,10 @@ TITLES = {1: "Table 1: what judges find in synthetic slices of three models",
 def arms(table: int) -> dict[str, dict]:
     """Arm -> settings of Tables 1 to 4. An arm's name and a metric's make the id of the paper's number:
     ``table<table>_<arm>_<metric>``. Beyond the paper's rows: "real" (Table 1: what the judges reach on held-out real
-    slices), "painted" (the masks in the single slice's mean greys) and "sin_relabelled" (Tables 2 and 3)."""
+    slices), ``STATED`` (Table 1: rivals of another length), "painted" (the masks in the single slice's mean greys) and
+    "sin_relabelled" (Tables 2 and 3)."""
     if table == 1:
-        return {name: {"model": name} for name in (*MODELS, "painted", "real")}
+        return {name: {"model": name} for name in (*MODELS, *STATED, "painted", "real")}
     if table in (2, 3):
         return {name: {"set": name} for name in (*SETS, *OURS, "sin_relabelled")}
     return {name: {"set": name} for name in (*SETS, *OURS)}

@@ -20,6 +20,7 @@ from covbook.chapters.cosingan.roles import Roles
 from covlib.papers.cosingan import method as cosingan
 from covlib.parallel import spread
 from covlib.training.fit import FitResult, resolve_device
+from covlib.training.trained import weights_in
 
 WORTH_A_PROCESS = 100  # training steps of a group; a process takes seconds to start
 
@@ -34,14 +35,16 @@ def train(config, roles: Roles, out, *, seed: int = 0, device="auto", resume: bo
     """A CoSinGAN on the single slice of each modality, side by side.
 
     Args:
-        checkpoint: weights of modality 1's (``out/checkpoints/cosingan.safetensors`` of an earlier run); those of
-            modality 2 are looked for beside them, in ``modality_2/checkpoints``, and trained where they are not there.
+        checkpoint: weights of modality 1's (``out/checkpoints/cosingan.safetensors`` of an earlier run), or
+            the run's folder; those of modality 2 are looked for beside them, in ``modality_2/checkpoints``, and trained
+            where they are not there.
 
     Returns:
         modality -> method, modality -> what ``fit`` returned (nothing where weights were given).
     """
     out, second = Path(out), None
     if checkpoint is not None:
+        checkpoint = weights_in(checkpoint, "cosingan.safetensors")
         second = Path(checkpoint).resolve().parents[1] / "modality_2" / "checkpoints" / "cosingan.safetensors"
     given = {1: checkpoint, 2: second if second and second.is_file() else None}
     trainings = {m: partial(cosingan.train, config, roles.singles[m], place, seed=seed, device=device,

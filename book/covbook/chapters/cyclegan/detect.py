@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from covbook.chapters.cyclegan.bagging import bagged_trees
 from covbook.chapters.privacy import Attack, reidentify
+from covlib import rehearsal
 from covlib.data.case import SliceSet
 from covlib.data.splits import Split
 from covlib.errors import ConfigError, DataError, TrainingError
@@ -192,10 +193,12 @@ def train_detector(config: Config, name: str, images: Tensor, labels: np.ndarray
     stepper = torch.optim.Adadelta(model.parameters(), lr=config.detect_lr)
     noise = torch_generator(seed, "detector augment", device=device)
     best, kept, history = None, 0, {"loss": [], "watched": []}
-    for epoch in range(config.detect_epochs):
+    whole = config.detect_epochs * -(-len(x) // config.detect_batch)
+    few, batch_size = rehearsal.cut(f"detector {name}", "", whole, config.detect_batch, least=2)
+    for epoch in range(1 if rehearsal.active() else config.detect_epochs):
         order = torch.randperm(len(x), generator=torch_generator(seed, "detector order", epoch)).to(device)
         losses = []
-        for index in _batches(order, config.detect_batch):
+        for index in _batches(order, batch_size)[:few]:
             model.train()
             batch = classifiers.augment_batch(x[index], noise) if config.detect_augment else x[index]
             loss = F.cross_entropy(model(batch), y[index])
@@ -203,6 +206,7 @@ def train_detector(config: Config, name: str, images: Tensor, labels: np.ndarray
             loss.backward()
             stepper.step()
             losses.append(loss.detach())
+            rehearsal.step_done(losses[-1])
         history["loss"].append(torch.stack(losses).mean().item())
         history["watched"].append(_loss(model, *watch))
         if not np.isfinite(history["loss"][-1]):

@@ -99,7 +99,31 @@ def make_split(slices: SliceSet, config: Config, seed: int = 0) -> Split:
         if n < parts and not slices.synthetic:
             raise DataError(f"{slices.source}: class {name!r} has {n} patient(s); {parts} or more are needed, for "
                             "training, validation and test")
-    return split_of(slices, slices.labels, fractions, seed)
+    return thinned(split_of(slices, slices.labels, fractions, seed), slices, config, seed)
+
+
+def thinned(split: Split, slices: SliceSet, config: Config, seed: int = 0) -> Split:
+    """The split with so few COVID-19 images left in training and validation, drawn by chance, that every source class
+    has ``config.train_skew`` times as many; the test part stays whole, so that sensitivity can be measured.
+
+    Raises:
+        DataError: fewer than two would be left, one each for training and validation.
+    """
+    if not config.train_skew:
+        return split
+    of = lambda name, part: part[slices.labels[part] == slices.classes.index(name)]
+    ill = {"train": of(TARGET, split.train), "val": of(TARGET, split.val)}
+    least = min(len(of(name, split.train)) for name in config.sources)
+    kept = {"train": int(least / config.train_skew)}
+    kept["val"] = max(1, round(kept["train"] * len(ill["val"]) / max(1, len(ill["train"])))) if len(split.val) else 0
+    if not kept["train"]:
+        raise DataError(f"train_skew: {config.train_skew:g} leaves no COVID-19 image beside {least} of the smallest "
+                        "other class; give more patients, or a smaller skew")
+    parts = split.parts()
+    for part, few in kept.items():
+        left_out = rng(seed, "thinned", part).permutation(ill[part])[few:]
+        parts[part] = np.setdiff1d(parts[part], left_out)
+    return Split(*parts.values())
 
 
 def known(slices: SliceSet, split: Split) -> SliceSet:

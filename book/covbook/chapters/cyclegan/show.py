@@ -82,7 +82,8 @@ def detection_table(results: dict) -> Table:
     columns = ["task", "trained on", "skew", "sensitivity (%)", "FN", "specificity (%)", "AUC", "epoch kept"]
     return Table(columns, rows, right=tuple(columns[2:]),
                  note="Real held-out patients, threshold 0.5. Brackets: 95 % interval of the choice of test patients, "
-                      "not of the luck of training (Wilson; Newcombe's score for AUC; patients are the unit).")
+                      "not of the luck of training (Wilson; Newcombe's score for AUC; patients are the unit)."
+                 ).of_this_run()
 
 
 def equal_table(results: dict, specificity: float = 0.9) -> Table:
@@ -104,7 +105,7 @@ def equal_table(results: dict, specificity: float = 0.9) -> Table:
     return Table(columns, rows, right=tuple(columns[2:]),
                  note=f"Thresholds give {100 * specificity:g} % specificity on validation patients; what they give on "
                       "test patients stands beside. Gains over real images alone in points (AUC times 100), on "
-                      "the same test patients.")
+                      "the same test patients.").of_this_run()
 
 
 def verdict(gain) -> str:
@@ -141,7 +142,8 @@ def attack_table(attacks: dict) -> Table:
                "median similarity"]
     return Table(columns, rows, right=tuple(columns[3:]),
                  note="Held-out source images. 95 % interval over source patients. Similarity: correlation of pixels, "
-                      "or of features. Untrained: what the network's build gives away before it has learnt anything.")
+                      "or of features. Untrained: what the network's build gives away before it has learnt anything."
+                 ).of_this_run()
 
 
 def keep(run, results: dict) -> None:

@@ -154,7 +154,7 @@ def method_config(name: str, config, profile: str = "cpu"):
 
     A rival keeps its own paper's losses, learning rates and, at its profile, widths; image size, epochs, batch size and
     augmentation are the chapter's. Where ``config`` has another learning rate than the paper's 2e-4, the rival's
-    changes by the same factor.
+    changes by the same factor. With its ``rival_rates`` "paper" all networks of all rivals have the chapter's rate.
     """
     if name in ("global_local", "painted"):
         return config
@@ -162,7 +162,10 @@ def method_config(name: str, config, profile: str = "cpu"):
     shared = {key: getattr(config, key) for key in ("image_size", "epochs", "steps", "batch_size", "augment")}
     faster = config.learning_rate / type(config).learning_rate
     rates = {key: getattr(own, key) for key in ("learning_rate", "learning_rate_d")}
-    return dataclasses.replace(own, **shared, **{k: v if v is None else faster * v for k, v in rates.items()})
+    rates = {key: rate if rate is None else faster * rate for key, rate in rates.items()}
+    if config.rival_rates == "paper":
+        rates = {"learning_rate": config.learning_rate, "learning_rate_d": None}
+    return dataclasses.replace(own, **shared, **rates)
 
 
 def train_method(name: str, config, data: dict[str, Tensor], out, seed: int = 0, device="auto", resume: bool = True, *,
@@ -295,7 +298,7 @@ class Remembering:
 
 
 def image_quality(real: Tensor, synthetic: Tensor, maps: Tensor, extractor,
-                  others: Paired | None = None) -> dict[str, dict[str, float]]:
+                  others: Paired | None = None) -> dict[str, dict[str, float | None]]:
     """FID, PSNR, SSIM and RMSE of synthetic slices beside the real ones of the same maps (Table II).
 
     RMSE is a share of the grey scale (images moved to [0, 1]); times the window's width it is in HU. The scale of the
@@ -312,7 +315,7 @@ def image_quality(real: Tensor, synthetic: Tensor, maps: Tensor, extractor,
 
     Returns:
         {"complete": {"fid", "psnr", "ssim", "rmse"}, "lung_only": the same, "inside": {"psnr", "rmse"}}, the first two
-        with "fid_others" where ``others`` are given; PSNR in dB, means over slices.
+        with "fid_others" where ``others`` are given; PSNR in dB, means over slices. A FID of single slices is None.
     """
     if not len(real) == len(synthetic) == len(maps):
         raise DataError(f"image quality: {len(real)} real, {len(synthetic)} synthetic slices, {len(maps)} maps; one "
@@ -322,13 +325,13 @@ def image_quality(real: Tensor, synthetic: Tensor, maps: Tensor, extractor,
     found = {}
     for category, (a, b) in pairs.items():
         unit = [((x.double() + 1) / 2).numpy() for x in (a, b)]
-        found[category] = {"fid": generative.frechet(a.numpy(), b.numpy(), extractor).value,
+        found[category] = {"fid": generative.frechet(a.numpy(), b.numpy(), extractor).value if len(a) > 1 else None,
                            "psnr": image.psnr(*unit, data_range=1.0), "ssim": image.ssim(*unit, data_range=1.0),
                            "rmse": image.rmse(*unit)}
         if others is not None:
             c = others.images if category == "complete" else label_maps.lung_only(others.images, others.maps)
             far, near = generative.equal_n(extractor(c.numpy()), extractor(b.numpy()))
-            found[category]["fid_others"] = generative.fid(far, near)
+            found[category]["fid_others"] = generative.fid(far, near) if len(far) > 1 else None
     inside = (maps > label_maps.BACKGROUND)[:, None].double()
     square = (((real.double() - synthetic.double()) / 2).square() * inside).sum((1, 2, 3)) / inside.sum((1, 2, 3))
     error = square.sqrt().clamp_min(1e-12)
@@ -409,7 +412,7 @@ def segment(config, images: Tensor, maps: Tensor, test: Paired, *, seed: int = 0
     paper says nothing of the U-Net's training).
 
     Args:
-        config: has unet_width, unet_steps, unet_batch, unet_rate and unet_weights.
+        config: has unet_width, unet_steps, unet_batch, unet_rate, unet_weights and unet_dice.
         images: (N, 1, S, S) complete slices. maps: (N, S, S).
 
     Returns:
@@ -425,7 +428,7 @@ def train_unet(config, images: Tensor, maps: Tensor, seed: int, device) -> torch
     net = segmenters.build("unet", label_maps.LABELS, width=config.unet_width, seed=derive(seed, "unet"))
     segmenters.train_segmenter(net, images, maps, steps=config.unet_steps, batch_size=config.unet_batch,
                                lr=config.unet_rate, seed=derive(seed, "unet"), weights=config.unet_weights,
-                               augment=label_maps.augment_pair, device=resolve_device(device))
+                               dice=config.unet_dice, augment=label_maps.augment_pair, device=resolve_device(device))
     return net
 
 

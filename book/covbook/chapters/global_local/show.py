@@ -7,7 +7,7 @@ from torch import Tensor
 from covbook.tables import Table
 from covlib.data import label_maps
 from covlib.data.label_maps import CONSOLIDATION, GGO, LUNG, Paired
-from covlib.errors import ConfigError
+from covlib.errors import ConfigError, DataError
 from covlib.metrics import generative
 from covlib.metrics.intervals import Spread
 from covlib.nets import batched
@@ -84,13 +84,21 @@ def quality_table(quality: dict[str, dict], names: dict[str, str]) -> Table:
                "PSNR inside lung (dB)": ("inside", "psnr", 2, max)}
     rows = [[shown] for shown in names.values()]
     for category, measure, digits, better in columns.values():
-        texts = [f"{quality[name][category][measure]:.{digits}f}" for name in names]
-        best = better(texts, key=float)
+        values = [quality[name][category][measure] for name in names]
+        texts = ["too few" if value is None else f"{value:.{digits}f}" for value in values]
+        best = None if None in values else better(texts, key=float)
         for row, text in zip(rows, texts):
             row.append(f"**{text}**" if text == best else text)
     return Table(["method", *columns], rows, right=tuple(columns),
                  note="One training each, so bold is the best of this run, not a finding. PSNR and RMSE are those of "
-                      "complete and lung-only images alike. RMSE as a share of the grey scale.")
+                      "complete and lung-only images alike. RMSE as a share of the grey scale.").of_this_run()
+
+
+def ratio(ours: dict, painted: dict) -> float:
+    """FID of the lungs over the painter's, of what ``experiment.image_quality`` gave; DataError: of single slices."""
+    if ours["lung_only"]["fid"] is None:
+        raise DataError("a single held-out slice; at least 2 are needed for a Fréchet distance")
+    return ours["lung_only"]["fid"] / painted["lung_only"]["fid"]
 
 
 def keep_segmentation(run, arms: dict[str, dict[str, float]], n: int) -> None:
@@ -112,7 +120,7 @@ def segmentation_table(arms: dict[str, dict[str, float]], names: dict[str, str])
     rows = [[names[arm], *(cell(found, f"{focus}_{score}") for focus in foci for score in scores)]
             for arm, found in arms.items()]
     return Table(["U-Net trained on", *columns], rows, right=tuple(columns),
-                 note="Per cent, all test pixels counted together; one training each.")
+                 note="Per cent, all test pixels counted together; one training each.").of_this_run()
 
 
 def export(run, synthetic: Tensor, paired: Paired, method="Global-local conditional GAN after Jiang et al.", **told):

@@ -17,6 +17,8 @@ ABLATIONS = {"full": {}, "no_desum": {"desum": "none"}, "desum_global": {"desum"
              "beta_half": {"dfm": "half"}, "discriminators_1": {"discriminators": 1},
              "discriminators_3": {"discriminators": 3}, "generators_1": {"generators": 1},
              "generators_3": {"generators": 3}}  # the rows of Table V
+# Ours: what Section III-B can mean as well ("update D with the DFM"; images "randomly chosen").
+READINGS = {"dfm_with_d": {"dfm_side": "discriminators"}, "d_sees_one": {"d_sees": "one"}}
 
 TITLES = {2: "Table II: image quality of five methods", 3: "Table III: real slices replaced by synthetic ones",
           4: "Table IV: synthetic slices added to real ones", 5: "Table V: parts of the method left out or changed"}
@@ -24,8 +26,8 @@ TITLES = {2: "Table II: image quality of five methods", 3: "Table III: real slic
 
 def arms(table: int) -> dict[str, dict]:
     """Arm -> settings of Table II to V (2 to 5). An arm's name and a metric's make the id of the paper's number:
-    ``table<table>_<arm>_<metric>``. Beyond the paper's rows: "painted" wherever rivals stand, "real" (Table II), and a
-    U-Net trained on synthetic slices alone (Table III, 100 %)."""
+    ``table<table>_<arm>_<metric>``. Beyond the paper's rows: "painted" wherever rivals stand, "real" (Table II), a
+    U-Net trained on synthetic slices alone (Table III, 100 %), and ``READINGS`` (Table V)."""
     if table == 2:
         return {name: {"method": name} for name in (*METHODS, "painted", "real")}
     if table == 3:
@@ -35,7 +37,7 @@ def arms(table: int) -> dict[str, dict]:
     if table == 4:
         return {f"add_{share}": {"share": share, "method": "global_local"} for share in SHARES}
     if table == 5:
-        return {name: dict(changes) for name, changes in ABLATIONS.items()}
+        return {name: dict(changes) for name, changes in (ABLATIONS | READINGS).items()}
     raise ConfigError(f"table: {table} is not one of 2, 3, 4 and 5")
 
 
@@ -45,16 +47,18 @@ def studies() -> list:
                              "covlib.papers.global_local.method:Config")
 
 
-READ = ("image_size", "patients", "slices_per_patient", "crop_to_lungs")  # fields that ``experiment.load`` reads
+# Fields that ``experiment.load`` reads.
+READ = ("image_size", "patients", "slices_per_patient", "cap_real", "crop_to_lungs")
 
 
 @lru_cache(maxsize=1)
-def _slices(image_size: int, patients: int, slices_per_patient: int, crop_to_lungs: bool, data: str, seed: int):
+def _slices(image_size: int, patients: int, slices_per_patient: int, cap_real: bool, crop_to_lungs: bool, data: str,
+            seed: int):
     """``experiment.load``, kept for the next arm of a sweep: the arms of one seed all take the same slices."""
     from covbook.chapters.global_local import experiment
 
     return experiment.load(SimpleNamespace(image_size=image_size, patients=patients, crop_to_lungs=crop_to_lungs,
-                                           slices_per_patient=slices_per_patient), data, seed)
+                                           cap_real=cap_real, slices_per_patient=slices_per_patient), data, seed)
 
 
 def table_arm(table: int, arm, *, profile: str, data, seed: int, device, out,
@@ -75,8 +79,10 @@ def table_arm(table: int, arm, *, profile: str, data, seed: int, device, out,
         method, score = make("global_local"), {}
         score |= quality_arm(config, roles, "global_local", lambda name: method, seed=seed, device=device)
         found = segmentation_arm(config, roles, 0.5, lambda: method, added=False, seed=seed, device=device)
-        return {"fid": score["complete_fid"], "psnr": score["complete_psnr"], "dice": found["infection_dice"],
-                "lung_only_fid": score["lung_only_fid"], "inside_psnr": score["inside_psnr"]}
+        return {"fid": score["complete_fid"], "psnr": score["complete_psnr"], "lung_only_fid": score["lung_only_fid"],
+                "inside_psnr": score["inside_psnr"], "beta": mean_beta(method, roles),
+                **{name.replace("infection_", ""): value for name, value in found.items()
+                   if name.startswith("infection_dice")}}
     return segmentation_arm(config, roles, settings["share"] / 100, lambda: make(settings["method"]), added=table == 4,
                             seed=seed, device=device)
 
@@ -88,8 +94,8 @@ def quality_arm(config, roles, name: str, make, *, seed: int, device) -> dict[st
     from covlib.judges.features import get_extractor
     from covlib.training.devices import resolve_device
 
-    extractor = get_extractor(config.extractor, device=resolve_device(device))
     real, maps = roles.test.images, roles.test.maps
+    extractor = get_extractor(config.extractor, n=len(real), device=resolve_device(device))
     made = real if name == "real" else experiment.synthesize(make(name), maps, seed)
     found = experiment.image_quality(real, made, maps, extractor, roles.seg_test)
     flat = {f"{category}_{metric}": value for category, values in found.items() for metric, value in values.items()}
@@ -99,9 +105,10 @@ def quality_arm(config, roles, name: str, make, *, seed: int, device) -> dict[st
 def segmentation_arm(config, roles, share: float, make, *, added: bool, seed: int, device) -> dict[str, float]:
     """A row of Table III (``added`` False) or IV: slices chosen, U-Net trained on them, scored on ``roles.seg_test``.
 
-    ``make()`` gives the trained method; it is not asked for where the share is 0.
+    ``make()`` gives the trained method; it is not asked for where the share is 0. Beside the scores of all slices
+    together: over the paper's folds of augmented copies, where the config has folds, and over patients (``folds``).
     """
-    from covbook.chapters.global_local import experiment
+    from covbook.chapters.global_local import experiment, folds
 
     images, maps = roles.test.images, roles.test.maps
     if share and added:
@@ -110,4 +117,15 @@ def segmentation_arm(config, roles, share: float, make, *, added: bool, seed: in
         images, maps = experiment.add(images, maps, made, new_maps, share, seed)
     elif share:
         images, _ = experiment.replace(images, experiment.complete_slices(make(), images, maps, seed), share, seed)
-    return experiment.segment(config, images, maps, roles.seg_test, seed=seed, device=device)
+    net = experiment.train_unet(config, images, maps, seed, device)
+    return folds.row(net, roles.seg_test, folds=config.folds, copies=config.test_copies, seed=seed)
+
+
+def mean_beta(method, roles) -> float:
+    """D2's weight in Eq. 4, mean over the test slices: whether it ran to an end. NaN where no net computes one."""
+    from covbook.chapters.global_local import networks
+
+    if "DFM" not in method.networks:
+        return float("nan")
+    data = roles.test.training_data()
+    return float(networks.betas(method, data["image"], data["map"]).mean())

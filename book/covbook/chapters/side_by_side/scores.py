@@ -38,13 +38,15 @@ SCALES = ((176, 5), (88, 4), (44, 3), (22, 2))  # smallest side that so many sca
 @dataclass
 class Scores:
     """All that was measured of one arm. ``values``: name -> Interval; ``audit``: of privacy; ``images``: the synthetic
-    ones, in the order of ``part`` (their conditions); ``shortage``: said beside FID where there are no more images than
-    features."""
+    ones, in the order of ``part`` (their conditions); ``extractor``, ``resize``: whose features; ``shortage``:
+    said beside FID where there are no more images than features."""
 
     arm: str
     values: dict[str, Interval] = field(default_factory=dict)
     audit: privacy.PrivacyAudit | None = None
     images: Tensor | None = None
+    extractor: str = ""
+    resize: str = ""
     shortage: str = ""
 
     def plain(self) -> dict[str, float]:
@@ -60,7 +62,7 @@ def measure(trained: Trained, config: Config, extractor, *, seed: int = 0, devic
     task, part = trained.task, trained.task.conditions
     made = synthesize(trained, part, seed)
     owners = owners_of(trained, part, seed)
-    found = Scores(trained.arm, images=made)
+    found = Scores(trained.arm, images=made, extractor=extractor.title, resize=extractor.resize)
     likenesses, found.shortage = likeness(task, made, owners, config, extractor, seed)
     found.values |= likenesses
     if trained.methods and task.kind == "mask":

@@ -228,6 +228,23 @@ def keep(run, probes: dict[str, Probe], prefix: str = "probe_") -> None:
                        f"p = {p.p:.3g}; {p.auc.method}")
 
 
+def frame_probe(run, slices: SliceSet, seed: int = 0) -> Probe:
+    """What a positive rate on real slices must be read beside: can the class be told from the outer frame of the images
+    alone, where there is next to no lung? Then the judge may know the source, and a generator may have learnt it.
+
+    Kept in ``run`` as "probe_frame", an AUC over patients that were not learnt from; returns the probe.
+    """
+    found = probe(hide_lungs(slices.images), slices.labels, slices.patients, question="class, outer frame alone",
+                  classes=slices.classes, seed=seed)
+    how = f"linear judge of the outer frame, held-out patients, p = {found.p:.3f}; {found.auc.method}"
+    run.metric("probe_frame", found.auc, n=found.n, how=how)
+    run.note(f"positive rates on these slices: the class is {found.verdict} from the outer frame alone (AUC "
+             f"{found.auc.value:.2f}), where there is next to no lung")
+    print(f"class from the outer frame alone: AUC {found.auc.value:.2f} "
+          f"[{found.auc.low:.2f}, {found.auc.high:.2f}], {found.verdict}")
+    return found
+
+
 # ---- where a network looks -------------------------------------------------------------------------------------------
 
 

@@ -34,6 +34,7 @@ MEASURES = {"fid": ("FID", "lower"), "kid": ("KID × 1000", "lower"), "precision
             "membership_auc": ("membership AUC", ""), "near_copies": ("near copies (%)", "lower")}
 HEADS = {"fid": "FID", "kid": "KID × 1000", "precision": "precision", "recall": "recall", "ms_ssim": "MS-SSIM",
          "ms_ssim_twice": "one mask", "use": "use", "membership_auc": "member AUC", "near_copies": "copies (%)"}
+OF_FEATURES = ("fid", "kid", "precision", "recall")
 SCALE = {"kid": 1000.0, "near_copies": 100.0}
 PICTURE = {"fid": ("FID", "lower"), "recall": ("recall", "higher"), "use": ("Dice or AUC", "higher"),
            "membership_auc": ("membership", "lower")}
@@ -62,7 +63,7 @@ def budget_table(arms, tasks: dict[str, Task], config: Config, costs: dict) -> T
         f"Every method takes {config.steps} steps (setting steps): no budget at this profile."
     return Table(heads, rows, right=tuple(heads[2:]), sortable=True,
                  note=f"{said} Weights: generators and discriminators, while training. Memory: peak of training beyond "
-                      "the idle process.")
+                      "the idle process.").of_this_run()
 
 
 def _with_use(found: Scores) -> dict[str, Interval]:
@@ -84,12 +85,13 @@ def results_table(scores: dict[str, Scores], costs: dict, steps: dict[str, int])
         rows.append([ENTRIES[arm].task, ENTRIES[arm].title, *cells, found.audit.verdict if found.audit else "–",
                      f"{took:.0f}" if took else "–"])
     return Table(heads, rows, right=(*shown.values(), "s"), sortable=True,
-                 note=(f"FID: {few}. " if few else "") +
+                 note=f"FID, KID, precision and recall of features of {next(iter(scores.values())).extractor}. " +
+                      (f"FID: {few}. " if few else "") +
                       "Brackets: 95 % interval; how each was got is in the run's measurements. Distances of different "
                       f"tasks are to different real images: compare within a task. Precision and recall: {NEIGHBOURS} "
                       "nearest neighbours. MS-SSIM: of pairs of images, and of two images of one mask. Use: Dice of "
                       "infection (masks), AUC (all else). s: seconds of training by the recorded costs; memory, "
-                      "weights and time of an image are in the table above. " + ranking(scores))
+                      "weights and time of an image are in the table above. " + ranking(scores)).of_this_run()
 
 
 def told_apart(scores: dict[str, Scores], measure: str) -> dict[str, list[str]]:
@@ -142,7 +144,7 @@ def picture(scores: dict[str, Scores]):
     for arm, found in scores.items():
         grouped.setdefault(TASKS[ENTRIES[arm].task].capitalize(), {})[ENTRIES[arm].title] = _with_use(found)
     controls = [e.title for e in ENTRIES.values() if not e.module]
-    return figures.comparison(grouped, PICTURE, controls=controls)
+    return figures.comparison(grouped, PICTURE, controls=controls, whose=next(iter(scores.values())).extractor)
 
 
 def keep(run, scores: dict[str, Scores], trained: dict[str, Trained]) -> None:
@@ -150,8 +152,9 @@ def keep(run, scores: dict[str, Scores], trained: dict[str, Trained]) -> None:
     for arm, found in scores.items():
         name = arm.replace("-", "_")
         for measure, value in found.values.items():
+            whose = f"{found.extractor}, {found.resize}" if measure in OF_FEATURES else ""
             told = found.shortage if measure == "fid" else ""
-            run.metric(f"{name}_{measure}", value, how="; ".join(filter(None, (value.method, told))))
+            run.metric(f"{name}_{measure}", value, how="; ".join(filter(None, (value.method, whose, told))))
         if found.audit:
             run.note(f"privacy audit of {ENTRIES[arm].title} ({ENTRIES[arm].task}): {found.audit.verdict}")
         if trained[arm].methods:

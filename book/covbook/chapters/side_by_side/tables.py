@@ -39,7 +39,7 @@ def audit_table(audits: dict[str, PrivacyAudit]) -> Table:
         "mirrored or not. Near copy: nearer to a training image than the 1st percentile of the distances from each "
         "real image to the nearest one of another patient; others: the same for held-out images. Distance: median to "
         "the nearest training image; real: of held-out images. * p at most 0.05 / 3 (permutation of patients), so one "
-        "honest generator in twenty is suspected. Nothing found is no proof of privacy."))
+        "honest generator in twenty is suspected. Nothing found is no proof of privacy.")).of_this_run()
 
 
 def power_table(found: dict[str, Power]) -> Table:
@@ -51,7 +51,7 @@ def power_table(found: dict[str, Power]) -> Table:
     return Table(["copier", *heads], rows, right=tuple(heads),
                  note=f"Share of audits (%) that find something, by the share of copies among {one.images} synthetic "
                       f"images; the others are real images of further patients. {one.audits} audits each; brackets: "
-                      "Wilson 95 % interval of so many audits. At 0 % copies: false alarms.")
+                      "Wilson 95 % interval of so many audits. At 0 % copies: false alarms.").of_this_run()
 
 
 def _sizes(a: PrivacyAudit) -> str:

@@ -199,6 +199,20 @@ def test_litres_of_a_virtual_patient_are_those_of_its_mask():
     assert abs(sum(tasks.litres(case)) - true) < 0.2 * true
 
 
+def test_lungs_and_seams_count_patients_not_scans(config, scans):
+    """Two scans of one patient are one patient; a synthetic volume has none and is one of its own."""
+    case = scans[0].cases[0]
+    twice = [case, replace(case, name="again"), replace(scans[0].cases[1], patient="other")]
+    alone = [replace(c, patient="", name=f"noise {k}") for k, c in enumerate(scans[0].cases[:2])]
+    found = tasks.lungs_and_seams(config, {"held-out": twice, "synthetic": alone})
+    lungs, seams = found["held-out"]
+    assert lungs.n == seams.n == 2 and lungs.low < lungs.value < lungs.high
+    assert lungs.value == pytest.approx(np.mean([sum(tasks.litres(c)) for c in twice]))
+    assert found["synthetic"][0].n == found["synthetic"][1].n == 2
+    small = replace(config, block=16)  # no volume is larger: there is no inner face
+    assert tasks.lungs_and_seams(small, {"held-out": twice})["held-out"][1] is None
+
+
 def test_readers_get_pairs_of_the_same_place(scans, judged):
     found, split = scans
     cases, made = found.at(split.test), judged[0]

@@ -9,7 +9,7 @@ import torch
 from scan_files import save_case
 
 from covbook import report
-from covbook.chapters.cosingan import MODELS, OURS, SET_NAMES, SETS, experiment, rivals, study, training
+from covbook.chapters.cosingan import MODELS, OURS, SET_NAMES, SETS, STATED, experiment, rivals, study, training
 from covbook.chapters.cosingan import show as chapter
 from covbook.chapters.cosingan.roles import JUDGES, Config, load, prepare
 from covbook.runner import studies as runner_studies
@@ -283,6 +283,50 @@ def test_a_generator_is_trained_once_and_then_loaded(roles, tmp_path):
         experiment.trained("dcgan", CONFIG, roles, 1, tmp_path)
 
 
+def test_the_study_s_rivals_are_the_chapter_s_on_one_seed(roles, tmp_path):
+    """Both orders of Table 1's rows come from the same networks: the enhanced rival shares CoSinGAN's U-Net in both."""
+    one, how = roles.singles[1], {"seed": 3, "device": "cpu"}
+    model, _ = experiment.cosingan.train(CONFIG, one, tmp_path / "chapter", **how)
+    chapters = {"cosingan": model}
+    for name in rivals.RIVALS:
+        chapters[name], _ = rivals.train_rival(name, CONFIG, one, tmp_path / name, unet=model.networks["U"], **how)
+    for name, method in chapters.items():
+        ours = experiment.trained(name, CONFIG, roles, 1, tmp_path / "study" / "arm", **how)
+        for net in set(method.networks) - {"D"}:
+            for key, value in method.networks[net].state_dict().items():
+                assert torch.equal(value, ours.networks[net].state_dict()[key]), (name, net, key)
+
+
+def test_rivals_as_stated_have_the_first_stage_s_length(roles, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(experiment, "train_rival", lambda name, config, one, out, updates, **how: asked.append(
+        (name, updates)) or rivals.train_rival(name, config, one, out, updates=updates, **how))
+    for name in (*STATED, "pix2pix"):
+        experiment.trained(name, CONFIG, roles, 1, tmp_path / "study" / name, device="cpu")
+    assert asked == [("pix2pix", CONFIG.epochs_first), ("enhanced", CONFIG.epochs_first), ("pix2pix", None)]
+    assert len(list((tmp_path / "study" / "generators").glob("pix2pix*m1*"))) == 2  # neither takes the other's weights
+
+
+def test_table_1_is_painted_from_the_masks_of_patients_that_no_judge_has_seen_where_asked(roles):
+    seen, whose = experiment.judged(roles, CONFIG)
+    assert seen is roles.train and list(whose) == list(roles.train_modality)
+    unseen, whose = experiment.judged(roles, dataclasses.replace(CONFIG, judged_masks="test"))
+    assert not set(unseen.patients) & set(roles.train.patients) and list(whose) == list(roles.test_modality)
+    asked = {}
+    for which in ("train", "test"):
+        config = dataclasses.replace(CONFIG, judged_masks=which)
+        model = Bright(0.1)
+
+        def paint(masks, generator, which=which, plain=model.synthesize, **options):
+            asked[which] = masks
+            return plain(masks, generator)
+
+        model.synthesize = paint
+        net = segmenters.build("unet", 3, width=4)
+        experiment.quality_arm(config, roles, "cosingan", lambda name, m, model=model: model, {"unet": net}, 0)
+    assert torch.equal(asked["test"], ternary(roles.test.maps)) and torch.equal(asked["train"], roles.conditions)
+
+
 def test_arms_are_the_rows_of_the_tables_and_their_ids_are_the_ledger_s():
     found = {s.name: s for s in study.studies()}
     assert list(found) == [f"cosingan-table{k}" for k in range(1, 5)] and found.keys() <= runner_studies.known().keys()
@@ -292,7 +336,7 @@ def test_arms_are_the_rows_of_the_tables_and_their_ids_are_the_ledger_s():
         known = found[f"cosingan-table{table}"]
         for arm in known.arms("cpu"):
             for metric in metrics:
-                ours = arm.name in ("painted", "real", "painted_sts", "sin_relabelled")
+                ours = arm.name in ("painted", "real", "painted_sts", "sin_relabelled", *STATED)
                 assert (known.number.format(arm=arm.name, metric=metric) in numbers) != ours
 
 

@@ -50,6 +50,7 @@ from covlib.papers.cgan3d.nets import (
     local_differences,
     unfold,
 )
+from covlib.papers.cgan3d.regions import side_for
 from covlib.phantom import generate
 from covlib.seeding import rng, torch_generator
 from covlib.training.health import is_health
@@ -314,6 +315,50 @@ def test_training_blocks_are_where_the_scan_says(cases):
     assert len(few["target"]) == 6 and torch.equal(few["target"], few["condition"])
     with pytest.raises(DataError, match="no case"):
         training_blocks([], config)
+
+
+def test_divided_first_every_block_has_a_curve_of_its_own(cases):
+    """The order of Section III-C: target and condition of a block by the histogram of its condition."""
+    config = tiny(task="denoise", margin=0, blocks_per_scan=1000, equalise="block")
+    data = training_blocks(cases[:1], config, seed=3)
+    given = condition_of(config, cases[0], 3)
+    whole, pieces = divide(cases[0].hu, 16)[0], divide(given.hu, 16)[0]
+    for k, (block, piece) in enumerate(zip(whole, pieces)):
+        curve = fit_equaliser(piece, floor=config.floor)
+        assert np.array_equal(data["condition"][k, 0].numpy(), curve.forward(piece))
+        assert np.array_equal(data["target"][k, 0].numpy(), curve.forward(block))
+    ends = data["condition"].amin((1, 2, 3, 4)), data["condition"].amax((1, 2, 3, 4))
+    assert all(torch.allclose(end, torch.full_like(end, wanted), atol=1e-4) for end, wanted in zip(ends, (-1.0, 1.0)))
+    by_scan = training_blocks(cases[:1], tiny(task="denoise", margin=0, blocks_per_scan=1000), seed=3)
+    assert not torch.equal(by_scan["condition"], data["condition"])
+
+
+@pytest.mark.parametrize("overlap", [0, 8])
+def test_blocks_equalised_by_themselves_come_back_too(overlap):
+    method = CGAN3D(tiny(task="denoise", residual=True, equalise="block"), 4)
+    hu = rng(0, "scan").integers(-1024, 3071, (24, 33, 47)).astype(np.int16)
+    hu[:16, :16, :16] = -1000  # a block of nothing but air has a curve as well
+    assert np.abs(restore_volume(method, hu, overlap=overlap).astype(int) - hu).max() <= (1 if overlap else 0)
+
+
+def test_the_second_experiment_trains_on_the_blocks_with_most_lung(cases):
+    config = tiny(margin=0, blocks_per_scan=3, block_choice="pulmonary", floor=1.0)
+    data = training_blocks(cases[:1], config)
+    case = cases[0]
+    shares = (divide(case.lung > 0, 16)[0]).mean((1, 2, 3))
+    best = np.sort(np.argsort(-shares, kind="stable")[:3])
+    expected = divide(fit_equaliser(case.hu, floor=1.0).forward(case.hu), 16)[0][best]
+    assert np.array_equal(data["target"][:, 0].numpy(), expected)
+    assert shares[best].min() >= np.delete(shares, best).max()
+
+
+def test_a_region_of_so_many_litres():
+    assert side_for(0.2569, (4.0, 0.7, 0.7)) == 32  # the paper's four blocks
+    spacing = (5.0, 3.0, 3.0)
+    side = side_for(0.26, spacing)
+    assert abs(4 * side**3 * 45 / 1e6 - 0.26) < 0.05 and side_for(1e-9, spacing) == 2
+    with pytest.raises(ConfigError, match="region_litres: -1"):
+        tiny(region_litres=-1.0)
 
 
 # ---- training and whole volumes --------------------------------------------------------------------------------------

@@ -227,3 +227,27 @@ def test_two_arms_answer_for_every_held_out_slice():
     for arm, correct in arms.items():
         assert correct.shape == (2, 4) and set(np.unique(correct)) <= {0.0, 1.0}
         assert np.array_equal(correct, again[arm])
+
+
+def test_spectral_discriminator_has_no_norm_of_its_own_and_layers_of_norm_one():
+    torch.manual_seed(0)
+    D = Discriminator(28, 4, spectral=True)
+    assert not any(isinstance(part, torch.nn.BatchNorm2d) for part in D.modules())
+    D.train()
+    for _ in range(50):  # one power iteration a pass
+        D(torch.randn(2, 3, 28, 28))
+    D.eval()
+    for layer in (D.down[0], D.down[3], D.dense):
+        largest = torch.linalg.matrix_norm(layer.weight.detach().flatten(1).double(), 2).item()
+        assert largest == pytest.approx(1, abs=0.02)
+
+
+def test_with_spectral_norm_and_differentiable_augmentation_it_trains_and_repeats_in_processes_too(images, tmp_path):
+    config = small(discriminator="spectral", diff_augment=True, ema=0.9, steps=52, first_norm=False)
+    both = {"normal": images, "covid": images.flip(-1)}
+    alone, _ = train_all(config, both, tmp_path / "a", device="cpu")
+    apart, results = train_all(config, both, tmp_path / "b", device="cpu", side_by_side=True)
+    assert results["covid"].steps == 52
+    for name in both:
+        for key, weight in alone[name].networks["G"].state_dict().items():
+            assert torch.equal(weight, apart[name].networks["G"].state_dict()[key])

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from projected_runs import trained_twice
@@ -14,7 +15,14 @@ from benchmarks import global_local
 from covbook.chapters.global_local.networks import betas, listen
 from covlib.data import label_maps
 from covlib.errors import ConfigError, DataError
-from covlib.papers.global_local.losses import dfm_loss, discriminator_loss, feature_difference, generator_loss
+from covlib.losses import hinge_discriminator
+from covlib.papers.global_local.losses import (
+    dfm_loss,
+    discriminator_loss,
+    feature_difference,
+    generator_loss,
+    one_of_both,
+)
 from covlib.papers.global_local.method import Config, GlobalLocal, check_training, pyramid, schedule, train
 from covlib.seeding import torch_generator
 from covlib.training.checkpoints import save_weights
@@ -208,10 +216,62 @@ def test_the_dfm_net_runs_to_the_discriminator_that_differs_less(data):
     assert (push.sign() == gap.sign()).all() and gap.abs() > 0.01
 
 
+def test_moved_with_the_discriminators_it_runs_to_the_one_that_differs_more(data):
+    """The other reading: D maximises Eq. 4 (Eq. 2), and DFM's net with it; the generators' gradients stay."""
+    watches = {side: Watch(GlobalLocal(tiny(dfm_side=side), 6), "joint") for side in ("generators", "discriminators")}
+    for watch in watches.values():
+        watch.run(data)
+    first, other = watches["generators"], watches["discriminators"]
+    assert other.reached("D")[1] == {"D1", "D2", "DFM"} and "DFM" not in other.reached("G")[0]
+    push, before = other.grads["D"]["DFM", "weigh.2.bias"], first.grads["G"]["DFM", "weigh.2.bias"]
+    torch.testing.assert_close(push, -10 * before / first.method.config.lambda_fm)
+    gap = other.losses["matching D2"] - other.losses["matching D1"]
+    assert (push.sign() == -gap.sign()).all() and gap.abs() > 0.01
+    for key, g in other.grads["G"].items():
+        torch.testing.assert_close(g, first.grads["G"][key])
+    for key in first.grads["D"]:
+        torch.testing.assert_close(other.grads["D"][key], first.grads["D"][key])
+
+
+# ---- what D sees -----------------------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=5), st.booleans())
+@settings(max_examples=20)
+def test_one_of_both_is_the_mean_over_the_images_that_were_shown(shown, projected):
+    g = torch_generator(0, "one", len(shown))
+    real, fake = (3 * torch.randn(len(shown), 1, 2, 2, generator=g, dtype=torch.float64) for _ in range(2))
+    sides = (hinge_discriminator, discriminator_loss)[not projected]
+    nothing = 40.0 if projected else 400.0  # a logit at which D is so sure of the other side that it costs nothing
+    sure = torch.full_like(real[:1], nothing)
+    each = [sides(r[None], -sure) if s else sides(sure, f[None]) for r, f, s in zip(real, fake, shown)]
+    loss = one_of_both(torch.tensor(shown), real, fake, projected)
+    torch.testing.assert_close(loss.double(), torch.stack(each).double().mean(), rtol=1e-5, atol=1e-6)
+
+
+def test_a_discriminator_that_sees_one_of_both_learns_from_it_alone(data):
+    seen = {}
+    for kind in ("both", "one"):
+        watch = Watch(GlobalLocal(tiny(d_sees=kind), 6), "local")
+        watch.run(data)
+        seen[kind] = watch
+    shown = torch.rand(6, 1, generator=torch_generator(0, "step"))[:, 0] < 0.5
+    assert 0 < shown.sum() < 6  # both kinds are among them
+    nets = seen["one"].method.networks
+    condition, real = (x[0] for x in pyramid(data["map"], data["image"]))
+    of = lambda x: nets["D1"](torch.cat([condition, x], 1)).flatten(1)
+    wanted = torch.where(shown, F.softplus(-of(real)).mean(1), F.softplus(of(nets["G2"](condition))).mean(1)).mean()
+    torch.testing.assert_close(seen["one"].losses["D"], wanted)
+    assert seen["both"].losses["D"] > wanted
+    for key, g in seen["one"].grads["G"].items():  # the generator's turn is the same
+        torch.testing.assert_close(g, seen["both"].grads["G"][key])
+
+
 # ---- ablations -------------------------------------------------------------------------------------------------------
 
 TABLE_V = [{"desum": "none"}, {"desum": "global"}, {"desum": "half"}, {"dfm": "none"}, {"dfm": "d2"}, {"dfm": "half"},
-           {"discriminators": 1}, {"discriminators": 3}, {"generators": 1}, {"generators": 3}]
+           {"discriminators": 1}, {"discriminators": 3}, {"generators": 1}, {"generators": 3},
+           {"dfm_side": "discriminators"}, {"d_sees": "one"}]  # the last two: other readings of Section III-B
 
 
 @pytest.mark.parametrize("changes", TABLE_V, ids=lambda c: "-".join(f"{k}={v}" for k, v in c.items()))
@@ -467,7 +527,8 @@ def test_betas_are_those_of_the_loss(trained, data):
     ({"image_size": 33}, "image_size: 33 is not a multiple of 16"), ({"image_size": 16}, "of at least 32"),
     ({"image_size": 72}, "72"), ({"generators": 4}, "generators: must be 1, 2 or 3"),
     ({"discriminators": 0}, "discriminators"), ({"dfm_layer": 4}, "dfm_layer"), ({"width": 0}, "width"),
-    ({"epochs_joint": 0}, "epochs_joint"), ({"micro_batch": -1}, "micro_batch"), ({"d_layers": 1}, "d_layers"),
+    ({"epochs_joint": 0}, "epochs_joint"), ({"folds": 0}, "folds: must be at least 1"),
+    ({"micro_batch": -1}, "micro_batch"), ({"d_layers": 1}, "d_layers"),
     ({"desum": "both"}, "desum: must be one of learned, none, global, half"), ({"dfm": "d1"}, "dfm"),
     ({"norm": "batch", "micro_batch": 2}, "norm: with 'batch'"),
     ({"d_norm": "batch", "checkpoint_blocks": True}, "norm: with 'batch'"),

@@ -1,0 +1,64 @@
+"""Every chapter on a small folder of a reader's own: it ends, and tells nothing of what virtual patients gave."""
+
+import re
+
+import nbformat
+import pytest
+
+from covbook.cli import main
+from covbook.report import load_metrics
+from covbook.runner import chapters, own_data
+from covbook.runner.phantom_set import write_phantom
+
+KINDS = {"01": "mixed", "02": "mixed", "03": "xrays", "04": "ill", "05": "ill", "06": "xrays", "07": "volumes",
+         "08": "mixed"}
+# Patients, shape, kind and label of each.
+FOLDERS = {"mixed": (8, (96, 96), "slices", None), "ill": (6, (96, 96), "slices", "covid"),
+           "xrays": (18, (64, 64), "xrays", None), "volumes": (3, (32, 64, 64), "cases", None)}
+TRAINED = ("03", "04", "05", "06", "07")
+CHAPTERS = chapters.chapters()
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Kind -> a folder that chapters take for a reader's own: its datasheet, which says who made it, is removed."""
+    made = {}
+    for name, (n, shape, kind, label) in FOLDERS.items():
+        place = tmp_path_factory.mktemp("own") / f"my_{name}"
+        made[name] = write_phantom(place, n, shape=shape, kind=kind, label=label)
+        for sheet in ("DATASHEET.md", "datasheet.json"):
+            (made[name] / sheet).unlink(missing_ok=True)
+    return made
+
+
+def printed(notebook) -> list[str]:
+    """All that the cells show, as text."""
+    found = []
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            found.append(output.get("text", ""))
+            found += [value for kind, value in output.get("data", {}).items() if kind.startswith("text/")]
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("chapter", CHAPTERS, ids=[chapter.name for chapter in CHAPTERS])
+def test_a_chapter_on_a_small_folder(chapter, folders, tmp_path, capsys):
+    number = chapter.name[:2]
+    folder, out = folders[KINDS[number]], tmp_path / "out"
+    status = main(["run", chapter.name, "--profile", "smoke", "--device", "cpu", "--data", str(folder), "--out",
+                   str(out)])
+    said = capsys.readouterr()
+    assert status == 0, said.err[-3000:]
+    notebook = nbformat.read(out / f"{chapter.name}.ipynb", as_version=4)
+    assert not [cell.source for cell in notebook.cells if own_data.tells_of_recorded(cell.source)]
+    costs, *shown = printed(notebook)  # the first cell tells what the recorded run cost
+    about = [text for text in shown if re.search(r"[Vv]irtual (patient|one)", text)]
+    if number in TRAINED:
+        assert not about, about[0][:500]
+    metrics = load_metrics(out / "metrics.json")
+    assert metrics["data"]["kind"] == "folder" and metrics["data"]["name"] == folder.name
+    if number in TRAINED:
+        words = metrics["verdict"]["words"]
+        assert words[0].startswith("trained on ") and words[0].endswith(f"({folder.name})")
+        assert all(f"  {line}\n" in said.out for line in words)
