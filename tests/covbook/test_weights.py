@@ -96,11 +96,11 @@ def test_networks_of_one_large_file_are_kept_in_half_precision(here, monkeypatch
         torch.manual_seed(seed)
         return {name: nn.Sequential(nn.Linear(30, 40), nn.BatchNorm1d(40)) for name in ("G1", "G2")}
 
-    out = finished(here / "run", "04_global_local", trained=large(0))
-    size = (out / "checkpoints" / "global_local.safetensors").stat().st_size
+    out = finished(here / "run", "05_cosingan", trained=large(0))
+    size = (out / "checkpoints" / "cosingan.safetensors").stat().st_size
     monkeypatch.setattr(keeping, "FILE_LIMIT", size - 1)
     folder = kept(out)
-    found = weights.find("04_global_local", profile="cpu", data="phantom", seed=0, config_cls=Demo)
+    found = weights.find("05_cosingan", profile="cpu", data="phantom", seed=0, config_cls=Demo)
     tensors, header = read_weights(found.checkpoint)
     assert header["stored"] == "half precision" and "half precision" in (folder / "README.md").read_text()
     assert {v.dtype for v in tensors.values() if v.is_floating_point()} == {torch.float16}

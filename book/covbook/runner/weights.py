@@ -16,7 +16,7 @@ from covlib import atomic
 from covlib.errors import ConfigError
 
 CARD = "README.md"
-FILE_LIMIT, RUN_LIMIT = 5_000_000, 10_000_000  # bytes of a file, of a run's files together: larger is for a release
+FILE_LIMIT, RUN_LIMIT = 5 * 2**20, 10 * 2**20  # bytes of a file, of a run's files together: larger is for a release
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Layout:
 
 LAYOUTS = {
     "03_dcgan": Layout(parts=2, left_out=("D",), split=True),
-    "04_global_local": Layout(half=True),
+    "04_global_local": Layout(split=True),
     "05_cosingan": Layout(half=True, beside=("modality_2/checkpoints/cosingan.safetensors",)),
     "06_cyclegan": Layout(parts=2, left_out=("D_A", "D_B"), split=True),
     "07_cgan3d": Layout(parts=2),
