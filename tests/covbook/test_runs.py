@@ -210,7 +210,7 @@ def test_the_cost_box_has_the_recorded_times_and_marks_this_runs_profile(tmp_pat
     text = box._repr_markdown_()
     assert "| **smoke** | **2 CPU cores** | **30 s** | **2.0 GB** |" in text
     assert "| cpu | 2 CPU cores | 3 min | 2.0 GB |" in text
-    assert text.count("not timed") == 2 and "Nothing else." in text
+    assert text.count("not timed") == 3 and "Nothing else." in text
     assert 'class="admonition tip"' in box._repr_html_()
 
 

@@ -86,7 +86,7 @@ def test_the_gallery_begins_with_the_test_patients():
     labels = np.repeat([0, 1], 20)
     slices = SliceSet(rng(0, "gallery").uniform(-1, 1, (40, 1, 8, 8)).astype(np.float32), [f"p{k}" for k in range(40)],
                       [f"i{k}" for k in range(40)], labels, ("normal", "covid"))
-    split = make_split(slices, SimpleNamespace(fractions=(0.8, 0.2), detect_val=0.2))
+    split = make_split(slices, SimpleNamespace(fractions=(0.8, 0.2), detect_val=0.2, train_skew=0.0))
     images, patients = chapter.gallery(slices, split, "normal")
     n = int((labels[split.test] == 0).sum())
     assert len(images) == len(patients) == 20
