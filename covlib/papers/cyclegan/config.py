@@ -24,6 +24,8 @@ class Config(BaseConfig):
     ``detect_`` belong to the detection study (covbook.chapters.cyclegan.detect).
     """
 
+    after_training = ("twin",)
+
     image_size: int = 256
     channels: int = 1  # ours: an X-ray has one; 3 to start from colour files
     per_domain: int = 180  # Section 4.10: 180 samples for each domain

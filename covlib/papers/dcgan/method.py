@@ -37,7 +37,7 @@ WORTH_A_PROCESS = 50  # steps; a process takes seconds to start
 class Config(BaseConfig):
     """Hyper-parameters of chapter 03. Defaults are the paper's (Sections III and IV) unless marked "ours"."""
 
-    after_training = ("sets", "set_size", "judge", "judge_epochs", "judge_weights", "arms_seeds", "arms_epochs",
+    after_training = ("twin", "sets", "set_size", "judge", "judge_epochs", "judge_weights", "arms_seeds", "arms_epochs",
                       "extractor")
 
     image_size: int = 224

@@ -46,8 +46,8 @@ class Config(BaseConfig):
     The last rows are the paper's own ablations (Table V), each a network that can be built and trained.
     """
 
-    after_training = ("extractor", "folds", "test_copies", "unet_width", "unet_steps", "unet_batch", "unet_rate",
-                      "unet_weights", "unet_dice")
+    after_training = ("twin", "extractor", "folds", "test_copies", "unet_width", "unet_steps", "unet_batch",
+                      "unet_rate", "unet_weights", "unet_dice")
 
     image_size: int = 512
     labels: int = LABELS
