@@ -92,8 +92,12 @@ def of_run(chapter: str, folder) -> OfRun | None:
         ConfigError: a run of another chapter, or one that has not come as far as weights.
     """
     folder = Path(folder)
-    if not folder.is_dir() or not (folder / "checkpoints").is_dir() and not (folder / claims.CLAIM).is_file():
-        return None
+    try:
+        if not folder.is_dir() or not (folder / "checkpoints").is_dir() and not (folder / claims.CLAIM).is_file():
+            return None
+    except PermissionError as error:
+        raise ConfigError(f"checkpoint: {folder} cannot be read ({error.strerror}); a folder that you may read is "
+                          "wanted") from None
     told: dict[str, Any] = {}
     for name in (claims.CLAIM, "metrics.json"):
         if (folder / name).is_file():

@@ -6,6 +6,7 @@ comes back is ``(images, masks)``. Nothing waits for the device: no value is rea
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -110,23 +111,26 @@ def brightness(images: Tensor, generator: torch.Generator, *, strength: float = 
     return changed if masks is None else (changed, masks)
 
 
-def differentiable(images: Tensor, generator: torch.Generator, *, shift: float = 1 / 8, light: float = 0.2,
+def differentiable(images: Tensor, rand: Callable[[int], Tensor], *, shift: float = 1 / 8, light: float = 0.2,
                    contrast: float = 0.25):
     """What a discriminator is shown of real and of synthetic images alike, so that it cannot learn few images by heart:
     brightness, contrast and translation (Zhao et al. 2020, "DiffAugment"; their saturation is nothing to grey images).
     Gradients flow through to the images; values may leave [-1, 1] as they do there.
 
     Args:
+        rand: number of images -> as many draws from [0, 1), on their device: ``Step.rand``, whose draws do not depend
+            on how many processes share a batch.
         shift: largest translation, a share of the side; what comes in is black. light: largest brightness added.
             contrast: the distance to the image's mean is multiplied by 1 - contrast to 1 + contrast.
     """
     n, channels, height, width = images.shape
     most = [max(1, round(shift * side)) for side in (height, width)]
     mean = images.mean((1, 2, 3), keepdim=True)
-    factor = _uniform(images, generator, 1 - contrast, 1 + contrast).to(images.dtype)[:, None, None, None]
-    added = _uniform(images, generator, -light, light).to(images.dtype)[:, None, None, None]
+    draw = lambda low, high: rand(n) * (high - low) + low
+    factor = draw(1 - contrast, 1 + contrast).to(images.dtype)[:, None, None, None]
+    added = draw(-light, light).to(images.dtype)[:, None, None, None]
     padded = F.pad((images - mean) * factor + mean + added, (most[1], most[1], most[0], most[0]), value=BLACK)
-    starts = [(_uniform(images, generator, 0, 2 * m + 1)).long().clamp(max=2 * m) for m in most]
+    starts = [draw(0, 2 * m + 1).long().clamp(max=2 * m) for m in most]
     rows, columns = (start[:, None] + torch.arange(side, device=images.device)
                      for start, side in zip(starts, (height, width)))
     taken = padded.gather(2, rows[:, None, :, None].expand(n, channels, height, padded.shape[-1]))

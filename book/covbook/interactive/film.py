@@ -6,6 +6,7 @@ trainings run side by side, each through its own steps::
     film({"projected (ours)": result, "the paper's discriminator": twin_result})   # what ``fit`` returned
 """
 
+import html
 import re
 from math import isnan
 from pathlib import Path
@@ -37,7 +38,9 @@ def film(trainings: dict, *, note: str = "") -> Viewer | str:
     frames = max(len(reel) for reel in reels.values())
     words = f"film of {len(reels)} training{'s' * (len(reels) > 1)}, {frames} pictures each"
     data = {"reels": [{"name": name, "frames": reel} for name, reel in reels.items()], "n": frames}
-    rows = "".join('<figure><img alt="" class="frame"><figcaption></figcaption></figure>' for _ in reels)
+    rows = "".join(f'<figure><img alt="{html.escape(name)}, at the end" class="frame" src="{reel[-1]["picture"]}">'
+                   f"<figcaption>{html.escape(name)}: {reel[-1]['words']}</figcaption></figure>"
+                   for name, reel in reels.items())
     return assemble("film", words, data, _PAGE, _SCRIPT, raw={"ROWS": rows}, NOTE=note, LAST=str(frames - 1))
 
 

@@ -152,7 +152,7 @@ class DCGAN(Method):
         real = batch["image"].expand(-1, self.config.channels, -1, -1)
         fake = G(step.randn(len(real), self.config.latent))
         if self.config.diff_augment:
-            real, fake = (augment.differentiable(x, step.generator) for x in (real, fake))
+            real, fake = (augment.differentiable(x, step.rand) for x in (real, fake))
         # Real and fake go through D apart: in one batch its BatchNorm would mix their statistics.
         d_real, d_fake = D(real), D(fake.detach())
         hinged = self.config.discriminator != "paper"

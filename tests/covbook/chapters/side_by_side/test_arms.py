@@ -225,7 +225,7 @@ class Kept:
     export = runs.Run.export
 
     def __init__(self, out):
-        self.out, self.notes = out, []
+        self.out, self.notes, self.verdict = out, [], None
         self.note = self.notes.append
 
 
