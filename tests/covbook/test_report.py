@@ -1,9 +1,7 @@
 """The ledger: the transcription of the paper, verdicts, recorded runs, and the table of the two."""
 
-import ast
 import copy
 import json
-import re
 import subprocess
 import sys
 from itertools import pairwise
@@ -12,7 +10,7 @@ import pytest
 import yaml
 from documents import comparable
 
-from covbook import project, report
+from covbook import project, prose, report
 from covbook.tables import Box, Table
 from covlib.errors import DataError
 
@@ -374,11 +372,7 @@ def test_measurements_of_recorded_runs_stand_in_rows_by_profile_and_seed():
 @pytest.mark.parametrize("chapter", ["03_dcgan", "04_global_local", "05_cosingan", "07_cgan3d"])
 def test_a_published_page_sets_its_own_run_beside_the_paper(chapter):
     cells = json.loads((project.ROOT / "book" / f"{chapter}.ipynb").read_text())["cells"]
-    head = next(text for cell in cells if "were recorded with" in (text := "".join(cell["source"])))
-    overrides = re.search(r"`overrides=(\{.*?\})`", head)
-    wanted = ast.literal_eval(overrides[1]) if overrides else {}
-    run = next(r for r in report.load_results(chapter) if r["profile"] == "cpu" and r["seed"] == 0
-               and r["data"]["kind"] == "phantom" and r["overrides"] == wanted)
+    run = prose.page_run(chapter)
     shown = next(cell for cell in cells if "report.paper_beside_ours(" in "".join(cell["source"]))
     text = "".join(shown["outputs"][-1]["data"]["text/plain"])
     ours = str(report.paper_beside_ours(chapter, run))
