@@ -11,9 +11,10 @@ from covbook.runner import chapters, own_data
 from covbook.runner.phantom_set import write_phantom
 
 KINDS = {"01": "mixed", "02": "mixed", "03": "xrays", "04": "ill", "05": "ill", "06": "xrays", "07": "volumes",
-         "08": "mixed"}
+         "08": "many"}
 # Patients, shape, kind and label of each.
-FOLDERS = {"mixed": (16, (96, 96), "slices", None), "ill": (6, (96, 96), "slices", "covid"),
+FOLDERS = {"mixed": (8, (96, 96), "slices", None), "many": (28, (96, 96), "slices", None),
+           "ill": (6, (96, 96), "slices", "covid"),
            "xrays": (18, (64, 64), "xrays", None), "volumes": (4, (32, 64, 64), "cases", "covid")}
 TRAINED = ("03", "04", "05", "06", "07")
 CHAPTERS = chapters.chapters()
