@@ -92,7 +92,7 @@ _PAGE = """<section id="%NAME%" aria-label="%WORDS%">
 <div class="rows">%ROWS%</div>
 <label class="wide">Training <output class="where"></output>
 <input type="range" class="share" min="0" max="%LAST%" value="%LAST%" step="1"></label>
-<div class="row"><button type="button" class="play">Play</button></div>
+<p><button type="button" class="play">Play</button></p>
 <p><small>Drag the slider, or use the arrow keys: the same noise or condition, as drawn while the networks learnt.
 %NOTE%</small></p>
 </section>
