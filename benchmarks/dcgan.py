@@ -15,12 +15,13 @@ from covlib.papers.dcgan.method import DCGAN, Config
 from covlib.seeding import torch_generator
 
 SIZES, BATCHES = (28, 56, 112), (4, 8, 16, 32)
+PAPERS = {"discriminator": "paper", "diff_augment": False, "ema": 0.0}  # what the plain step is of
 
 
 def bench() -> list[dict]:
     """Steps at several image sizes and batches, with augmentation."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    base = Config.for_profile("cpu")
+    base = Config.for_profile("cpu", PAPERS)
     grown = [("image size", replace(base, image_size=size), size) for size in SIZES]
     grown += [("batch", replace(base, batch_size=n), n) for n in BATCHES if n != base.batch_size]
     rows = []

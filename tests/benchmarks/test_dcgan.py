@@ -8,7 +8,7 @@ from covlib.papers.dcgan.method import Config
 
 
 def small(**changes):
-    return Config.for_profile("smoke", {"image_size": 28, "width": 4, "batch_size": 4, **changes})
+    return Config.for_profile("smoke", {"image_size": 28, "width": 4, "batch_size": 4, **dcgan.PAPERS, **changes})
 
 
 def test_our_step_and_the_plain_one_have_the_same_losses():

@@ -32,6 +32,7 @@ from covbook.chapters.cyclegan.experiment import load_trained
 from covbook.datasets.sources import located
 from covbook.export import write_sheet
 from covlib.atomic import write_atomically
+from covlib.config import PROFILES
 from covlib.data.case import SliceSet
 from covlib.data.resize import resize_image
 from covlib.errors import ConfigError, DataError
@@ -285,11 +286,11 @@ def _weights(checkpoint) -> Path:
     """The file or folder of weights that ``checkpoint`` stands for."""
     if str(checkpoint) == weights.WORD:
         found = weights.entries(CHAPTER)
-        if len(found) != 1:
-            raise ConfigError(f"--checkpoint: there are {len(found)} recorded weights of {CHAPTER}; give the folder of "
-                              "one, data/weights/NAME")
-        weights.check(found[0])
-        return found[0].checkpoint
+        if not found:
+            raise ConfigError(f"--checkpoint: there are no recorded weights of {CHAPTER}; give the folder of a run")
+        best = max(found, key=lambda e: (PROFILES.index(e.result["profile"]), -e.result["seed"]))  # trained longest
+        weights.check(best)
+        return best.checkpoint
     folder = Path(checkpoint)
     if not folder.is_dir():
         return folder
