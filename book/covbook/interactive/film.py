@@ -20,7 +20,6 @@ from covlib.training.health import REAL, SYNTHETIC
 
 STRIP = 4  # images shown of a sample grid: its first row
 GAP = 2  # pixels between the images of a grid (covlib.training.log.save_grid)
-WIDTH = 640  # CSS pixels at most
 
 
 def film(trainings: dict, *, note: str = "") -> Viewer | str:
