@@ -4,6 +4,7 @@ to know whether the images may be handed on."""
 import re
 from typing import Any
 
+from covbook.naming import said
 from covlib.errors import DataError
 from covlib.metrics.variety import variety
 from covlib.training.health import CHANCE, PERFECT, health
@@ -38,7 +39,8 @@ def look(run, sets: dict[str, tuple[Any, Any]], logs: dict[str, dict] | None = N
                          f"{100 * found.spread:.0f} % of their spread, and the nearest other one is "
                          f"{100 * found.nearest:.0f} % as far")
     more, few = judged(run)
-    run.verdict = {"words": words + more, "collapsed": collapsed + few}
+    run.verdict = {key: [said(line) for line in lines]
+                   for key, lines in (("words", words + more), ("collapsed", collapsed + few))}
     print("\n".join(run.verdict["words"]))
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from covbook.interactive.viewers import Viewer, assemble, data_url
+from covbook.naming import said
 from covlib.errors import DataError
 from covlib.training.health import REAL, SYNTHETIC
 
@@ -79,12 +80,12 @@ def _words(result, step: int) -> str:
     """What is said of a step: how often each discriminator that played then was right, in the log's nearest row."""
     log = result.log
     rows = [k for k, at in enumerate(log["step"]) if at <= step] or [0]
-    said = []
+    parts = [f"step {step:,} of {result.steps:,}"]
     for name in (column.removesuffix(REAL) for column in log if column.endswith(REAL)):
         real, synthetic = (log[name + end][rows[-1]] for end in (REAL, SYNTHETIC))
         if not isnan(real):
-            said.append(f"{name} right about {100 * real:.0f} % of real, {100 * synthetic:.0f} % of synthetic images")
-    return f"step {step:,} of {result.steps:,}" + "".join(f"; {s}" for s in said)
+            parts.append(f"{name} right about {100 * real:.0f} % of real, {100 * synthetic:.0f} % of synthetic images")
+    return said("; ".join(parts))
 
 
 _PAGE = """<section id="%NAME%" aria-label="%WORDS%">
