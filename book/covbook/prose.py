@@ -58,12 +58,12 @@ class Of:
         raise AttributeError(name)
 
     def _shown(self) -> SimpleNamespace:
-        return _metrics(self._run or page_run(self.chapter))
+        return measured(self._run or page_run(self.chapter))
 
     def _seeds(self) -> "_Lists":
         plain = [r for r in _results(self.chapter)
                  if r["data"]["kind"] == "phantom" and r["profile"] == "cpu" and not r["overrides"]]
-        return _Lists([_metrics(r) for r in sorted(plain, key=lambda r: r["seed"])])
+        return _Lists([measured(r) for r in sorted(plain, key=lambda r: r["seed"])])
 
     def _settings(self, profile: str):
         if self.chapter not in chapters.CONFIGS:
@@ -94,7 +94,7 @@ class _Data:
         for run in _results(self._chapter):
             plain = run["profile"] == "cpu" and not run["overrides"] or run["chapter"].startswith("08")
             if run["profile"] != "smoke" and plain and project.slug(run["data"]["name"]) == name:
-                return _metrics(run)
+                return measured(run)
         raise AttributeError(name)
 
 
@@ -107,7 +107,7 @@ class _Changed:
     def __getattr__(self, name: str) -> SimpleNamespace:
         for run in _results(self._chapter):
             if list(run["overrides"]) == [name] and run["profile"] == "cpu" and run["data"]["kind"] == "phantom":
-                return _metrics(run)
+                return measured(run)
         raise AttributeError(name)
 
 
@@ -148,7 +148,7 @@ def _read_studies(stamp: tuple) -> list[dict]:
     return studies.load()
 
 
-def _metrics(document: dict) -> SimpleNamespace:
+def measured(document: dict) -> SimpleNamespace:
     """A run's measurements by name, and its ``minutes``, ``memory_gb``, ``seed``, ``images``, ``patients``, ``config``
     (its settings) and, where it was split, ``in_training``, ``in_test``."""
     own = {m["name"]: Measured(m["value"], m["interval"], m["n"], m["unit"]) for m in document["metrics"]}

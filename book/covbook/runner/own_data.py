@@ -11,7 +11,7 @@ MARK = "% recorded"  # a comment in Markdown above a paragraph that concludes fr
 # A role that says something from a recorded run or study: run.x, seeds.x, on.DATA.x, changed.SETTING.x, table.STUDY.x.
 _ROLE = re.compile(r"\{(?:number|says)\}`[^`]*\b(?:run|seeds|on|changed|table)\.[^`]*`")
 _TABLES = re.compile(r"\b(?:studies\.table|study_table|measurements_table)\(")
-_LISTED = re.compile(r"\*\*Recorded runs|[Bb]elow are the recorded")
+_LISTED = re.compile(r"\*\*Recorded runs|[Bb]elow are the recorded|\{include\} _generated/(?:ledger|points)_")
 _LABEL = re.compile(r"\([A-Za-z0-9-]+\)=")
 
 
