@@ -13,6 +13,7 @@ import json
 import math
 from collections import Counter
 from dataclasses import dataclass
+from functools import lru_cache
 
 from covbook import project, prose, report, studies
 from covbook.arithmetic import Measured, evaluate, filled, over_seeds
@@ -78,15 +79,21 @@ class Judged:
 # -- judging ----------------------------------------------------------------------------------------------------------
 
 
-def judged(name: str) -> list[Judged]:
-    """Every claim of a paper with its verdict of each kind.
+def judged(name: str) -> tuple[Judged, ...]:
+    """Every claim of a paper with its verdict of each kind; worked out once as long as no file changes.
 
     Args:
         name: "dcgan", a ledger in data/reported.
     """
+    folders = (project.RESULTS, studies.FOLDER, project.REPORTED)
+    return _judged(name, tuple((path.name, path.stat().st_mtime_ns) for folder in folders
+                               for path in sorted(folder.iterdir()) if path.is_file()))
+
+
+@lru_cache(maxsize=16)
+def _judged(name: str, stamp: tuple) -> tuple[Judged, ...]:
     paper = load_reported(name)
-    chapter = paper["chapter"]
-    results, collected = report.telling(report.load_results(chapter)), studies.load()
+    results, collected = report.telling(prose.results(paper["chapter"])), prose.collected()
     best = report.most_faithful(results)
     numbers, saw = {number["id"]: number for number in paper["numbers"]}, stated_data(paper)
     found = []
@@ -98,7 +105,7 @@ def judged(name: str) -> list[Judged]:
         found.append(Judged(claim, number, _arithmetic(claim, paper, full), effects,
                             "" if effects else _untested(claim, number),
                             report.Verdict("needs no run", "it follows from the layers") if counted else full))
-    return found
+    return tuple(found)
 
 
 def _arithmetic(claim: dict, paper: dict, full: report.Verdict) -> report.Verdict:

@@ -5,17 +5,14 @@ Made while the book is built, from ``data/reported`` and ``data/results``: claim
 back. The scoreboard and the counts of the status page follow from the same verdicts.
 """
 
-import ast
 import html
-import re
-from functools import cache
+from fnmatch import fnmatch
 from pathlib import Path
 from pkgutil import resolve_name
 
 from docutils.nodes import make_id
 
 from covbook import kinds, prose, report
-from covbook.project import ROOT
 from covbook.reported import load_reported, stated_settings
 from covbook.runner import chapters
 from covbook.sphinx.status import PLAN, cited
@@ -83,7 +80,7 @@ def _claims(name: str) -> Table:
     for one in kinds.judged(name):
         claim, signs = one.claim, kinds.WORDS
         where = f"[{kinds.papers_number(one)}, {claim['where']}]"
-        back = f"[in the chapter](../{paper['chapter']}.html#{section(name, claim)})"
+        back = f"[in the chapter](../{paper['chapter']}.html#{section(paper, claim)})"
         arithmetic = f"{signs['arithmetic'][one.arithmetic.word]} **{one.arithmetic.word}**\n{one.arithmetic.reason}"
         of = f"{claim['direction']['of']}:\n" if one.effects else ""
         untested = "not tested" if "direction" in claim else "no direction"
@@ -130,49 +127,12 @@ def row_id(part: str, key: str) -> str:
     return f"{part}-{make_id(key)}"
 
 
-# -- where a chapter measures a claim ---------------------------------------------------------------------------------
-
-
-def section(name: str, claim: dict) -> str:
-    """The id of the section of a chapter that measures a claim; of the one that lists them, where none can be told."""
-    measured, shown = _measured_in(load_reported(name)["chapter"])
-    if own := [place for _, claimed, place in measured if claimed == claim["id"]]:
-        return own[0]
-    fits = [(len(pattern), place) for pattern, _, place in measured if re.fullmatch(pattern, claim["metric"])]
-    if fits:
-        return max(fits)[1]
-    study = claim.get("study", claim.get("direction", {}).get("study", {})).get("name")
-    table = re.match(r"table\d+", claim.get("number", ""))
-    return shown.get(study) or shown.get(f"{name}-{table[0]}" if table else "") or make_id(BESIDE)
-
-
-@cache
-def _measured_in(chapter: str) -> tuple[list[tuple[str, str, str]], dict[str, str]]:
-    """([(pattern of a metric's name, claim that it is measured for, section)], study -> section that shows it)."""
-    place, measured, shown = "", [], {}
-    for cell in chapters.read_notebook(ROOT / "book" / f"{chapter}.ipynb")["cells"]:
-        text = chapters.source(cell)
-        if cell["cell_type"] == "markdown":
-            headings = re.findall(r"^##+ (.+)$", text, re.MULTILINE)
-            place = make_id(headings[-1]) if headings else place
-            continue
-        for call in ast.walk(ast.parse(text)):
-            if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.args):
-                continue
-            if call.func.attr == "metric":
-                told = ast.unparse(next((k.value for k in call.keywords if k.arg == "paper"), ast.Constant("")))
-                claimed = re.search(r"'claim': '(\w+)'", told)
-                measured.append((_pattern(call.args[0]), claimed[1] if claimed else "", place))
-            elif call.func.attr in ("table", "study_table") and isinstance(call.args[0], ast.Constant):
-                shown[str(call.args[0].value)] = place
-    return measured, shown
-
-
-def _pattern(name: ast.AST) -> str:
-    """A metric's name in code as a regular expression: what is filled in may be anything."""
-    if isinstance(name, ast.JoinedStr):
-        return "".join(re.escape(str(p.value)) if isinstance(p, ast.Constant) else r"\w+" for p in name.values)
-    return re.escape(name.value) if isinstance(name, ast.Constant) else ""
+def section(paper: dict, claim: dict) -> str:
+    """The label of the chapter's section that measures a claim, as the paper's ledger says."""
+    for label, ids in paper.get("shown_in", {}).items():
+        if any(fnmatch(claim["id"], one) for one in ids):
+            return label
+    return make_id(BESIDE)
 
 
 # -- what a chapter keeps ---------------------------------------------------------------------------------------------
