@@ -150,7 +150,8 @@ class Config(BaseConfig):
                        "coarse": (16, 24, 24), "coarse_latent": 64, "coarse_width": 16, "coarse_patients": 160,
                        "coarse_batch": 8, "coarse_epochs": 30, "volume": (64, 96, 96), "mirrors": True}
         return {
-            "smoke": small | {"widths": (4, 8), "d_width": 4, "d_layers": 1, "batch_size": 2, "epochs": 1,
+            "smoke": small | {"discriminator": "detail", "twin": 1.0, "widths": (4, 8), "d_width": 4, "d_layers": 1,
+                              "batch_size": 2, "epochs": 1,
                               "blocks_per_scan": 4, "train_patients": 2, "test_patients": 2, "shape": (32, 64, 64),
                               "coarse": (8, 16, 16), "coarse_latent": 8, "coarse_width": 4, "coarse_patients": 8,
                               "coarse_batch": 4, "coarse_epochs": 2, "volume": (32, 64, 64), "volumes": 4},
