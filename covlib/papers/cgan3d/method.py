@@ -107,6 +107,7 @@ class Config(BaseConfig):
     coarse_floor: float = 0.25  # as floor, of coarse volumes; on a straight line they vary less
     coarse_latent: int = 128
     coarse_width: int = 64
+    coarse_discriminator: Literal["plain", "spectral"] = "plain"  # "spectral": spectral norm in every layer, hinge loss
     coarse_patients: int = 200  # virtual patients; of real data, all for training
     coarse_batch: int = 16
     coarse_epochs: int = 300
@@ -150,12 +151,16 @@ class Config(BaseConfig):
                        "coarse": (16, 24, 24), "coarse_latent": 64, "coarse_width": 16, "coarse_patients": 160,
                        "coarse_batch": 8, "coarse_epochs": 30, "volume": (64, 96, 96), "mirrors": True}
         return {
-            "smoke": small | {"widths": (4, 8), "d_width": 4, "d_layers": 1, "batch_size": 2, "epochs": 1,
+            "smoke": small | {"discriminator": "detail", "twin": 1.0, "widths": (4, 8), "d_width": 4, "d_layers": 1,
+                              "batch_size": 2, "epochs": 1,
                               "blocks_per_scan": 4, "train_patients": 2, "test_patients": 2, "shape": (32, 64, 64),
                               "coarse": (8, 16, 16), "coarse_latent": 8, "coarse_width": 4, "coarse_patients": 8,
                               "coarse_batch": 4, "coarse_epochs": 2, "volume": (32, 64, 64), "volumes": 4},
             "cpu": cpu,
-            "long": cpu | {"shape": (96, 192, 192), "volume": (96, 192, 192)},
+            "long": cpu | {"shape": (96, 192, 192), "volume": (96, 192, 192), "widths": (8, 24, 48), "d_width": 16,
+                           "batch_size": 4, "steps": 1500, "blocks_per_scan": 60, "discriminator": "detail",
+                           "twin": 1.0, "coarse": (24, 48, 48), "coarse_width": 24, "coarse_discriminator": "spectral",
+                           "coarse_patients": 300, "coarse_steps": 5000},
             "gpu": small | {"widths": (32, 64, 128), "d_width": 32, "epochs": 60, "learning_rate": 5e-4,
                             "blocks_per_scan": 128, "shape": (64, 256, 256), "volume": (64, 256, 256)},
             "paper": {"extractor": "inception-2048"},

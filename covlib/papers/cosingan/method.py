@@ -71,6 +71,7 @@ class Config(BaseConfig):
     batch_size_512: int = 2  # from 512 pixels on, "due to memory limitation"
     epochs_first: int = 4000  # of each scale; one epoch is one step
     epochs_second: int = 2000  # 0 leaves the second stage out (Fig. 6)
+    finest: float = 1.0  # ours: the largest scale trains so many times as many epochs as the others
     inherit: bool = False  # ours: a deeper network begins with the outer layers of the one below, for short trainings
     learning_rate_first: float = 2e-4  # constant for half the epochs, then linear to zero: 0.05 % an epoch,
     learning_rate_second: float = 1e-4  # and 0.1 %
@@ -116,6 +117,8 @@ class Config(BaseConfig):
                 raise ConfigError(f"{name}: {getattr(self, name)} is not a share; above 0 and at most 1 is wanted")
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"dropout: {self.dropout} is not a share; at least 0 and below 1 is wanted")
+        if not self.finest > 0:
+            raise ConfigError(f"finest: {self.finest:g}; a factor above 0 is wanted")
         for name in ("category_weights", "noise", "unet_weights"):
             if len(getattr(self, name)) != len(CATEGORIES) or min(getattr(self, name)) < 0:
                 raise ConfigError(f"{name}: {list(getattr(self, name))}; three numbers of at least 0 are wanted, of "
@@ -145,7 +148,12 @@ class Config(BaseConfig):
     @property
     def updates(self) -> int:
         """Steps of all scales and stages together, what a rival may train for."""
-        return len(self.scales) * (self.epochs_first + self.epochs_second)
+        return sum(sum(self.lengths(size)) for size in self.scales)
+
+    def lengths(self, size: int) -> tuple[int, int]:
+        """Steps of the first and the second stage at a scale."""
+        factor = self.finest if size == self.size else 1.0
+        return round(factor * self.epochs_first), round(factor * self.epochs_second)
 
     @classmethod
     def profiles(cls) -> dict[str, dict]:
@@ -430,7 +438,7 @@ def schedule(config: Config, unet: bool = True) -> list[Stage]:
     if unet and c.unet_steps:
         stages.append(Stage("unet", c.unet_steps, c.unet_batch, ("U",), "linear", constant_steps=c.unet_steps // 2))
     for size in c.scales:
-        for name, part, steps in zip(generator_names(c, size), STAGES, (c.epochs_first, c.epochs_second)):
+        for name, part, steps in zip(generator_names(c, size), STAGES, c.lengths(size)):
             stages.append(Stage(f"{size} {part}", steps, c.batch(size), (name, "D"), "linear",
                                 constant_steps=steps // 2))
     return stages
