@@ -71,7 +71,8 @@ class Config(BaseConfig):
     denoise_times: int = 1  # ours: how many times as many epochs denoising gets, the slowest of the tasks to learn
     widths: tuple[int, ...] = (32, 64, 128, 256)  # ours
     norm: str = "batch"  # ours, as in Cicek et al. and Isola et al.
-    # ours: "detail" is shown what matters (nets.DetailDiscriminator3d), "projected" judges slices of it, by hinge
+    # ours: "detail" is shown what matters (nets.DetailDiscriminator3d), but not the autoencoder's; "projected" judges
+    # slices of it, by hinge
     discriminator: Literal["paper", "detail", "projected"] = "paper"
     twin: float = 0.0  # ours: a twin with the paper's discriminator trains so many times as many steps; 0: no twin
     d_width: int = 64  # ours
@@ -168,10 +169,11 @@ class Config(BaseConfig):
 
 
 def build_discriminator(config: Config) -> nn.Module:
-    """D, as ``config`` says."""
+    """D, as ``config`` says. An autoencoder, which has to build its block from nothing, keeps the paper's in place of
+    "detail": magnified tenfold, its first blocks are told at a glance, and it diverges."""
     if config.discriminator == "projected":
         return ProjectedDiscriminator3d()
-    if config.discriminator == "detail":
+    if config.discriminator == "detail" and config.task != "autoencode":
         return DetailDiscriminator3d(config.d_width, config.d_layers, config.norm)
     return init_normal(PatchDiscriminator3d(config.d_width, config.d_layers, config.norm))
 
