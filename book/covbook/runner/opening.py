@@ -1,45 +1,24 @@
 """``covlib open``: a copy of a chapter in a folder of the reader's, opened in JupyterLab, so that neither autosave nor
 what a run leaves changes the book."""
 
-import json
-import re
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
-from covbook import prose
 from covbook.project import ROOT
-from covbook.runner import own_data
-from covbook.runner.chapters import Chapter, read_notebook, source
+from covbook.runner.chapters import Chapter
 from covlib.atomic import write_atomically
 from covlib.errors import ConfigError
 
-_MADE = re.compile(r"```\{include\} _generated/\S+\n```")  # parts that only the built book has
-LEDGER = "*The cell below shows it for your run; the book's appendix has it for the recorded ones.*"
 
-
-def spoken(notebook: dict, chapter: str) -> dict:
-    """A chapter's notebook as a reader in JupyterLab can read it: what the roles of its text say stands in their place,
-    as on the book's page. Code, outputs and all else stay; the text with its roles is kept in the cell's metadata, for
-    runs on other data (``covbook.runner.own_data``).
+def copy(chapter: Chapter, to, text: Callable[[Chapter], str] | None = None) -> Path:
+    """The reader's own copy of a chapter in ``to``, made where there is none; one that is there stays as it was left.
+    Its runs land beside it, in ``to``/runs, since a notebook runs in its own folder.
 
     Args:
-        notebook: its JSON, changed in place. chapter: "03_dcgan".
-    """
-    names = prose.scope(chapter)
-    for cell in notebook["cells"]:
-        written = source(cell)
-        if cell["cell_type"] != "markdown" or not (prose.ROLE.search(written) or _MADE.search(written)):
-            continue
-        cell["source"] = _MADE.sub(LEDGER, prose.told(written, names)).splitlines(keepends=True)
-        own_data.keep_roles(cell, written)
-    return notebook
-
-
-def copy(chapter: Chapter, to) -> Path:
-    """The reader's own copy of a chapter in ``to``, its roles ``spoken``, made where there is none; one that is there
-    stays as it was left. Its runs land beside it, in ``to``/runs, since a notebook runs in its own folder.
+        text: what the copy holds (``covbook.spoken.copied``); the chapter as it is by default.
 
     Raises:
         ConfigError: ``to`` is the book's own folder, lies in it, or cannot be written.
@@ -52,8 +31,7 @@ def copy(chapter: Chapter, to) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not mine.exists():
-            text = json.dumps(spoken(read_notebook(chapter.path), chapter.name), indent=1, ensure_ascii=False) + "\n"
-            write_atomically(mine, text)
+            write_atomically(mine, text(chapter) if text else chapter.path.read_bytes())
     except OSError as problem:
         raise ConfigError(f"--to: {to} cannot be written ({problem.strerror}); give another folder") from problem
     return mine

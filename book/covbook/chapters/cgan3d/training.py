@@ -2,12 +2,10 @@
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from covbook.chapters import apart, game
 from covlib import phantom
 from covlib.data.case import Case
-from covlib.data.splits import Split
 from covlib.errors import ConfigError
 from covlib.papers.cgan3d import method, noise
 from covlib.papers.cgan3d.method import CGAN3D, TASKS, Config
@@ -16,9 +14,6 @@ from covlib.seeding import derive
 from covlib.training.fit import FitResult, resolve_device
 from covlib.training.method import Method
 from covlib.training.trained import filled
-
-if TYPE_CHECKING:
-    from covbook.chapters.cgan3d import experiment
 
 COARSE_FIRST = 10_000  # number of the first virtual patient of the coarse GAN: nobody of the scans
 TWIN, TWIN_TASK = "twin", "depixelate"  # with the paper's discriminator; the task whose answer has most to invent
@@ -54,12 +49,12 @@ def coarse_cases(config: Config, train_cases: list[Case], data="phantom", seed: 
             for k in range(config.coarse_patients))
 
 
-def train(config: Config, roles: "tuple[experiment.Scans, Split]", out, *, data="phantom", seed: int = 0, device="auto",
+def train(config: Config, roles: tuple, out, *, data="phantom", seed: int = 0, device="auto",
           resume: bool = True, checkpoint=None) -> tuple[Trained, noise.CoarseSet]:
     """The three tasks and the coarse GAN, in folders of ``out``; or all of them from a checkpoint of an earlier run.
 
     Args:
-        roles: what ``prepare`` gave of ``data``; its training scans are learnt from.
+        roles: (``Scans``, ``Split``), what ``prepare`` gave of ``data``; its training scans are learnt from.
 
     Returns:
         The trained networks, and the coarse volumes that the coarse GAN learns from (made anew with a checkpoint too).
