@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from covbook.chapters import apart, game
+from covbook.chapters.cgan3d.scans import Scans
 from covlib import phantom
 from covlib.data.case import Case
 from covlib.data.splits import Split
@@ -16,9 +16,6 @@ from covlib.seeding import derive
 from covlib.training.fit import FitResult, resolve_device
 from covlib.training.method import Method
 from covlib.training.trained import filled
-
-if TYPE_CHECKING:
-    from covbook.chapters.cgan3d.experiment import Scans
 
 COARSE_FIRST = 10_000  # number of the first virtual patient of the coarse GAN: nobody of the scans
 TWIN, TWIN_TASK = "twin", "depixelate"  # with the paper's discriminator; the task whose answer has most to invent
@@ -54,7 +51,7 @@ def coarse_cases(config: Config, train_cases: list[Case], data="phantom", seed: 
             for k in range(config.coarse_patients))
 
 
-def train(config: Config, roles: "tuple[Scans, Split]", out, *, data="phantom", seed: int = 0, device="auto",
+def train(config: Config, roles: tuple[Scans, Split], out, *, data="phantom", seed: int = 0, device="auto",
           resume: bool = True, checkpoint=None) -> tuple[Trained, noise.CoarseSet]:
     """The three tasks and the coarse GAN, in folders of ``out``; or all of them from a checkpoint of an earlier run.
 
