@@ -166,7 +166,13 @@ class Config(BaseConfig):
             "smoke": {"scales": (32, 48), "width": 4, "d_width": 4, "epochs_first": 6, "epochs_second": 4,
                       "unet_width": 4, "unet_steps": 6, "patients": 12, "cap_real": True, "crop_to_lungs": True},
             "cpu": cpu,
-            "long": cpu | {"scales": (32, 64, 128)},
+            # Tuned on other virtual patients: copies that stay near the slice (no mirroring, small turns, slight crops)
+            # and less weight on features, whose mean over all places that a vessel could take is no vessel.
+            "long": cpu | {"scales": (32, 64, 128), "width": 12, "discriminator": "projected", "twin": 1.3,
+                           "inherit": True, "epochs_first": 200, "epochs_second": 100, "finest": 6.0,
+                           "learning_rate_first": 1e-3, "learning_rate_second": 5e-4, "beta1": 0.0, "beta2": 0.99,
+                           "lambda_vgg": 2.0, "lambda_unet": 2.0, "crop_strong": 0.8,
+                           "crop_weak": 0.9, "degrees": 8.0, "flip": False, "flip_vertical": False},
             "gpu": {"scales": SCALES[:7], "epochs_first": 400, "epochs_second": 200, "unet_width": 32,
                     "unet_steps": 500},
             "paper": {},

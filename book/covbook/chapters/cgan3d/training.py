@@ -4,8 +4,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from covbook.chapters import apart, game
+from covbook.chapters.cgan3d.scans import Scans
 from covlib import phantom
 from covlib.data.case import Case
+from covlib.data.splits import Split
 from covlib.errors import ConfigError
 from covlib.papers.cgan3d import method, noise
 from covlib.papers.cgan3d.method import CGAN3D, TASKS, Config
@@ -49,12 +51,12 @@ def coarse_cases(config: Config, train_cases: list[Case], data="phantom", seed: 
             for k in range(config.coarse_patients))
 
 
-def train(config: Config, roles: tuple, out, *, data="phantom", seed: int = 0, device="auto",
+def train(config: Config, roles: tuple[Scans, Split], out, *, data="phantom", seed: int = 0, device="auto",
           resume: bool = True, checkpoint=None) -> tuple[Trained, noise.CoarseSet]:
     """The three tasks and the coarse GAN, in folders of ``out``; or all of them from a checkpoint of an earlier run.
 
     Args:
-        roles: (``Scans``, ``Split``), what ``prepare`` gave of ``data``; its training scans are learnt from.
+        roles: what ``prepare`` gave of ``data``; its training scans are learnt from.
 
     Returns:
         The trained networks, and the coarse volumes that the coarse GAN learns from (made anew with a checkpoint too).
