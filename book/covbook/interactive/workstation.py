@@ -113,20 +113,22 @@ _PAGE = """<style>
 #%NAME% canvas{display:block;width:100%;height:auto;background:#000;cursor:crosshair;touch-action:pan-y}
 #%NAME% canvas:focus{touch-action:none}
 #%NAME% .planes figcaption,#%NAME% label{color:inherit}
-#%NAME% .row label{display:inline-flex;align-items:center;gap:.4em}
-#%NAME% .row input[type=range]{width:8em;margin:.2em 0}
+#%NAME% .bar{display:flex;flex-wrap:wrap;gap:.4em 1.2em;align-items:center}
+#%NAME% .bar label{display:inline-flex;align-items:center;gap:.4em}
+#%NAME% .bar input[type=range]{width:8em;margin:.2em 0}
+#%NAME% .bar label>output{min-width:5.2em;text-align:right}
 #%NAME% [hidden]{display:none}
 </style><section id="%NAME%" aria-label="%WORDS%">
 <img class="still" alt="%WORDS%, an axial slice from its middle" src="%FIRST%">
 <div class="tools" hidden>
-<div class="row"><label>Window
+<div class="bar"><label>Window
 <select class="preset">%PRESETS%<option value="" disabled>your own</option></select></label>
 <label>Level <output></output><input type="range" class="level" min="-1000" max="1000" step="10"
 aria-label="Level of the window, HU"></label>
 <label>Width <output></output><input type="range" class="width" min="50" max="2500" step="10"
 aria-label="Width of the window, HU"></label></div>
 <div class="planes">%PLANES%</div>
-<div class="row"><label%MASKS%><input type="checkbox" class="masks" checked> outlines</label>
+<div class="bar"><label%MASKS%><input type="checkbox" class="masks" checked> outlines</label>
 <label><input type="checkbox" class="lines" checked> where the other planes lie</label>
 <button type="button" class="save">Save the pictures</button></div>
 <p><small>Drag over a picture: to the right for a wider window, up for a higher level (on a touch screen tap it first).

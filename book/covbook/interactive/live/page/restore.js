@@ -175,7 +175,7 @@
         element("div", { class: "covlib-live-pictures covlib-live-three" },
                 ...figures("original", "given", "restored", "before", "after"),
                 element("p", {}, element("small", {}, `A piece of a ${data.who}, ${this.sides.join(" x ")} voxels in four `
-                  + `blocks. Window: level ${data.window[0]}, width ${data.window[1]} HU.`))),
+                  + `blocks. Window: level ${String(data.window[0]).replace("-", "\u2212")}, width ${data.window[1]} HU.`))),
         element("div", { class: "covlib-live-row" },
                 button("New noise", () => { this.seed += 1; this.ask(); }),
                 button("Save the pictures", () => save(["original", "given", "restored", "before", "after"]
