@@ -170,7 +170,7 @@ def test_images_are_resized_without_a_shift():
 def test_defaults_are_the_papers():
     c = Config.for_profile("paper")
     assert (c.epochs_first, c.epochs_second, c.batch_size, c.batch_size_512) == (4000, 2000, 4, 2)
-    assert c.lambdas == ((10, 1, 2, 2) if profile == "long" else (10, 1, 10, 10)) and c.category_weights == (0.1, 0.5, 1.0) and c.noise == (16, 16, 32)
+    assert c.lambdas == (10, 1, 10, 10) and c.category_weights == (0.1, 0.5, 1.0) and c.noise == (16, 16, 32)
     assert (c.beta1, c.beta2, c.crop_strong, c.crop_weak, c.dropout) == (0.5, 0.999, 0.5, 0.75, 0.5)
 
 
