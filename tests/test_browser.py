@@ -92,7 +92,7 @@ def visits(browser, address, paths) -> dict[str, Visit]:
     found = {}
     # Pages below book/FOLDER come from one mould each: axe-core looks at one of a kind, everything else at all.
     audited = {path for path in paths if path.count("/") < 2}
-    audited |= {"book/api/papers_dcgan.html", "book/datasets/covid-ct.html"}
+    audited |= {"book/api/papers_dcgan.html", "book/datasets/covid-ct.html", "book/appendix/06_cyclegan.html"}
     assert audited <= set(paths)
     for path in paths:
         visit, page = found.setdefault(path, Visit()), context.new_page()
@@ -262,7 +262,8 @@ def test_the_switch_changes_the_theme(tab):
 def test_print_is_light_and_cuts_nothing_off(tab):
     tab.emulate_media(color_scheme="dark", media="print")
     tab.set_viewport_size({"width": 720, "height": 1000})  # what is left of A4
-    for page in ("/book/scoreboard.html", "/book/status.html", "/book/03_dcgan.html"):
+    for page in ("/book/scoreboard.html", "/book/status.html", "/book/03_dcgan.html",
+                 "/book/appendix/03_dcgan.html"):
         tab.goto(page)
         tab.wait_for_function("document.documentElement.dataset.theme === 'dark'")
         tab.evaluate("window.dispatchEvent(new Event('beforeprint'))")
