@@ -63,6 +63,12 @@ class KernelHead(nn.Module):
     Logits are zero before ``fit``.
     """
 
+    mean: Tensor
+    std: Tensor
+    known: Tensor
+    known_mirrored: Tensor
+    alpha: Tensor
+
     def __init__(self, n_classes: int):
         super().__init__()
         empty = torch.zeros(0, FrozenFeatures.DIM, dtype=torch.float64)
