@@ -62,7 +62,7 @@ class Config(BaseConfig):
     first_norm: bool = True  # BatchNorm after the discriminator's first layer, as the text says
     sets: int = 10
     set_size: int = 100
-    judge: str = "densenet169"  # "lite2": ours, from ImageNet's features
+    judge: str = "densenet169"  # "lite2", "lite2-frozen": ours, by ImageNet's features
     judge_epochs: int = 50  # ours
     judge_weights: str = "imagenet"
     patients: int = 200  # ours: virtual patients, where data="phantom"
