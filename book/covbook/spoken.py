@@ -12,8 +12,8 @@ LEDGER = "*The cell below shows it for your run; the book's appendix has it for 
 
 
 def copied(chapter: Chapter) -> str:
-    """The notebook of a chapter for a reader's copy (JSON): what the roles of its text say stands in their place, as on
-    the book's page. Code, outputs and all else stay; the text with its roles is kept in the cell's metadata, for
+    """The notebook of a chapter for a reader's copy (JSON): what the roles of its text say stands in their place, as
+    on the book's page. Code, outputs and all else stay. The text with its roles is kept in the cell's metadata, for
     runs on other data (``covbook.runner.own_data``)."""
     notebook, names = read_notebook(chapter.path), prose.scope(chapter.name)
     for cell in notebook["cells"]:
