@@ -32,7 +32,7 @@ help:
 	@echo "make test     run all tests, fast ones first"
 	@echo "make check    style, types, imports and all tests that are not slow: minutes, while working on it"
 	@echo "make lint     check style, types and which module imports which"
-	@echo "make soak     the long runs: $(FUZZ) damaged inputs for each reader, $(KILLS) killed and resumed runs, $(STUDIES) studies of each interval"
+	@echo "make soak     the long runs: $(FUZZ) damaged inputs for each reader, $(KILLS) killed and resumed runs, $(STUDIES) studies of each interval, every chapter on a folder"
 	@echo "make clean    remove what was built and run (_build, runs, caches)"
 	@echo "make distclean  the same, and the virtual environment"
 
@@ -79,7 +79,8 @@ lint: $(STAMP)
 	@"$(BIN)/python" -m mypy
 	@"$(BIN)/lint-imports"
 
-# Hours: at least 10,000 damaged inputs for each reader, KILLS interrupted runs, STUDIES studies of each interval.
+# Hours: at least 10,000 damaged inputs for each reader, KILLS interrupted runs, STUDIES studies of each interval, every
+# chapter on a folder and from a checkpoint.
 soak: $(STAMP)
 	@echo "== 2. Fuzzing the readers: $(FUZZ) inputs each"
 	@COVLIB_FUZZ=$(FUZZ) "$(BIN)/python" -m pytest tests/test_fuzz.py
@@ -87,6 +88,8 @@ soak: $(STAMP)
 	@"$(BIN)/python" tests/soak/kills.py --kills $(KILLS)
 	@echo "== 4. Do intervals hold: $(STUDIES) simulated studies of each kind"
 	@COVLIB_COVERAGE=$(STUDIES) "$(BIN)/python" -m pytest tests/covbook/chapters/basics/test_coverage.py
+	@echo "== 5. Every chapter on a folder, and from a checkpoint"
+	@COVLIB_EVERY=1 "$(BIN)/python" -m pytest tests/test_own_folder.py tests/test_chapters.py -k "folder"
 
 clean:
 	rm -rf "$(BUILD)" runs book/runs .pytest_cache .hypothesis .ruff_cache .mypy_cache

@@ -17,7 +17,7 @@ def cores() -> int:
     """Cores this process may use, as far as the environment lets numerical libraries (``OMP_NUM_THREADS``)."""
     free = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     asked = os.environ.get("OMP_NUM_THREADS", "")
-    return min(free, max(1, int(asked))) if asked.isdigit() else free
+    return min(free, max(1, int(asked))) if asked.isdecimal() else free
 
 
 def spread(function: Callable, jobs: Iterable[tuple], workers: int | None = None) -> list:

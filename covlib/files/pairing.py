@@ -69,9 +69,10 @@ def _values(document: dict) -> dict[str, dict[int, int]]:
     labels = document.get("labels")
     if not isinstance(labels, dict):
         return {}
-    pairs = [(str(v), k) if str(k).isdigit() else (str(k), v) for k, v in labels.items()]
+    numeral = re.compile("[0-9]{1,9}").fullmatch  # str.isdigit takes a raised 2 too, which is no number
+    pairs = [(str(v), k) if numeral(str(k)) else (str(k), v) for k, v in labels.items()]
     found: dict[str, dict[int, int]] = {}
-    numbers = {int(v): name.lower() for name, v in pairs if str(v).isdigit()}
+    numbers = {int(v): name.lower() for name, v in pairs if numeral(str(v))}
     lesion = lambda n: re.search(r"infect|lesion|ggo|glass|consolid|covid|opaci", n)
     for value, name in numbers.items():
         if value and lesion(name):

@@ -6,7 +6,9 @@ ResNet-18 and 50.
 
 ImageNet weights are taken from torch hub's cache, or downloaded when the environment says ``COVLIB_ALLOW_DOWNLOAD=1``.
 Where they cannot be had the network starts from random weights, the log says so once, and ``Classifier.note`` says so
-for captions and metrics.json. "lite2" is ours: EfficientNet-Lite2, whose ImageNet weights come with the installation.
+for captions and metrics.json. Ours are "lite2", EfficientNet-Lite2, whose ImageNet weights come with the installation,
+and "lite2-frozen", the same network untrained with a kernel machine on its features: for few images
+(``covlib.judges.frozen``).
 """
 
 from collections.abc import Callable
@@ -18,13 +20,15 @@ from torch.nn import functional as F
 
 from covlib import pretrained
 from covlib.errors import ConfigError, DataError
-from covlib.judges import training
+from covlib.judges import frozen, training
 from covlib.judges.features import to_side
 from covlib.pretrained import IMAGENET_MEAN, IMAGENET_STD
 from covlib.seeding import derive
+from covlib.training.devices import resolve_device
 
 NAMES = ("vgg16", "resnet18", "resnet50", "densenet121", "densenet169")  # torchvision's
-LITE = "lite2"  # ours
+LITE, FROZEN = "lite2", "lite2-frozen"  # ours
+KNOWN = (*NAMES, LITE, FROZEN)
 
 
 class Classifier(nn.Module):
@@ -34,9 +38,9 @@ class Classifier(nn.Module):
     ImageNet weights the input is mapped to [0, 1] and normalised as ImageNet was. Output is logits (N, n_classes).
 
     Attributes:
-        name: one of ``NAMES``, or ``LITE``.
+        name: one of ``KNOWN``.
         body: maps three-channel images to penultimate features (N, ``dim``), after global average pooling.
-        head: the linear layer from features to logits.
+        head: from features to logits: a linear layer, or ``frozen.KernelHead``.
         note: what weights and stem it really has, in words for a caption.
         pretrained: whether ImageNet weights were found and loaded.
     """
@@ -45,14 +49,15 @@ class Classifier(nn.Module):
         super().__init__()
         self.name, self.dim, self.n_classes = name, dim, n_classes
         self.pretrained, self.note = pretrained, note
-        self.body, self.head = body, nn.Linear(dim, n_classes)
+        self.body = body
+        self.head = frozen.KernelHead(n_classes) if name == FROZEN else nn.Linear(dim, n_classes)
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
 
     def features(self, x: torch.Tensor) -> torch.Tensor:
         """Penultimate features, (N, ``dim``)."""
         x = x.expand(-1, 3, -1, -1)
-        plain = not self.pretrained or self.name == LITE  # which was trained on [-1, 1]
+        plain = not self.pretrained or self.name in (LITE, FROZEN)  # which were trained on [-1, 1]
         return self.body(x if plain else (x * 0.5 + 0.5 - self.mean) / self.std)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -83,8 +88,9 @@ def build(name: str, n_classes: int = 2, weights: str | None = None, *, small_st
     """A judge, not yet trained.
 
     Args:
-        name: one of ``NAMES``, or "lite2" (``LiteBody``), which begins with ImageNet's weights whatever ``weights``
-            says; where they are not installed a ResNet-18 stands in and ``note`` says so. VGG-16 gets global average
+        name: one of ``NAMES``, or "lite2" (``LiteBody``) or "lite2-frozen" (``frozen.FrozenFeatures``), which have
+            ImageNet's weights whatever ``weights`` says; where they are not installed a ResNet-18 stands in and
+            ``note`` says so. VGG-16 gets global average
             pooling instead of its two 4096-wide layers, as Zunair and Ben Hamza (section 4.3) describe for all their
             classifiers; the others have it anyway.
         n_classes: number of classes, >= 2.
@@ -95,19 +101,22 @@ def build(name: str, n_classes: int = 2, weights: str | None = None, *, small_st
             and stays.
         seed: of the random weights; the global random state is left alone.
     """
-    if name not in (*NAMES, LITE):
-        raise ConfigError(f"judge {name!r} is not known; one of {', '.join((*NAMES, LITE))}")
+    if name not in KNOWN:
+        raise ConfigError(f"judge {name!r} is not known; one of {', '.join(KNOWN)}")
     if weights not in (None, "imagenet"):
         raise ConfigError(f"weights {weights!r} are not known; None or 'imagenet'")
     if n_classes < 2:
         raise ConfigError(f"n_classes {n_classes}: at least 2 classes are wanted")
-    if name == LITE:
+    if name in (LITE, FROZEN):
         net, missing = pretrained.lite_network(LITE)
+        if net is not None and name == FROZEN:
+            body, note = frozen.FrozenFeatures(net), "EfficientNet-Lite2 (ImageNet), not trained; a kernel machine is"
+            return Classifier(name, body, 2 * body.DIM, n_classes, True, note)
         if net is not None:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(derive(seed, "judge", name))
                 return Classifier(name, LiteBody(net), LiteBody.DIM, n_classes, True, "EfficientNet-Lite2 (ImageNet)")
-        note = f"asked for {LITE}, but {missing}; resnet18 was used instead"
+        note = f"asked for {name}, but {missing}; resnet18 was used instead"
         pretrained.say_once(note)
         made = build("resnet18", n_classes, None, small_stem=small_stem, seed=seed)
         made.note = f"{note}: {made.note}"
@@ -184,6 +193,9 @@ def train_classifier(model: Classifier, images, labels, *, epochs: int | None = 
                      settle_augmented: bool = False) -> dict:
     """Train a judge with cross-entropy; deterministic, on one CPU with one thread count bit for bit.
 
+    "lite2-frozen" is fitted in closed form instead (``frozen.fit``): only ``images``, ``labels``, ``one_class``,
+    ``device`` and, beyond ``frozen.MOST`` images, ``seed`` count.
+
     At the end batch normalisation's statistics are taken anew from the training images, since after the few steps that
     a small profile allows the running averages still lag behind the weights: not augmented, or, with
     ``settle_augmented``, from up to 16 batches as they were trained on (a set of one image has no statistics).
@@ -205,6 +217,11 @@ def train_classifier(model: Classifier, images, labels, *, epochs: int | None = 
         {"loss": per step, "train_loss": per epoch, "seconds", "steps", "lr", "note"}.
     """
     x, y = _check_images(model, images), _check_labels(model, labels, len(images), least=1 if one_class else 2)
+    if isinstance(model.head, frozen.KernelHead):
+        device = resolve_device(device)
+        model.to(device).eval()
+        seen = lambda some: torch.from_numpy(embed(model, some)).to(device)
+        return {**frozen.fit(model.head, seen, x, y.to(device), seed=seed), "note": model.note}
     change = augment_batch if augment is True else augment or (lambda batch, generator: batch)
     gentle = model.name == "vgg16" or model.pretrained and model.name != LITE
     history = training.descend(

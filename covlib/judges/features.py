@@ -93,8 +93,8 @@ def get_extractor(name="lite2-352", *, n: int | None = None, device="cpu") -> Ex
             raise ConfigError(f"extractor 'lite2' chooses its block by n, the number of images; give n or one of "
                               f"{', '.join(f'lite2-{layer}' for layer in LITE_LAYERS)}")
         name = default_layer(n)
-    kind, _, layer = (f"inception-{name}" if str(name).isdigit() else str(name)).rpartition("-")
-    number = int(layer) if layer.isdigit() else 0
+    kind, _, layer = (f"inception-{name}" if str(name).isdecimal() else str(name)).rpartition("-")
+    number = int(layer) if layer.isdecimal() else 0
     if kind == "inception" and number in INCEPTION_LAYERS:
         made, missing = _inception(layer, device)
         return made or _stand_in(name, missing, f"lite2-{STANDS_IN[number]}", device)

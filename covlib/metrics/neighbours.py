@@ -8,7 +8,7 @@ from covlib.metrics.checks import finite
 SIDE = 32  # pixels of the thumbnails that are compared
 CROP_SIDE = 16  # of crops: what is left of a crop that does not lie quite where one of the gallery's does
 CROPS = ((1.0, 1), (0.93, 2), (0.86, 3), (0.8, 4), (0.74, 5), (0.68, 6), (0.63, 7), (0.58, 9), (0.54, 10), (0.5, 12))
-CROP_BLOCK = 256  # images of which a crop is prepared at a time
+CROP_BLOCK = 32  # images of the gallery whose crops are held at a time
 
 
 class PixelSpace:
@@ -68,26 +68,39 @@ class CropSpace(PixelSpace):
 
     def distance(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         """float32 (n, m) of prepared images (n, side^2) and a gallery (m, 1, H, W)."""
-        turned, parts = self.turned(a), []
+        both, parts = np.concatenate([a, self.turned(a)]), []
         for i in range(0, len(b), CROP_BLOCK):
-            best = np.full((len(a), len(b[i : i + CROP_BLOCK])), -1, np.float32)
-            for crop in crops(b[i : i + CROP_BLOCK]):
-                known = self.prepare(crop)
-                np.maximum(best, np.maximum(a @ known.T, turned @ known.T), out=best)
-            parts.append(np.maximum(1 - best, 0))
+            some = b[i : i + CROP_BLOCK, 0]
+            best = np.full((len(both), len(some)), -1, np.float32)
+            for part, places in CROPS:
+                known = _thumbnails(some, part, places, self.side)
+                alike = (both @ known.reshape(-1, known.shape[-1]).T).reshape(len(both), len(some), -1)
+                np.maximum(best, alike.max(2), out=best)
+            parts.append(np.maximum(1 - np.maximum(best[: len(a)], best[len(a) :]), 0))
         return np.concatenate(parts, 1)
 
 
-def crops(images: np.ndarray):
-    """The crops of ``CROPS``, one place and size after the other: (N, 1, h, w) views of images (N, 1, H, W)."""
-    sides = images.shape[-2:]
-    for part, places in CROPS:
-        height, width = (max(2, round(part * side)) for side in sides)
-        tops, lefts = (np.linspace(0, side - size, places).round().astype(int)
-                       for side, size in zip(sides, (height, width)))
-        for top in tops:
-            for left in lefts:
-                yield images[:, :, top : top + height, left : left + width]
+def _thumbnails(images: np.ndarray, part: float, places: int, side: int) -> np.ndarray:
+    """Crops of ``part`` of the sides, at ``places`` x ``places`` places, as ``PixelSpace.prepare`` has them: float32
+    (N, places^2, side^2) of images (N, H, W). All crops at once by two products, as a mean over areas is one."""
+    down, across = (_area_means(size, part, places, side) for size in images.shape[1:])
+    x = (down @ images @ across.T).reshape(len(images), places, side, places, side)
+    x = x.transpose(0, 1, 3, 2, 4).reshape(len(images), places**2, side**2)
+    x = x - x.mean(2, keepdims=True)
+    return x / np.maximum(np.linalg.norm(x, axis=2, keepdims=True), 1e-6)
+
+
+def _area_means(size: int, part: float, places: int, side: int) -> np.ndarray:
+    """What takes ``size`` pixels to ``side`` means of each window of ``part`` of them: float32 (places * side, size);
+    the areas are those of PyTorch's "area"."""
+    window = max(2, round(part * size))
+    starts = np.linspace(0, size - window, places).round().astype(int)
+    rows = np.zeros((places, side, size), np.float32)
+    for place, start in enumerate(starts):
+        for k in range(side):
+            low, high = k * window // side, -(-(k + 1) * window // side)
+            rows[place, k, start + low : start + high] = 1 / (high - low)
+    return rows.reshape(-1, size)
 
 
 class FeatureSpace:

@@ -109,6 +109,25 @@ def test_files_that_are_still_too_large_are_kept_in_half_precision(here, monkeyp
     np.testing.assert_allclose(loaded["covid.G"].weight.detach(), large(0)["covid.G"].weight.detach(), atol=1e-4)
 
 
+def test_what_half_precision_does_not_make_small_enough_is_kept_in_eight_bits(here, monkeypatch):
+    def large(seed: int):
+        torch.manual_seed(seed)
+        return {"G1": nn.Sequential(nn.Linear(90, 80), nn.BatchNorm1d(80)), "U": nn.Conv2d(3, 4, 3)}
+
+    monkeypatch.setattr(keeping, "FILE_LIMIT", 12_000)
+    folder = kept(finished(here / "run", "05_cosingan", trained=large(0)))
+    found = weights.find("05_cosingan", profile="cpu", data="phantom", seed=0, config_cls=Demo)
+    assert found.checkpoint.stat().st_size < 12_000 and found.register["eight_bits"]
+    assert "Kept in 8 bits" in (folder / "README.md").read_text()
+    loaded = large(9)
+    load_weights(found.checkpoint, loaded)
+    for name, net in large(0).items():
+        for key, value in net.state_dict().items():
+            step = value.abs().flatten(1).amax(1).max() / 127 if value.ndim > 1 else 0
+            assert (loaded[name].state_dict()[key] - value).abs().max() <= step * 0.51
+    assert found.register["files"][0]["networks"] == {"G1": 90 * 80 + 80 + 4 * 80 + 1, "U": 112}
+
+
 def test_networks_of_one_large_file_are_kept_in_half_precision(here, monkeypatch):
     def large(seed: int):
         torch.manual_seed(seed)

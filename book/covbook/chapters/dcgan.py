@@ -91,7 +91,7 @@ def train_judge(config: Config, images: Tensor, labels: np.ndarray, *, seed: int
                 steps: int | None = None) -> tuple[classifiers.Classifier, dict]:
     """The judge of ``config``, trained on ``images`` with the augmentation that the generators' images saw.
 
-    ``steps`` replaces the ``judge_epochs`` of the config.
+    ``steps`` replaces the ``judge_epochs`` of the config. "lite2-frozen" knows neither, nor augmentation.
     """
     judge = classifiers.build(config.judge, weights=None if config.judge_weights == "none" else config.judge_weights,
                               seed=seed)
@@ -121,13 +121,14 @@ def compare_arms(config: Config, images: Tensor, labels: np.ndarray, split: Spli
                  seed: int = 0, device="auto") -> dict[str, np.ndarray]:
     """The judge's network on held-out patients, trained on real slices and on real plus synthetic ones.
 
-    Both arms take the same number of steps, from the same initial weights, once for each of ``arms_seeds`` seeds.
+    Both arms take the same number of steps, from the same initial weights, once for each of ``arms_seeds`` seeds; a
+    judge that is fitted in closed form is the same each time, and fitted once.
 
     Args:
         synthetic: class name -> images, in the order of the labels.
 
     Returns:
-        {"real": ..., "real_plus_synthetic": ...}, each float64 (arms_seeds, test slices), 1 where the class was right.
+        {"real": ..., "real_plus_synthetic": ...}, each float64 (trainings, test slices), 1 where the class was right.
     """
     real, truth = images[split.train], labels[split.train]
     added = torch.cat(list(synthetic.values()))
@@ -138,7 +139,7 @@ def compare_arms(config: Config, images: Tensor, labels: np.ndarray, split: Spli
     correct = {}
     for arm, (x, y) in arms.items():
         answers = []
-        for k in range(config.arms_seeds):
+        for k in range(1 if config.judge == classifiers.FROZEN else config.arms_seeds):
             judge, _ = train_judge(config, x, y, seed=derive(seed, "arm", k), device=device, steps=steps)
             answers.append(classifiers.predict(judge, images[split.test]).argmax(1) == labels[split.test])
         correct[arm] = np.array(answers, dtype=float)

@@ -138,7 +138,7 @@ class Resuming:
 
         length = response.headers.get("Content-Length", "")
         coded = response.headers.get("Content-Encoding", "identity") != "identity"
-        expected = have + int(length) if length.isdigit() and not coded else None
+        expected = have + int(length) if length.isdecimal() and not coded else None
         self._room((expected or have) - have)
         with open(self.part, "ab") as sink, tqdm(total=expected or self.size, initial=have, unit="B", unit_scale=True,
                                                  desc=self.name) as bar:

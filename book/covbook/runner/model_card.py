@@ -75,6 +75,8 @@ def _files(entry: "Recorded") -> str:
     dropped = f"\n\nLeft out, since only training needs them: {', '.join(out)}." if out else ""
     half = ("\n\nKept in half precision, which changes a picture by less than a grey level; read as float32."
             if entry.register.get("half") else "")
+    if entry.register.get("eight_bits"):
+        half = "\n\nKept in 8 bits with a scale a row, which changes a picture by a grey level or two; read as float32."
     return str(Table(["file", "size", "networks (numbers in each)", "SHA-256"], rows)).rstrip() + where + half + dropped
 
 

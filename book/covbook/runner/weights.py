@@ -16,6 +16,7 @@ from covlib import atomic
 from covlib.errors import ConfigError
 
 CARD = "README.md"
+FEWER = ("half precision", "8 bits")  # ways to keep a file that is too large; its header says which
 FILE_LIMIT, RUN_LIMIT = 5 * 2**20, 10 * 2**20  # bytes of a file, of a run's files together: larger is for a release
 
 
@@ -28,8 +29,8 @@ class Layout:
         parts: dots in a network's name and one more: 2 where it is "covid.G".
         left_out: names of networks that only training needs, and that its reader does not ask for; or their last parts.
         split: whether its reader takes a folder with a file for each network in place of one large file.
-        half: whether a file that is too large otherwise (also after it was split) is kept in half precision: networks
-            alone, no curves of HU.
+        half: whether a file that is too large otherwise (also after it was split) is kept in half precision, and in 8
+            bits where that is too large too: networks alone, no curves of HU.
     """
 
     beside: tuple[str, ...] = ()
@@ -111,9 +112,10 @@ def _files(out: Path, prepared: Path, layout: Layout) -> dict[str, Any]:
     single = len(main) == 1 and prepared / "checkpoints" / main[0].name in files
     sizes = [path.stat().st_size for path in files]
     shipped = max(sizes) <= FILE_LIMIT and sum(sizes) <= RUN_LIMIT
-    halved = any(read_weights(path)[1].get("stored") for path in files)
+    stored = {read_weights(path)[1].get("stored") for path in files}
     return {"checkpoint": f"checkpoints/{main[0].name}" if single else "checkpoints", "shipped": shipped,
-            **({"half": True} if halved else {}), "left_out": sorted(left_out),
+            **({"half": True} if stored & set(FEWER) else {}),
+            **({"eight_bits": True} if FEWER[1] in stored else {}), "left_out": sorted(left_out),
             "files": [_described(path, prepared, layout) for path in files]}
 
 
@@ -141,13 +143,16 @@ def _slim(source: Path, target: Path, layout: Layout) -> tuple[list[Path], list[
 
 
 def _small(path: Path, tensors: dict, header: dict, layout: Layout) -> Path:
-    """A file of weights, in half precision where it is too large otherwise and the layout allows it."""
-    from covlib.training.checkpoints import save_tensors
+    """A file of weights, in half precision or 8 bits where it is too large otherwise and the layout allows it; a reader
+    copies them into networks of single precision."""
+    from covlib.training.checkpoints import packed_in_eight_bits, save_tensors
 
     save_tensors(path, tensors, header)
-    if path.stat().st_size > FILE_LIMIT and layout.half:  # a reader copies them into networks of single precision
+    if path.stat().st_size > FILE_LIMIT and layout.half:
         halved = {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}
-        save_tensors(path, halved, header | {"stored": "half precision"})
+        save_tensors(path, halved, header | {"stored": FEWER[0]})
+    if path.stat().st_size > FILE_LIMIT and layout.half:
+        save_tensors(path, packed_in_eight_bits(tensors), header | {"stored": FEWER[1]})
     return path
 
 

@@ -90,12 +90,18 @@ def _write(payload: dict, find: Callable[[str, int], bytes | None], target: Path
     """Write a network's script; returns how many bytes a reader loads for it, without the runtime. 0: no weights."""
     graph = gzip.decompress(base64.b64decode(payload["graph"]))
     size = len(graph) + sum(weight["bytes"] for weight in payload["weights"])
-    model = graphs.join(graph, payload["weights"], find, half=size > live.LIMIT)
+    bits = bits_for(size)
+    model = graphs.join(graph, payload["weights"], find, bits)
     if model is None or len(model) > live.LIMIT:
         return 0
-    told = {key: value for key, value in payload.items() if key not in ("graph", "weights")}
+    told = {key: value for key, value in payload.items() if key not in ("graph", "weights")} | {"bits": bits}
     packed = base64.b64encode(gzip.compress(model, 6, mtime=0)).decode()
     return _give(target, payload["name"], {**told, "model": packed})
+
+
+def bits_for(size: int) -> int:
+    """Bits of a weight in a page, of a network that has ``size`` bytes with 32."""
+    return 32 if size <= live.LIMIT else 16 if size <= 2 * live.LIMIT else 8
 
 
 def _give(target: Path, name: str, what: dict) -> int:

@@ -179,7 +179,9 @@ def test_nnunet(tmp_path, paths, wanted):
 @pytest.mark.parametrize(("names", "values"), [
     ({"background": 0, "lung": 1, "ground glass": 2, "consolidation": 3}, ({1: 1, 2: 1, 3: 1}, {1: 0, 2: 1, 3: 2})),
     ({"0": "background", "1": "left lung", "2": "right lung", "3": "COVID-19 lesion"},
-     ({1: 1, 2: 2, 3: 1}, {1: 0, 2: 0, 3: 1})), ({"background": 0, "lungs": 1}, ({1: 1}, None))])
+     ({1: 1, 2: 2, 3: 1}, {1: 0, 2: 0, 3: 1})), ({"background": 0, "lungs": 1}, ({1: 1}, None)),
+    ({"background": 0, "lungs": 1, "\u00b2": 2, "\u00b3": "lesion", "4": "\u2074", "9" * 5000: "x"},
+     ({1: 1, 2: 0, 4: 0}, None))])
 def test_label_maps_are_read_as_dataset_json_names_them(tmp_path, names, values):
     import json
 

@@ -188,6 +188,6 @@ def test_unusable_images_are_refused(bad):
 def test_unknown_extractor_lists_the_known_ones():
     with pytest.raises(ConfigError, match=r"lite2-24, .*inception-2048, random-conv"):
         features.get_extractor("clip")
-    for name in ("lite2-64", "lite0-320", "-64", "inception-352", 352):
+    for name in ("lite2-64", "lite0-320", "-64", "inception-352", 352, "lite2-\N{SUPERSCRIPT TWO}"):
         with pytest.raises(ConfigError, match="is not known"):
             features.get_extractor(name)

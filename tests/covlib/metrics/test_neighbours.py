@@ -6,13 +6,23 @@ import torch
 from torch.nn import functional as F
 
 from covlib.errors import DataError
-from covlib.metrics.neighbours import CROPS, CropSpace, FeatureSpace, PixelSpace, crops
+from covlib.metrics.neighbours import CROPS, CropSpace, FeatureSpace, PixelSpace
 
 
 def pictures(n, side=48, seed=0):
     """Smooth random pictures (n, 1, side, side)."""
     coarse = torch.from_numpy(np.random.default_rng(seed).standard_normal((n, 1, 9, 9))).float()
     return F.interpolate(coarse, (side, side), mode="bicubic").numpy()
+
+
+def crops(images):
+    """The crops of ``CROPS``, one place and size after the other: (N, 1, h, w) views of images (N, 1, H, W)."""
+    sides = images.shape[-2:]
+    for part, places in CROPS:
+        height, width = (max(2, round(part * side)) for side in sides)
+        tops, lefts = (np.linspace(0, side - size, places).round().astype(int)
+                       for side, size in zip(sides, (height, width)))
+        yield from (images[:, :, top : top + height, left : left + width] for top in tops for left in lefts)
 
 
 def between(space, a, b):
@@ -35,9 +45,10 @@ def test_a_crop_is_nearest_to_the_image_it_is_of(top, left, size, mirrored):
     assert size == 48 or whole[7] > 0.3  # as far off as a stranger
 
 
-def test_the_distance_to_crops_is_the_smallest_of_plain_correlations():
-    a, b = pictures(3, seed=1), pictures(4, seed=2)
-    by_hand, space = np.full((3, 4), np.inf), PixelSpace()
+@pytest.mark.parametrize(("n", "height"), [(4, 48), (35, 48), (2, 20)])  # fewer and more than one block; not square
+def test_the_distance_to_crops_is_the_smallest_of_plain_correlations(n, height):
+    a, b = pictures(3, seed=1)[:, :, :height], pictures(n, seed=2)[:, :, :height]
+    by_hand, space = np.full((3, n), np.inf), PixelSpace()
     space.side = CropSpace.side
     for part in crops(b):
         by_hand = np.minimum(by_hand, space.distance(space.prepare(a), space.prepare(part)))

@@ -6,6 +6,7 @@ the paper's numbers. Everything here is bookkeeping around them, kept out of the
 """
 
 import json
+from copy import copy
 from dataclasses import replace
 
 import numpy as np
@@ -72,7 +73,10 @@ def restored_all(config: Config, methods: dict[str, CGAN3D], cases: list[Case], 
                  seed: int = 0) -> dict[str, dict[str, np.ndarray]]:
     """``restored`` of several scans, by the scans' names."""
     device = next(methods[TASKS[0]].networks["G"].parameters()).device
-    jobs = [(config, {task: methods[task]}, case, rival, seed) for task in TASKS for case in cases]
+    alone = {task: copy(methods[task]) for task in TASKS}
+    for method in alone.values():
+        method.networks = {"G": method.networks["G"]}  # all that a worker needs; some discriminators do not travel
+    jobs = [(config, {task: alone[task]}, case, rival, seed) for task in TASKS for case in cases]
     found = each(restored, jobs, config, device)
     return {case.name: {k: v for part in found[n :: len(cases)] for k, v in part.items()}
             for n, case in enumerate(cases)}

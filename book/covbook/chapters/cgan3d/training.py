@@ -1,5 +1,6 @@
 """Chapter 07's trainings: one network a task, a twin of the one that depixelates, and the coarse GAN, side by side."""
 
+import logging
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -73,7 +74,10 @@ def train(config: Config, roles: tuple[Scans, Split], out, *, data="phantom", se
     parts = [part for part in TRAINED if part != TWIN or game.twin(config)]
     jobs = [(part, config, volumes if part == "coarse" else cases, out / "training" / part,
              derive(seed, TWIN_TASK if part == TWIN else part), given) for part in parts]  # twins start alike
-    made = dict(zip(parts, each(_train, jobs, config, device), strict=True))
+    if worth(config, device):  # networks with spectral norm do not travel: what processes leave is taken up, at once
+        spread(_leave, jobs)
+        given["resume"] = True
+    made = {job[0]: _train(*job) for job in jobs}
     coarse, equaliser, coarse_result = made.pop("coarse")
     twin, twin_result = made.pop(TWIN, (None, None))
     methods, results = ({task: made[task][k] for task in TASKS} for k in (0, 1))
@@ -91,13 +95,22 @@ def _train(part: str, config: Config, data, out: Path, seed: int, options: dict)
     return method.train(replace(config, task=part), data, out, seed=seed, **options)
 
 
-def each(function, jobs: list[tuple], config: Config, device) -> list:
-    """``function(*job)`` of each job: of small networks on a CPU each on a core of its own (``apart``), else one by
-    one."""
+def _leave(*job) -> None:
+    """A training in a process of its own, for what it leaves in its folder. What the library warns of is said once, by
+    the process that deals out the work."""
+    logging.getLogger("covlib").addHandler(logging.NullHandler())
+    _train(*job)
+
+
+def worth(config: Config, device) -> bool:
+    """Whether trainings are worth processes of their own: small networks on a CPU (``apart``)."""
     steps = config.steps_of(config.augmentations * config.train_patients * config.blocks_per_scan)
-    if steps >= WORTH_A_PROCESS and max(config.widths) <= SMALL and apart(resolve_device(device)):
-        return spread(function, jobs)
-    return [function(*job) for job in jobs]
+    return steps >= WORTH_A_PROCESS and max(config.widths) <= SMALL and apart(resolve_device(device))
+
+
+def each(function, jobs: list[tuple], config: Config, device) -> list:
+    """``function(*job)`` of each job, on a core of its own where that is ``worth`` it, else one by one."""
+    return spread(function, jobs) if worth(config, device) else [function(*job) for job in jobs]
 
 
 def _from_checkpoint(config: Config, checkpoint, device) -> Trained:

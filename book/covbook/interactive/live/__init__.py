@@ -203,11 +203,11 @@ def _live(run, kind: str, name: str, exported: graphs.Exportable, data: dict, st
 
     ``more``: further networks that the page does without where they are too large, or their weights are not there.
     """
-    if _bytes_in_halves(exported) > LIMIT:
-        without = f"This network of {_bytes_in_halves(exported) / 1e6:.0f} MB is too large for a page"
+    if _numbers(exported) > LIMIT:  # of 8 bits each
+        without = f"This network of {_numbers(exported) / 1e6:.0f} million numbers is too large for a page"
         return _still(run, name, still, words, question, without)
     payload = {"name": f"{run.chapter}-{name}", "kind": kind, **_packed(exported), "data": data,
-               "more": {key: _packed(one) for key, one in (more or {}).items() if _bytes_in_halves(one) <= LIMIT}}
+               "more": {key: _packed(one) for key, one in (more or {}).items() if _numbers(one) <= LIMIT}}
     return _still(run, name, still, words, question, without, payload)
 
 
@@ -219,13 +219,14 @@ def _still(run, name: str, still: list[np.ndarray], words: str, question: str, w
     return Live(page, words, payload or {})
 
 
-def _bytes_in_halves(exported: graphs.Exportable) -> int:
-    """Size of a network whose weights have 16 bits, as a page may ship them."""
-    return sum(2 * tensor.numel() for tensor in exported.network.state_dict().values())
+def _numbers(exported: graphs.Exportable) -> int:
+    """How many numbers a network has; a page ships them in 32, 16 or 8 bits each, as its size allows."""
+    return sum(tensor.numel() for tensor in exported.network.state_dict().values())
 
 
 def _packed(exported: graphs.Exportable) -> dict[str, Any]:
-    graph, weights = graphs.pack(graphs.to_onnx(exported), exported.network.state_dict().values())
+    graph, weights = graphs.pack(graphs.to_onnx(exported), exported.network.state_dict().values(),
+                                 eight=2 * _numbers(exported) > LIMIT)
     return {"inputs": {k: list(v.shape) for k, v in exported.inputs.items()}, "outputs": list(exported.outputs),
             "graph": _bytes(graph), "weights": weights}
 

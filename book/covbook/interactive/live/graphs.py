@@ -4,6 +4,7 @@ A page's network is a graph of some kilobytes, which lies in the notebook's outp
 checkpoint anyway. ``pack`` parts the two: each weight is named by the SHA-256 of its bytes. ``join`` finds them again.
 """
 
+import base64
 import hashlib
 import json
 import logging
@@ -106,12 +107,16 @@ def fingerprint(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:32]
 
 
-def pack(model, tensors: Iterable) -> tuple[bytes, list[dict[str, Any]]]:
+def pack(model, tensors: Iterable, eight: bool = False) -> tuple[bytes, list[dict[str, Any]]]:
     """A model without those of its weights that are among ``tensors``, and their list.
+
+    Args:
+        eight: for a network so large that its recorded weights may be kept in 8 bits.
 
     Returns:
         The graph's bytes, and for each weight "name", "sha256" (see ``fingerprint``) and "bytes"; of 32-bit numbers
-        also "half", the fingerprint of the same numbers in 16 bits, since recorded weights may be kept so.
+        also "half", the fingerprint of the same numbers in 16 bits, since recorded weights may be kept so, and with
+        ``eight`` "eight" and "scale", see ``covlib.training.checkpoints.in_eight_bits``.
     """
     known = {fingerprint(t.detach().cpu().contiguous().numpy().tobytes()) for t in tensors
              if t.numel() * t.element_size() >= INLINE}
@@ -122,16 +127,19 @@ def pack(model, tensors: Iterable) -> tuple[bytes, list[dict[str, Any]]]:
             weights.append({"name": weight.name, "sha256": key, "bytes": len(weight.raw_data)})
             if weight.data_type == SINGLE:
                 weights[-1]["half"] = fingerprint(_sixteen_bits(weight.raw_data))
+                if eight and len(weight.dims) > 1:
+                    whole, scale = _eight_bits(weight.raw_data, weight.dims)
+                    weights[-1] |= {"eight": fingerprint(whole), "scale": base64.b64encode(scale).decode()}
             weight.ClearField("raw_data")
     return model.SerializeToString(), weights
 
 
-def join(graph: bytes, weights: list[dict[str, Any]], find: Callable[[str, int], bytes | None], half: bool = False):
+def join(graph: bytes, weights: list[dict[str, Any]], find: Callable[[str, int], bytes | None], bits: int = 32):
     """The whole model's bytes again; None where ``find(sha256, bytes)`` does not know a weight.
 
     Args:
-        half: weights are written as 16-bit numbers, which the runtime turns into 32-bit ones when it loads them. Those
-            that are only known in 16 bits always are.
+        bits: 16 or 8: weights are written as such numbers, which the runtime turns into 32-bit ones when it loads them.
+            Those that are only known so always are.
 
     Raises:
         DataError: no ONNX graph, or one whose weights are not those of the list.
@@ -143,41 +151,63 @@ def join(graph: bytes, weights: list[dict[str, Any]], find: Callable[[str, int],
         model = onnx.load_from_string(graph)
     except DecodeError as error:
         raise DataError(f"live: the graph is no ONNX model ({error}); run the chapter again") from None
-    places, halved = {weight.name: weight for weight in model.graph.initializer}, []
+    places, nodes = {weight.name: weight for weight in model.graph.initializer}, []
     for wanted in weights:
-        data = find(wanted["sha256"], wanted["bytes"])
-        short = find(wanted["half"], wanted["bytes"] // 2) if data is None and "half" in wanted else None
-        if data is None and short is None:
+        known = _known(wanted, find)
+        if known is None:
             return None
         if wanted["name"] not in places:
             raise DataError(f"live: the graph has no weight {wanted['name']!r}; run the chapter again")
-        weight = places[wanted["name"]]
-        weight.raw_data = short if data is None else data
-        if data is None:
-            halved.append(weight)
-        elif half and weight.data_type == SINGLE:
-            weight.raw_data = _sixteen_bits(data)
-            halved.append(weight)
-    _cast(model, halved)
+        nodes += _written(model, places[wanted["name"]], *known, bits)
+    nodes += model.graph.node
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
     return model.SerializeToString()
+
+
+def _known(wanted: dict[str, Any], find: Callable[[str, int], bytes | None]) -> tuple[int, bytes, bytes] | None:
+    """Bits, bytes and scale (of 8 bits) of a weight, in the most bits in which it is known; None: in none."""
+    size = wanted["bytes"]
+    for bits, key in ((32, "sha256"), (16, "half"), (8, "eight")):
+        data = find(wanted[key], size * bits // 32) if key in wanted else None
+        if data is not None:
+            return bits, data, base64.b64decode(wanted["scale"]) if bits == 8 else b""
+    return None
+
+
+def _written(model, weight, bits: int, data: bytes, scale: bytes, most: int) -> list:
+    """Put a weight into the model in at most ``most`` bits; returns the nodes that make 32 bits of it."""
+    import onnx
+
+    kinds = onnx.TensorProto
+    if weight.data_type != SINGLE or min(bits, most) == 32:
+        weight.raw_data = data
+        return []
+    if bits > most == 8 and len(weight.dims) > 1:
+        single = data if bits == 32 else np.frombuffer(data, "<f2").astype("<f4").tobytes()
+        bits, (data, scale) = 8, _eight_bits(single, weight.dims)
+    name, weight.name = weight.name, f"{weight.name}.short"
+    if bits == 8:
+        weight.raw_data, weight.data_type = data, kinds.INT8
+        rows = onnx.helper.make_tensor(f"{name}.scale", SINGLE, [weight.dims[0]], scale, raw=True)
+        model.graph.initializer.append(rows)
+        return [onnx.helper.make_node("DequantizeLinear", [weight.name, rows.name], [name], axis=0)]
+    weight.raw_data, weight.data_type = _sixteen_bits(data) if bits == 32 else data, kinds.FLOAT16
+    return [onnx.helper.make_node("Cast", [weight.name], [name], to=kinds.FLOAT)]
 
 
 def _sixteen_bits(data: bytes) -> bytes:
     return np.frombuffer(data, "<f4").astype("<f2").tobytes()
 
 
-def _cast(model, weights) -> None:
-    """Mark weights as 16-bit numbers, and let the graph make 32-bit ones of them."""
-    import onnx
+def _eight_bits(data: bytes, dims: Sequence[int]) -> tuple[bytes, bytes]:
+    """32-bit numbers as 8-bit ones, and their rows' scales."""
+    import torch
 
-    casts = []
-    for weight in weights:
-        name = weight.name
-        weight.data_type, weight.name = onnx.TensorProto.FLOAT16, f"{name}.half"
-        casts.append(onnx.helper.make_node("Cast", [weight.name], [name], to=onnx.TensorProto.FLOAT))
-    nodes = [*casts, *model.graph.node]
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
+    from covlib.training.checkpoints import in_eight_bits
+
+    whole, scale = in_eight_bits(torch.from_numpy(np.frombuffer(data, "<f4").reshape(tuple(dims)).copy()))
+    return whole.numpy().tobytes(), scale.numpy().tobytes()
 
 
 def finder(files: Iterable[Path]) -> Callable[[str, int], bytes | None]:

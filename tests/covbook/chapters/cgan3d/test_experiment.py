@@ -4,10 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from covbook import report, runs
 from covbook.chapters.cgan3d import experiment as tasks
 from covbook.chapters.cgan3d import training
+from covlib import parallel
 from covlib.data.case import Case
 from covlib.data.splits import Split
 from covlib.errors import ConfigError, DataError
@@ -225,3 +227,25 @@ def test_readers_get_pairs_of_the_same_place(scans, judged):
     assert all(a.tobytes() in originals and np.abs(b).max() <= 1 for a, b in pairs)
     places = tasks.regions(cases[0], 3, 8, 1)
     assert [cases[0].hu[p].shape for p in places] == [(8, 8)] * 3 and places == tasks.regions(cases[0], 3, 8, 1)
+
+
+@pytest.mark.slow
+def test_trainings_in_two_processes_end_with_the_weights_of_one(config, scans, tmp_path, monkeypatch):
+    own = replace(config, coarse_discriminator="spectral", discriminator="detail")  # spectral norm does not travel
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    alone, _ = training.train(own, scans, tmp_path / "one", seed=4, device="cpu")
+    monkeypatch.setattr(training, "WORTH_A_PROCESS", 1)
+    monkeypatch.setattr(training, "spread", lambda work, jobs: parallel.spread(work, jobs, 2))
+    both, _ = training.train(own, scans, tmp_path / "two", seed=4, device="cpu")
+    torch.set_num_threads(before)
+    assert list(both.everything) == list(alone.everything) == [*TASKS, "coarse"]
+    for name, method in alone.everything.items():
+        for net, module in method.networks.items():
+            other = both.everything[name].networks[net].state_dict()
+            assert all(torch.equal(value, other[key]) for key, value in module.state_dict().items()), (name, net)
+    monkeypatch.setattr(tasks, "each", lambda function, jobs, *_: parallel.spread(function, jobs, 2))
+    found, split = scans
+    rival = tasks.tune_rival(own, found.at(split.train), 4, n=1)
+    assert set(tasks.restored_all(own, both.methods, found.at(split.test), rival, 4)) == set(
+        case.name for case in found.at(split.test))

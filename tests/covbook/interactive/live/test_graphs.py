@@ -13,7 +13,7 @@ from torch import nn
 from covbook.interactive.live import graphs
 from covlib.errors import DataError
 from covlib.seeding import torch_generator
-from covlib.training.checkpoints import save_weights
+from covlib.training.checkpoints import load_weights, packed_in_eight_bits, save_tensors, save_weights
 
 
 def network() -> nn.Module:
@@ -75,7 +75,7 @@ def test_weights_leave_the_graph_and_come_back(exported, parted, tmp_path):
 
 def test_half_precision_halves_the_file_and_stays_within_a_thousandth_of_the_grey_range(exported, parted, tmp_path):
     graph, weights = parted
-    whole, half = (graphs.join(graph, weights, graphs.finder(kept(exported, tmp_path)), half=h) for h in (False, True))
+    whole, half = (graphs.join(graph, weights, graphs.finder(kept(exported, tmp_path)), bits) for bits in (32, 16))
     onnx.checker.check_model(onnx.load_from_string(half), full_check=True)
     assert len(whole) - len(half) == pytest.approx(sum(weight["bytes"] for weight in weights) / 2, abs=200)
     found, wanted = answers(half, exported)
@@ -84,12 +84,28 @@ def test_half_precision_halves_the_file_and_stays_within_a_thousandth_of_the_gre
 
 def test_weights_that_are_kept_in_half_precision_are_found(exported, parted, tmp_path):
     graph, weights = parted
-    whole = graphs.join(graph, weights, graphs.finder(kept(exported, tmp_path)), half=True)
+    whole = graphs.join(graph, weights, graphs.finder(kept(exported, tmp_path)), 16)
     halves = copy.deepcopy(exported.network).half()
     file = save_weights(tmp_path / "halves.safetensors", {"net": halves}, {})
     found = graphs.join(graph, weights, graphs.finder([file]))
     assert found == whole and len(found) < 0.6 * sum(weight["bytes"] for weight in weights) + len(graph)
     np.testing.assert_allclose(*answers(found, exported), atol=2e-3)
+
+
+def test_weights_that_are_kept_in_eight_bits_are_found_and_are_those_that_are_read(exported, tmp_path):
+    model = graphs.to_onnx(exported)
+    graph, weights = graphs.pack(model, exported.network.state_dict().values(), eight=True)
+    whole = graphs.join(graph, weights, graphs.finder(kept(exported, tmp_path)), 8)
+    state = {f"net.{key}": value for key, value in exported.network.state_dict().items()}
+    file = save_tensors(tmp_path / "eight.safetensors", packed_in_eight_bits(state))
+    found = graphs.join(graph, weights, graphs.finder([file]))
+    assert len(found) < 0.4 * sum(weight["bytes"] for weight in weights) + len(graph)
+    onnx.checker.check_model(onnx.load_from_string(found), full_check=True)
+    again = copy.deepcopy(exported)
+    load_weights(file, {"net": again.network})
+    np.testing.assert_allclose(*answers(found, again), atol=1e-5)
+    made, wanted = answers(whole, exported)
+    assert 0 < np.abs(made - wanted).max() < 0.05 and np.allclose(made, answers(found, exported)[0], atol=1e-5)
 
 
 def test_weights_of_another_training_are_not_taken(exported, parted, tmp_path):

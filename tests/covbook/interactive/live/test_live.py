@@ -150,7 +150,7 @@ def test_committed_networks_find_their_recorded_weights(chapter, payload):
     graph = gzip.decompress(base64.b64decode(payload["graph"]))
     find = graphs.finder(staging._checkpoints(chapter, None))
     size = len(graph) + sum(weight["bytes"] for weight in payload["weights"])
-    model = graphs.join(graph, payload["weights"], find, half=size > live.LIMIT)
+    model = graphs.join(graph, payload["weights"], find, staging.bits_for(size))
     assert model is not None, "record the chapter's weights again: covlib results record RUN --weights"
     assert len(model) <= live.LIMIT
 

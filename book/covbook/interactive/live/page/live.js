@@ -199,6 +199,8 @@
         section.classList.add("covlib-live-on");
         start.remove();
         section.append(tools);
+        if (network.asset.bits === 8) tools.append(element("p", {}, element("small", {}, "To be small enough for a page, "
+          + "this network's weights are rounded to 8 bits, which changes a picture by a grey level or two of 256.")));
         tools.querySelector("[data-first]")?.focus({ preventScroll: true });
       } catch (error) {
         start.textContent = "Try again";
