@@ -12,14 +12,16 @@ import nbformat
 import pytest
 import yaml
 
-from covbook import prose
+from covbook import kinds, prose
 from covbook.datasets import sources
+from covbook.reported import load_reported
 from covbook.runner import chapters
-from covbook.sphinx import apidoc
+from covbook.sphinx import apidoc, ledgers
 from covbook.sphinx.build import add_launch_buttons, build
 from covlib.errors import ConfigError
 
 pytestmark = pytest.mark.slow
+PAPERS = {load_reported(name)["chapter"] for name in kinds.names()}
 
 
 class Page(HTMLParser):
@@ -53,6 +55,7 @@ def test_every_page_is_there(site, pages):
     assert {f"book/{path.stem}" for path in pages if path.parent.name == "book"} == set(chapters.table_of_contents())
     made = {path.stem for path in pages if path.parent.name == "datasets"}
     assert made == set(sources.registry())
+    assert {path.stem for path in pages if path.parent.name == "appendix"} == PAPERS
     assert {path.stem for path in pages if path.parent.name == "api"} == set(apidoc.pages(apidoc.library()))
     assert "book/intro.html" in (site / "index.html").read_text()
 
@@ -193,11 +196,37 @@ def test_the_first_page_shows_every_paper(site, pages):
     assert (site / "_static" / "paper_map.svg").is_file() and (site / "_static" / "paper_map_phone.svg").is_file()
 
 
+def test_chapters_keep_a_few_lines_of_their_ledger_with_a_link_to_each_row(site, pages):
+    """Whole ledgers stand in the appendix: rows with ids, each with the way back to a section of the chapter."""
+    for chapter in PAPERS:
+        paper = load_reported(chapter.split("_", 1)[1])
+        path = site / "book" / f"{chapter}.html"
+        text, page = path.read_text(encoding="utf-8"), pages[path]
+        ledger = pages[site / "book" / "appendix" / f"{chapter}.html"]
+        assert "covlib-ledger" not in text
+        assert not re.search(r"<th[^>]*>(verdict|we chose|this run)</th>", text)
+        linked = {unquote(link.partition("#")[2]) for link in page.links if f"appendix/{chapter}.html#" in link}
+        wanted = {ledgers.row_id(part[:-1], item["id"]) for part in ("contradictions", "silences")
+                  for item in paper[part]}
+        assert wanted <= linked & ledger.ids
+        assert {ledgers.row_id("claim", claim["id"]) for claim in paper["claims"]} <= ledger.ids
+        back = [link for link in ledger.links if f"../{chapter}.html#" in link]
+        assert len(back) >= len(paper["claims"]) + len(wanted)
+
+
+def test_a_chapter_opens_with_its_findings(pages):
+    for path in (path for path in pages if re.match(r"0[1-8]_", path.stem) and path.parent.name == "book"):
+        text = path.read_text(encoding="utf-8")
+        title, box, first = text.index("<h1>"), text.index("covlib-findings"), text.index("<h2>")
+        assert title < box < first and text[box:first].count("<li>") == 3, path.name
+        assert "<img" not in text[title:box]
+
+
 def test_numbers_in_prose_are_those_of_the_recorded_runs(site, root):
     """Of two pages all that their roles say, in the order in which they stand there."""
     for name in ("06_cyclegan", "how_to"):
         text = (site / "book" / f"{name}.html").read_text(encoding="utf-8")
-        shown = [unescape(said) for said in re.findall(r'<span class="covlib-said">([^<]*)</span>', text)]
+        shown = [unescape(said) for said in re.findall(r'<span class="covlib-said covlib-\w+">([^<]*)</span>', text)]
         path = next((chapter.path for chapter in chapters.chapters() if chapter.name == name), None)
         cells = chapters.read_notebook(path)["cells"] if path else []
         words = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown"]

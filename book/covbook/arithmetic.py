@@ -56,6 +56,20 @@ def student(values, end: str) -> float:
     return float(getattr(student_t(list(values)), end))
 
 
+def over_seeds(values) -> "Measured":
+    """The mean of a list, one value a seed, with Student's 95 % interval; without one where there is one seed."""
+    values = [float(v) for v in values]
+    ends = (student(values, "low"), student(values, "high")) if len(values) > 1 else None
+    return Measured(statistics.fmean(values), ends, len(values))
+
+
+def percent(share) -> "Measured":
+    """A share in percent, with its interval where it was measured: "43 % [40, 46]"."""
+    scaled = 100 * (share if isinstance(share, Measured) else Measured(share))
+    scaled.unit = "%"
+    return scaled
+
+
 def timed(group: str, name: str) -> dict:
     """One row of benchmarks/results/GROUP.json, what ``covlib bench`` measured."""
     rows = project.read_json(project.ROOT / "benchmarks" / "results" / f"{group}.json")["rows"]
@@ -83,11 +97,13 @@ FUNCTIONS = {"sqrt": math.sqrt, "log10": math.log10, "log2": math.log2, "ln": ma
              "mean": statistics.fmean, "stdev": statistics.stdev, "median": statistics.median, "t95": t95,
              "wins": wins, "minus": minus, "wilson_low": _wilson("low"), "wilson_high": _wilson("high"),
              "student_low": lambda v: student(v, "low"), "student_high": lambda v: student(v, "high"),
-             "seconds": seconds, "peak_gb": peak_gb}
+             "over_seeds": over_seeds, "percent": percent, "seconds": seconds, "peak_gb": peak_gb}
 
 
 class Measured(float):
-    """A number that was measured: with ``low`` and ``high`` of its 95 % interval (NaN without one), ``n``, ``unit``."""
+    """A number that was measured: with ``low`` and ``high`` of its 95 % interval (NaN without one), ``n``, ``unit``.
+
+    A plain number added to it, or a factor, moves the interval along; two measurements together are a plain number."""
 
     low: float
     high: float
@@ -100,8 +116,42 @@ class Measured(float):
         self.n, self.unit = math.nan if n is None else n, unit
         return self
 
+    def _with(self, work) -> "Measured | float":
+        """``work`` done to the value and to both ends: what a plain number does to a measurement keeps its interval."""
+        ends = sorted((work(self.low), work(self.high))) if self.known else None
+        return Measured(work(float(self)), ends, None if math.isnan(self.n) else self.n)
+
+    @property
+    def known(self) -> bool:
+        """Whether there is an interval."""
+        return not (math.isnan(self.low) or math.isnan(self.high))
+
+    def __neg__(self):
+        return self._with(operator.neg)
+
+    def __add__(self, other):
+        return float(self) + float(other) if isinstance(other, Measured) else self._with(lambda v: v + other)
+
+    def __radd__(self, other):
+        return self + other
+
+    def __sub__(self, other):
+        return float(self) - float(other) if isinstance(other, Measured) else self._with(lambda v: v - other)
+
+    def __rsub__(self, other):
+        return self._with(lambda v: other - v)
+
+    def __mul__(self, other):
+        return float(self) * float(other) if isinstance(other, Measured) else self._with(lambda v: v * other)
+
+    def __rmul__(self, other):
+        return self * other
+
+    def __truediv__(self, other):
+        return float(self) / float(other) if isinstance(other, Measured) else self._with(lambda v: v / other)
+
     def __str__(self) -> str:
-        known = not (math.isnan(self.low) or math.isnan(self.high))
+        known = self.known
         value = None if math.isnan(self) else float(self)
         return show_value(value, [self.low, self.high] if known else None, self.unit)
 

@@ -68,9 +68,10 @@ def _chapters(given) -> None:
 
 
 def _open(given) -> int:
+    from covbook import spoken
     from covbook.runner import chapters, opening
 
-    mine = opening.copy(chapters.find(given.chapter), given.to)
+    mine = opening.copy(chapters.find(given.chapter), given.to, spoken.copied)
     print(f"{mine}: yours; its runs land in {mine.parent / 'runs'}", flush=True)
     return 0 if given.copy_only else opening.lab(mine, tuple(given.lab))
 

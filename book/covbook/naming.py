@@ -19,8 +19,11 @@ def call_them(chapter: str, kind: str) -> None:
 
 def said(text):
     """``text`` with the right word for images that no network made; what is no text is given back as it is."""
-    if not _virtual or not isinstance(text, str):
-        return text
+    return of_virtual(text) if _virtual and isinstance(text, str) else text
+
+
+def of_virtual(text: str) -> str:
+    """``text`` with "virtual" for "real": of a recorded run or study on virtual patients, whatever this run is on."""
     return _REAL.sub(lambda found: "Virtual" if found[1] == "R" else "virtual", text)
 
 

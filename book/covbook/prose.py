@@ -58,12 +58,12 @@ class Of:
         raise AttributeError(name)
 
     def _shown(self) -> SimpleNamespace:
-        return _metrics(self._run or page_run(self.chapter))
+        return measured(self._run or page_run(self.chapter))
 
     def _seeds(self) -> "_Lists":
-        plain = [r for r in _results(self.chapter)
+        plain = [r for r in results(self.chapter)
                  if r["data"]["kind"] == "phantom" and r["profile"] == "cpu" and not r["overrides"]]
-        return _Lists([_metrics(r) for r in sorted(plain, key=lambda r: r["seed"])])
+        return _Lists([measured(r) for r in sorted(plain, key=lambda r: r["seed"])])
 
     def _settings(self, profile: str):
         if self.chapter not in chapters.CONFIGS:
@@ -91,10 +91,10 @@ class _Data:
         self._chapter = chapter
 
     def __getattr__(self, name: str) -> SimpleNamespace:
-        for run in _results(self._chapter):
+        for run in results(self._chapter):
             plain = run["profile"] == "cpu" and not run["overrides"] or run["chapter"].startswith("08")
             if run["profile"] != "smoke" and plain and project.slug(run["data"]["name"]) == name:
-                return _metrics(run)
+                return measured(run)
         raise AttributeError(name)
 
 
@@ -105,9 +105,9 @@ class _Changed:
         self._chapter = chapter
 
     def __getattr__(self, name: str) -> SimpleNamespace:
-        for run in _results(self._chapter):
+        for run in results(self._chapter):
             if list(run["overrides"]) == [name] and run["profile"] == "cpu" and run["data"]["kind"] == "phantom":
-                return _metrics(run)
+                return measured(run)
         raise AttributeError(name)
 
 
@@ -115,7 +115,7 @@ class _Studies:
     """Recorded studies of a chapter on virtual patients: NAME.ARM.METRIC, a list over seeds."""
 
     def __init__(self, chapter: str):
-        self._found = {project.slug(d["study"]): d for d in _studies()
+        self._found = {project.slug(d["study"]): d for d in collected()
                        if d["chapter"] == chapter and d["data"]["kind"] == "phantom" and not d["overrides"]}
 
     def __getattr__(self, name: str) -> SimpleNamespace:
@@ -124,13 +124,13 @@ class _Studies:
         return SimpleNamespace(**studies.by_name(self._found[name]))
 
 
-def _stamp(folder) -> tuple:
+def stamp(folder) -> tuple:
     return tuple((path.name, path.stat().st_mtime_ns) for path in sorted(folder.glob("*.json")))
 
 
-def _results(chapter: str) -> list[dict]:
+def results(chapter: str) -> list[dict]:
     """A chapter's recorded runs, read once as long as no file changes."""
-    return _read_results(chapter, _stamp(project.RESULTS))
+    return _read_results(chapter, stamp(project.RESULTS))
 
 
 @lru_cache(maxsize=16)
@@ -138,9 +138,9 @@ def _read_results(chapter: str, stamp: tuple) -> list[dict]:
     return report.load_results(chapter)
 
 
-def _studies() -> list[dict]:
+def collected() -> list[dict]:
     """All collected studies, read once as long as no file changes."""
-    return _read_studies(_stamp(studies.FOLDER))
+    return _read_studies(stamp(studies.FOLDER))
 
 
 @lru_cache(maxsize=2)
@@ -148,7 +148,7 @@ def _read_studies(stamp: tuple) -> list[dict]:
     return studies.load()
 
 
-def _metrics(document: dict) -> SimpleNamespace:
+def measured(document: dict) -> SimpleNamespace:
     """A run's measurements by name, and its ``minutes``, ``memory_gb``, ``seed``, ``images``, ``patients``, ``config``
     (its settings) and, where it was split, ``in_training``, ``in_test``."""
     own = {m["name"]: Measured(m["value"], m["interval"], m["n"], m["unit"]) for m in document["metrics"]}
@@ -191,7 +191,7 @@ def page_run(chapter: str) -> dict:
         if chapters.RECORDED_TAG in cell["metadata"].get("tags", []):
             words = re.findall(r"`(\w+)=([^`]*)`", "".join(cell["source"]))
             given |= {name: ast.literal_eval(value) for name, value in words}
-    for run in _results(chapter):
+    for run in results(chapter):
         same = (run["profile"], run["seed"], run["overrides"]) == (given.get("profile"), given.get("seed"),
                                                                    given["overrides"])
         if same and project.slug(run["data"]["name"]) == project.slug(given["data"]):

@@ -176,7 +176,7 @@ def paper_beside_ours(chapter: str, run=None, results: list[dict] | None = None)
     results = telling(load_results(chapter) if results is None else results)
     if own:  # what was found on virtual patients says nothing of these data
         results = [r for r in results if r["data"]["name"] == metrics["data"]["name"]]
-    judged = metrics if metrics is not None else max(results, key=_faithfulness, default=None)
+    judged = metrics if metrics is not None else most_faithful(results)
     rows = []
     for row in compare(paper, judged):
         ours = "–" if metrics is None else _ours(row)
@@ -250,6 +250,11 @@ def _spread(runs: list[dict], name: str) -> str:
         return "–"
     digits = 1 if abs(mean(values)) >= 10 else 3
     return f"**{mean(values):.{digits}f} ± {stdev(values):.{digits}f}**"
+
+
+def most_faithful(results: list[dict]) -> dict | None:
+    """Of recorded runs the one that comes nearest to a paper's experiment."""
+    return max(results, key=_faithfulness, default=None)
 
 
 def _faithfulness(metrics: dict) -> tuple:

@@ -380,7 +380,7 @@ class Run:
 
     def summary(self) -> Table:
         """The measurements so far as a table: value, 95 % interval, n, how."""
-        return Table(MEASURED, measured(self.metrics), note=MEANING[self.profile], right=("n",))
+        return Table(MEASURED, measured(self.metrics), note=MEANING[self.profile], right=("n",)).of_this_run()
 
     # -- keeping ------------------------------------------------------------------------------------------------------
 

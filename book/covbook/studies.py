@@ -21,6 +21,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from covbook import project
+from covbook.naming import of_virtual
 from covbook.tables import Table
 from covbook.text import stated
 from covlib.config import Config
@@ -147,7 +148,8 @@ def table(study: str | dict | list[dict], columns: dict[str, str], *, arms: dict
     for document in documents:
         names = arms or {arm["name"]: arm["name"] for arm in document["arms"]}
         for arm, label in names.items():
-            cells = [label]
+            named = any(arm in paper[metric] for metric in columns)  # then it is the paper's word
+            cells = [label if named or document["data"]["kind"] != "phantom" else of_virtual(label)]
             for metric in columns:
                 cells.append(_cell([v * factor[metric] for v in values(document, arm, metric)]))
                 if paper[metric]:

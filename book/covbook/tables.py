@@ -14,7 +14,7 @@ class Table:
     IPython shows the HTML; ``str()`` gives the Markdown. ``right`` names the columns that hold numbers. A ``sortable``
     table gets buttons in its head in the rendered book (book/_static/sortable.js); numbers are sorted as numbers. Of a
     table without rows only title and note are shown, if there is a note. The last ``folded`` rows are shown in HTML
-    behind a click on ``fold_title``.
+    behind a click on ``fold_title``. ``ids`` gives each row an id that links can name.
     """
 
     columns: list[str]
@@ -25,6 +25,7 @@ class Table:
     sortable: bool = False
     folded: int = 0
     fold_title: str = "more"
+    ids: tuple[str, ...] = field(default_factory=tuple)
 
     def of_this_run(self) -> "Table":
         """The table with the right word for images that no network made (``covbook.naming``): for tables of a run's own
@@ -46,8 +47,9 @@ class Table:
         cell = lambda tag, text, a: f'<{tag} style="text-align:{a};vertical-align:top">{_inline(text)}</{tag}>'
         head = "".join(cell("th", c, a) for c, a in zip(self.columns, align))
         keyed = self._keyed if self.sortable else lambda made, text, a: made
-        body = ["<tr>" + "".join(keyed(cell("td", c, a), c, a) for c, a in zip(row, align)) + "</tr>\n"
-                for row in self.rows]
+        names = [f' id="{name}"' for name in self.ids] or [""] * len(self.rows)
+        body = [f"<tr{name}>" + "".join(keyed(cell("td", c, a), c, a) for c, a in zip(row, align)) + "</tr>\n"
+                for name, row in zip(names, self.rows, strict=True)]
         kind = "table covlib sortable" if self.sortable else "table covlib"
         grid = lambda rows: (f'<table class="{kind}">\n<thead><tr>{head}</tr></thead>\n'
                              f"<tbody>\n{''.join(rows)}</tbody></table>")

@@ -6,7 +6,7 @@ a 64x64 slice looks like a 512x512 one that was averaged down.
 """
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, wraps
 
 import numpy as np
 
@@ -84,6 +84,25 @@ def curve(u: np.ndarray, knots: tuple, values: tuple) -> np.ndarray:
     return np.interp(u, *_table(knots, values)).astype(F)[:, None, None]
 
 
+@cache
+def _blas():
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
+
+
+def on_one_thread(product):
+    """``product``, a function of matrix products, with BLAS on one thread: on more it sums in another order, and a
+    patient would be another one by a HU here and there on another number of cores."""
+
+    @wraps(product)
+    def alone(*args, **options):
+        with _blas().limit(limits=1, user_api="blas"):
+            return product(*args, **options)
+
+    return alone
+
+
 class Field:
     """A smooth, periodic random field in 3-D: normal values on an n^3 lattice, cubic B-splines between them.
 
@@ -94,6 +113,7 @@ class Field:
         self.lattice = generator.standard_normal((n, n, n), dtype=F) * F(3.2)  # B-splines damp: 3.2 restores variance 1
         self.cell, self.cell_z, self.n = cell, cell_z or cell, n
 
+    @on_one_thread
     def __call__(self, grid: Grid) -> np.ndarray:
         """The field on a slab, float32 (Z, Y, X)."""
         pixel = float(grid.x[1] - grid.x[0])

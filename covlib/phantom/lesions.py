@@ -12,7 +12,7 @@ import numpy as np
 
 from covlib.data.case import CONSOLIDATION, GGO
 from covlib.phantom.anatomy import MIDLINE, Anatomy, Shape
-from covlib.phantom.grid import F, Field, Grid
+from covlib.phantom.grid import F, Field, Grid, on_one_thread
 from covlib.phantom.vessels import LungMap
 from covlib.seeding import rng
 
@@ -134,6 +134,7 @@ class Disease:
         }[self.lobe]()
 
 
+@on_one_thread
 def _blobs(grid: Grid, points, size, strength) -> np.ndarray:
     """Sum of Gaussian blobs, saturating at about 1.3: separable, so one small matrix product per slice."""
     gx, gy, gz = (

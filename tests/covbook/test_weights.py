@@ -69,7 +69,7 @@ def test_what_is_given_is_what_the_run_trained(here):
         "README.md", "checkpoints/dcgan.safetensors", "weights.json"]
     found = ask()
     assert found.checkpoint == folder / "checkpoints" / "dcgan.safetensors" and found.here
-    assert found.register["left_out"] == ["covid.D", "normal.D"] and found.bytes == found.checkpoint.stat().st_size
+    assert found.register["left_out"] == ["normal.D"] and found.bytes == found.checkpoint.stat().st_size
     trained, loaded = nets(0), nets(9, ("covid.G", "normal.G"))
     load_weights(found.checkpoint, loaded, expect={"chapter": "03_dcgan"})
     for name, net in loaded.items():
@@ -83,12 +83,30 @@ def test_large_files_are_cut_by_network_and_still_load(here, monkeypatch):
     folder = kept(finished(here / "run"))
     found = ask()
     assert found.checkpoint == folder / "checkpoints" and found.register["shipped"]
-    assert [f["path"] for f in found.register["files"]] == ["checkpoints/covid.G.safetensors",
-                                                            "checkpoints/normal.G.safetensors"]
-    assert [list(f["networks"].items()) for f in found.register["files"]] == [[("covid.G", 33)], [("normal.G", 33)]]
+    assert [list(f["networks"].items()) for f in found.register["files"]] == [[("covid.D", 33)], [("covid.G", 33)],
+                                                                              [("normal.G", 33)]]
+    assert [f["path"] for f in found.register["files"]] == [f"checkpoints/{name}.safetensors" for name in
+                                                            ("covid.D", "covid.G", "normal.G")]
     loaded = nets(9, ("covid.G", "normal.G"))
     load_weights(found.checkpoint, loaded)
     assert torch.equal(loaded["covid.G"][0].weight, nets(0)["covid.G"][0].weight)
+
+
+def test_files_that_are_still_too_large_are_kept_in_half_precision(here, monkeypatch):
+    def large(seed: int):
+        torch.manual_seed(seed)
+        return {f"covid.{name}": nn.Linear(50, side) for name, side in (("D", 4), ("G", 80))}
+
+    monkeypatch.setattr(keeping, "FILE_LIMIT", 10_000)
+    kept(finished(here / "run", trained=large(0)))
+    found = ask()
+    stored = {path.stem: read_weights(path) for path in sorted(found.checkpoint.glob("*.safetensors"))}
+    assert {name: tensors[f"{name}.weight"].dtype for name, (tensors, _) in stored.items()} == {
+        "covid.D": torch.float32, "covid.G": torch.float16}
+    assert found.register["half"] and stored["covid.G"][1]["stored"] == "half precision"
+    loaded = {"covid.G": large(9)["covid.G"]}
+    load_weights(found.checkpoint, loaded)
+    np.testing.assert_allclose(loaded["covid.G"].weight.detach(), large(0)["covid.G"].weight.detach(), atol=1e-4)
 
 
 def test_networks_of_one_large_file_are_kept_in_half_precision(here, monkeypatch):

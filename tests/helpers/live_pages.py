@@ -1,7 +1,10 @@
 """A page with a network that runs in it, as the book's build makes it from a notebook; opened from its file."""
 
 import json
+import threading
 from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -41,16 +44,38 @@ def staged(folder: Path, shown: live.Live, networks: dict) -> tuple[list[str], s
 @contextmanager
 def opened(browser, file: Path):
     """A tab that shows the file, without a network; at its end nothing was asked for elsewhere and no script failed."""
-    context = browser.new_context(viewport={"width": 1000, "height": 900}, offline=True, reduced_motion="reduce",
+    with _shown(browser, file.as_uri(), "file:", offline=True) as tab:
+        yield tab
+
+
+@contextmanager
+def served(browser, file: Path):
+    """``opened``, but over HTTP: Python's own server shows the file's folder on this machine's loopback."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(file.parent))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}/"
+        with _shown(browser, address + file.name, address, offline=False) as tab:
+            yield tab
+        server.shutdown()
+
+
+class _Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *args):
+        pass
+
+
+@contextmanager
+def _shown(browser, url: str, own: str, offline: bool):
+    context = browser.new_context(viewport={"width": 1000, "height": 900}, offline=offline, reduced_motion="reduce",
                                   accept_downloads=True)
     tab = context.new_page()
     tab.wrong, tab.asked = [], []
     tab.on("pageerror", lambda error: tab.wrong.append(str(error)))
     tab.on("request", lambda request: tab.asked.append(request.url))
-    tab.goto(file.as_uri())
+    tab.goto(url)
     yield tab
     assert tab.wrong == []
-    assert [url for url in tab.asked if not url.startswith(("file:", "blob:", "data:"))] == []
+    assert [url for url in tab.asked if not url.startswith((own, "blob:", "data:"))] == []
     context.close()
 
 

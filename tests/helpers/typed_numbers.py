@@ -118,7 +118,7 @@ def _unfenced(text: str) -> str:
             lines.append("")
         elif fence and not hidden:
             open_fences.append((fence[1], not fence[2] or fence[3] == "raw"))
-            lines += ["", fence[4] if fence[2] and fence[3] != "raw" else "", ""]
+            lines += ["", fence[4] if fence[2] and fence[3] not in ("raw", "include") else "", ""]  # a file's name
         elif not hidden:
             lines.append(line)
     return "\n".join(lines)

@@ -60,13 +60,15 @@ def training_images(slices: SliceSet, split: Split) -> dict[str, Tensor]:
 
 
 def train(config: Config, roles: tuple[SliceSet, Split], out, *, seed: int = 0, device="auto", resume: bool = True,
-          checkpoint=None) -> tuple[dict[str, DCGAN], dict[str, FitResult]]:
-    """One DCGAN a class, on the training patients of ``roles`` (what ``prepare`` gave), in folders of ``out``.
+          checkpoint=None, only: str | None = None) -> tuple[dict[str, DCGAN], dict[str, FitResult]]:
+    """One DCGAN a class, on the training patients of ``roles`` (what ``prepare`` gave), in folders of ``out``; or that
+    of the class ``only``.
 
     Returns:
         class -> method, class -> what ``fit`` returned, as ``covlib.papers.dcgan.method.train_all``.
     """
-    return dcgan.train_all(config, training_images(*roles), out, seed=seed, device=device, resume=resume,
+    images = {name: some for name, some in training_images(*roles).items() if only in (None, name)}
+    return dcgan.train_all(config, images, out, seed=seed, device=device, resume=resume,
                            checkpoint=checkpoint, side_by_side=apart(resolve_device(device)))
 
 

@@ -86,7 +86,8 @@ def compare(run, real, made: dict[str, Any], *, masks=None, how: str = "") -> Ta
     projected discriminator), detail and grid inside the masks; each kept as a metric.
 
     Args:
-        real: (N, 1, H, W) in [-1, 1], of held-out patients. made: name -> as many images. masks: (N, H, W), above 0
+        real: (N, 1, H, W) in [-1, 1], of held-out patients. made: name -> as many images; what is named after no
+            discriminator ("painted") is a network's rival. masks: (N, H, W), above 0
             where texture is looked at, the same for real and synthetic; None: everywhere. how: of which images.
     """
     real = style.as_array(real)
@@ -96,15 +97,15 @@ def compare(run, real, made: dict[str, Any], *, masks=None, how: str = "") -> Ta
     words = f"{extractor.words}{f'; {how}' if how else ''}"
     features, rows = extractor(real), []
     for name, images in made.items():
-        images, key = style.as_array(images), KEYS.get(name, name)
+        images, key = style.as_array(images), f"{KEYS[name]}_discriminator" if name in KEYS else name
         if images.shape != real.shape:
             raise DataError(f"{name}: images {images.shape} beside real ones {real.shape}; as many are wanted, of the "
                             "same size")
-        distance = run.metric(f"fid_{key}_discriminator", fid(features, extractor(images)), n=len(real), how=words)
+        distance = run.metric(f"fid_{key}", fid(features, extractor(images)), n=len(real), how=words)
         try:
             detail = detail_ratio(real, images, masks, masks)
             grid = max(grid_peak(images, masks).values())
-            run.metric(f"detail_{key}_discriminator", detail, n=len(real),
+            run.metric(f"detail_{key}", detail, n=len(real),
                        how="power inside the lungs, upper half of the frequencies, synthetic over real")
             texture = [f"{detail:.2f}", f"{grid:.1f}"]
         except DataError as error:  # lungs smaller than a patch

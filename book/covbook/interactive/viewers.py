@@ -1,9 +1,8 @@
-"""Pictures that can be handled where they are shown: a slice viewer and a before/after slider, without a kernel.
+"""Pictures that can be handled where they are shown: a before/after slider, and what viewers have in common.
 
-Both are one piece of HTML with pictures, style and script inside, as in ``quiz``: they work in the rendered
-book, in JupyterLab, and in a page saved to disk, by mouse, touch and keyboard, and fetch nothing::
+A viewer is one piece of HTML with pictures, style and script inside, as in ``quiz``: it works in the rendered
+book, in JupyterLab, and in a page saved to disk, by mouse, touch and keyboard, and fetches nothing::
 
-    viewers.slices(case)                                     # all three planes of a volume in HU, with its masks
     viewers.before_after(noisy, denoised, names=("noisy", "denoised"))
 """
 
@@ -19,14 +18,10 @@ from PIL import Image
 
 from covbook.naming import said
 from covbook.plots.style import as_array, as_images
-from covlib.data.hu import window as windowed
 from covlib.errors import DataError
 
 LUNG_WINDOW = (-600.0, 1500.0)
-PLANES = ("axial", "coronal", "sagittal")
-SIZE, MOST = 160, 36  # pixels of a slice's larger side; slices a plane has at most
 WIDE = 420  # CSS pixels of a before/after slider, less on a narrow page
-OUTLINES = {"lung": (0, 114, 178), "infection 1": (230, 159, 0), "infection 2": (213, 94, 0)}  # Okabe and Ito
 
 
 @dataclass(frozen=True)
@@ -41,67 +36,6 @@ class Viewer:
 
     def __repr__(self) -> str:
         return f"{self.what}; it is shown where HTML is shown"
-
-
-# ---- slices ----------------------------------------------------------------------------------------------------------
-
-
-def slices(case) -> Viewer:
-    """A viewer of a volume: choose plane and slice by slider, arrow keys or wheel; masks can be switched off.
-
-    Args:
-        case: a ``Case``, or an object with ``hu`` (Z, Y, X) in HU and ``spacing`` (z, y, x) in mm; ``lung`` and
-            ``infection`` are outlined where they are there.
-
-    Returns:
-        A Viewer of about 5 kB a slice, at most ``MOST`` slices a plane.
-
-    Raises:
-        DataError: no volume.
-    """
-    hu = as_array(case.hu, "slices")
-    if hu.ndim != 3 or min(hu.shape) < 1:
-        raise DataError(f"slices: a volume (Z, Y, X) is wanted, got shape {hu.shape}")
-    masks, stacks = _masks(case), {}
-    for axis, plane in enumerate(PLANES):
-        chosen = range(0, hu.shape[axis], -(-hu.shape[axis] // MOST))
-        drawn = lambda masks, axis=axis, chosen=chosen: [_jpeg(_drawn(case, hu, axis, k, masks), 80) for k in chosen]
-        stacks[plane] = {"plain": drawn({}), "outlined": drawn(masks) if masks else [], "at": list(chosen),
-                         "of": hu.shape[axis]}
-    words, first = f"slice viewer of a CT volume, {' x '.join(map(str, hu.shape))} voxels", stacks[PLANES[0]]["plain"]
-    note = "Window: level {:g}, width {:g} HU.".format(*LUNG_WINDOW).replace("-", "\N{MINUS SIGN}")
-    planes = "".join(f'<option value="{plane}">{plane}</option>' for plane in PLANES)
-    return assemble("slices", words, {"stacks": stacks}, _PAGES["slices"], _SCRIPTS["slices"],
-                    raw={"PLANES": planes, "MASKS": "" if masks else " hidden"}, NOTE=note,
-                    FIRST=first[len(first) // 2], SIZE=str(2 * SIZE))
-
-
-def _masks(case) -> dict[str, np.ndarray]:
-    found = {}
-    if getattr(case, "lung", None) is not None:
-        found["lung"] = np.asarray(case.lung) > 0
-    infection = getattr(case, "infection", None)
-    if infection is not None:
-        found |= {f"infection {k}": np.asarray(infection) == k for k in (1, 2)}
-    return {name: mask for name, mask in found.items() if mask.any()}
-
-
-def _drawn(case, hu, axis: int, k: int, masks: dict) -> np.ndarray:
-    """One slice as a picture of square pixels, head up in coronal and sagittal planes."""
-    rows, columns = [spacing for a, spacing in enumerate(case.spacing) if a != axis]
-    grey = windowed(np.take(hu, k, axis), *LUNG_WINDOW)
-    colour = np.repeat(np.clip((grey + 1) * 127.5, 0, 255).round().astype(np.uint8)[..., None], 3, -1)
-    height, width = grey.shape[0] * rows, grey.shape[1] * columns
-    scale = SIZE / max(height, width)
-    shape = (max(1, round(width * scale)), max(1, round(height * scale)))
-    picture = np.array(Image.fromarray(colour).resize(shape, Image.Resampling.BICUBIC))
-    for name, mask in masks.items():
-        flat = Image.fromarray(np.take(mask, k, axis).astype(np.uint8) * 255)
-        inside = np.array(flat.resize(shape, Image.Resampling.BILINEAR)) > 127
-        padded = np.pad(inside, 1)
-        core = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
-        picture[inside & ~core] = OUTLINES[name]
-    return picture[::-1] if axis else picture
 
 
 # ---- before and after ------------------------------------------------------------------------------------------------
@@ -192,16 +126,7 @@ _STYLE = """<style>
 </style>
 """
 
-_PAGES = {"slices": """<section id="%NAME%" aria-label="%WORDS%">
-<div class="row"><label>Plane <select class="plane">%PLANES%</select></label>
-<label%MASKS%><input type="checkbox" class="masks" checked> outlines</label></div>
-<div class="picture" style="width:%SIZE%px"><img alt="%WORDS%, a slice from its middle" src="%FIRST%"></div>
-<label class="wide">Slice <output class="where"></output>
-<input type="range" class="slice" min="0" max="0" value="0" step="1"></label>
-<p><small>Arrow keys move by one step, Page Up and Page Down by several; so does the wheel over the picture.
-%NOTE%</small></p>
-</section>
-""", "slider": """<section id="%NAME%" aria-label="%WORDS%">
+_PAGES = {"slider": """<section id="%NAME%" aria-label="%WORDS%">
 <div class="picture" style="width:%SIZE%px"><img alt="%FIRSTNAME%" src="%BEFORE%">
 <div class="over"><img alt="%SECONDNAME%" src="%AFTER%"></div><div class="line"></div></div>
 <label class="wide" style="width:%SIZE%px">%FIRSTNAME% (left of the line), %SECONDNAME% (right of it)
@@ -210,39 +135,7 @@ _PAGES = {"slices": """<section id="%NAME%" aria-label="%WORDS%">
 </section>
 """}
 
-_SCRIPTS = {"slices": """(function () {
-  const box = document.getElementById("%NAME%"), stacks = %DATA%.stacks;
-  if (!box || box.dataset.ready) return;
-  box.dataset.ready = "1";
-  const plane = box.querySelector(".plane"), masks = box.querySelector(".masks"), slice = box.querySelector(".slice");
-  const picture = box.querySelector("img"), where = box.querySelector(".where");
-  function draw() {
-    const stack = stacks[plane.value], k = Number(slice.value);
-    const kind = masks.checked && stack.outlined.length ? "outlined" : "plain";
-    picture.src = stack[kind][k];
-    const words = plane.value + " " + (stack.at[k] + 1) + " of " + stack.of;
-    where.textContent = words;
-    picture.alt = words + (kind === "outlined" ? ", lung and lesions outlined" : "");
-    slice.setAttribute("aria-valuetext", words);
-  }
-  function choose() {
-    const n = stacks[plane.value].plain.length;
-    slice.max = n - 1;
-    slice.value = Math.floor(n / 2);
-    draw();
-  }
-  plane.addEventListener("change", choose);
-  masks.addEventListener("change", draw);
-  slice.addEventListener("input", draw);
-  box.querySelector(".picture").addEventListener("wheel", (e) => {
-    if (!e.deltaY) return;
-    slice.value = Number(slice.value) + Math.sign(e.deltaY);
-    draw();
-    e.preventDefault();
-  }, { passive: false });
-  box.addEventListener("keydown", (e) => e.stopPropagation());
-  choose();
-})();""", "slider": """(function () {
+_SCRIPTS = {"slider": """(function () {
   const box = document.getElementById("%NAME%"), names = %DATA%.names;
   if (!box || box.dataset.ready) return;
   box.dataset.ready = "1";

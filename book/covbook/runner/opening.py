@@ -3,6 +3,7 @@ what a run leaves changes the book."""
 
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -12,9 +13,12 @@ from covlib.atomic import write_atomically
 from covlib.errors import ConfigError
 
 
-def copy(chapter: Chapter, to) -> Path:
+def copy(chapter: Chapter, to, text: Callable[[Chapter], str] | None = None) -> Path:
     """The reader's own copy of a chapter in ``to``, made where there is none; one that is there stays as it was left.
     Its runs land beside it, in ``to``/runs, since a notebook runs in its own folder.
+
+    Args:
+        text: what the copy holds (``covbook.spoken.copied``); the chapter as it is by default.
 
     Raises:
         ConfigError: ``to`` is the book's own folder, lies in it, or cannot be written.
@@ -27,7 +31,7 @@ def copy(chapter: Chapter, to) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not mine.exists():
-            write_atomically(mine, chapter.path.read_bytes())
+            write_atomically(mine, text(chapter) if text else chapter.path.read_bytes())
     except OSError as problem:
         raise ConfigError(f"--to: {to} cannot be written ({problem.strerror}); give another folder") from problem
     return mine

@@ -4,6 +4,7 @@ A page's words say numbers from recorded runs (``covbook.prose``), and its last 
 run on other data they would stand beside numbers that they do not belong to.
 """
 
+import hashlib
 import re
 
 LEFT_OUT = "*Left out: on other data this page says nothing of what was found on virtual patients.*"
@@ -11,8 +12,23 @@ MARK = "% recorded"  # a comment in Markdown above a paragraph that concludes fr
 # A role that says something from a recorded run or study: run.x, seeds.x, on.DATA.x, changed.SETTING.x, table.STUDY.x.
 _ROLE = re.compile(r"\{(?:number|says)\}`[^`]*\b(?:run|seeds|on|changed|table)\.[^`]*`")
 _TABLES = re.compile(r"\b(?:studies\.table|study_table|measurements_table)\(")
-_LISTED = re.compile(r"\*\*Recorded runs|[Bb]elow are the recorded")
+_LISTED = re.compile(r"\*\*Recorded runs|[Bb]elow are the recorded|\{include\} _generated/(?:ledger|points)_")
 _LABEL = re.compile(r"\([A-Za-z0-9-]+\)=")
+
+
+def keep_roles(cell: dict, written: str) -> None:
+    """Keep a cell's text with its roles beside what they say, so that it can be told anew or left out."""
+    cell["metadata"]["covlib"] = {"written": written, "told": _mark("".join(cell["source"]))}
+
+
+def _with_roles(cell) -> str:
+    """A cell's text with its roles, unless the reader has written something else in its place."""
+    kept = cell.metadata.get("covlib", {})
+    return kept["written"] if kept.get("told") == _mark(cell.source) else cell.source
+
+
+def _mark(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def without_recorded(notebook):
@@ -23,7 +39,7 @@ def without_recorded(notebook):
         if cell.cell_type == "code" and _TABLES.search(cell.source):
             continue
         if cell.cell_type == "markdown":
-            cell.source = _text(cell.source)
+            cell.source = _text(_with_roles(cell))
         kept.append(cell)
     notebook.cells = kept
     return notebook

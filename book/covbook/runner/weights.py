@@ -26,9 +26,10 @@ class Layout:
     Attributes:
         beside: files that the chapter looks for beside what its checkpoint parameter names, relative to ``out``.
         parts: dots in a network's name and one more: 2 where it is "covid.G".
-        left_out: last parts of the names of networks that only training needs, and that its reader does not ask for.
+        left_out: names of networks that only training needs, and that its reader does not ask for; or their last parts.
         split: whether its reader takes a folder with a file for each network in place of one large file.
-        half: whether a file that is too large otherwise is kept in half precision: networks alone, no curves of HU.
+        half: whether a file that is too large otherwise (also after it was split) is kept in half precision: networks
+            alone, no curves of HU.
     """
 
     beside: tuple[str, ...] = ()
@@ -39,7 +40,8 @@ class Layout:
 
 
 LAYOUTS = {
-    "03_dcgan": Layout(parts=2, left_out=("D",), split=True),
+    # The page shows what the discriminator of COVID-19 believes; the other one nobody asks.
+    "03_dcgan": Layout(parts=2, left_out=("normal.D",), split=True, half=True),
     "04_global_local": Layout(split=True),
     "05_cosingan": Layout(half=True, beside=("modality_2/checkpoints/cosingan.safetensors",)),
     "06_cyclegan": Layout(parts=2, left_out=("D_A", "D_B"), split=True),
@@ -123,7 +125,7 @@ def _slim(source: Path, target: Path, layout: Layout) -> tuple[list[Path], list[
     networks: dict[str, dict] = {}
     for key, value in tensors.items():
         networks.setdefault(_network(key, layout), {})[key] = value
-    dropped = [name for name in networks if name.rpartition(".")[2] in layout.left_out]
+    dropped = [name for name in networks if {name, name.rpartition(".")[2]} & set(layout.left_out)]
     kept = {name: part for name, part in networks.items() if name not in dropped}
     if not dropped and (source.stat().st_size <= FILE_LIMIT or not (layout.split or layout.half)):
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -132,11 +134,21 @@ def _slim(source: Path, target: Path, layout: Layout) -> tuple[list[Path], list[
     whole = save_tensors(target, everything, header)
     if whole.stat().st_size <= FILE_LIMIT or not (layout.split or layout.half):
         return [whole], dropped
-    if layout.half:  # a reader copies them into networks of single precision
-        halved = {k: v.half() if v.is_floating_point() else v for k, v in everything.items()}
-        return [save_tensors(target, halved, header | {"stored": "half precision"})], dropped
     whole.unlink()
-    return [save_tensors(target.with_name(f"{name}.safetensors"), part, header) for name, part in kept.items()], dropped
+    files = {target.with_name(f"{name}.safetensors"): part for name, part in kept.items()} if layout.split else {
+        target: everything}
+    return [_small(path, part, header, layout) for path, part in files.items()], dropped
+
+
+def _small(path: Path, tensors: dict, header: dict, layout: Layout) -> Path:
+    """A file of weights, in half precision where it is too large otherwise and the layout allows it."""
+    from covlib.training.checkpoints import save_tensors
+
+    save_tensors(path, tensors, header)
+    if path.stat().st_size > FILE_LIMIT and layout.half:  # a reader copies them into networks of single precision
+        halved = {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}
+        save_tensors(path, halved, header | {"stored": "half precision"})
+    return path
 
 
 def _network(key: str, layout: Layout) -> str:

@@ -8,6 +8,7 @@ opened as a file may load scripts and nothing else, so everything is text: base6
 import base64
 import gzip
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,8 @@ from covbook.interactive.live import graphs, vendor
 HERE = Path(live.__file__).parent
 PAGE = HERE / "page"
 PLACE = 'data-live="{}"'
+WITHOUT = re.compile(r'(<p class="covlib-live-without">).*?(</p>)', re.DOTALL)
+MISSING = "The weights of this network are not kept with the recorded run, so the picture stands for it."
 WORKER = "worker.js"  # shipped inside the runtime's script: it runs where it can load nothing
 
 
@@ -32,7 +35,7 @@ def stage(source: Path, runs: Path | None) -> list[str]:
     Returns:
         Names of the networks; one whose weights are not here is left out, and its page keeps the picture.
     """
-    target, made, runtime = source / "extra" / "_static" / "live", [], 0
+    target, made, runtime = source / "extra" / "_static" / "live", {}, 0
     for path in sorted((source / "book").glob("*.ipynb")):
         text = path.read_text(encoding="utf-8")
         if live.MIME not in text:
@@ -45,18 +48,25 @@ def stage(source: Path, runs: Path | None) -> list[str]:
             if not runtime:
                 target.mkdir(parents=True)
                 runtime = _give(target, "runtime", _runtime())
-            size = _write(payload, find, target)
-            if size:
-                made.append(payload["name"])
-                place = PLACE.format(payload["name"])
-                told = f'{place} data-kind="{payload["kind"]}" data-bytes="{size}" data-runtime="{runtime}"'
-                page = "".join(output["data"]["text/html"])
-                output["data"]["text/html"] = page.replace(place, told).splitlines(keepends=True)
+            made |= _write_all(payload, find, target)
+            page = _told("".join(output["data"]["text/html"]), payload, made, runtime)
+            output["data"]["text/html"] = page.splitlines(keepends=True)
         path.write_text(json.dumps(notebook, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
     for file in PAGE.iterdir() if runtime else ():
         if file.name != WORKER:
             shutil.copyfile(file, target / file.name)
-    return made
+    return list(made)
+
+
+def _told(page: str, payload: dict, made: dict[str, int], runtime: int) -> str:
+    """A network's place in a page, with what the page's script must know of it: ``made`` has names and sizes."""
+    name = payload["name"]
+    if name not in made:
+        return WITHOUT.sub(rf"\g<1>{MISSING}\g<2>", page)
+    along = [f"{name}-{key}" for key in payload.get("more", {})] + [(payload["data"].get("beside") or [""])[0]]
+    size = sum(made.get(one, 0) for one in (name, *along))
+    place = PLACE.format(name)
+    return page.replace(place, f'{place} data-kind="{payload["kind"]}" data-bytes="{size}" data-runtime="{runtime}"')
 
 
 def _checkpoints(chapter: str, runs: Path | None) -> list[Path]:
@@ -64,6 +74,16 @@ def _checkpoints(chapter: str, runs: Path | None) -> list[Path]:
     if runs is not None:
         return sorted((runs / chapter).rglob("checkpoints/*.safetensors"))
     return sorted(file for folder in project.WEIGHTS.glob(f"{chapter}-*") for file in folder.rglob("*.safetensors"))
+
+
+def _write_all(payload: dict, find: Callable[[str, int], bytes | None], target: Path) -> dict[str, int]:
+    """Write a network's script and those of what it may do without; returns name -> bytes that a reader loads."""
+    name, parts = payload["name"], {f"{payload['name']}-{key}": (key, part) for key, part in
+                                    payload.pop("more", {}).items()}
+    more = {other: _write({"name": other, **part}, find, target) for other, (_, part) in parts.items()}
+    payload["more"] = {key: other for other, (key, _) in parts.items() if more[other]}
+    size = _write(payload, find, target)
+    return {name: size} | {other: more[other] for other in payload["more"].values()} if size else {}
 
 
 def _write(payload: dict, find: Callable[[str, int], bytes | None], target: Path) -> int:

@@ -1,24 +1,24 @@
 """Pages and pictures that follow from what else is in the repository, made while the book is built.
 
-``write`` puts them into the staged copy of the book: the gallery and the map of the first page, the scoreboard of all
-claims, a page for each data set, and the library's pages. None is committed, so none can go stale.
+``write`` puts them into the staged copy of the book: the gallery and the map of the first page, the ledgers and the
+scoreboard (``covbook.sphinx.ledgers``), a page for each data set, and the library's pages. None is committed, so none
+can go stale.
 """
 
 import base64
 import html
 import json
 import re
-from collections import Counter
 from pathlib import Path
 
 from covbook.runner import chapters
-from covbook.sphinx import apidoc
+from covbook.sphinx import apidoc, ledgers
 from covbook.sphinx.extension import INTRODUCED
-from covbook.sphinx.status import PLAN, cited
+from covbook.sphinx.status import PLAN
 from covbook.tables import Table
 
 LANDING = "which_is_which"  # ends the name of the glued picture that stands for its chapter on the first page
-ALT = "Eight chest images under letters A to H, real and synthetic ones mixed."
+ALT = "Eight chest images under letters A to H, those of patients and synthetic ones mixed."
 WIDE, PHONE = "paper_map.svg", "paper_map_phone.svg"
 
 MAP = """```{{raw}} html
@@ -40,7 +40,7 @@ def write(source: Path) -> None:
     executed = {name: source / "book" / f"{name}.ipynb" for name, _, _ in PLAN}
     (generated / "gallery.md").write_text(gallery(executed, source / "book" / "_generated"), encoding="utf-8")
     (generated / "paper_map.md").write_text(_map(source / "_static"), encoding="utf-8")
-    (generated / "scoreboard.md").write_text(scoreboard(), encoding="utf-8")
+    ledgers.write(source / "book")
     modules = apidoc.library()
     where = apidoc.introduced(modules)
     (generated / "api_index.md").write_text(apidoc.index(modules, where), encoding="utf-8")
@@ -99,39 +99,6 @@ def _map(static: Path) -> str:
     lines = [f"{p.authors} ({p.name}): " + "; ".join(f"{row}: {getattr(p, row)}" for row in ROWS) for p in PAPERS]
     alt = "Map of the five papers. " + ". ".join(lines) + "."
     return MAP.format(phone=PHONE, wide=WIDE, alt=html.escape(alt, quote=True))
-
-
-# ---- the scoreboard --------------------------------------------------------------------------------------------------
-
-
-def scoreboard() -> str:
-    """Every claim of every paper: the paper's number, ours, the verdict and its reason, from the ledger."""
-    from covbook import report
-
-    parts, counts = [], Counter()
-    for chapter, about, paper in PLAN:
-        if not paper:
-            continue
-        title = f"## {chapter[:2]} {about}\n\n{cited(paper)} in [chapter {chapter[:2]}]({chapter}.ipynb)"
-        table = report.paper_beside_ours(chapter)
-        drop = table.columns.index("this run")
-        table.columns.pop(drop)
-        for row in table.rows:
-            row.pop(drop)
-            which = "no recorded run" if row[-2] == "–" else "the run that is judged"
-            lack = "has such a measurement" if row[-2] == "–" else "has no such measurement"
-            row[-1] = row[-1].replace(report.UNMEASURED, f"{which} {lack}")
-            counts[_verdict(row[-1])] += 1
-        parts.append(f"{title}\n\n```{{raw}} html\n<div class=\"covlib-wide full-width\" tabindex=\"0\" "
-                     f"role=\"region\" aria-label=\"claims of chapter {chapter[:2]}\">\n"
-                     f"{table._repr_html_()}\n</div>\n```\n")
-    words = [f"{counts[word]} {sign} *{word}*" for word, sign in report.VERDICTS.items()]
-    return f"**{sum(counts.values())} claims: {', '.join(words)}.**\n\n" + "\n".join(parts)
-
-
-def _verdict(cell: str) -> str:
-    """The verdict's word in a cell such as "**✔ reproduced**\\nreason"."""
-    return cell.split("\n")[0].strip("*").split(" ", 1)[1]
 
 
 # ---- data sets -------------------------------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ class Said(SphinxRole):
         except CovlibError as error:
             message = self.inliner.reporter.error(f"{{{self.name}}}: {error}", line=self.lineno)
             return [self.inliner.problematic(self.rawtext, self.rawtext, message)], [message]
-        return [nodes.inline(self.rawtext, said, classes=["covlib-said"])], []
+        return [nodes.inline(self.rawtext, said, classes=["covlib-said", f"covlib-{self.name}"])], []
 
 
 def setup(app) -> None:

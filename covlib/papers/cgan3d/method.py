@@ -71,7 +71,8 @@ class Config(BaseConfig):
     denoise_times: int = 1  # ours: how many times as many epochs denoising gets, the slowest of the tasks to learn
     widths: tuple[int, ...] = (32, 64, 128, 256)  # ours
     norm: str = "batch"  # ours, as in Cicek et al. and Isola et al.
-    # ours: "detail" is shown what matters (nets.DetailDiscriminator3d), "projected" judges slices of it, by hinge
+    # ours: "detail" is shown what matters (nets.DetailDiscriminator3d), but not the autoencoder's; "projected" judges
+    # slices of it, by hinge
     discriminator: Literal["paper", "detail", "projected"] = "paper"
     twin: float = 0.0  # ours: a twin with the paper's discriminator trains so many times as many steps; 0: no twin
     d_width: int = 64  # ours
@@ -107,6 +108,7 @@ class Config(BaseConfig):
     coarse_floor: float = 0.25  # as floor, of coarse volumes; on a straight line they vary less
     coarse_latent: int = 128
     coarse_width: int = 64
+    coarse_discriminator: Literal["plain", "spectral"] = "plain"  # "spectral": spectral norm in every layer, hinge loss
     coarse_patients: int = 200  # virtual patients; of real data, all for training
     coarse_batch: int = 16
     coarse_epochs: int = 300
@@ -150,12 +152,16 @@ class Config(BaseConfig):
                        "coarse": (16, 24, 24), "coarse_latent": 64, "coarse_width": 16, "coarse_patients": 160,
                        "coarse_batch": 8, "coarse_epochs": 30, "volume": (64, 96, 96), "mirrors": True}
         return {
-            "smoke": small | {"widths": (4, 8), "d_width": 4, "d_layers": 1, "batch_size": 2, "epochs": 1,
+            "smoke": small | {"discriminator": "detail", "twin": 1.0, "widths": (4, 8), "d_width": 4, "d_layers": 1,
+                              "batch_size": 2, "epochs": 1,
                               "blocks_per_scan": 4, "train_patients": 2, "test_patients": 2, "shape": (32, 64, 64),
                               "coarse": (8, 16, 16), "coarse_latent": 8, "coarse_width": 4, "coarse_patients": 8,
                               "coarse_batch": 4, "coarse_epochs": 2, "volume": (32, 64, 64), "volumes": 4},
             "cpu": cpu,
-            "long": cpu | {"shape": (96, 192, 192), "volume": (96, 192, 192)},
+            "long": cpu | {"shape": (96, 192, 192), "volume": (96, 192, 192), "widths": (8, 24, 48), "d_width": 16,
+                           "batch_size": 4, "steps": 1500, "blocks_per_scan": 60, "discriminator": "detail",
+                           "twin": 1.0, "coarse": (24, 48, 48), "coarse_width": 24, "coarse_discriminator": "spectral",
+                           "coarse_patients": 300, "coarse_steps": 5000},
             "gpu": small | {"widths": (32, 64, 128), "d_width": 32, "epochs": 60, "learning_rate": 5e-4,
                             "blocks_per_scan": 128, "shape": (64, 256, 256), "volume": (64, 256, 256)},
             "paper": {"extractor": "inception-2048"},
@@ -163,10 +169,11 @@ class Config(BaseConfig):
 
 
 def build_discriminator(config: Config) -> nn.Module:
-    """D, as ``config`` says."""
+    """D, as ``config`` says. An autoencoder, which has to build its block from nothing, keeps the paper's in place of
+    "detail": magnified tenfold, its first blocks are told at a glance, and it diverges."""
     if config.discriminator == "projected":
         return ProjectedDiscriminator3d()
-    if config.discriminator == "detail":
+    if config.discriminator == "detail" and config.task != "autoencode":
         return DetailDiscriminator3d(config.d_width, config.d_layers, config.norm)
     return init_normal(PatchDiscriminator3d(config.d_width, config.d_layers, config.norm))
 

@@ -22,10 +22,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
 
 from covlib.data.case import Case
 from covlib.data.equalise import Equaliser, fit_equaliser
 from covlib.errors import ConfigError, DataError
+from covlib.losses import hinge_discriminator, hinge_generator
 from covlib.nets import batched, init_normal
 from covlib.papers.cgan3d.losses import discriminator_loss, generator_loss
 from covlib.papers.cgan3d.method import CGAN3D, Config, restore_volume
@@ -67,10 +69,11 @@ class CoarseDiscriminator(nn.Module):
     """Volumes ``(N, 1, *coarse)`` to logits (N,): 2x2x2 voxels folded into channels, two 4x4x4 convolutions of stride 2
     with LeakyReLU(0.2), a dense layer.
 
-    No BatchNorm: behind the volume it would hide contrast (chapter 03), and in a small batch it is noisy.
+    No BatchNorm: behind the volume it would hide contrast (chapter 03), and in a small batch it is noisy. ``spectral``:
+    spectral norm in every layer (Miyato et al. 2018), for the hinge loss.
     """
 
-    def __init__(self, coarse=(32, 32, 32), width: int = 64):
+    def __init__(self, coarse=(32, 32, 32), width: int = 64, spectral: bool = False):
         super().__init__()
         layers, a = [], 8
         for k in range(1, HALVINGS):
@@ -78,6 +81,10 @@ class CoarseDiscriminator(nn.Module):
             a = width * 2**k
         self.down = nn.Sequential(*layers)
         self.dense = nn.Linear(a * math.prod(_root(coarse)), 1)
+        init_normal(self)
+        for layer in [*self.down, self.dense] if spectral else ():
+            if isinstance(layer, nn.Conv3d | nn.Linear):
+                spectral_norm(layer)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.dense(self.down(fold(x)).flatten(1)).squeeze(1)
@@ -100,9 +107,10 @@ class CoarseGAN(Method):
 
     def __init__(self, config: Config, n_volumes: int, seed: int = 0):
         c = self.config = config
+        self.spectral = c.coarse_discriminator == "spectral"
         with seeded(seed, "cgan3d coarse", "init"):
             self.networks = {"G": init_normal(CoarseGenerator(c.coarse, c.coarse_latent, c.coarse_width)),
-                             "D": init_normal(CoarseDiscriminator(c.coarse, c.coarse_width))}
+                             "D": CoarseDiscriminator(c.coarse, c.coarse_width, self.spectral)}
         steps = c.coarse_steps or max(1, math.ceil(c.coarse_epochs * n_volumes / c.coarse_batch))
         self.stages = [Stage("coarse", steps=steps, batch_size=min(c.coarse_batch, n_volumes), nets=("G", "D"))]
 
@@ -113,11 +121,11 @@ class CoarseGAN(Method):
         G, D, real = self.networks["G"], self.networks["D"], batch["volume"]
         fake = G(step.randn(len(real), self.config.coarse_latent))
         d_real, d_fake = D(torch.cat([real, fake.detach()])).chunk(2)  # one pass: D has no norm that would mix them
-        d_loss = discriminator_loss(d_real, d_fake)
+        d_loss = (hinge_discriminator if self.spectral else discriminator_loss)(d_real, d_fake)
         step.judged("D", d_real, d_fake)
         step.minimise("D", d_loss)
         with step.frozen("D"):
-            g_loss = generator_loss(D(fake))
+            g_loss = (hinge_generator if self.spectral else generator_loss)(D(fake))
         step.minimise("G", g_loss)
         return {"D": d_loss, "G": g_loss}
 
@@ -165,7 +173,8 @@ def train_coarse(config: Config, volumes: CoarseSet, out, *, seed: int = 0, devi
     equaliser = fit_equaliser(volumes.hu, floor=config.coarse_floor)
     method = CoarseGAN(config, len(volumes.hu), seed)
     steps = method.stages[0].steps
-    kept = ("coarse", "coarse_latent", "coarse_width", "coarse_batch", "coarse_epochs", "coarse_steps", "coarse_floor")
+    kept = ("coarse", "coarse_latent", "coarse_width", "coarse_batch", "coarse_epochs", "coarse_steps", "coarse_floor",
+            "coarse_discriminator")
     who = {"chapter": "07_cgan3d", **{k: v for k, v in config.as_dict().items() if k in kept}}
     result = fit(method, {"volume": torch.from_numpy(equaliser.forward(volumes.hu))[:, None]}, Path(out), seed=seed,
                  device=device, resume=resume,

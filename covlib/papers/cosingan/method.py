@@ -71,6 +71,7 @@ class Config(BaseConfig):
     batch_size_512: int = 2  # from 512 pixels on, "due to memory limitation"
     epochs_first: int = 4000  # of each scale; one epoch is one step
     epochs_second: int = 2000  # 0 leaves the second stage out (Fig. 6)
+    finest: float = 1.0  # ours: the largest scale trains so many times as many epochs as the others
     inherit: bool = False  # ours: a deeper network begins with the outer layers of the one below, for short trainings
     learning_rate_first: float = 2e-4  # constant for half the epochs, then linear to zero: 0.05 % an epoch,
     learning_rate_second: float = 1e-4  # and 0.1 %
@@ -116,6 +117,8 @@ class Config(BaseConfig):
                 raise ConfigError(f"{name}: {getattr(self, name)} is not a share; above 0 and at most 1 is wanted")
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"dropout: {self.dropout} is not a share; at least 0 and below 1 is wanted")
+        if not self.finest > 0:
+            raise ConfigError(f"finest: {self.finest:g}; a factor above 0 is wanted")
         for name in ("category_weights", "noise", "unet_weights"):
             if len(getattr(self, name)) != len(CATEGORIES) or min(getattr(self, name)) < 0:
                 raise ConfigError(f"{name}: {list(getattr(self, name))}; three numbers of at least 0 are wanted, of "
@@ -145,7 +148,12 @@ class Config(BaseConfig):
     @property
     def updates(self) -> int:
         """Steps of all scales and stages together, what a rival may train for."""
-        return len(self.scales) * (self.epochs_first + self.epochs_second)
+        return sum(sum(self.lengths(size)) for size in self.scales)
+
+    def lengths(self, size: int) -> tuple[int, int]:
+        """Steps of the first and the second stage at a scale."""
+        factor = self.finest if size == self.size else 1.0
+        return round(factor * self.epochs_first), round(factor * self.epochs_second)
 
     @classmethod
     def profiles(cls) -> dict[str, dict]:
@@ -158,7 +166,13 @@ class Config(BaseConfig):
             "smoke": {"scales": (32, 48), "width": 4, "d_width": 4, "epochs_first": 6, "epochs_second": 4,
                       "unet_width": 4, "unet_steps": 6, "patients": 12, "cap_real": True, "crop_to_lungs": True},
             "cpu": cpu,
-            "long": cpu | {"scales": (32, 64, 128)},
+            # Tuned on other virtual patients: copies that stay near the slice (no mirroring, small turns, slight crops)
+            # and less weight on features, whose mean over all places that a vessel could take is no vessel.
+            "long": cpu | {"scales": (32, 64, 128), "width": 12, "discriminator": "projected", "twin": 1.3,
+                           "inherit": True, "epochs_first": 200, "epochs_second": 100, "finest": 6.0,
+                           "learning_rate_first": 1e-3, "learning_rate_second": 5e-4, "beta1": 0.0, "beta2": 0.99,
+                           "lambda_vgg": 2.0, "lambda_unet": 2.0, "crop_strong": 0.8,
+                           "crop_weak": 0.9, "degrees": 8.0, "flip": False, "flip_vertical": False},
             "gpu": {"scales": SCALES[:7], "epochs_first": 400, "epochs_second": 200, "unet_width": 32,
                     "unet_steps": 500},
             "paper": {},
@@ -430,7 +444,7 @@ def schedule(config: Config, unet: bool = True) -> list[Stage]:
     if unet and c.unet_steps:
         stages.append(Stage("unet", c.unet_steps, c.unet_batch, ("U",), "linear", constant_steps=c.unet_steps // 2))
     for size in c.scales:
-        for name, part, steps in zip(generator_names(c, size), STAGES, (c.epochs_first, c.epochs_second)):
+        for name, part, steps in zip(generator_names(c, size), STAGES, c.lengths(size)):
             stages.append(Stage(f"{size} {part}", steps, c.batch(size), (name, "D"), "linear",
                                 constant_steps=steps // 2))
     return stages

@@ -88,7 +88,7 @@ class Config(BaseConfig):
                               "judge_epochs": 1, "sets": 3, "set_size": 8, "arms_seeds": 2, "arms_epochs": 1,
                               "discriminator": "spectral", "diff_augment": True, "ema": 0.5, "twin": 1.0},
             "cpu": cpu,
-            "long": cpu | {"image_size": 112, "steps": 5000, "ema": 0.99, "twin": 1.0},
+            "long": cpu | {"image_size": 112, "steps": 4000, "ema": 0.99, "twin": 0.5},
             "gpu": {"width": 64, "epochs": 300, "first_norm": False, "crop_scale": 0.8, "crop_aspect": 1.1,
                     "patients": 400, "judge_epochs": 20, "arms_epochs": 20},
             "paper": {"extractor": "inception-2048"},

@@ -3,11 +3,13 @@
 import subprocess
 import sys
 
+import nbformat
 import pytest
 
+from covbook import prose, spoken
 from covbook.cli import main
 from covbook.project import ROOT
-from covbook.runner import chapters, opening
+from covbook.runner import chapters, opening, own_data
 from covlib.errors import ConfigError
 
 
@@ -15,11 +17,35 @@ def test_the_copy_is_the_readers_and_stays_as_it_was_left(tmp_path, monkeypatch,
     monkeypatch.chdir(tmp_path)
     assert main(["open", "03", "--copy-only"]) == 0
     mine = tmp_path / "my_book" / "03_dcgan.ipynb"
-    assert mine.read_bytes() == (ROOT / "book" / "03_dcgan.ipynb").read_bytes()
+    assert mine.read_text() == spoken.copied(chapters.find("03"))
     assert "my_book/03_dcgan.ipynb: yours; its runs land in my_book/runs" in capsys.readouterr().out
     mine.write_text(mine.read_text().replace("seed = 0", "seed = 5"))
     edited = mine.read_bytes()
     assert main(["open", "dcgan", "--copy-only"]) == 0 and mine.read_bytes() == edited
+
+
+@pytest.mark.parametrize("chapter", chapters.chapters(), ids=lambda c: c.name)
+def test_a_copy_says_what_the_page_says_and_all_else_is_the_books(chapter, tmp_path):
+    mine = chapters.read_notebook(opening.copy(chapter, tmp_path, spoken.copied))
+    book, names = chapters.read_notebook(chapter.path), prose.scope(chapter.name)
+    for a, b in zip(mine["cells"], book["cells"], strict=True):
+        if b["cell_type"] == "code":
+            assert a == b
+            continue
+        text = chapters.source(a)
+        assert not prose.ROLE.search(text) and "_generated/" not in text
+        if "{include}" not in chapters.source(b):
+            assert text == prose.told(chapters.source(b), names)
+
+
+def test_a_copy_on_other_data_says_no_recorded_number_unless_the_reader_wrote_there(tmp_path):
+    copied = nbformat.read(opening.copy(chapters.find("03"), tmp_path, spoken.copied), as_version=4)
+    copied.cells[0].source += "\n\nMy note."
+    book = own_data.without_recorded(nbformat.read(chapters.find("03").path, as_version=4))
+    left = own_data.without_recorded(copied)
+    assert [c.source for c in left.cells[1:]] == [c.source for c in book.cells[1:]]
+    assert left.cells[0].source.endswith("My note.")
+    nbformat.validate(left)
 
 
 @pytest.mark.parametrize("to", [ROOT / "book", ROOT / "book" / "mine"])

@@ -1,12 +1,11 @@
 """Pages made while the book is built: they follow from the ledger, the registry and the notebooks."""
 
 import io
-import re
 
 import pytest
 from PIL import Image
 
-from covbook import project, report
+from covbook import project
 from covbook.datasets import sources
 from covbook.diagrams import paper_map
 from covbook.diagrams.paper_map import PAPERS, ROWS
@@ -16,22 +15,6 @@ from covbook.sphinx import pages
 from covbook.sphinx.status import PLAN
 
 PAPER_CHAPTERS = [chapter for chapter in chapters.chapters() if dict((n, p) for n, _, p in PLAN).get(chapter.name)]
-
-
-def test_scoreboard_has_every_claim_with_the_ledgers_verdict():
-    text = pages.scoreboard()
-    wanted = 0
-    for path in project.REPORTED.glob("*.yaml"):
-        reported = report.load_reported(path.stem)
-        wanted += len(reported["claims"])
-        best = max(report.load_results(reported["chapter"]), key=report._faithfulness, default=None)
-        for row in report.compare(reported, best):
-            assert f"<strong>{row['verdict']}</strong>" in text
-    assert text.count("<tr>") == wanted + text.count("<thead>")
-    counted = [int(n) for n in re.findall(r"(\d+) [^\w\s] \*", text.splitlines()[0])]
-    assert sum(counted) == wanted == int(re.match(r"\*\*(\d+) claims", text)[1])
-    assert len(counted) == len(report.VERDICTS)
-    assert report.UNMEASURED not in text  # it says "this run", of which there is none on that page
 
 
 def test_every_data_set_has_a_page_with_licence_size_citation_and_how_to_get_it():

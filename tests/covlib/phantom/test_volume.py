@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import distance_transform_edt
+from threadpoolctl import threadpool_limits
 
 from covlib.errors import ConfigError
 from covlib.phantom import generate, phantom_slices, sample, slice_heights
@@ -232,3 +233,11 @@ def test_slices_drawn_by_several_processes_are_the_same(monkeypatch):
     assert many.fingerprint == one.fingerprint and many.names == one.names and many.patients == one.patients
     np.testing.assert_array_equal(many.infection, one.infection)
     np.testing.assert_array_equal(many.lung, one.lung)
+
+
+def test_a_patient_is_the_same_on_one_core_and_on_two():
+    made = []
+    for threads in (1, 2):
+        with threadpool_limits(threads, "blas"):
+            made.append(generate(1, seed=0, label="covid", shape=(48, 96, 96)).hu)
+    assert np.array_equal(*made)

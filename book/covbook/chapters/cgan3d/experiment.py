@@ -5,195 +5,41 @@ measurements, and volumes from noise judged.
 the paper's numbers. Everything here is bookkeeping around them, kept out of the notebook.
 """
 
-import hashlib
 import json
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 import torch
 
-from covbook.chapters import apart
+from covbook.chapters import game
+from covbook.chapters.cgan3d.scans import Scans, prepare  # noqa: F401 (for the chapter)
 from covbook.chapters.cgan3d.scores import compare, error_by_place, variety  # noqa: F401 (for the chapter)
+from covbook.chapters.cgan3d.training import Trained, each
 from covbook.chapters.cgan3d.tuning import tune_non_local_means
 from covbook.chapters.privacy import PrivacyAudit, audit
-from covbook.datasets.sources import located
 from covbook.tables import Table
 from covlib import phantom
 from covlib.data.blocks import seam_ratio
 from covlib.data.case import LEFT, Case
 from covlib.data.hu import window
 from covlib.data.lungs import lung_mask
-from covlib.data.splits import Split, split_of
+from covlib.data.splits import Split
 from covlib.data.volumes import resample
-from covlib.errors import ConfigError, DataError
-from covlib.files import layouts
+from covlib.errors import DataError
 from covlib.metrics import intervals
 from covlib.metrics.intervals import Interval
-from covlib.papers.cgan3d import method, noise
+from covlib.papers.cgan3d import noise
 from covlib.papers.cgan3d.method import CGAN3D, TASKS, Config, condition_of, restore
 from covlib.papers.cgan3d.regions import side_for
 from covlib.papers.cgan3d.restoration import NonLocalMeans, trilinear
-from covlib.parallel import spread
 from covlib.seeding import derive, rng
-from covlib.training.fit import FitResult, resolve_device
-from covlib.training.method import Method
-from covlib.training.trained import filled
 
-COARSE_FIRST = 10_000  # number of the first virtual patient of the coarse GAN: nobody of the scans
 JUDGES_FIRST = 20_000  # and of those that volumes from noise are judged against
 MADE = {"autoencode": "autoencoded", "denoise": "denoised", "depixelate": "depixelated"}
 INPUT = {"denoise": "noisy", "depixelate": "pixelated"}
 RIVAL = {"denoise": "non-local means", "depixelate": "trilinear"}
 PLAIN = ", side by side"
-TRAINED = ("autoencode", "denoise", "depixelate", "coarse")  # the longest first: two cores are kept busy then
-WORTH_A_PROCESS = 50  # steps; a process takes seconds to start
-SMALL = 64  # channels; wider networks keep several threads busy themselves
 PLANES = ("axial", "coronal", "sagittal")
-ARCHITECTURE = ("widths", "norm", "residual", "means", "classical", "folded", "noise", "block", "coarse",
-                "coarse_latent", "coarse_width")
-
-
-# ---- scans -----------------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Scans:
-    """Whole scans, one a patient or several, with what ``Run.set_data`` wants to know of a data set."""
-
-    cases: list[Case]
-    fingerprint: str
-    notes: list[str] = field(default_factory=list)
-    labels: np.ndarray | None = None
-    classes: tuple[str, ...] = ()
-
-    def __len__(self) -> int:
-        return len(self.cases)
-
-    @property
-    def names(self) -> list[str]:
-        return [case.name for case in self.cases]
-
-    @property
-    def patients(self) -> list[str]:
-        return [case.patient for case in self.cases]
-
-    @property
-    def given(self) -> list[str] | None:
-        """"train", "val" or "test" of each, where the source gives a split."""
-        given = [case.meta.get("split", "") for case in self.cases]
-        return given if any(given) else None
-
-    def at(self, index) -> list[Case]:
-        return [self.cases[i] for i in index]
-
-
-def prepare(config: Config, data="phantom", seed: int = 0) -> tuple[Scans, Split]:
-    """Scans with lung masks, and a split by patient into train and test in the configured proportion.
-
-    Virtual patients are made in ``config.shape``; real scans keep their own grid.
-
-    Raises:
-        DataError: fewer than two patients, no volumes, or something wrong with a file.
-    """
-    virtual = str(data) == "phantom"
-    wanted = config.train_patients + config.test_patients
-    given = {"n_patients": wanted, "shape": config.shape} if virtual else {"n_patients": wanted}
-    cases = list(layouts.load_cases(located(data), need=("lung",), seed=seed, **given))
-    digest = hashlib.sha256()
-    for case in cases:
-        digest.update(f"{case.name} {case.hu.shape} {case.spacing}".encode() + case.hu.tobytes())
-    made = sum("lung_made" in case.meta for case in cases)
-    notes = [f"lung masks of {made} scans are made by threshold and clean-up"] if made else []
-    scans = Scans(cases, digest.hexdigest(), notes)
-    known = [case.label for case in cases]
-    if all(label is not None for label in known):
-        scans.classes = tuple(sorted(set(known), key=lambda name: (name != "normal", name)))
-        scans.labels = np.array([scans.classes.index(label) for label in known], np.int64)
-    share = config.test_patients / wanted
-    return scans, split_of(scans, scans.labels, fractions=(1 - share, 0, share), seed=seed)
-
-
-# ---- training --------------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Trained:
-    """The networks of the chapter: ``methods`` by task, ``noise`` for volumes from noise; ``results``: of ``fit``."""
-
-    methods: dict[str, CGAN3D]
-    noise: noise.NoiseModel
-    results: dict[str, FitResult] = field(default_factory=dict)
-
-    @property
-    def everything(self) -> dict[str, Method]:
-        """The methods by task, and "coarse", the coarse GAN."""
-        return {**self.methods, "coarse": self.noise.coarse}
-
-
-def coarse_cases(config: Config, train_cases: list[Case], data="phantom", seed: int = 0):
-    """Scans for the coarse GAN: ``coarse_patients`` further virtual patients, or the training scans of real data."""
-    if str(data) != "phantom":
-        return train_cases
-    labels = ("normal", "covid")
-    return (phantom.generate(COARSE_FIRST + k, seed=seed, label=labels[k % 2], shape=config.coarse)
-            for k in range(config.coarse_patients))
-
-
-def train(config: Config, roles: tuple[Scans, Split], out, *, data="phantom", seed: int = 0, device="auto",
-          resume: bool = True, checkpoint=None) -> tuple[Trained, noise.CoarseSet]:
-    """The three tasks and the coarse GAN, in folders of ``out``; or all of them from a checkpoint of an earlier run.
-
-    Args:
-        roles: what ``prepare`` gave of ``data``; its training scans are learnt from.
-
-    Returns:
-        The trained networks, and the coarse volumes that the coarse GAN learns from (made anew with a checkpoint too).
-
-    Raises:
-        ConfigError: a checkpoint of another chapter, or whose networks differ from the configuration's.
-    """
-    scans, split = roles
-    cases = scans.at(split.train)
-    volumes = noise.coarse_set(coarse_cases(config, cases, data, seed), config.coarse)
-    if checkpoint is not None:
-        return _from_checkpoint(config, checkpoint, device), volumes
-    out, given = Path(out), {"device": device, "resume": resume}
-    jobs = [(part, config, volumes if part == "coarse" else cases, out / "training" / part, derive(seed, part),
-             given) for part in TRAINED]
-    made = dict(zip(TRAINED, _each(_train, jobs, config, device), strict=True))
-    coarse, equaliser, coarse_result = made.pop("coarse")
-    methods, results = ({task: made[task][k] for task in TASKS} for k in (0, 1))
-    model = noise.NoiseModel(coarse, methods["depixelate"], equaliser, volumes.extent_mm)
-    noise.save_bundle(out / "checkpoints" / noise.BUNDLE, config, methods, model, seed)
-    return Trained(methods, model, {**results, "coarse": coarse_result}), volumes
-
-
-def _train(part: str, config: Config, data, out: Path, seed: int, options: dict) -> tuple:
-    if part == "coarse":
-        return noise.train_coarse(config, data, out, seed=seed, **options)
-    return method.train(replace(config, task=part), data, out, seed=seed, **options)
-
-
-def _each(function, jobs: list[tuple], config: Config, device) -> list:
-    """``function(*job)`` of each job: of small networks on a CPU each on a core of its own (``apart``), else one by
-    one."""
-    steps = config.steps_of(config.augmentations * config.train_patients * config.blocks_per_scan)
-    if steps >= WORTH_A_PROCESS and max(config.widths) <= SMALL and apart(resolve_device(device)):
-        return spread(function, jobs)
-    return [function(*job) for job in jobs]
-
-
-def _from_checkpoint(config: Config, checkpoint, device) -> Trained:
-    tensors, header, stored = noise.read_bundle(checkpoint)
-    for name in ARCHITECTURE:
-        if getattr(stored, name) != getattr(config, name):
-            raise ConfigError(f"checkpoint {checkpoint}: its {name} is {getattr(stored, name)!r}, this run's is "
-                              f"{getattr(config, name)!r}; take the profile and overrides it was trained with")
-    methods = {task: filled(CGAN3D(replace(config, task=task), 1), tensors, task, f"checkpoint {checkpoint}", device)
-               for task in TASKS}
-    model = noise.NoiseModel.load(checkpoint, device)
-    return Trained(methods, replace(model, depixelate=methods["depixelate"]))
 
 
 # ---- the three tasks judged ------------------------------------------------------------------------------------------
@@ -227,9 +73,26 @@ def restored_all(config: Config, methods: dict[str, CGAN3D], cases: list[Case], 
     """``restored`` of several scans, by the scans' names."""
     device = next(methods[TASKS[0]].networks["G"].parameters()).device
     jobs = [(config, {task: methods[task]}, case, rival, seed) for task in TASKS for case in cases]
-    found = _each(restored, jobs, config, device)
+    found = each(restored, jobs, config, device)
     return {case.name: {k: v for part in found[n :: len(cases)] for k, v in part.items()}
             for n, case in enumerate(cases)}
+
+
+def depixelated_by(config: Config, trained: Trained, cases: list[Case], made: dict[str, dict[str, np.ndarray]],
+                   seed: int = 0) -> dict[str, dict[str, np.ndarray]]:
+    """Scans at twice the resolution by each network there is, and by interpolation: name of a discriminator
+    (``game.name_of``) or "trilinear" -> scan -> HU.
+
+    Args:
+        made: what ``restored_all`` gave, for the first network and the interpolation.
+    """
+    found = {game.name_of(config): {name: volumes[MADE["depixelate"]] for name, volumes in made.items()}}
+    if trained.twin:
+        given = {case.name: condition_of(replace(config, task="depixelate"), case, seed) for case in cases}
+        found[game.name_of(trained.twin.config)] = {
+            name: restore(trained.twin, one, overlap=config.overlap or noise.OVERLAP, seed=seed).hu
+            for name, one in given.items()}
+    return found | {RIVAL["depixelate"]: {name: volumes[RIVAL["depixelate"]] for name, volumes in made.items()}}
 
 
 def judge_case(config: Config, case: Case, volumes: dict[str, np.ndarray]) -> list[dict]:
@@ -244,7 +107,7 @@ def judge_case(config: Config, case: Case, volumes: dict[str, np.ndarray]) -> li
 
 def judge_all(config: Config, cases: list[Case], made: dict[str, dict[str, np.ndarray]]) -> list[dict]:
     """``judge_case`` of several scans, one after the other; ``made``: what ``restored_all`` gave."""
-    found = _each(judge_case, [(config, case, made[case.name]) for case in cases], config, "cpu")
+    found = each(judge_case, [(config, case, made[case.name]) for case in cases], config, "cpu")
     return [row for rows in found for row in rows]
 
 
@@ -485,7 +348,7 @@ def litres(case: Case) -> tuple[float, float]:
 def lungs_and_seams(config: Config, groups: dict[str, list[Case]]) -> dict[str, tuple[Interval, Interval | None]]:
     """Of each group of volumes: litres of both lungs and the seam ratio (of volumes larger than a block), means with
     intervals over patients, of whom a synthetic volume is one of its own."""
-    found = iter(_each(_lungs_and_seam, [(c, config.block) for cases in groups.values() for c in cases], config, "cpu"))
+    found = iter(each(_lungs_and_seam, [(c, config.block) for cases in groups.values() for c in cases], config, "cpu"))
     made: dict[str, tuple[Interval, Interval | None]] = {}
     for name, cases in groups.items():
         rows = [(*next(found), case.patient or case.name) for case in cases]

@@ -45,7 +45,7 @@ def rival_config(name: str, config, *, updates: int | None = None, measure_all: 
         raise ConfigError(f"rival: {name!r} is not one of {', '.join(TERMS)}")
     weights = {key: getattr(config, key) if key in TERMS[name] else 0.0 for key in LAMBDAS}
     return dataclasses.replace(config, scales=(config.size,), epochs_first=config.updates if updates is None else
-                               updates, epochs_second=0, measure_all=measure_all, **weights)
+                               updates, epochs_second=0, finest=1.0, measure_all=measure_all, **weights)
 
 
 def train_rival(name: str, config, one: OneSlice, out, *, seed: int = 0, device="auto", resume: bool = True,

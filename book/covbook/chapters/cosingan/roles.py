@@ -81,11 +81,12 @@ class Config(cosingan.Config):
                "enet_steps": 250, "enet_batch": 8, "seg_unet_width": 8, "seg_unet_steps": 360, "seg_unet_batch": 4,
                "cls_rate": 1e-3, "cls_steps": 60, "cls_batch": 16, **quick}
         own = {
-            "smoke": {"patients": 16, "slices_per_patient": 3, "loss_epochs": 3, "enet_width": 16, "enet_steps": 4,
-                      "enet_batch": 4, "seg_unet_width": 4, "seg_unet_steps": 4, "seg_unet_batch": 4, "cls_steps": 2,
-                      "cls_batch": 4, **quick},
+            "smoke": {"discriminator": "projected", "twin": 1.0, "patients": 16, "slices_per_patient": 3,
+                      "loss_epochs": 3, "enet_width": 16, "enet_steps": 4, "enet_batch": 4, "seg_unet_width": 4,
+                      "seg_unet_steps": 4, "seg_unet_batch": 4, "cls_steps": 2, "cls_batch": 4, **quick},
             "cpu": cpu,
-            "long": cpu,
+            "long": {name: cpu[name] for name in cpu if not name.startswith("epochs")} | {
+                "batch_size": 4, "loss_epochs": 200, "judged_masks": "test", "seg_unet_steps": 600},
             "gpu": {"patients": 100, "slices_per_patient": 8, "loss_epochs": 400, "enet_steps": 2000,
                     "seg_unet_steps": 2000, "seg_unet_batch": 8, "cls_steps": 500},
             "paper": {},

@@ -1,7 +1,7 @@
 """Chapter 05's trainings, side by side.
 
-The chapter trains two CoSinGANs, seven networks of one scale and six judges. None waits for another of its group, and
-each is too small to keep two cores busy; on a CPU a group is dealt out to the cores, one thread each
+The chapter trains two CoSinGANs and a twin, seven networks of one scale and six judges. None waits for another of its
+group, and each is too small to keep two cores busy; on a CPU a group is dealt out to the cores, one thread each
 (``covlib.parallel``). The numbers are those of one training after the other.
 """
 
@@ -13,15 +13,16 @@ from pathlib import Path
 
 from torch import nn
 
-from covbook.chapters import apart
+from covbook.chapters import apart, game
 from covbook.chapters.cosingan.experiment import judge
 from covbook.chapters.cosingan.rivals import LOSSES, RIVALS, train_rival
 from covbook.chapters.cosingan.roles import Roles
 from covlib.papers.cosingan import method as cosingan
 from covlib.parallel import spread
-from covlib.training.fit import FitResult, resolve_device
+from covlib.training.fit import resolve_device
 from covlib.training.trained import weights_in
 
+TWIN = "twin"  # modality 1's with the paper's discriminator
 WORTH_A_PROCESS = 100  # training steps of a group; a process takes seconds to start
 
 
@@ -31,29 +32,34 @@ def worth(steps: int, device) -> bool:
 
 
 def train(config, roles: Roles, out, *, seed: int = 0, device="auto", resume: bool = True,
-          checkpoint=None) -> tuple[dict[int, cosingan.CoSinGAN], dict[int, FitResult]]:
-    """A CoSinGAN on the single slice of each modality, side by side.
+          checkpoint=None) -> tuple[dict, dict]:
+    """A CoSinGAN on the single slice of each modality, and modality 1's twin where ``config`` asks for one
+    (``game.twin``), side by side.
 
     Args:
         checkpoint: weights of modality 1's (``out/checkpoints/cosingan.safetensors`` of an earlier run), or
             the run's folder; those of modality 2 are looked for beside them, in ``modality_2/checkpoints``, and trained
-            where they are not there.
+            where they are not there. There is no twin then.
 
     Returns:
-        modality -> method, modality -> what ``fit`` returned (nothing where weights were given).
+        1, 2 and "twin" -> method, the same -> what ``fit`` returned (nothing where weights were given).
     """
     out, second = Path(out), None
     if checkpoint is not None:
         checkpoint = weights_in(checkpoint, "cosingan.safetensors")
         second = Path(checkpoint).resolve().parents[1] / "modality_2" / "checkpoints" / "cosingan.safetensors"
     given = {1: checkpoint, 2: second if second and second.is_file() else None}
-    trainings = {m: partial(cosingan.train, config, roles.singles[m], place, seed=seed, device=device,
-                            checkpoint=given[m]) for m, place in ((1, out), (2, out / "modality_2"))}
+    jobs = {1: (config, roles.singles[1], out), 2: (config, roles.singles[2], out / "modality_2")}
+    if checkpoint is None and (other := game.twin(config)):
+        jobs[TWIN] = (other, roles.singles[1], out / TWIN)
+    trainings = {name: partial(cosingan.train, *job, seed=seed, device=device, checkpoint=given.get(name))
+                 for name, job in jobs.items()}
     if worth(config.updates, device) and not any(given.values()):
         spread(_leave, [(training, resume) for training in trainings.values()])
         resume = True  # what they left in their folders is taken up, at once
-    made = {m: training(resume=resume) for m, training in trainings.items()}
-    return {m: method for m, (method, _) in made.items()}, {m: result for m, (_, result) in made.items() if result}
+    made = {name: training(resume=resume) for name, training in trainings.items()}
+    return ({name: method for name, (method, _) in made.items()},
+            {name: result for name, (_, result) in made.items() if result})
 
 
 def _leave(training: Callable, resume: bool) -> None:

@@ -19,17 +19,20 @@ from typing import Any
 
 import numpy as np
 
-from covbook.interactive.live import graphs, networks
+from covbook.interactive.live import graphs, networks, volumes
 from covbook.interactive.viewers import Viewer, data_url, eight_bits
 from covbook.plots.style import as_array
+from covlib.data.hu import window
 from covlib.data.label_maps import BACKGROUND, CONSOLIDATION, GGO, LUNG
-from covlib.errors import DataError
+from covlib.errors import ConfigError, DataError
+from covlib.papers.cgan3d.restoration import NonLocalMeans
 from covlib.seeding import rng
 
 MIME = "application/vnd.covlib.live+json"
 LIMIT = 5_000_000  # bytes of a network in a page
 PATIENTS = 4  # whom a reader can choose from
 STILL = 224  # pixels of a still picture's panel, about
+LOW, STEP = -1024, 8  # HU of a volume's darkest voxel in a page, and of a step of its 8 bits
 COLOURS = {BACKGROUND: "#000000", LUNG: "#0b4a6f", GGO: "#e69f00", CONSOLIDATION: "#d55e00"}  # after Okabe and Ito
 
 
@@ -71,7 +74,7 @@ def painter(run, method, slices, *, name: str, question: str, labels: Sequence[t
             "patients": [{"map": _bytes(m), "around": _bytes(eight_bits(x))} for m, x in zip(maps, images)],
             "hu_per_grey": slices.hu_window[1] / 2 if slices.hu_window else None}
     exported = networks.exportable(method)
-    drawn = _answer(exported, maps[:1].astype(np.float32))
+    drawn = _answer(exported, maps[:1].astype(np.float32))[0, 0]
     lung = maps[0] > BACKGROUND
     still = [_coloured(maps[0]), _grey(np.where(lung, drawn, images[0]))]
     words = f"A map of a held-out patient's lung and lesions, and the slice with the lung that {_title(method)} draws"
@@ -91,26 +94,76 @@ def translator(run, method, images, *, name: str, question: str, source: str) ->
     data = {"size": given.shape[-1], "title": _title(method), "what": f"{source} to COVID-19", "who": who,
             "images": [_bytes(eight_bits(x)) for x in given]}
     exported = networks.exportable(method)
-    made = _answer(exported, given[:1, None])
+    made = _answer(exported, given[:1, None])[0, 0]
     words = f"A held-out X-ray, {source}, and what {_title(method)} makes of it: one with COVID-19"
     return _live(run, "translate", name, exported, data, [_grey(given[0]), _grey(made)], words, question,
                  "In the book's page the network translates other patients, and pictures that you drop on it")
 
 
-def walk(run, method, *, name: str, question: str, what: str, seed: int = 0) -> Live:
-    """Four samples of a generator from noise, two sliders between them, and how much each step of a walk changes.
+def walk(run, method, *, name: str, question: str, what: str, seed: int = 0, real=None) -> Live:
+    """Four samples of a generator from noise, two sliders between them, how much each step of a walk changes, and what
+    the discriminator believes of each picture; the page does without where it was not trained in this run, or stands
+    on a pretrained network.
 
     Args:
         run, name, question: as ``painter``. method: a ``DCGAN``. what: of which class it makes images. seed: of the two
-            samples of the still picture.
+            samples of the still picture. real: held-out images (N, 1, S, S) of that class in [-1, 1], for the belief
+            that they meet with.
     """
     exported = networks.exportable(method)
     noise = rng(seed, "walk").standard_normal((2, 1, method.config.latent)).astype(np.float32)
-    made = [_answer(exported, z) for z in noise]
+    made = [_answer(exported, z)[0, 0] for z in noise]
     data = {"size": made[0].shape[-1], "latent": noise.shape[-1], "title": _title(method), "what": what}
+    trained = run.checkpoint is None and method.config.discriminator != "projected"
+    judge = networks.dcgan_judge(method) if trained else None
+    if judge is not None and real is not None:
+        data["real"] = float(np.median(_answer(judge, as_array(real, name).astype(np.float32))))
     words = f"Two samples of {_title(method)}, {what}"
     return _live(run, "walk", name, exported, data, [_grey(x) for x in made], words, question,
-                 "In the book's page two sliders lead from one sample to the next")
+                 "In the book's page two sliders lead from one sample to the next",
+                 more={} if judge is None else {"judge": judge})
+
+
+def restorer(run, methods, case, *, name: str, question: str) -> Live:
+    """A piece of a held-out scan, made noisy or coarse by a slider; the networks restore it, with errors and PSNR.
+
+    Args:
+        run, name, question: as ``painter``. methods: "denoise" and "depixelate" (or one of them) -> a ``CGAN3D``.
+        case: a ``Case`` with a lung mask; the piece with most lung in it is shown, of ``volumes.shape_for`` the config.
+    """
+    first, *others = methods
+    config = methods[first].config
+    hu, lung = _piece(np.asarray(case.hu), np.asarray(case.lung) > 0, volumes.shape_for(config))
+    packed = np.clip(np.rint((hu - LOW) / STEP), 0, 255).astype(np.uint8)
+    level = int(lung.sum((1, 2)).argmax())
+    still = [_grey(window(packed[level].astype(np.float32) * STEP + LOW))]
+    words = f"A slice through a piece of a held-out scan, {' x '.join(map(str, hu.shape))} voxels"
+    told = "In the book's page sliders add noise or make pixels coarse, and the networks restore the scan"
+    try:
+        made = {task: volumes.restorer(method) for task, method in methods.items()}
+    except ConfigError as error:
+        return _still(run, name, still, words, question, f"These networks do not run in a page: {error}")
+    virtual = run.data_kind == "phantom"
+    means = {"photons": config.photons, "path": config.path_mm, "strength": NonLocalMeans.strength,
+             "patch": NonLocalMeans.patch, "reach": NonLocalMeans.distance}
+    data = {"volume": _bytes(packed), "shape": hu.shape, "low": LOW, "step": STEP, "title": _title(methods[first]),
+            "window": [-600, 1500], "scale": [config.hu_low, config.hu_high], "means": means, "task": first,
+            "slice": level, "virtual": virtual, "who": "virtual patient" if virtual else "held-out scan"}
+    return _live(run, "restore", name, made[first], data, still, words, question, told,
+                 more={task: made[task] for task in others})
+
+
+def _piece(hu: np.ndarray, lung: np.ndarray, shape: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """The piece of a scan with most lung, and its lung; a scan that is too small repeats its last planes."""
+    ends = [(0, max(0, n - have)) for n, have in zip(shape, hu.shape)]
+    hu, lung = np.pad(hu, ends, mode="edge"), np.pad(lung, ends, mode="edge")
+    sums = np.pad(lung, [(1, 0)] * 3).astype(np.int64).cumsum(0).cumsum(1).cumsum(2)
+    for axis, n in enumerate(shape):
+        lines = np.moveaxis(sums, axis, 0)
+        sums = np.moveaxis(lines[n:] - lines[:-n], 0, axis)
+    corner = np.unravel_index(sums.argmax(), sums.shape)
+    place = tuple(slice(start, start + n) for start, n in zip(corner, shape))
+    return hu[place], lung[place]
 
 
 def _one_each(patients: Sequence[str], maps: np.ndarray) -> list[int]:
@@ -125,11 +178,11 @@ def _one_each(patients: Sequence[str], maps: np.ndarray) -> list[int]:
 
 def _title(method) -> str:
     return {"global_local": "the global-local network", "cosingan": "CoSinGAN", "cyclegan": "CycleGAN",
-            "dcgan": "DCGAN"}[method.name]
+            "dcgan": "DCGAN", "cgan3d": "the 3-D conditional GAN"}[method.name]
 
 
 def _answer(exported: graphs.Exportable, *given: np.ndarray) -> np.ndarray:
-    """The network's first output for the still picture, (H, W)."""
+    """The network's first output, float32."""
     import torch
 
     weight = next(exported.network.parameters())
@@ -141,24 +194,40 @@ def _answer(exported: graphs.Exportable, *given: np.ndarray) -> np.ndarray:
     finally:
         for module, mode in modes:
             module.training = mode
-    return (made[0] if isinstance(made, tuple) else made)[0, 0].float().cpu().numpy()
+    return (made[0] if isinstance(made, tuple) else made).float().cpu().numpy()
 
 
 def _live(run, kind: str, name: str, exported: graphs.Exportable, data: dict, still: list[np.ndarray], words: str,
-          question: str, without: str) -> Live:
-    """Section and payload; without a payload where the network is too large for a page."""
-    name, payload = f"{run.chapter}-{name}", {}
-    size = sum(tensor.numel() * tensor.element_size() for tensor in exported.network.state_dict().values())
-    if size > 2 * LIMIT:  # with weights of 16 bits it has half of that
-        without = f"This network of {size / 1e6:.0f} MB is too large for a page"
-    else:
-        graph, weights = graphs.pack(graphs.to_onnx(exported), exported.network.state_dict().values())
-        payload = {"name": name, "kind": kind, "inputs": {k: list(v.shape) for k, v in exported.inputs.items()},
-                   "outputs": list(exported.outputs), "graph": _bytes(graph), "weights": weights, "data": data}
-    picture = data_url(_row(still), "png")
-    page = _SECTION.format(name=name, question=html.escape(question), words=html.escape(words, quote=True),
-                           picture=picture, without=html.escape(without))
-    return Live(page, words, payload)
+          question: str, without: str, more: dict[str, graphs.Exportable] | None = None) -> Live:
+    """Section and payload; without a payload where the network is too large for a page.
+
+    ``more``: further networks that the page does without where they are too large, or their weights are not there.
+    """
+    if _bytes_in_halves(exported) > LIMIT:
+        without = f"This network of {_bytes_in_halves(exported) / 1e6:.0f} MB is too large for a page"
+        return _still(run, name, still, words, question, without)
+    payload = {"name": f"{run.chapter}-{name}", "kind": kind, **_packed(exported), "data": data,
+               "more": {key: _packed(one) for key, one in (more or {}).items() if _bytes_in_halves(one) <= LIMIT}}
+    return _still(run, name, still, words, question, without, payload)
+
+
+def _still(run, name: str, still: list[np.ndarray], words: str, question: str, without: str,
+           payload: dict[str, Any] | None = None) -> Live:
+    """A section's still picture, and the line that stands for what a page without the network lacks."""
+    page = _SECTION.format(name=f"{run.chapter}-{name}", question=html.escape(question), without=html.escape(without),
+                           words=html.escape(words, quote=True), picture=data_url(_row(still), "png"))
+    return Live(page, words, payload or {})
+
+
+def _bytes_in_halves(exported: graphs.Exportable) -> int:
+    """Size of a network whose weights have 16 bits, as a page may ship them."""
+    return sum(2 * tensor.numel() for tensor in exported.network.state_dict().values())
+
+
+def _packed(exported: graphs.Exportable) -> dict[str, Any]:
+    graph, weights = graphs.pack(graphs.to_onnx(exported), exported.network.state_dict().values())
+    return {"inputs": {k: list(v.shape) for k, v in exported.inputs.items()}, "outputs": list(exported.outputs),
+            "graph": _bytes(graph), "weights": weights}
 
 
 _SECTION = """<section class="covlib-live" data-live="{name}" aria-label="{question}">

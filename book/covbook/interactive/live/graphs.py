@@ -19,6 +19,7 @@ import numpy as np
 from covlib.errors import ConfigError, DataError
 
 INLINE = 1024  # bytes: smaller weights stay in the graph
+SINGLE = 1  # ONNX's number for 32-bit floats, TensorProto.FLOAT
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,8 @@ def pack(model, tensors: Iterable) -> tuple[bytes, list[dict[str, Any]]]:
     """A model without those of its weights that are among ``tensors``, and their list.
 
     Returns:
-        The graph's bytes, and for each weight "name", "sha256" (see ``fingerprint``) and "bytes".
+        The graph's bytes, and for each weight "name", "sha256" (see ``fingerprint``) and "bytes"; of 32-bit numbers
+        also "half", the fingerprint of the same numbers in 16 bits, since recorded weights may be kept so.
     """
     known = {fingerprint(t.detach().cpu().contiguous().numpy().tobytes()) for t in tensors
              if t.numel() * t.element_size() >= INLINE}
@@ -118,6 +120,8 @@ def pack(model, tensors: Iterable) -> tuple[bytes, list[dict[str, Any]]]:
         key = fingerprint(weight.raw_data)
         if key in known:
             weights.append({"name": weight.name, "sha256": key, "bytes": len(weight.raw_data)})
+            if weight.data_type == SINGLE:
+                weights[-1]["half"] = fingerprint(_sixteen_bits(weight.raw_data))
             weight.ClearField("raw_data")
     return model.SerializeToString(), weights
 
@@ -126,7 +130,8 @@ def join(graph: bytes, weights: list[dict[str, Any]], find: Callable[[str, int],
     """The whole model's bytes again; None where ``find(sha256, bytes)`` does not know a weight.
 
     Args:
-        half: weights are written as 16-bit numbers, which the runtime turns into 32-bit ones when it loads them.
+        half: weights are written as 16-bit numbers, which the runtime turns into 32-bit ones when it loads them. Those
+            that are only known in 16 bits always are.
 
     Raises:
         DataError: no ONNX graph, or one whose weights are not those of the list.
@@ -138,26 +143,36 @@ def join(graph: bytes, weights: list[dict[str, Any]], find: Callable[[str, int],
         model = onnx.load_from_string(graph)
     except DecodeError as error:
         raise DataError(f"live: the graph is no ONNX model ({error}); run the chapter again") from None
-    places = {weight.name: weight for weight in model.graph.initializer}
+    places, halved = {weight.name: weight for weight in model.graph.initializer}, []
     for wanted in weights:
         data = find(wanted["sha256"], wanted["bytes"])
-        if data is None:
+        short = find(wanted["half"], wanted["bytes"] // 2) if data is None and "half" in wanted else None
+        if data is None and short is None:
             return None
         if wanted["name"] not in places:
             raise DataError(f"live: the graph has no weight {wanted['name']!r}; run the chapter again")
-        places[wanted["name"]].raw_data = data
-    if half:
-        _halve(model, [places[wanted["name"]] for wanted in weights])
+        weight = places[wanted["name"]]
+        weight.raw_data = short if data is None else data
+        if data is None:
+            halved.append(weight)
+        elif half and weight.data_type == SINGLE:
+            weight.raw_data = _sixteen_bits(data)
+            halved.append(weight)
+    _cast(model, halved)
     return model.SerializeToString()
 
 
-def _halve(model, weights) -> None:
+def _sixteen_bits(data: bytes) -> bytes:
+    return np.frombuffer(data, "<f4").astype("<f2").tobytes()
+
+
+def _cast(model, weights) -> None:
+    """Mark weights as 16-bit numbers, and let the graph make 32-bit ones of them."""
     import onnx
 
     casts = []
-    for weight in (w for w in weights if w.data_type == onnx.TensorProto.FLOAT):
+    for weight in weights:
         name = weight.name
-        weight.raw_data = np.frombuffer(weight.raw_data, "<f4").astype("<f2").tobytes()
         weight.data_type, weight.name = onnx.TensorProto.FLOAT16, f"{name}.half"
         casts.append(onnx.helper.make_node("Cast", [weight.name], [name], to=onnx.TensorProto.FLOAT))
     nodes = [*casts, *model.graph.node]

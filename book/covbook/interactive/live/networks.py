@@ -88,6 +88,16 @@ def dcgan(method) -> Exportable:
     return Exportable(Called({"G": net}, work), {"noise": torch.zeros(1, net.latent)}, ("image",), told)
 
 
+def dcgan_judge(method) -> Exportable:
+    """Chapter 03's discriminator: a grey slice to its belief that the slice is real."""
+    c, net = method.config, method.networks["D"]
+    work = lambda image: torch.sigmoid(net(image.expand(-1, c.channels, -1, -1)))
+    told = {"": f"Discriminator of DCGAN (Mann et al. 2020). {SYNTHETIC}", "image": GREY,
+            "belief": "(1,): from 0, synthetic, to 1, real"}
+    return Exportable(Called({"D": net}, work), {"image": torch.zeros(1, 1, c.image_size, c.image_size)}, ("belief",),
+                      told)
+
+
 METHODS = {"global_local": global_local, "cosingan": cosingan, "cyclegan": cyclegan, "dcgan": dcgan}
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from covbook import report, runs
 from covbook.chapters.cgan3d import experiment as tasks
+from covbook.chapters.cgan3d import training
 from covlib.data.case import Case
 from covlib.data.splits import Split
 from covlib.errors import ConfigError, DataError
@@ -32,7 +33,7 @@ def scans(config):
 @pytest.fixture(scope="module")
 def trained(config, scans, tmp_path_factory):
     out = tmp_path_factory.mktemp("tasks")
-    return out, *tasks.train(config, scans, out, seed=4, device="cpu")
+    return out, *training.train(config, scans, out, seed=4, device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -66,9 +67,11 @@ def test_a_folder_of_scans_keeps_its_grids_and_gets_lungs(config, tmp_path, scan
 def test_one_file_holds_all_networks(config, scans, trained):
     out, first, coarse = trained
     found, split = scans
-    again, same = tasks.train(config, scans, out / "elsewhere", seed=4, device="cpu", checkpoint=out)
-    assert again.results == {} and set(first.results) == {*TASKS, "coarse"} and np.array_equal(coarse.hu, same.hu)
-    assert not (out / "elsewhere").exists()
+    again, same = training.train(config, scans, out / "elsewhere", seed=4, device="cpu", checkpoint=out)
+    assert again.results == {} and set(first.results) == {*TASKS, "coarse", "twin"}
+    assert np.array_equal(coarse.hu, same.hu)
+    assert not (out / "elsewhere").exists() and again.twin is None
+    assert first.twin.config.discriminator == "paper" != first.methods["depixelate"].config.discriminator
     case = found.at(split.test)[0]
     for task in TASKS:
         given = tasks.condition_of(replace(config, task=task), case, 1)
@@ -77,7 +80,7 @@ def test_one_file_holds_all_networks(config, scans, trained):
     a, b = (t.noise.volumes(1, (8, 16, 16))[0].hu.astype(int) for t in (first, again))
     assert np.abs(a - b).max() <= 2
     with pytest.raises(ConfigError, match="widths"):
-        tasks.train(replace(config, widths=(4, 8)), scans, out, checkpoint=out)
+        training.train(replace(config, widths=(4, 8)), scans, out, checkpoint=out)
 
 
 def test_every_way_of_restoring_stands_beside_its_input(config, scans, judged):

@@ -372,6 +372,7 @@ def everything(roles, out) -> dict[str, torch.Tensor]:
     rival, single, judges = training.train_alone(CONFIG, roles.singles[1], out, unet=both[1].networks["U"], sets=real,
                                                  device="cpu")
     sets = {"sin_ts": ("unet", roles.singles[1].image, roles.singles[1].condition)}
+    assert list(both) == [1, 2, training.TWIN] and both["twin"].config.discriminator == "paper"
     methods = {f"modality {m}": method for m, method in both.items()}
     methods |= {name: method for group in (rival, single) for name, (method, _) in group.items()}
     nets = {f"{name}.{part}": net for name, method in methods.items() for part, net in method.networks.items()}
@@ -391,7 +392,7 @@ def test_two_processes_train_to_the_weights_of_one(roles, tmp_path, monkeypatch)
     monkeypatch.setattr(training, "spread", lambda work, jobs, workers=None: parallel.spread(work, jobs, 2))
     together = everything(roles, tmp_path / "two")
     torch.set_num_threads(before)
-    assert alone.keys() == together.keys() and len({k.split(".")[0] for k in alone}) == 2 + 2 + 5 + 3
+    assert alone.keys() == together.keys() and len({k.split(".")[0] for k in alone}) == 3 + 2 + 5 + 3
     assert all(torch.equal(alone[key], together[key]) for key in alone)
 
 

@@ -82,6 +82,16 @@ def test_half_precision_halves_the_file_and_stays_within_a_thousandth_of_the_gre
     assert 0 < np.abs(found - wanted).max() < 2e-3
 
 
+def test_weights_that_are_kept_in_half_precision_are_found(exported, parted, tmp_path):
+    graph, weights = parted
+    whole = graphs.join(graph, weights, graphs.finder(kept(exported, tmp_path)), half=True)
+    halves = copy.deepcopy(exported.network).half()
+    file = save_weights(tmp_path / "halves.safetensors", {"net": halves}, {})
+    found = graphs.join(graph, weights, graphs.finder([file]))
+    assert found == whole and len(found) < 0.6 * sum(weight["bytes"] for weight in weights) + len(graph)
+    np.testing.assert_allclose(*answers(found, exported), atol=2e-3)
+
+
 def test_weights_of_another_training_are_not_taken(exported, parted, tmp_path):
     graph, weights = parted
     other = copy.deepcopy(exported)

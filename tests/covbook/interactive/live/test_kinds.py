@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from chromium import AXE, serious
-from live_pages import answers, loaded, opened, says, staged
+from live_pages import answers, loaded, opened, says, served, staged
 from PIL import Image
 
 from covbook.interactive import live
@@ -32,12 +32,14 @@ def methods():
 
 @pytest.fixture(scope="module")
 def shown(methods):
-    run = {name: SimpleNamespace(chapter=chapter, data_kind="phantom") for name, chapter in CHAPTERS.items()}
+    run = {name: SimpleNamespace(chapter=chapter, data_kind="phantom", checkpoint=None)
+           for name, chapter in CHAPTERS.items()}
     side = methods["translator"].config.image_size
     images = torch.from_numpy(rng(0, "x-rays").uniform(-1, 1, (6, 1, side, side)).astype(np.float32))
     return {"translator": live.translator(run["translator"], methods["translator"], images, name="translator",
                                           source="normal", question="What does it change?"),
-            "walk": live.walk(run["walk"], methods["walk"], name="walk", what="covid", question="Does it jump?")}
+            "walk": live.walk(run["walk"], methods["walk"], name="walk", what="covid", question="Does it jump?",
+                              real=torch.zeros(3, 1, 56, 56))}
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +47,8 @@ def pages(tmp_path_factory, shown, methods):
     found = {}
     for name in CHAPTERS:
         folder = tmp_path_factory.mktemp(name)
-        made, _ = staged(folder, shown[name], {k: methods[name].networks[k] for k in methods[name].generators})
-        assert made == [f"{CHAPTERS[name]}-{name}"]
+        made, _ = staged(folder, shown[name], methods[name].networks)
+        assert made == [f"{CHAPTERS[name]}-{name}", *(["03_dcgan-walk-judge"] if name == "walk" else [])]
         found[name] = folder / "extra" / "_static" / "page.html"
     return found
 
@@ -62,6 +64,13 @@ def test_payloads_hold_what_the_page_needs(shown):
 def test_a_method_that_cannot_be_written_is_refused():
     with pytest.raises(ConfigError, match="sean cannot be written; methods that can are global_local"):
         networks.exportable(SimpleNamespace(name="sean"))
+
+
+@pytest.mark.parametrize("checkpoint, discriminator", [(None, "projected"), ("weights", "spectral")])
+def test_a_discriminator_that_stands_on_another_network_or_was_not_trained_here_stays_out(checkpoint, discriminator):
+    method = DCGAN(Config.for_profile("smoke", {"discriminator": discriminator}), 4)
+    run = SimpleNamespace(chapter="03_dcgan", checkpoint=checkpoint)
+    assert live.walk(run, method, name="walk", what="covid", question="?").payload["more"] == {}
 
 
 @pytest.mark.slow
@@ -116,6 +125,35 @@ def test_the_readers_own_picture_is_read_in_the_page(browser, pages, tmp_path):
 
 
 @pytest.mark.slow
+def test_what_the_discriminator_believes_is_shown_and_is_the_librarys(browser, pages, methods, shown):
+    net = methods["walk"].networks["D"].eval()
+    given = rng(3, "judge").uniform(-1, 1, (1, 1, 56, 56)).astype(np.float32)
+    believes = lambda x: torch.sigmoid(net(torch.from_numpy(x).expand(-1, 3, -1, -1))).detach().numpy()
+    with opened(browser, pages["walk"]) as tab:
+        found = answers(tab, "03_dcgan-walk-judge", {"image": given})["belief"]
+        section = loaded(tab)
+        says(section, "Drawn in")
+        belief = section.locator("meter").evaluate("meter => meter.value")
+        assert section.locator("output").first.inner_text() == f"{round(100 * belief)} %"
+        assert "Held-out slices meet with" in section.inner_text()
+    assert np.abs(found - believes(given)).max() < 1e-3
+    real = believes(np.zeros((3, 1, 56, 56), np.float32))
+    assert shown["walk"].payload["data"]["real"] == pytest.approx(float(np.median(real)), abs=1e-5)
+
+
+@pytest.mark.slow
+def test_without_the_discriminator_the_walk_says_so_and_works_over_http_too(browser, methods, tmp_path):
+    run = SimpleNamespace(chapter="03_dcgan", checkpoint="weights")
+    shown = live.walk(run, methods["walk"], name="walk", what="covid", question="?")
+    staged(tmp_path, shown, {"G": methods["walk"].networks["G"]})
+    with served(browser, tmp_path / "extra" / "_static" / "page.html") as tab:
+        section = loaded(tab)
+        assert "its weights are not kept" in section.inner_text() and section.locator("meter").count() == 0
+        section.get_by_role("button", name="Walk from left").click()
+        assert "belief" not in says(section, "times that")
+
+
+@pytest.mark.slow
 def test_a_walk_by_sliders_and_from_end_to_end(browser, pages):
     with opened(browser, pages["walk"]) as tab:
         section = loaded(tab)
@@ -131,7 +169,7 @@ def test_a_walk_by_sliders_and_from_end_to_end(browser, pages):
             "canvas => [...canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height / 2).data].join()")
         assert bare(4) == bare(1)  # the sample at the top right
         section.get_by_role("button", name="Walk from left").click()
-        says(section, "times that")
+        assert "D's belief goes from" in says(section, "times that")
         section.get_by_role("button", name="New samples").click()
         says(section, "Drawn in")
         assert look(0) != samples[0]

@@ -118,6 +118,7 @@ def test_the_build_writes_scripts_beside_the_page(tmp_path, shown, method):
 def test_without_the_weights_the_picture_stays(tmp_path, shown, method):
     made, page = staged(tmp_path, shown, generators(method, drop="G1"))
     assert made == [] and "data-bytes" not in page and "<img" in page
+    assert staging.MISSING in page and "can be painted on" not in page
 
 
 def test_the_runtime_is_the_one_that_was_fetched(monkeypatch, tmp_path):

@@ -34,6 +34,7 @@ from covlib.papers.cgan3d.method import (
     Config,
     answer_of,
     augment_blocks,
+    build_discriminator,
     condition_of,
     restore,
     restore_volume,
@@ -124,6 +125,12 @@ def test_local_means_are_those_of_scipy_and_each_is_wider():
     point[..., 15, 15, 15] = 1
     spread = point + sum(local_differences(point, 3))
     assert int((spread[0, 0, :, 15, 15] > 0).sum()) == 2 * 7 + 1
+
+
+def test_what_shows_detail_is_for_networks_that_correct():
+    kinds = {task: type(build_discriminator(tiny(task=task, discriminator="detail"))).__name__ for task in TASKS}
+    assert kinds == {"autoencode": "PatchDiscriminator3d", "denoise": "DetailDiscriminator3d",
+                     "depixelate": "DetailDiscriminator3d"}
 
 
 @pytest.mark.parametrize("folded", [False, True])

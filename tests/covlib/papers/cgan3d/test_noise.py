@@ -236,6 +236,20 @@ def test_the_coarse_game_moves_both_networks(cases, tmp_path):
     assert made.shape == (3, 1, 8, 16, 16) and made.abs().max() <= 1
 
 
+def test_a_spectral_discriminator_moves_no_faster_than_what_it_sees(cases, tmp_path):
+    config = tiny(coarse_discriminator="spectral", coarse_steps=6)
+    volumes = noise.coarse_set(cases, config.coarse)
+    method, _, result = noise.train_coarse(config, volumes, tmp_path, seed=1, device="cpu", progress=False)
+    D = method.networks["D"].eval()
+    for layer in (*D.down, D.dense):
+        if hasattr(layer, "weight"):
+            weight = layer.weight.detach().flatten(1)
+            assert float(torch.linalg.matrix_norm(weight, 2)) < 1.5  # one, after more steps of the power iteration
+    assert min(result.log["D"]) >= 0 and any(value != result.log["D"][0] for value in result.log["D"])
+    again, _, same = noise.train_coarse(config, volumes, tmp_path / "again", seed=1, device="cpu", progress=False)
+    assert same.log["D"] == result.log["D"]
+
+
 def test_no_case_is_refused():
     with pytest.raises(DataError, match="no case"):
         noise.coarse_set([], (8, 8, 8))

@@ -75,6 +75,15 @@ def same(a, b):
 # ---- networks --------------------------------------------------------------------------------------------------------
 
 
+def test_the_largest_scale_may_train_for_longer():
+    config = tiny(finest=2.5)
+    lengths = {stage.name: stage.steps for stage in schedule(config, unet=False)}
+    assert lengths == {"32 first": 3, "32 second": 2, "48 first": 3, "48 second": 2, "64 first": 8, "64 second": 5}
+    assert config.updates == sum(lengths.values()) == 23
+    with pytest.raises(ConfigError, match="finest: 0; a factor above 0"):
+        tiny(finest=0)
+
+
 def test_depths_are_those_of_the_paper():
     assert SCALES == (32, 48, 64, 96, 128, 192, 256, 384, 512)
     assert [depth(size) for size in SCALES] == [4, 4, 5, 5, 6, 6, 7, 7, 8]
@@ -194,7 +203,7 @@ def test_rates_decay_as_the_text_says():
 @pytest.mark.parametrize("profile", ["smoke", "cpu", "long", "gpu", "paper"])
 def test_profiles(profile):
     c = Config.for_profile(profile)
-    assert set(c.scales) <= set(SCALES) and c.lambdas == (10, 1, 10, 10)
+    assert set(c.scales) <= set(SCALES) and c.lambdas == ((10, 1, 2, 2) if profile == "long" else (10, 1, 10, 10))
 
 
 @pytest.mark.parametrize(("changes", "words"), [

@@ -92,7 +92,7 @@
 
   // A labelled range; its value in words follows by words(value).
   function range(title, { min, max, step = 1, value }, words, oninput) {
-    const input = element("input", { type: "range", min, max, step, value });
+    const input = element("input", { type: "range", min, max, step, value, "aria-label": title });
     const said = element("output", {}, words(value));
     const tell = () => {
       said.textContent = words(Number(input.value));
@@ -143,6 +143,23 @@
     colour(k, red + (255 - red) * left, green + (255 - green) * left, blue + (255 - blue) * left);
   }
 
+  // Numbers from 0 to 1 from a seed (mulberry32), and normal ones (Box-Muller transform).
+  function uniform(seed) {
+    let state = seed >>> 0;
+    return () => {
+      state = (state + 0x6d2b79f5) >>> 0;
+      let t = Math.imul(state ^ (state >>> 15), 1 | state);
+      t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
+      return ((t ^ (t >>> 14)) >>> 0) / 4294967296;
+    };
+  }
+
+  function normal(seed, count) {
+    const draw = uniform(seed);
+    return Float32Array.from({ length: count }, () =>
+      Math.sqrt(-2 * Math.log(1 - draw())) * Math.cos(2 * Math.PI * draw()));
+  }
+
   // Pictures side by side in one file; each carries its mark already.
   function save(canvases, name) {
     const width = canvases.reduce((sum, canvas) => sum + canvas.width, 0);
@@ -160,7 +177,7 @@
     });
   }
 
-  Object.assign(live.tools, { latest, element, button, range, picture, mark, grey, change, save, unpack });
+  Object.assign(live.tools, { latest, element, button, range, picture, mark, grey, change, save, unpack, uniform, normal });
 
   // ---- sections --------------------------------------------------------------------------------------------------
 

@@ -1,20 +1,10 @@
-// A walk through the noise that a generator reads: four samples at the corners, two sliders between them.
+// A walk through the noise that a generator reads: four samples at the corners, two sliders between them. What the
+// discriminator believes of each picture stands beside it, where its weights are in this build.
 (function () {
-  const { latest, element, button, range, picture, grey, save } = covlibLive.tools;
+  const { latest, element, button, range, picture, grey, save, normal } = covlibLive.tools;
   const CORNERS = ["top left", "top right", "bottom left", "bottom right"], STEPS = 24;
 
-  // Normal numbers from a seed: mulberry32 and the Box-Muller transform.
-  function normal(seed, count) {
-    let state = seed >>> 0;
-    const uniform = () => {
-      state = (state + 0x6d2b79f5) >>> 0;
-      let t = Math.imul(state ^ (state >>> 15), 1 | state);
-      t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-      return ((t ^ (t >>> 14)) >>> 0) / 4294967296;
-    };
-    return Float32Array.from({ length: count }, () =>
-      Math.sqrt(-2 * Math.log(1 - uniform())) * Math.cos(2 * Math.PI * uniform()));
-  }
+  const percent = (value) => `${Math.round(100 * value)} %`;
 
   // Between four samples, as long as a sample is: weights whose squares sum to one.
   function between(corners, x, y) {
@@ -24,9 +14,9 @@
   }
 
   class Walk {
-    constructor(box, network) {
+    constructor(box, network, judge) {
       const { data } = network.asset;
-      Object.assign(this, { box, network, data, size: data.size, seed: 1 });
+      Object.assign(this, { box, network, judge, data, size: data.size, seed: 1 });
       this.ask = latest(() => this.work());
       this.build();
     }
@@ -35,18 +25,26 @@
       const { size, data, box } = this;
       this.corners = CORNERS.map((place) => picture(`A sample, ${place}`, size, true));
       this.here = picture("", size, true, { "aria-label": "What the generator makes of noise between the samples" });
-      this.steps = element("canvas", { width: 384, height: 384, role: "img", "aria-label": "Change at each step" });
-      const cell = (value) => `${Math.round(100 * value)} %`;
-      const slider = (title) => range(title, { min: 0, max: 1, step: 0.01, value: 0.5 }, cell, () => this.ask());
+      this.steps = element("canvas", { width: 384, height: 384, role: "img",
+                                       "aria-label": `Change at each step${this.judge ? ", and D's belief" : ""}` });
+      this.gauge = this.judge && element("meter", { min: 0, max: 1, value: 0, "aria-label": "The discriminator's belief" });
+      const slider = (title) => range(title, { min: 0, max: 1, step: 0.01, value: 0.5 }, percent, () => this.ask());
       [this.across, this.down] = [slider("From left to right"), slider("From top to bottom")];
       this.across.input.setAttribute("data-first", "");
       this.said = element("p", { role: "status" });
       const mosaic = element("div", { class: "covlib-live-pictures" }, ...this.corners.map((one) => one.canvas));
       const samples = element("figcaption", {}, `Four samples of ${data.title}, class ${data.what}.`);
-      const stepped = element("figcaption", {}, "Change from each step of the walk to the next; dashed: their mean.");
+      const stepped = element("figcaption", {}, "Change from each step of the walk to the next; dashed: their mean."
+        + (this.judge ? " Line: D's belief, from 0 at the bottom to 1 at the top." : ""));
+      const met = data.real === undefined ? "" : ` Held-out slices meet with ${percent(data.real)}, their median.`;
+      const belief = this.judge
+        ? element("p", {}, "D's belief that it is real: ", this.gauge, " ", this.believed = element("output"), met)
+        : element("p", {}, element("small", {}, "What the discriminator believes is not shown: its weights are not kept "
+          + "with this run."));
       box.append(
         element("div", { class: "covlib-live-pictures covlib-live-three" }, element("figure", {}, mosaic, samples),
                 this.here.figure, element("figure", {}, this.steps, stepped)),
+        belief,
         element("div", { class: "covlib-live-row" }, this.across.label, this.down.label),
         element("div", { class: "covlib-live-row" },
                 button("Walk from left to right", () => this.go()), button("New samples", () => this.fresh()),
@@ -58,6 +56,16 @@
     async made(noise) {
       const { image } = await this.network.run({ noise: { data: noise, dims: [1, this.data.latent] } });
       return image.data;
+    }
+
+    // Shows and gives back the discriminator's belief that an image is real, 0 to 1; nothing where it is not here.
+    async judged(image) {
+      if (!this.judge) return undefined;
+      const { size } = this, found = await this.judge.run({ image: { data: image, dims: [1, 1, size, size] } });
+      const [belief] = found.belief.data;
+      this.gauge.value = belief;
+      this.believed.textContent = percent(belief);
+      return belief;
     }
 
     show(one, image) {
@@ -78,13 +86,14 @@
       const image = await this.made(between(this.noise, x, y));
       this.show(this.here, image);
       this.here.caption.textContent = "Between them.";
+      await this.judged(image);
       this.said.textContent = `${Math.round(100 * x)} % to the right, ${Math.round(100 * y)} % down. `
         + `Drawn in ${Math.round(performance.now() - began)} ms.`;
     }
 
     // The whole way from left to right at the height of the other slider: how much the picture changes at each step.
     async go() {
-      const y = Number(this.down.input.value), changes = [];
+      const y = Number(this.down.input.value), changes = [], beliefs = [];
       let before = null;
       for (let step = 0; step <= STEPS; step++) {
         const image = await this.made(between(this.noise, step / STEPS, y));
@@ -93,14 +102,16 @@
         this.across.input.value = step / STEPS;
         this.across.tell();
         before = image;
+        if (this.judge) beliefs.push(await this.judged(image));
       }
-      this.chart(changes);
+      this.chart(changes, beliefs);
       const mean = changes.reduce((sum, value) => sum + value) / STEPS, most = Math.max(...changes);
       this.said.textContent = `${STEPS} steps: a pixel changes by ${(50 * mean).toFixed(1)} % of the grey scale in the `
-        + `mean step; the largest is ${(most / mean).toFixed(1)} times that. Where a walk jumps, one is much larger.`;
+        + `mean step; the largest is ${(most / mean).toFixed(1)} times that. Where a walk jumps, one is much larger.`
+        + (this.judge ? ` D's belief goes from ${percent(Math.min(...beliefs))} to ${percent(Math.max(...beliefs))}.` : "");
     }
 
-    chart(changes) {
+    chart(changes, beliefs = []) {
       const context = this.steps.getContext("2d"), { width, height } = this.steps, most = Math.max(...changes, 1e-9);
       context.fillStyle = "#fff";
       context.fillRect(0, 0, width, height);
@@ -115,8 +126,18 @@
       context.moveTo(0, height - mean * room);
       context.lineTo(width, height - mean * room);
       context.stroke();
+      context.setLineDash([]);
+      context.strokeStyle = "#d55e00";
+      context.lineWidth = 3;
+      context.beginPath();
+      beliefs.forEach((value, k) => context.lineTo(k * width / (beliefs.length - 1), height * (1 - value)));
+      context.stroke();
+      context.lineWidth = 1;
     }
   }
 
-  covlibLive.kinds.walk = (box, network) => new Walk(box, network).fresh();
+  covlibLive.kinds.walk = async (box, network) => {
+    const { judge } = network.asset.more;
+    await new Walk(box, network, judge && await covlibLive.open(judge)).fresh();
+  };
 })();
