@@ -46,7 +46,7 @@ LAYOUTS = {
     "04_global_local": Layout(split=True),
     "05_cosingan": Layout(half=True, beside=("modality_2/checkpoints/cosingan.safetensors",)),
     "06_cyclegan": Layout(parts=2, left_out=("D_A", "D_B"), split=True),
-    "07_cgan3d": Layout(parts=2),
+    "07_cgan3d": Layout(parts=2, half=True),
 }
 
 
