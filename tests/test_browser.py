@@ -26,6 +26,9 @@ SAMPLE = """() => {
 }"""
 
 
+ABORTED = "net::ERR_ABORTED"  # a picture for another width, which the page no longer wants
+
+
 @dataclass
 class Visit:
     """What came of one page: console errors, requests, broken pictures, axe-core's findings by theme, overflow."""
@@ -98,7 +101,7 @@ def visits(browser, address, paths) -> dict[str, Visit]:
         visit, page = found.setdefault(path, Visit()), context.new_page()
         page.on("console", lambda m, v=visit: v.console.append(m.text) if m.type == "error" else None)
         page.on("pageerror", lambda e, v=visit: v.console.append(str(e)))
-        page.on("requestfailed", lambda r, v=visit: v.failed.append(r.url[:120]))
+        page.on("requestfailed", lambda r, v=visit: v.failed.append(r.url[:120]) if r.failure != ABORTED else None)
         page.on("response", lambda r, v=visit: v.failed.append(f"{r.status} {r.url}") if r.status >= 400 else None)
         page.on("request", lambda r, v=visit: v.outside.append(r.url) if not _local(r.url, address) else None)
         page.goto(f"{address}/{path}", wait_until="load")

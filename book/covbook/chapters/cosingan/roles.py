@@ -82,8 +82,9 @@ class Config(cosingan.Config):
                "cls_rate": 1e-3, "cls_steps": 60, "cls_batch": 16, **quick}
         own = {
             "smoke": {"discriminator": "projected", "twin": 1.0, "judged_masks": "test", "patients": 16,
-                      "slices_per_patient": 3, "loss_epochs": 3, "enet_width": 16, "enet_steps": 4, "enet_batch": 4, "seg_unet_width": 4,
-                      "seg_unet_steps": 4, "seg_unet_batch": 4, "cls_steps": 2, "cls_batch": 4, **quick},
+                      "slices_per_patient": 3, "loss_epochs": 3, "enet_width": 16, "enet_steps": 4, "enet_batch": 4,
+                      "seg_unet_width": 4, "seg_unet_steps": 4, "seg_unet_batch": 4, "cls_steps": 2, "cls_batch": 4,
+                      **quick},
             "cpu": cpu,
             "long": {name: cpu[name] for name in cpu if not name.startswith("epochs")} | {
                 "batch_size": 4, "loss_epochs": 200, "judged_masks": "test", "seg_unet_steps": 600},
