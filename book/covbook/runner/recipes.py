@@ -94,7 +94,7 @@ def _global_local(job: Job, roles, train: Callable, name: str) -> list[Trained]:
 def _cosingan(job: Job, roles, train: Callable, name: str) -> list[Trained]:
     methods, results = train(job.config, roles, job.out, **job.options)
     return [Trained(f"modality_{m}", method, results[m].steps, roles.conditions, roles.train.patients,
-                    roles.conditions[:, 0], group=f"modality_{m}") for m, method in methods.items()]
+                    roles.conditions[:, 0], group=f"modality_{m}") for m, method in methods.items() if m in (1, 2)]
 
 
 def _cyclegan(job: Job, roles, train: Callable, name: str) -> list[Trained]:
@@ -121,7 +121,7 @@ RECIPES = {
                               METHODS),
     "05_cosingan": Recipe("cosingan.roles:prepare", "cosingan.training:train", _cosingan, ("cosingan",)),
     "06_cyclegan": Recipe("cyclegan.experiment:prepare", "cyclegan.experiment:train", _cyclegan, ("cyclegan",)),
-    "07_cgan3d": Recipe("cgan3d.experiment:prepare", "cgan3d.experiment:train", _cgan3d, ("cgan3d",)),
+    "07_cgan3d": Recipe("cgan3d.experiment:prepare", "cgan3d.training:train", _cgan3d, ("cgan3d",)),
 }
 
 

@@ -256,7 +256,7 @@ def _cyclegan(play: Stageplay) -> Iterator[Part]:
 
 
 def _cgan3d(play: Stageplay) -> Iterator[Part]:
-    from covbook.chapters.cgan3d import experiment
+    from covbook.chapters.cgan3d import experiment, training
     from covlib.papers.cgan3d import method as cgan3d
     from covlib.papers.cgan3d import noise
 
@@ -273,7 +273,7 @@ def _cgan3d(play: Stageplay) -> Iterator[Part]:
 
     def coarse():
         scans, split = play.roles
-        volumes = noise.coarse_set(experiment.coarse_cases(c, scans.at(split.train), play.data, play.seed),
+        volumes = noise.coarse_set(training.coarse_cases(c, scans.at(split.train), play.data, play.seed),
                                         c.coarse)
         model, equaliser, _ = noise.train_coarse(c, volumes, play.out / "coarse", **where)
         play.made["noise"] = noise.NoiseModel(model, play.made["depixelate"], equaliser, volumes.extent_mm)
