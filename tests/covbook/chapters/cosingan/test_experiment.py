@@ -308,7 +308,7 @@ def test_rivals_as_stated_have_the_first_stage_s_length(roles, tmp_path, monkeyp
 
 
 def test_table_1_is_painted_from_the_masks_of_patients_that_no_judge_has_seen_where_asked(roles):
-    seen, whose = experiment.judged(roles, CONFIG)
+    seen, whose = experiment.judged(roles, dataclasses.replace(CONFIG, judged_masks="train"))
     assert seen is roles.train and list(whose) == list(roles.train_modality)
     unseen, whose = experiment.judged(roles, dataclasses.replace(CONFIG, judged_masks="test"))
     assert not set(unseen.patients) & set(roles.train.patients) and list(whose) == list(roles.test_modality)

@@ -107,7 +107,7 @@ def test_a_study_without_results_says_so_and_one_with_them_names_its_arms(monkey
     monkeypatch.setattr(studies, "load", lambda name: [document])
     table = chapter.study_table("cyclegan-table1")
     names = [row[0] for row in table.rows]
-    assert names[:3] == ["small, real, stopped on test", "small, real", "small, real + own, stopped on test"]
+    assert names[:3] == ["small, virtual, stopped on test", "small, virtual", "small, virtual + own, stopped on test"]
     assert len(names) == 8 and table.rows[0][1] == "50.5 ± 0.7 (2)"
 
 
