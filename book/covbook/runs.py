@@ -26,7 +26,7 @@ from covlib.config import PROFILES, Config, check_profile
 from covlib.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from covbook.weights import OfRun, Recorded
+    from covbook.weights import Beginning, OfRun, Recorded
 
 MAX_WIDTH = 1200  # pixels, of any figure in the book
 HARDWARE = {"smoke": "2 CPU cores", "cpu": "2 CPU cores", "long": "2 CPU cores", "gpu": "one data-centre GPU",
@@ -47,7 +47,8 @@ def start(chapter: str, *, profile: str = "cpu", data: str = "phantom", seed: in
         out: folder for what the run leaves; ``runs/<chapter>`` under the current folder by default.
         checkpoint: weights to use instead of training: the folder of an earlier run, a file or folder of weights, or
             "recorded" for those of a recorded run with the same profile, data and seed (see ``covbook.weights``). A
-            run's settings are taken over where ``overrides`` does not name them.
+            run's settings are taken over where ``overrides`` does not name them. "recorded" with data of your own: the
+            training begins at the recorded weights of virtual patients, where the chapter can (``weights.beginning``).
         resume: take up a run that was cut off in ``out``.
         overrides: fields of ``config_cls`` to change; strings are read by the field's type.
         config_cls: the paper's Config; None for a chapter without settings.
@@ -76,7 +77,7 @@ def start(chapter: str, *, profile: str = "cpu", data: str = "phantom", seed: in
     naming.call_them(chapter, kind)
     run = Run(chapter=chapter, profile=profile, data=str(data), seed=seed, device=device, out=folder,
               checkpoint=None if checkpoint is None else Path(checkpoint), resume=resume,
-              config=config if config_cls else None,
+              begin_at=getattr(given, "begin_at", None), config=config if config_cls else None,
               overrides={k: getattr(config, k) for k in overrides}, data_kind=kind, data_name=name)
     _Warnings(run).attach()
     if given:
@@ -85,7 +86,7 @@ def start(chapter: str, *, profile: str = "cpu", data: str = "phantom", seed: in
 
 
 def check_run(chapter: str, settings: dict[str, Any], config_cls: type[Config] | None = None,
-              ) -> "Recorded | OfRun | None":
+              ) -> "Recorded | OfRun | Beginning | None":
     """Check everything about a run that can be known before it starts; nothing is written.
 
     Args:
@@ -106,13 +107,13 @@ def check_run(chapter: str, settings: dict[str, Any], config_cls: type[Config] |
     if not isinstance(resume, bool):
         raise ConfigError(f"resume: must be True or False, got {resume!r}")
     config = config_cls.for_profile(profile, overrides) if config_cls is not None else None
-    _, name = name_data(data)
-    given: Recorded | OfRun | None = None
+    kind, name = name_data(data)
+    given: Recorded | OfRun | Beginning | None = None
     if checkpoint == "recorded":
         from covbook import weights
 
-        given = weights.find(chapter, profile=profile, data=name, seed=seed, overrides=overrides,
-                             config_cls=config_cls)
+        asked = {"profile": profile, "data": name, "overrides": overrides, "config_cls": config_cls}
+        given = weights.find(chapter, seed=seed, **asked) if kind == "phantom" else weights.beginning(chapter, **asked)
     elif checkpoint is not None:
         if not isinstance(checkpoint, (str, Path)) or not Path(checkpoint).exists():
             raise ConfigError(f"checkpoint: {str(checkpoint)!r} does not exist; give the weights of an earlier run of "
@@ -159,6 +160,7 @@ class Run:
 
     Attributes:
         config: the resolved settings (None for a chapter without any); device: torch.device; out: Path.
+        begin_at: weights at which a training begins, in place of chance; None: at chance.
         metrics, notes, figures, weights: what was recorded so far; stage_seconds: seconds spent per ``stage``.
         verdict: what became of the training (``covbook.verdict.look``): "words", and "collapsed", why the images are no
             data set.
@@ -180,6 +182,7 @@ class Run:
     notes: list[str] = field(default_factory=list)
     figures: list[str] = field(default_factory=list)
     weights: dict[str, str] = field(default_factory=dict)
+    begin_at: Path | None = None
     stage_seconds: dict[str, float] = field(default_factory=dict)
     verdict: dict[str, list[str]] | None = None
 

@@ -21,6 +21,9 @@ from covlib.errors import ConfigError, DataError
 
 WORD = "recorded"  # what a chapter's checkpoint parameter says
 REGISTER = "weights.json"
+SHAPES = ("image_size", "channels", "latent", "width", "blocks", "norm", "desum", "dfm", "generators", "d_layers",
+          "dfm_layer")  # settings of which a generator and what weighs its parts are made
+BEGIN = ("03_dcgan", "04_global_local")  # chapters that can go on from recorded weights, on data of a reader's own
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,49 @@ class OfRun:
         """What a run that uses them says of it."""
         of = ", ".join(f"{key} {self.told[key]}" for key in ("profile", "seed") if key in self.told)
         return f"Weights of an earlier run{f' ({of})' if of else ''}: nothing was trained for this run."
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """The weights of a recorded run on virtual patients as the start of a training on other data: ``begin_at``.
+    ``checkpoint``: None, since something is trained."""
+
+    begin_at: Path
+    overrides: dict[str, Any]
+    what: str
+    checkpoint: None = None
+
+    @property
+    def note(self) -> str:
+        """What a run that uses them says of it."""
+        return f"The training began at the weights of a recorded run ({self.what}), not at chance."
+
+
+def beginning(chapter: str, *, profile: str, data: str, overrides: dict[str, Any] | None = None,
+              config_cls: type[Config] | None = None) -> Beginning:
+    """The recorded weights at which a run on ``data`` of a reader's own begins, whatever its seed: nobody whom they
+    were trained on is among its patients.
+
+    Raises:
+        ConfigError: a chapter that cannot go on from weights; none fits; the files are not here, or are damaged.
+    """
+    if chapter not in BEGIN:
+        raise ConfigError(f"checkpoint: the recorded weights of {chapter} are of virtual patients, and data is {data}; "
+                          f"leave checkpoint out to train on it ({' and '.join(BEGIN)} can begin at recorded weights)")
+    fitting = [e for e in entries(chapter) if e.result["profile"] == profile
+               and (config_cls is None or _same_networks(e, profile, overrides or {}, config_cls))]
+    if not fitting:
+        known = "; ".join(e.what for e in entries(chapter)) or "none for this chapter"
+        raise ConfigError(f"checkpoint: no recorded weights of {chapter} to begin at for profile {profile}; there are: "
+                          f"{known}")
+    best = min(fitting, key=lambda e: (len(e.result["overrides"]), e.result["seed"]))
+    check(best)
+    return Beginning(best.checkpoint, {}, best.what)
+
+
+def _same_networks(entry: Recorded, profile: str, overrides: dict[str, Any], config_cls: type[Config]) -> bool:
+    config, recorded = config_cls.for_profile(profile, overrides).as_dict(), entry.result["config"] or {}
+    return all(config[k] == recorded.get(k, config[k]) for k in SHAPES if k in config)
 
 
 def of_run(chapter: str, folder) -> OfRun | None:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from covlib.config import Config
 from covlib.errors import ConfigError
-from covlib.training.checkpoints import check_state, load_weights, read_weights, save_weights
+from covlib.training.checkpoints import check_state, digest, load_weights, read_weights, save_weights
 from covlib.training.devices import resolve_device
 from covlib.training.method import Method
 
@@ -91,6 +91,40 @@ def filled(method: Method, tensors: dict[str, Tensor], part: str, where: str, de
             net.load_state_dict(state)
         net.to(resolve_device(device)).eval()
     return method
+
+
+def begin_at(method: Method, start, part: str = "") -> dict[str, str]:
+    """Let ``method`` begin to learn where an earlier training ended, in place of its own first weights.
+
+    Its generators are taken from there. Of its other networks those are taken that the weights hold and that were made
+    alike; a discriminator of another kind, or one that was not kept, begins anew.
+
+    Args:
+        start: a file of weights, a folder with one file a network, or the folder of a run. part: whose, where the
+            weights hold those of several.
+
+    Returns:
+        What tells this beginning from another, for ``fit``'s ``identity``.
+
+    Raises:
+        ConfigError: weights of another method, of another part, or that do not fit.
+    """
+    where, (tensors, header) = f"start {start}", _read(Path(start))
+    if header.get("method") != method.name:
+        raise ConfigError(f"{where}: weights of {header.get('method', 'a method that they do not state')!r}; of "
+                          f"{method.name!r} are wanted")
+    kind = lambda settings: settings.get("discriminator")
+    alike = kind(json.loads(header.get("config", "{}"))) == kind(method.config.as_dict())
+    states = {}
+    for name, net in method.networks.items():
+        prefix = f"{part}.{name}.".lstrip(".")
+        state = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+        if name in method.generators or state and alike:
+            check_state(net, state, f"{where}: network {prefix[:-1]!r}")
+            states[name] = state
+    for name, state in states.items():
+        method.networks[name].load_state_dict(state)
+    return {"start": digest(start), "start part": part, "start networks": ", ".join(states)}
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -55,19 +55,19 @@ def test_a_varied_set_is_exported_and_its_verdict_is_in_the_datasheet(run, tmp_p
 def test_a_collapsed_set_is_refused_unless_it_is_wanted_anyway(run, tmp_path, capsys, made):
     out = finished(run, made)
     assert "covid: COLLAPSED" in capsys.readouterr().out
-    with pytest.raises(ConfigError, match=r"have collapsed \(covid: images .*--anyway$"):
+    with pytest.raises(ConfigError, match=r"are no data set \(covid: images .*--anyway$"):
         takehome.export_run(out, tmp_path / "set")
     assert cli.main(["export", str(out), "--to", str(tmp_path / "set")]) == 2 and not (tmp_path / "set").exists()
     assert cli.main(["export", str(out), "--to", str(tmp_path / "set"), "--anyway"]) == 0
     for name in ("DATASHEET.md", "datasheet.json"):
-        assert "THIS SET HAS COLLAPSED (covid: images" in (tmp_path / "set" / name).read_text()
+        assert "THIS IS NO DATA SET (covid: images" in (tmp_path / "set" / name).read_text()
 
 
 def test_a_precision_near_nothing_counts_as_collapsed(run, tmp_path):
     run.metric("precision", proportion(np.zeros(40)))
     finished(run, images(20))
     assert len(run.verdict["collapsed"]) == 1 and "precision 0.00, at most 0.0" in run.verdict["collapsed"][0]
-    assert any("COLLAPSED: next to no" in line for line in chapters.verdict_of(run.out))
+    assert any("NO DATA SET: next to no" in line for line in chapters.verdict_of(run.out))
     few = runs.start("03_dcgan", profile="smoke", device="cpu", out=str(tmp_path / "few"))
     few.metric("precision", proportion(np.zeros(6)))  # six images can't show it
     verdict.look(few, {"covid": (images(20), images())})

@@ -21,6 +21,7 @@ from covlib.papers.dcgan.method import DCGAN, Config, crop_and_flip
 from covlib.papers.dcgan.nets import Discriminator, Generator
 from covlib.seeding import derive, torch_generator
 from covlib.training.fit import FitResult, resolve_device
+from covlib.training.trained import parts_in
 
 JUDGE_BATCH = 16  # ours
 
@@ -60,16 +61,25 @@ def training_images(slices: SliceSet, split: Split) -> dict[str, Tensor]:
 
 
 def train(config: Config, roles: tuple[SliceSet, Split], out, *, seed: int = 0, device="auto", resume: bool = True,
-          checkpoint=None, only: str | None = None) -> tuple[dict[str, DCGAN], dict[str, FitResult]]:
+          checkpoint=None, start=None,
+          only: str | None = None) -> tuple[dict[str, DCGAN], dict[str, FitResult]]:
     """One DCGAN a class, on the training patients of ``roles`` (what ``prepare`` gave), in folders of ``out``; or that
     of the class ``only``.
+
+    Args:
+        start: weights of an earlier training, of virtual patients say, to begin at: the last class at those of "covid",
+            all others at those of "normal", where they have no weights of their own name.
 
     Returns:
         class -> method, class -> what ``fit`` returned, as ``covlib.papers.dcgan.method.train_all``.
     """
     images = {name: some for name, some in training_images(*roles).items() if only in (None, name)}
-    return dcgan.train_all(config, images, out, seed=seed, device=device, resume=resume,
-                           checkpoint=checkpoint, side_by_side=apart(resolve_device(device)))
+    begun = None
+    if start is not None:
+        known, last = parts_in(start), roles[0].classes[-1]
+        begun = {name: (start, name if name in known else "covid" if name == last else "normal") for name in images}
+    return dcgan.train_all(config, images, out, seed=seed, device=device, resume=resume, checkpoint=checkpoint,
+                           start=begun, side_by_side=apart(resolve_device(device)))
 
 
 def judged_sets(method: DCGAN, judge: classifiers.Classifier, config: Config, *, seed: int = 0,

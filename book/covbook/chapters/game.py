@@ -25,15 +25,17 @@ WORDS = {"at chance": "at chance: nobody played", "perfect": "all but perfect", 
 
 
 def twin(config):
-    """The settings of a twin with the paper's discriminator: the same generator and data, ``config.twin`` times as many
-    steps, chosen to take about the same minutes. None where there is none: the paper's own is trained anyway, say."""
-    if config.discriminator == "paper" or not config.twin:
+    """The settings of a twin with the paper's discriminator, or with ``config.twin_discriminator`` where a Config
+    has one: the same generator and data, ``config.twin`` times as many steps, chosen to take about the same minutes.
+    None where there is none: the config's own is the twin's, say."""
+    other = getattr(config, "twin_discriminator", "paper")
+    if config.discriminator == other or not config.twin:
         return None
     known = {field.name for field in fields(config)}
     counted = ("steps",) if "steps" in known and config.steps else LENGTHS
     longer = {name: round(config.twin * getattr(config, name)) for name in counted if name in known}
-    return replace(config, discriminator="paper", twin=0.0, **longer,
-                   **{name: value for name, value in PAPERS.items() if name in known})
+    papers = {name: value for name, value in PAPERS.items() if name in known} if other == "paper" else {}
+    return replace(config, discriminator=other, twin=0.0, **longer, **papers)
 
 
 def named(config, result, other, twin_result) -> dict:

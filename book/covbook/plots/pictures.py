@@ -72,6 +72,34 @@ def sample_grid(images, *, n: int = 16, columns: int = 8, seed: int | None = 0, 
     return _grid([list(pictures[row]) for row in cut], titles=texts, note=note)
 
 
+def picture_blocks(blocks: list[tuple[str, dict]], *, note: str = ""):
+    """Blocks of rows of pictures, each block under its own line; cells are equally large, whatever the pictures' sizes.
+
+    Args:
+        blocks: [(title, {row label: (N, 1, H, W) in [-1, 1]})]; square pictures.
+    """
+    rows = {title: {name: style.as_images(x, name) for name, x in named.items()} for title, named in blocks}
+    labels = [name for named in rows.values() for name in named]
+    if not labels:
+        raise DataError("picture_blocks: nothing to show; a block with a row of pictures is wanted")
+    columns = max(len(x) for named in rows.values() for x in named.values())
+    left = max(style.text_width(style.wrap(name, 14)) for name in labels) + style.LABEL_GAP + 0.05
+    side = min(1.75, (style.WIDTH - left - 0.05 - style.GAP * (columns - 1)) / columns)
+    head, pitch = 0.32, side + style.GAP
+    figure = style.new_figure(head * len(rows) + pitch * len(labels) + (style.FOOT if note else 0.05))
+    top = 0.0
+    for title, named in rows.items():
+        style.inch_text(figure, left, top + head - 0.1, title)
+        top += head
+        for name, pictures in named.items():
+            style.row_label(figure, left, top + side / 2, style.wrap(name, 14))
+            for k, picture in enumerate(pictures):
+                style.show(style.inch_axes(figure, left + k * pitch, top, side, side), picture)
+            top += pitch
+    style.footnote(figure, note, left=left)
+    return figure
+
+
 def which_is_which(real, synthetic, *, seed: int, reveal: bool = False):
     """Real and synthetic pictures shuffled under letters, unlabelled; the answers are in ``figure.answers``.
 

@@ -275,7 +275,7 @@ def verdict_of(out: Path) -> list[str]:
     except (OSError, ValueError):  # a chapter that measures nothing
         return []
     found = document.get("verdict") or {"words": [], "collapsed": []}
-    return found["words"] + [f"COLLAPSED: {why}" for why in found["collapsed"] if not any(why in word for word in
+    return found["words"] + [f"NO DATA SET: {why}" for why in found["collapsed"] if not any(why in word for word in
                                                                                       found["words"])]
 
 

@@ -7,6 +7,7 @@
 They run without covlib and PyTorch, in whatever opens ONNX: ``onnxruntime.InferenceSession("cyclegan-normal.onnx")``.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from covbook.interactive.live import graphs, networks
@@ -17,7 +18,9 @@ from covbook.runner.weights import LAYOUTS, Layout
 from covlib.atomic import atomic_folder
 from covlib.errors import ConfigError
 from covlib.files.marks import NOTICE
+from covlib.papers.cgan3d.noise import bundled
 from covlib.training.checkpoints import read_weights, sha256
+from covlib.training.method import Method
 from covlib.training.trained import load
 
 SUMS = "SHA256SUMS"
@@ -38,9 +41,9 @@ def export_networks(run, to) -> Path:
     numbers = load_metrics(run / "metrics.json")
     with atomic_folder(to) as partial:
         rows = []
-        for name, path, part in _networks(run, numbers):
+        for name, method in _networks(run, numbers):
             file = partial / f"{name}.onnx"
-            exported = networks.exportable(load(path, part, device="cpu"))
+            exported = networks.exportable(method)
             model = graphs.to_onnx(exported)
             told = {"Synthetic": NOTICE, "chapter": numbers["chapter"], "profile": numbers["profile"],
                     "seed": str(numbers["seed"]), "data": numbers["data"]["fingerprint"] or numbers["data"]["name"]}
@@ -55,21 +58,22 @@ def export_networks(run, to) -> Path:
     return to
 
 
-def _networks(run: Path, numbers: dict) -> list[tuple[str, Path, str]]:
-    """Name, weights and part (see ``load``) of each trained method of a run."""
+def _networks(run: Path, numbers: dict) -> Iterator[tuple[str, Method]]:
+    """Name and trained method, one for each that a run has."""
     layout = LAYOUTS.get(numbers["chapter"], Layout())
     given = numbers.get("paths", {}).get("checkpoint")
     main = Path(given) if given else run / "checkpoints"
     beside = [main.parents[int(main.is_file())] / name for name in layout.beside]
-    found = []
     for path in (main, *(path for path in beside if path.is_file())):
         files = [path] if path.is_file() else sorted(path.glob("*.safetensors"))
         if not files:
             raise ConfigError(f"{run}: holds no checkpoints/*.safetensors; chapter {numbers['chapter']} left no "
                               "networks there")
+        if numbers["chapter"] == "07_cgan3d":  # one file of several methods
+            yield from ((f"cgan3d-{name}", method) for name, method in bundled(path, "cpu").items())
+            continue
         heads = {key.partition(".")[0] for file in files for key in read_weights(file)[0]}
         place = path.parts[-3] if path != main else ""  # "modality_2"
         for part in sorted(heads) if layout.parts > 1 else [""]:
             name = "-".join(filter(None, [read_weights(files[0])[1].get("method", "network"), part, place]))
-            found.append((name, path, part))
-    return found
+            yield name, load(path, part, device="cpu")

@@ -90,8 +90,8 @@ def export_run(run, to, *, form: str = "png", licence: str = "", fractions=FRACT
         raise DataError(f"{to}: lies in the run's own folder synthetic, which is exported; give a folder outside of it")
     document, pictures = read_run(run), pictures_of(run)
     if (why := document["verdict"]["collapsed"]) and not anyway:
-        raise ConfigError(f"{run}: its synthetic images have collapsed ({'; '.join(why)}); train longer or on more, or "
-                          "export them with --anyway")
+        raise ConfigError(f"{run}: its synthetic images are no data set ({'; '.join(why)}); train longer or on "
+                          "more, or export them with --anyway")
     classes = sorted({p.label for p in pictures} - {""})
     parts, dealt = deal(pictures, fractions, seed)
     key = None

@@ -73,7 +73,7 @@ def _verdict(verdict: dict) -> list[str]:
     """What became of the training, as the run itself says."""
     lines = []
     if verdict["collapsed"]:
-        lines.append(f"THIS SET HAS COLLAPSED ({'; '.join(verdict['collapsed'])}): it is no use as training images.")
+        lines.append(f"THIS IS NO DATA SET ({'; '.join(verdict['collapsed'])}): it is no use as training images.")
     if verdict["words"]:
         lines.append(f"The run's verdict: {'; '.join(verdict['words'])}.")
     return lines

@@ -150,7 +150,8 @@ class Config(BaseConfig):
         cpu = small | {"widths": (8, 16, 32), "d_width": 8, "batch_size": 2, "epochs": 4, "denoise_times": 2,
                        "blocks_per_scan": 18, "train_patients": 12, "test_patients": 3, "shape": (64, 96, 96),
                        "coarse": (16, 24, 24), "coarse_latent": 64, "coarse_width": 16, "coarse_patients": 160,
-                       "coarse_batch": 8, "coarse_epochs": 30, "volume": (64, 96, 96), "mirrors": True}
+                       "coarse_batch": 8, "coarse_steps": 1500, "coarse_discriminator": "spectral",
+                       "volume": (64, 96, 96), "mirrors": True, "discriminator": "detail", "twin": 1.0}
         return {
             "smoke": small | {"discriminator": "detail", "twin": 1.0, "widths": (4, 8), "d_width": 4, "d_layers": 1,
                               "batch_size": 2, "epochs": 1,
@@ -159,9 +160,8 @@ class Config(BaseConfig):
                               "coarse_batch": 4, "coarse_epochs": 2, "volume": (32, 64, 64), "volumes": 4},
             "cpu": cpu,
             "long": cpu | {"shape": (96, 192, 192), "volume": (96, 192, 192), "widths": (8, 24, 48), "d_width": 16,
-                           "batch_size": 4, "steps": 1500, "blocks_per_scan": 60, "discriminator": "detail",
-                           "twin": 1.0, "coarse": (24, 48, 48), "coarse_width": 24, "coarse_discriminator": "spectral",
-                           "coarse_patients": 300, "coarse_steps": 5000},
+                           "batch_size": 4, "steps": 1500, "blocks_per_scan": 60, "coarse": (24, 48, 48),
+                           "coarse_width": 24, "coarse_patients": 300, "coarse_steps": 5000},
             "gpu": small | {"widths": (32, 64, 128), "d_width": 32, "epochs": 60, "learning_rate": 5e-4,
                             "blocks_per_scan": 128, "shape": (64, 256, 256), "volume": (64, 256, 256)},
             "paper": {"extractor": "inception-2048"},

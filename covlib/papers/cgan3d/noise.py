@@ -30,7 +30,7 @@ from covlib.errors import ConfigError, DataError
 from covlib.losses import hinge_discriminator, hinge_generator
 from covlib.nets import batched, init_normal
 from covlib.papers.cgan3d.losses import discriminator_loss, generator_loss
-from covlib.papers.cgan3d.method import CGAN3D, Config, restore_volume
+from covlib.papers.cgan3d.method import CGAN3D, TASKS, Config, restore_volume
 from covlib.papers.cgan3d.nets import fold
 from covlib.seeding import derive, torch_generator
 from covlib.training.checkpoints import read_weights, save_weights
@@ -323,6 +323,18 @@ def save_bundle(path, config: Config, methods: dict[str, Method], noise: NoiseMo
     if noise:
         header |= {"equaliser": json.dumps(noise.equaliser.as_dict()), "extent_mm": json.dumps(noise.extent_mm)}
     return save_weights(path, nets, header)
+
+
+def bundled(path, device="auto") -> dict[str, Method]:
+    """All trained methods of a bundle, by task, and "coarse" where it holds one; in eval mode.
+
+    Raises:
+        ConfigError: as ``read_bundle``; weights that do not fit.
+    """
+    tensors, header, config = read_bundle(path)
+    methods: dict[str, Method] = {task: CGAN3D(replace(config, task=task), 1) for task in TASKS}
+    methods |= {"coarse": CoarseGAN(config, 1)} if "equaliser" in header else {}
+    return {name: filled(method, tensors, name, f"checkpoint {path}", device) for name, method in methods.items()}
 
 
 def read_bundle(path) -> tuple[dict[str, Tensor], dict[str, str], Config]:

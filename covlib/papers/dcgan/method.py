@@ -26,7 +26,7 @@ from covlib.projected import ProjectedDiscriminator
 from covlib.seeding import derive
 from covlib.training.fit import FRAMES, FitResult, fit
 from covlib.training.method import Method, OptimizerSpec, Stage, Step, seeded
-from covlib.training.trained import fit_or_load, parts_in, weights_in
+from covlib.training.trained import begin_at, fit_or_load, parts_in, weights_in
 
 FILE = "dcgan.safetensors"
 
@@ -180,7 +180,7 @@ def prepare(slices: SliceSet) -> Tensor:
 
 
 def train_all(config: Config, images: dict[str, Any] | None, out, *, seed: int = 0, device="auto",
-              resume: bool = True, checkpoint=None,
+              resume: bool = True, checkpoint=None, start: dict[str, tuple[Any, str]] | None = None,
               side_by_side: bool = False) -> tuple[dict[str, DCGAN], dict[str, FitResult]]:
     """One DCGAN per class, as the paper's abstract has it, in folders of ``out``; or all of them from a checkpoint.
 
@@ -190,6 +190,8 @@ def train_all(config: Config, images: dict[str, Any] | None, out, *, seed: int =
         checkpoint: file written by an earlier call (``out/checkpoints/dcgan.safetensors``), the folder of its run, or a
             folder with one file a generator; nothing is trained then, and the discriminators, which only training
             needs, stay as they begin.
+        start: class name -> (weights of an earlier training, the class there) to begin at, in place of chance; see
+            ``covlib.training.trained.begin_at``.
         side_by_side: train each class in a process of its own, of one thread: faster for small networks on a CPU, and
             the same numbers.
 
@@ -204,7 +206,7 @@ def train_all(config: Config, images: dict[str, Any] | None, out, *, seed: int =
     notes = {"chapter": "03_dcgan", "image_size": config.image_size, "width": config.width, "seed": seed}
 
     def fitted() -> dict[str, FitResult]:
-        jobs = {name: (config, name, given[name], out, seed, device) for name in methods}
+        jobs = {name: (config, name, given[name], out, seed, device, (start or {}).get(name)) for name in methods}
         long = max(method.stages[0].steps for method in methods.values()) >= WORTH_A_PROCESS
         if side_by_side and long and len(jobs) > 1:
             spread(fit_class, [(*job, resume) for job in jobs.values()])  # what they leave is taken up below, at once
@@ -216,13 +218,14 @@ def train_all(config: Config, images: dict[str, Any] | None, out, *, seed: int =
     return methods, results or {}
 
 
-def fit_class(config: Config, name: str, images: Tensor, out, seed: int = 0, device="auto", resume: bool = True,
-              method: DCGAN | None = None) -> FitResult:
-    """Train the DCGAN of class ``name`` in ``out``/training; of ``method``, or, in a process of its own, of one made
-    there (networks with spectral norm do not travel)."""
+def fit_class(config: Config, name: str, images: Tensor, out, seed: int = 0, device="auto",
+              start: tuple[Any, str] | None = None, resume: bool = True, method: DCGAN | None = None) -> FitResult:
+    """Train the DCGAN of class ``name`` in ``out``/training, from ``start`` (``begin_at``) on; of ``method``, or, in a
+    process of its own, of one made there (networks with spectral norm do not travel)."""
     method = method or DCGAN(config, len(images), derive(seed, name))
+    begun = begin_at(method, *start) if start else {}
     steps = method.stages[0].steps
     return fit(method, {"image": images}, Path(out) / "training" / name, seed=derive(seed, name), device=device,
                resume=resume, ema=config.ema or None, log_every=max(1, steps // 100),
                sample_every=max(1, steps // FRAMES),
-               identity={"chapter": "03_dcgan", "class": name, **config.before_training()})
+               identity={"chapter": "03_dcgan", "class": name, **config.before_training(), **begun})

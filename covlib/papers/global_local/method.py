@@ -31,7 +31,7 @@ from covlib.papers.global_local.losses import (
 from covlib.papers.global_local.nets import Parts, builders, desum, enlarge_to, initialise
 from covlib.training.fit import FRAMES, FitResult, fit, resolve_device
 from covlib.training.method import Method, OptimizerSpec, Stage, Step, seeded
-from covlib.training.trained import fit_or_load
+from covlib.training.trained import begin_at, fit_or_load
 
 STAGES = ("coarse", "global", "local", "joint")
 LEVEL = {"local": 0, "global": 1, "coarse": 2}  # how often the map is halved for what a stage trains on its own
@@ -411,7 +411,7 @@ def check_training(data: dict[str, Tensor], config: Config) -> None:
 
 
 def train(config: Config, data: dict[str, Any] | None, out, *, seed: int = 0, device="auto", resume: bool = True,
-          checkpoint=None, **options) -> tuple[GlobalLocal, FitResult | None]:
+          checkpoint=None, start=None, **options) -> tuple[GlobalLocal, FitResult | None]:
     """The method trained through its stages in ``out``/training, or taken from a checkpoint.
 
     Args:
@@ -419,6 +419,7 @@ def train(config: Config, data: dict[str, Any] | None, out, *, seed: int = 0, de
             gives) or NumPy arrays; None will do with a checkpoint.
         checkpoint: file written by an earlier call (``out/checkpoints/global_local.safetensors``), or the folder of its
             run; nothing is trained.
+        start: weights of an earlier training to begin at, in place of chance (``covlib.training.trained.begin_at``).
         options: further arguments of ``covlib.training.fit.fit``.
 
     Returns:
@@ -436,11 +437,12 @@ def train(config: Config, data: dict[str, Any] | None, out, *, seed: int = 0, de
         if data is None:
             raise DataError("data: none given, and no checkpoint; images and their maps are wanted")
         method.examples = data["map"][:16]
+        begun = begin_at(method, start) if start is not None else {}
         steps = sum(stage.steps for stage in method.stages)
         settings = {"channels_last": resolve_device(device).type == "cpu" or "auto", "log_every": max(1, steps // 200),
                     "sample_every": max(1, steps // FRAMES), **options}
         result = fit(method, data, Path(out) / "training", seed=seed, device=device, resume=resume,
-                     identity={"chapter": "04_global_local", **config.before_training()}, **settings)
+                     identity={"chapter": "04_global_local", **config.before_training(), **begun}, **settings)
         as_loaded(method)
         return result
 

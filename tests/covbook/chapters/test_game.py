@@ -85,3 +85,12 @@ def test_sets_are_compared_with_as_many_real_images(run):
 def test_verdicts_meet_at_their_bounds():
     health = lambda right: Health("s", "D", right, right, right, right, right, float("nan"))
     assert [health(v).verdict for v in (0.54, 0.56, 0.94, 0.96)] == ["at chance", "plays", "plays", "perfect"]
+
+
+def test_a_cosingan_that_plays_against_the_papers_discriminator_has_a_projected_twin():
+    ours = cosingan.Config.for_profile("cpu")
+    twin = game.twin(ours)
+    assert (ours.discriminator, twin.discriminator, twin.twin) == ("paper", "projected", 0)
+    assert list(twin.lengths(64)) == [pytest.approx(ours.twin * n, abs=ours.finest) for n in ours.lengths(64)]
+    assert game.twin(cosingan.Config.for_profile("long")).discriminator == "paper"
+    assert game.twin(cosingan.Config.for_profile("paper")) is None

@@ -15,6 +15,7 @@ from covbook.runner import networks_home
 from covbook.runner.model_card import networks_card
 from covlib.errors import ConfigError, DataError
 from covlib.files.marks import NOTICE
+from covlib.papers.cgan3d.noise import bundled
 from covlib.seeding import rng
 from covlib.training.trained import load
 
@@ -83,3 +84,19 @@ def test_weights_of_scans_come_with_a_warning(run, tmp_path):
     numbers["data"] |= {"kind": "folder", "name": "cxr"}
     card = networks_card("CycleGAN", numbers, [])
     assert "may give away whom they were trained on" in card and "virtual patients: images drawn" not in card
+
+
+def test_networks_of_volumes_go_home_too(tmp_path):
+    recorded = weights.find("07_cgan3d", profile="cpu", data="phantom", seed=0)
+    shutil.copyfile(project.RESULTS / f"{recorded.name}.json", tmp_path / "metrics.json")
+    shutil.copytree(recorded.folder / "checkpoints", tmp_path / "checkpoints")
+    to = networks_home.export_networks(tmp_path, tmp_path / "home")
+    methods = bundled(recorded.checkpoint, "cpu")
+    assert {path.stem for path in to.glob("*.onnx")} == {f"cgan3d-{name}" for name in methods} and len(methods) == 4
+    for name, method in methods.items():
+        session = onnxruntime.InferenceSession(to / f"cgan3d-{name}.onnx")
+        given = {i.name: rng(0, name, i.name).uniform(-1, 1, i.shape).astype(np.float32) for i in session.get_inputs()}
+        (found,) = session.run(None, given)
+        with torch.no_grad():
+            wanted = method.networks["G"](*map(torch.from_numpy, given.values())).clamp(-1, 1).numpy()
+        assert np.abs(found - wanted).max() < 1e-4 and np.ptp(wanted) > 0.1

@@ -77,9 +77,10 @@ class Config(cosingan.Config):
         # Nine generators and five judges in one chapter: half the batch, and no ENet, whose few hundred steps here find
         # next to no infection in real slices.
         cpu = {"d_width": 8, "batch_size": 2, "epochs_first": 110, "epochs_second": 55, "patients": 48,
-               "slices_per_patient": 4, "loss_epochs": 80, "judges": ("unet",), "seg_rate": 5e-3, "enet_width": 32,
-               "enet_steps": 250, "enet_batch": 8, "seg_unet_width": 8, "seg_unet_steps": 360, "seg_unet_batch": 4,
-               "cls_rate": 1e-3, "cls_steps": 60, "cls_batch": 16, **quick}
+               "slices_per_patient": 4, "loss_epochs": 80, "judged_masks": "test", "judges": ("unet",),
+               "seg_rate": 5e-3, "enet_width": 32, "enet_steps": 250, "enet_batch": 8, "seg_unet_width": 8,
+               "seg_unet_steps": 360, "seg_unet_batch": 4, "cls_rate": 1e-3, "cls_steps": 60, "cls_batch": 16,
+               **quick}
         own = {
             "smoke": {"discriminator": "projected", "twin": 1.0, "judged_masks": "test", "patients": 16,
                       "slices_per_patient": 3, "loss_epochs": 3, "enet_width": 16, "enet_steps": 4, "enet_batch": 4,
@@ -87,7 +88,7 @@ class Config(cosingan.Config):
                       **quick},
             "cpu": cpu,
             "long": {name: cpu[name] for name in cpu if not name.startswith("epochs")} | {
-                "batch_size": 4, "loss_epochs": 200, "judged_masks": "test", "seg_unet_steps": 600},
+                "batch_size": 4, "loss_epochs": 200, "seg_unet_steps": 600},
             "gpu": {"patients": 100, "slices_per_patient": 8, "loss_epochs": 400, "enet_steps": 2000,
                     "seg_unet_steps": 2000, "seg_unet_batch": 8, "cls_steps": 500},
             "paper": {},

@@ -22,7 +22,7 @@ from covlib.parallel import spread
 from covlib.training.fit import resolve_device
 from covlib.training.trained import weights_in
 
-TWIN = "twin"  # modality 1's with the paper's discriminator
+TWIN = "twin"  # modality 1's with the other discriminator
 WORTH_A_PROCESS = 100  # training steps of a group; a process takes seconds to start
 
 

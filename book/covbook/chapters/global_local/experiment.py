@@ -169,14 +169,14 @@ def method_config(name: str, config, profile: str = "cpu"):
 
 
 def train_method(name: str, config, data: dict[str, Tensor], out, seed: int = 0, device="auto", resume: bool = True, *,
-                 copies: int = 1):
+                 copies: int = 1, start=None):
     """A method trained on {"image": lung-only images, "map": maps} by ``covlib.training.fit.fit``.
 
     Args:
         name: one of METHODS, or "painted".
         config: the method's own Config (see ``method_config``). out: the run's folder.
         copies: augmented images made of one slice in an epoch, as the chapter's ``Config.copies``; "global_local" takes
-            its own config's.
+            its own config's. start: weights at which "global_local" begins.
 
     Returns:
         (method, FitResult); for "painted" (Painted, None), as nothing is trained.
@@ -184,7 +184,7 @@ def train_method(name: str, config, data: dict[str, Tensor], out, seed: int = 0,
     if name == "painted":
         return Painted(data["image"], data["map"]), None
     if name == "global_local":
-        return global_local.train(config, data, out, seed=seed, device=device, resume=resume)
+        return global_local.train(config, data, out, seed=seed, device=device, resume=resume, start=start)
     method = _known(name)[1](config, copies * len(data["image"]), seed)
     method.examples = data["map"][:16]
     steps = sum(stage.steps for stage in method.stages)
@@ -200,12 +200,13 @@ SLOWEST_FIRST = ("global_local", "twin", "sean", "spade", "pix2pixhd", "pix2pix"
 
 
 def train(config, roles: Roles, out, *, names=METHODS, profile: str = "cpu", seed: int = 0, device="auto",
-          resume: bool = True, checkpoint=None) -> tuple[dict, dict[str, FitResult]]:
+          resume: bool = True, checkpoint=None, start=None) -> tuple[dict, dict[str, FitResult]]:
     """Several methods trained on ``roles.train``, small ones on a CPU side by side (``one_thread_each``).
 
     Args:
         config: the chapter's. names: some of METHODS. out: the run's folder; a rival keeps to ``out``/rivals/<name>.
         checkpoint: trained weights of "global_local", which then isn't trained, nor its twin.
+        start: weights of an earlier training, of virtual patients say, at which "global_local" and its twin begin.
 
     Returns:
         name -> method, "twin" among them where ``config`` asks for one (``game.twin``); name -> what ``fit`` returned
@@ -223,15 +224,15 @@ def train(config, roles: Roles, out, *, names=METHODS, profile: str = "cpu", see
     steps = config.steps_of(config.copies * len(roles.train))
     if one_thread_each(config, device):
         order = [jobs[name] for name in SLOWEST_FIRST if name in jobs]
-        spread(_train, [(*job, resume, config.copies) for job in order], None if steps > SHORT else 1)
+        spread(_train, [(*job, resume, config.copies, start) for job in order], None if steps > SHORT else 1)
         resume = True  # take up what they left
     for name, job in jobs.items():
-        methods[name], results[name] = train_method(*job, resume, copies=config.copies)
+        methods[name], results[name] = train_method(*job, resume, copies=config.copies, start=start)
     return methods, results
 
 
-def _train(name: str, config, data, out, seed: int, device, resume: bool, copies: int) -> None:
-    train_method(name, config, data, out, seed, device, resume, copies=copies)
+def _train(name: str, config, data, out, seed: int, device, resume: bool, copies: int, start) -> None:
+    train_method(name, config, data, out, seed, device, resume, copies=copies, start=start)
 
 
 SMALL = 128  # pixels a side, up to which a network of this chapter does not keep several cores busy

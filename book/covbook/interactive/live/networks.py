@@ -98,7 +98,17 @@ def dcgan_judge(method) -> Exportable:
                       told)
 
 
-METHODS = {"global_local": global_local, "cosingan": cosingan, "cyclegan": cyclegan, "dcgan": dcgan}
+def _volume(name: str) -> Callable[[Any], Exportable]:
+    def make(method) -> Exportable:
+        from covbook.interactive.live import volumes
+
+        return getattr(volumes, name)(method)
+
+    return make
+
+
+METHODS = {"global_local": global_local, "cosingan": cosingan, "cyclegan": cyclegan, "dcgan": dcgan,
+           "cgan3d": _volume("blockwise"), "cgan3d_coarse": _volume("coarse")}
 
 
 def exportable(method: Any) -> Exportable:

@@ -17,6 +17,8 @@ from covlib.data.blocks import BlockGrid
 from covlib.errors import ConfigError
 from covlib.papers.cgan3d.method import MIRRORS
 
+PAPER = "3-D conditional GAN (Mangalagiri et al. 2021)"
+
 
 def shape_for(config) -> tuple[int, int, int]:
     """A volume (Z, Y, X) of four blocks, two by two, that share what the config's blocks share."""
@@ -50,13 +52,38 @@ def restorer(method) -> Exportable:
         values = blended(reduce(torch.add, turned) / len(mirrors), grid).clamp(-1, 1)
         return torch.round((values + 1) / 2 * (high - low) + low)
 
-    told = {"": f"3-D conditional GAN (Mangalagiri et al. 2021), {c.task}. {SYNTHETIC}", "given": "(Z, Y, X) in HU",
+    told = {"": f"{PAPER}, {c.task}. {SYNTHETIC}", "given": "(Z, Y, X) in HU",
             "noise": "(mirrors, blocks, 1, S, S, S), uniform from 0 to 1", "answer": "non-local means of it, in HU",
             "restored": "(Z, Y, X) in HU, whole numbers"}
     ramp = torch.arange(math.prod(shape), dtype=torch.float32).reshape(shape) % 1000 - 900
     inputs = {"given": ramp, "noise": torch.zeros(len(mirrors), len(grid), c.noise, *[c.block] * 3)}
     inputs |= {"answer": ramp.flip(0)} if c.started else {}
     return Exportable(Called({"G": net}, work), inputs, ("restored",), told)
+
+
+def blockwise(method) -> Exportable:
+    """Any task's network, block by block, as ``CGAN3D.synthesize`` calls it; its noise is an input."""
+    c, net = method.config, method.networks["G"]
+    names = ("condition", "noise", *(("answer",) if c.started else ()))
+
+    def work(*inputs: Tensor) -> Tensor:
+        given = dict(zip(names, inputs))
+        return net(given["condition"], given["noise"], given.get("answer")).clamp(-1, 1)
+
+    grey = "(1, 1, S, S, S), equalised HU from -1 to 1"
+    told = {"": f"{PAPER}, {c.task}, one block. {SYNTHETIC}", "condition": grey, "answer": f"{grey}: non-local means",
+            "noise": "(1, channels, S, S, S), uniform from -1 to 1", "block": grey}
+    # One tensor each: what is one tensor when the graph is traced is one input to it.
+    examples = {name: torch.zeros(1, c.noise if name == "noise" else 1, *[c.block] * 3) for name in names}
+    return Exportable(Called({"G": net}, work), examples, ("block",), told)
+
+
+def coarse(method) -> Exportable:
+    """The coarse GAN: noise to a small volume of the chest, which ``covlib.papers.cgan3d.noise`` grows."""
+    c, net = method.config, method.networks["G"]
+    told = {"": f"Coarse GAN beside the {PAPER}. {SYNTHETIC}", "noise": "(1, latent), standard normal",
+            "volume": "(1, 1, Z, Y, X), equalised HU from -1 to 1"}
+    return Exportable(Called({"G": net}, net), {"noise": torch.zeros(1, c.coarse_latent)}, ("volume",), told)
 
 
 def cut(volume: Tensor, grid: BlockGrid) -> Tensor:

@@ -25,7 +25,7 @@ def a_slice(size=48):
 @pytest.mark.parametrize("profile", ["smoke", "cpu", "paper"])
 def test_a_rival_has_one_scale_and_all_of_cosingan_s_updates(profile):
     config = Config.for_profile(profile)
-    total = len(config.scales) * (config.epochs_first + config.epochs_second)
+    total = (len(config.scales) - 1 + config.finest) * (config.epochs_first + config.epochs_second)
     for name, terms in rivals.TERMS.items():
         own = rivals.rival_config(name, config)
         stages = CoSinGAN(own, a_slice(own.size)).stages if profile == "smoke" else []
