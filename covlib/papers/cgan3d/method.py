@@ -150,7 +150,7 @@ class Config(BaseConfig):
         cpu = small | {"widths": (8, 16, 32), "d_width": 8, "batch_size": 2, "epochs": 4, "denoise_times": 2,
                        "blocks_per_scan": 18, "train_patients": 12, "test_patients": 3, "shape": (64, 96, 96),
                        "coarse": (16, 24, 24), "coarse_latent": 64, "coarse_width": 16, "coarse_patients": 160,
-                       "coarse_batch": 8, "coarse_steps": 1500, "coarse_discriminator": "spectral",
+                       "coarse_batch": 8, "coarse_epochs": 30, "coarse_steps": 1500, "coarse_discriminator": "spectral",
                        "volume": (64, 96, 96), "mirrors": True, "discriminator": "detail", "twin": 1.0}
         return {
             "smoke": small | {"discriminator": "detail", "twin": 1.0, "widths": (4, 8), "d_width": 4, "d_layers": 1,
