@@ -30,14 +30,22 @@ def judged(name: str, real, fake, threshold: float = 0.0) -> dict[str, Tensor]:
         real, fake: logits (N, ...) of one batch; or lists of such, one a scale, counted alike.
         threshold: above it D says "real": 0 for logits, 0.5 for least squares.
     """
-    sides = [[s.detach().float().reshape(len(s), -1) for s in (side if isinstance(side, list | tuple) else [side])]
-             for side in (real, fake)]
-    r, f = (torch.stack([s.mean(1) for s in side]).mean(0) for side in sides)
+    sides = [_scales(side) for side in (real, fake)]
+    r, f = (of_images(side) for side in sides)
     patches = [torch.stack([((s - threshold) * sign > 0).float().mean() for s in side]).mean()
                for side, sign in zip(sides, (1, -1))]
     order = (r[:, None] > f[None]).float() + 0.5 * (r[:, None] == f[None])
     return {name + REAL: (r > threshold).float().mean(), name + SYNTHETIC: (f < threshold).float().mean(),
             name + REAL + PATCHES: patches[0], name + SYNTHETIC + PATCHES: patches[1], name + AUC: order.mean()}
+
+
+def of_images(side) -> Tensor:
+    """What a discriminator says of each image (N,): the mean over its patches, and over scales where there are some."""
+    return torch.stack([scale.mean(1) for scale in _scales(side)]).mean(0)
+
+
+def _scales(side) -> list[Tensor]:
+    return [s.detach().float().reshape(len(s), -1) for s in (side if isinstance(side, list | tuple) else [side])]
 
 
 def ratio(adversary: Tensor, reconstruction: Tensor) -> Tensor:

@@ -20,8 +20,8 @@ from covbook.studies import Arm, Study, check_document, read_document
 from covlib.config import check_profile
 from covlib.errors import ConfigError, TrainingError
 
-MODULES = ("covbook.chapters.basics.sensitivity", "covbook.chapters.dcgan_small", "covbook.chapters.head_start",
-           *(f"covbook.chapters.{name}.study" for name in (
+MODULES = ("covbook.chapters.basics.sensitivity", "covbook.chapters.basics.ladder", "covbook.chapters.dcgan_small",
+           "covbook.chapters.head_start", *(f"covbook.chapters.{name}.study" for name in (
                "cgan3d", "cosingan", "cyclegan", "global_local", "side_by_side")))
 SAME = ("study", "chapter", "profile", "data", "config", "overrides")  # what all arms in one folder have in common
 
