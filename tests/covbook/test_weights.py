@@ -109,6 +109,19 @@ def test_files_that_are_still_too_large_are_kept_in_half_precision(here, monkeyp
     np.testing.assert_allclose(loaded["covid.G"].weight.detach(), large(0)["covid.G"].weight.detach(), atol=1e-4)
 
 
+def test_files_that_are_too_large_together_are_halved_the_largest_first(here, monkeypatch):
+    torch.manual_seed(0)
+    trained = {f"covid.{name}": nn.Linear(50, side) for name, side in (("D", 40), ("G", 90))}
+    monkeypatch.setattr(keeping, "FILE_LIMIT", 20_000)
+    monkeypatch.setattr(keeping, "RUN_LIMIT", 18_500)
+    kept(finished(here / "run", trained=trained))
+    found = ask()
+    of = {path.stem: read_weights(path) for path in sorted(found.checkpoint.glob("*.safetensors"))}
+    kinds = {name: tensors[f"{name}.weight"].dtype for name, (tensors, _) in of.items()}
+    assert kinds == {"covid.D": torch.float32, "covid.G": torch.float16} and found.register["shipped"]
+    assert found.bytes <= 18_500 and of["covid.G"][1]["stored"] == "half precision"
+
+
 def test_what_half_precision_does_not_make_small_enough_is_kept_in_eight_bits(here, monkeypatch):
     def large(seed: int):
         torch.manual_seed(seed)

@@ -109,6 +109,8 @@ def _files(out: Path, prepared: Path, layout: Layout) -> dict[str, Any]:
         written, dropped = _slim(source, prepared / source.relative_to(out), layout)
         files += written
         left_out += dropped
+    if layout.half:
+        _fewer_bytes(files)
     single = len(main) == 1 and prepared / "checkpoints" / main[0].name in files
     sizes = [path.stat().st_size for path in files]
     shipped = max(sizes) <= FILE_LIMIT and sum(sizes) <= RUN_LIMIT
@@ -154,6 +156,19 @@ def _small(path: Path, tensors: dict, header: dict, layout: Layout) -> Path:
     if path.stat().st_size > FILE_LIMIT and layout.half:
         save_tensors(path, packed_in_eight_bits(tensors), header | {"stored": FEWER[1]})
     return path
+
+
+def _fewer_bytes(files: list[Path]) -> None:
+    """Half precision for files that are whole, the largest first, while all together are too large for a run."""
+    from covlib.training.checkpoints import read_weights, save_tensors
+
+    for path in sorted(files, key=lambda path: path.stat().st_size, reverse=True):
+        if sum(file.stat().st_size for file in files) <= RUN_LIMIT:
+            return
+        tensors, header = read_weights(path)
+        if "stored" not in header:
+            halved = {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}
+            save_tensors(path, halved, header | {"stored": FEWER[0]})
 
 
 def _network(key: str, layout: Layout) -> str:

@@ -7,7 +7,8 @@ A cell of a chapter describes what a network is given and shows a still picture:
 The notebook's output holds the picture, and, in a part of its own (``MIME``), the network's graph as ONNX without its
 weights (see ``graphs``) and what the page shows. While the book is built, ``covbook.sphinx.live`` puts the weights back
 from the run's checkpoints and writes graph and weights beside the page, as scripts, so that a page opened as a file
-finds them too. They are loaded when the reader asks. In JupyterLab, in print and without JavaScript the picture stays.
+finds them too. They are loaded when the reader asks. In JupyterLab the same tool is a widget over the network that the
+kernel holds (``desk``); in print and without JavaScript the picture stays.
 """
 
 import base64
@@ -15,16 +16,18 @@ import gzip
 import html
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from covbook.interactive.live import graphs, networks, volumes
+from covbook.interactive.live import desk, graphs, networks, volumes
 from covbook.interactive.viewers import Viewer, data_url, eight_bits
 from covbook.plots.style import as_array
 from covlib.data.hu import window
 from covlib.data.label_maps import BACKGROUND, CONSOLIDATION, GGO, LUNG
 from covlib.errors import ConfigError, DataError
+from covlib.papers.cgan3d.conditions import pixelate, poisson_noise
 from covlib.papers.cgan3d.restoration import NonLocalMeans
 from covlib.seeding import rng
 
@@ -38,11 +41,15 @@ COLOURS = {BACKGROUND: "#000000", LUNG: "#0b4a6f", GGO: "#e69f00", CONSOLIDATION
 
 @dataclass(frozen=True, repr=False)
 class Live(Viewer):
-    """A place in a page for a network. ``payload``: what the page's build makes the network's script of."""
+    """A place in a page for a network. ``payload``: what the page's build makes the network's script of. ``tool``:
+    makes the widget that is shown in JupyterLab."""
 
     payload: dict[str, Any] = field(default_factory=dict)
+    tool: desk.Tool | None = None
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, Any]:
+        if self.tool is not None and desk.there():
+            return self.tool()._repr_mimebundle_()
         found = {"text/html": self.page, "text/plain": repr(self)}
         return found | ({MIME: self.payload} if self.payload else {})
 
@@ -74,12 +81,14 @@ def painter(run, method, slices, *, name: str, question: str, labels: Sequence[t
             "patients": [{"map": _bytes(m), "around": _bytes(eight_bits(x))} for m, x in zip(maps, images)],
             "hu_per_grey": slices.hu_window[1] / 2 if slices.hu_window else None}
     exported = networks.exportable(method)
-    drawn = _answer(exported, maps[:1].astype(np.float32))[0, 0]
+    draw = lambda one: _answer(exported, one[None].astype(np.float32))[0, 0]
+    drawn = draw(maps[0])
+    tool = partial(desk.paint, question, draw, maps, images, brushes, _coloured)
     lung = maps[0] > BACKGROUND
     still = [_coloured(maps[0]), _grey(np.where(lung, drawn, images[0]))]
     words = f"A map of a held-out patient's lung and lesions, and the slice with the lung that {_title(method)} draws"
     return _live(run, "paint", name, exported, data, still, words, question,
-                 "In the book's page the map can be painted on, and the network draws the lung as you paint")
+                 "In the book's page the map can be painted on, and the network draws the lung as you paint", tool)
 
 
 def translator(run, method, images, *, name: str, question: str, source: str) -> Live:
@@ -94,10 +103,12 @@ def translator(run, method, images, *, name: str, question: str, source: str) ->
     data = {"size": given.shape[-1], "title": _title(method), "what": f"{source} to COVID-19", "who": who,
             "images": [_bytes(eight_bits(x)) for x in given]}
     exported = networks.exportable(method)
-    made = _answer(exported, given[:1, None])[0, 0]
+    draw = lambda one: _answer(exported, one[None, None].astype(np.float32))[0, 0]
+    made = draw(given[0])
     words = f"A held-out X-ray, {source}, and what {_title(method)} makes of it: one with COVID-19"
     return _live(run, "translate", name, exported, data, [_grey(given[0]), _grey(made)], words, question,
-                 "In the book's page the network translates other patients, and pictures that you drop on it")
+                 "In the book's page the network translates other patients, and pictures that you drop on it",
+                 partial(desk.translate, question, draw, given))
 
 
 def walk(run, method, *, name: str, question: str, what: str, seed: int = 0, real=None) -> Live:
@@ -112,15 +123,18 @@ def walk(run, method, *, name: str, question: str, what: str, seed: int = 0, rea
     """
     exported = networks.exportable(method)
     noise = rng(seed, "walk").standard_normal((2, 1, method.config.latent)).astype(np.float32)
-    made = [_answer(exported, z)[0, 0] for z in noise]
+    draw = lambda z: _answer(exported, z)[0, 0]
+    made = [draw(z) for z in noise]
     data = {"size": made[0].shape[-1], "latent": noise.shape[-1], "title": _title(method), "what": what}
     trained = run.checkpoint is None and method.config.discriminator != "projected"
     judge = networks.dcgan_judge(method) if trained else None
     if judge is not None and real is not None:
         data["real"] = float(np.median(_answer(judge, as_array(real, name).astype(np.float32))))
+    believe = None if judge is None else lambda one: float(_answer(judge, one[None, None].astype(np.float32)).mean())
     words = f"Two samples of {_title(method)}, {what}"
     return _live(run, "walk", name, exported, data, [_grey(x) for x in made], words, question,
                  "In the book's page two sliders lead from one sample to the next",
+                 partial(desk.walk, question, draw, believe, noise.shape[-1], seed),
                  more={} if judge is None else {"judge": judge})
 
 
@@ -149,8 +163,32 @@ def restorer(run, methods, case, *, name: str, question: str) -> Live:
     data = {"volume": _bytes(packed), "shape": hu.shape, "low": LOW, "step": STEP, "title": _title(methods[first]),
             "window": [-600, 1500], "scale": [config.hu_low, config.hu_high], "means": means, "task": first,
             "slice": level, "virtual": virtual, "who": "virtual patient" if virtual else "held-out scan"}
-    return _live(run, "restore", name, made[first], data, still, words, question, told,
+    tool = partial(_desk_of, question, methods, made, hu, level)
+    return _live(run, "restore", name, made[first], data, still, words, question, told, tool,
                  more={task: made[task] for task in others})
+
+
+def _desk_of(question: str, methods, made: dict[str, graphs.Exportable], hu: np.ndarray, level: int):
+    """``desk.restore`` with the library's own noise and pixels."""
+    config = next(iter(methods.values())).config
+
+    def spoil(task: str, volume: np.ndarray, strength: float) -> np.ndarray:
+        if task == "depixelate":
+            return pixelate(volume, config.pixels)
+        return poisson_noise(volume, rng(0, "desk"), photons=photons(strength), path_mm=config.path_mm)
+
+    def photons(strength: float) -> float:
+        return config.photons * 10 ** (1 - 2 * strength)  # from a tenth of the noise's power to ten times
+
+    def restored(task: str, given: np.ndarray, strength: float) -> np.ndarray:
+        shape = made[task].inputs["noise"].shape
+        inputs = [given.astype(np.float32), rng(0, "desk noise").random(shape).astype(np.float32)]
+        if "answer" in made[task].inputs:
+            inputs.append(NonLocalMeans(photons(strength), config.path_mm)(given).astype(np.float32))
+        return _answer(made[task], *inputs)
+
+    return desk.restore(question, {task: partial(restored, task) for task in made}, spoil, hu, level,
+                        (config.hu_low, config.hu_high))
 
 
 def _piece(hu: np.ndarray, lung: np.ndarray, shape: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
@@ -198,25 +236,25 @@ def _answer(exported: graphs.Exportable, *given: np.ndarray) -> np.ndarray:
 
 
 def _live(run, kind: str, name: str, exported: graphs.Exportable, data: dict, still: list[np.ndarray], words: str,
-          question: str, without: str, more: dict[str, graphs.Exportable] | None = None) -> Live:
+          question: str, without: str, tool: desk.Tool, more: dict[str, graphs.Exportable] | None = None) -> Live:
     """Section and payload; without a payload where the network is too large for a page.
 
     ``more``: further networks that the page does without where they are too large, or their weights are not there.
     """
     if _numbers(exported) > LIMIT:  # of 8 bits each
         without = f"This network of {_numbers(exported) / 1e6:.0f} million numbers is too large for a page"
-        return _still(run, name, still, words, question, without)
+        return _still(run, name, still, words, question, without, None, tool)
     payload = {"name": f"{run.chapter}-{name}", "kind": kind, **_packed(exported), "data": data,
                "more": {key: _packed(one) for key, one in (more or {}).items() if _numbers(one) <= LIMIT}}
-    return _still(run, name, still, words, question, without, payload)
+    return _still(run, name, still, words, question, without, payload, tool)
 
 
 def _still(run, name: str, still: list[np.ndarray], words: str, question: str, without: str,
-           payload: dict[str, Any] | None = None) -> Live:
+           payload: dict[str, Any] | None = None, tool: desk.Tool | None = None) -> Live:
     """A section's still picture, and the line that stands for what a page without the network lacks."""
     page = _SECTION.format(name=f"{run.chapter}-{name}", question=html.escape(question), without=html.escape(without),
                            words=html.escape(words, quote=True), picture=data_url(_row(still), "png"))
-    return Live(page, words, payload or {})
+    return Live(page, words, payload or {}, tool)
 
 
 def _numbers(exported: graphs.Exportable) -> int:

@@ -4,26 +4,15 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from covbook.interactive.live import volumes
 from covbook.interactive.live.graphs import Exportable
+from covbook.interactive.live.parts import SYNTHETIC, Called
 from covlib.data.label_maps import LABELS, halve
 from covlib.errors import ConfigError
 
-SYNTHETIC = "What it makes is synthetic: it shows no patient, and is not for diagnosis. "
 GREY = "(1, 1, S, S), grey from -1 to 1"
-
-
-class Called(nn.Module):
-    """A function of tensors, with the networks that it calls as parts, so that their weights are its own."""
-
-    def __init__(self, networks: dict[str, nn.Module], work: Callable):
-        super().__init__()
-        self.nets = nn.ModuleDict({name.replace(".", "_"): net for name, net in networks.items()})
-        self.work = work
-
-    def forward(self, *inputs: Tensor):
-        return self.work(*inputs)
 
 
 def _of(method, work: Callable) -> Called:
@@ -98,17 +87,8 @@ def dcgan_judge(method) -> Exportable:
                       told)
 
 
-def _volume(name: str) -> Callable[[Any], Exportable]:
-    def make(method) -> Exportable:
-        from covbook.interactive.live import volumes
-
-        return getattr(volumes, name)(method)
-
-    return make
-
-
 METHODS = {"global_local": global_local, "cosingan": cosingan, "cyclegan": cyclegan, "dcgan": dcgan,
-           "cgan3d": _volume("blockwise"), "cgan3d_coarse": _volume("coarse")}
+           "cgan3d": volumes.blockwise, "cgan3d_coarse": volumes.coarse}
 
 
 def exportable(method: Any) -> Exportable:

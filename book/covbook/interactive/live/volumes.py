@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from covbook.interactive.live.graphs import Exportable
-from covbook.interactive.live.networks import SYNTHETIC, Called
+from covbook.interactive.live.parts import SYNTHETIC, Called
 from covlib.data.blocks import BlockGrid
 from covlib.errors import ConfigError
 from covlib.papers.cgan3d.method import MIRRORS
