@@ -15,9 +15,8 @@ from covlib.errors import ConfigError, DataError
 
 SLICES = (20, 50, 150)
 STARTS = ("chance", "virtual")
-COLUMNS = {"fid": "Fréchet distance to held-out slices", "precision": "precision", "recall": "recall",
-           "n_train": "slices"}
-LABELS = {f"{n}_{start}": f"{n} slices, from {where}" for n in SLICES
+COLUMNS = {"fid": "Fréchet distance to held-out slices", "precision": "precision", "recall": "recall"}
+LABELS = {f"n{n}_{start}": f"{n} slices, from {where}" for n in SLICES
           for start, where in (("chance", "nothing"), ("virtual", "virtual patients"))}
 LABELS["virtual_alone"] = "virtual patients alone"
 
@@ -36,7 +35,7 @@ def arms(profile: str) -> list:
     """``SLICES`` by ``STARTS``, and the recorded networks as they are, which have seen nobody of the data."""
     from covbook.studies import Arm
 
-    return [Arm(f"{n}_{start}", {"slices": n, "start": start}) for n in SLICES for start in STARTS] + \
+    return [Arm(f"n{n}_{start}", {"slices": n, "start": start}) for n in SLICES for start in STARTS] + \
         [Arm("virtual_alone", {"slices": 0, "start": "virtual"})]
 
 

@@ -118,9 +118,9 @@ def test_arms_measure_what_they_drew(tmp_path, name, changes):
     chapter_config = study.settings().for_profile("cpu", changes)
     assert weights.beginning(study.chapter, profile="cpu", data="x", overrides=changes, config_cls=study.settings())
     found = {arm: study.run_arm(arms[arm], profile="cpu", data="phantom", seed=9, device="cpu", out=tmp_path / arm,
-                                overrides=changes) for arm in ("20_chance", "20_virtual", "virtual_alone")}
+                                overrides=changes) for arm in ("n20_chance", "n20_virtual", "virtual_alone")}
     assert [row["n_train"] for row in found.values()] == [20, 20, 0]
-    assert found["20_virtual"]["fid"] < found["20_chance"]["fid"]  # two steps from nothing draw nothing
+    assert found["n20_virtual"]["fid"] < found["n20_chance"]["fid"]  # two steps from nothing draw nothing
     assert all(0 <= row[key] <= 1 for row in found.values() for key in ("precision", "recall"))
     assert chapter_config.steps == changes["steps"] and json.dumps(found)
 
