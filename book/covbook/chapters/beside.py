@@ -38,14 +38,17 @@ class Beside:
         return cost(of["chapter"], self.rows, of["weights"], of["times"]["stage_seconds"])
 
 
-def cost(chapter: str, rows: dict[str, Tensor], said: dict[str, str], stages: dict[str, float]) -> str:
+def cost(chapter: str, rows: dict[str, Tensor], said: dict[str, str], stages: dict[str, float], result=None) -> str:
     """Size of the pictures, steps of the network that drew them (from what a run says of its weights), minutes that all
-    trainings of the run took."""
+    trainings of the run took; where they were taken up from an earlier run, whose minutes no stage has counted, those
+    of this network's training: ``result``, of ``fit``."""
     text = next((text for name, text in said.items() if name.startswith(DRAWERS[chapter][1])), "")
     found = re.match(r"trained here, ([0-9,]+) steps", text)
-    minutes = duration(sum(stages.get(stage, 0.0) for stage in TRAININGS) / 60)
+    minutes = f"all trainings together {duration(sum(stages.get(stage, 0.0) for stage in TRAININGS) / 60)}"
+    if result is not None and result.resumed_from is not None:
+        minutes = f"in {duration(result.seconds / 60)}, in several sittings"
     steps = int(found[1].replace(",", "")) if found else 0
-    trained = f"{steps:,} steps, all trainings together {minutes}" if found else "weights from a checkpoint"
+    trained = f"{steps:,} steps, {minutes}" if found else "weights from a checkpoint"
     return f"{next(iter(rows.values())).shape[-1]} px, {trained}"
 
 
@@ -64,16 +67,17 @@ def recorded(run) -> Beside | None:
         return None
 
 
-def figure(run, own: dict[str, Tensor]):
+def figure(run, own: dict[str, Tensor], result=None):
     """The run's own pictures above the recorded ones, each block under what it cost; its own alone where no recorded
     networks can be had.
 
     Args:
-        own: label -> images (N, 1, S, S) in [-1, 1], as ``Beside.rows``.
+        own: label -> images (N, 1, S, S) in [-1, 1], as ``Beside.rows``. result: what ``fit`` returned of the network
+            that drew them; None where a checkpoint was given.
     """
     from covbook import plots
 
-    blocks = [(f"This run ({run.profile}): {cost(run.chapter, own, run.weights, run.stage_seconds)}", own)]
+    blocks = [(f"This run ({run.profile}): {cost(run.chapter, own, run.weights, run.stage_seconds, result)}", own)]
     if (other := recorded(run)) is not None:
         blocks.append((f"Recorded (profile {other.entry.result['profile']}): {other.words}", other.rows))
     return plots.picture_blocks([(title, {name: x[:SHOWN] for name, x in rows.items()}) for title, rows in blocks])

@@ -35,6 +35,10 @@ def test_cost_counts_trainings_alone_and_the_network_that_draws():
     said = {"judge": "random initialisation", "DCGAN covid": "trained here, 1,200 steps", "DCGAN x": "no"}
     assert beside.cost("03_dcgan", rows, said, {"training": 90.0, "twin": 30.0, "data": 500.0}) == \
         "56 px, 1,200 steps, all trainings together 2 min"
+    for taken_up, words in ((None, "all trainings together 2 min"),
+                            (2, "in 67 min, in several sittings")):
+        result = SimpleNamespace(resumed_from=taken_up, seconds=4020.0)
+        assert beside.cost("03_dcgan", rows, said, {"training": 120.0}, result) == f"56 px, 1,200 steps, {words}"
     assert beside.cost("03_dcgan", rows, {"DCGAN covid": "checkpoint"}, {"training": 1.0}) == \
         "56 px, weights from a checkpoint"
 
