@@ -112,11 +112,13 @@ class _Changed:
 
 
 class _Studies:
-    """Recorded studies of a chapter on virtual patients: NAME.ARM.METRIC, a list over seeds."""
+    """Recorded studies of a chapter on virtual patients, or, of those that were recorded on other data alone, on that:
+    NAME.ARM.METRIC, a list over seeds."""
 
     def __init__(self, chapter: str):
-        self._found = {project.slug(d["study"]): d for d in collected()
-                       if d["chapter"] == chapter and d["data"]["kind"] == "phantom" and not d["overrides"]}
+        mine = [d for d in collected() if d["chapter"] == chapter and not d["overrides"]]
+        last = sorted(mine, key=lambda d: d["data"]["kind"] == "phantom")
+        self._found = {project.slug(d["study"]): d for d in last}
 
     def __getattr__(self, name: str) -> SimpleNamespace:
         if name.startswith("_") or name not in self._found:

@@ -138,7 +138,7 @@ def test_a_page_speaks_of_the_run_whose_outputs_it_shows():
     shown = prose.page_run("03_dcgan")
     head = next(c for c in chapters.read_notebook(BOOK / "03_dcgan.ipynb")["cells"]
                 if chapters.RECORDED_TAG in c["metadata"].get("tags", []))
-    assert shown["seed"] == 0 and shown["profile"] == "cpu"
+    assert shown["seed"] == 0 and shown["profile"] == "long"
     assert str(shown["overrides"] or "`data=") in "".join(head["source"])
     recorded = json.loads((project.RESULTS / shown["file"]).read_text())
     value = next(m["value"] for m in recorded["metrics"] if m["name"] == "judge_accuracy")
