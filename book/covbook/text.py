@@ -37,10 +37,10 @@ def show_value(value, interval=None, unit: str = "", spread=None) -> str:
     else:
         digits = max(0, 2 - math.floor(math.log10(abs(value))))
     digits = min(digits, 6)
-    text = f"{value:,.{digits}f}" + (f" {unit}" if unit else "")
+    text = f"{value:z,.{digits}f}" + (f" {unit}" if unit else "")  # z: what rounds to nothing has no sign
     if ends is not None:
         between = "({0} to {1})" if interval is None else "[{0}, {1}]"
-        text += " " + between.format(*(f"{end:,.{digits}f}" for end in ends))
+        text += " " + between.format(*(f"{end:z,.{digits}f}" for end in ends))
     return text.replace("-", "\N{MINUS SIGN}")
 
 
