@@ -90,6 +90,8 @@ soak: $(STAMP)
 	@COVLIB_COVERAGE=$(STUDIES) "$(BIN)/python" -m pytest tests/covbook/chapters/basics/test_coverage.py
 	@echo "== 5. Every chapter on a folder, and from a checkpoint"
 	@COVLIB_EVERY=1 "$(BIN)/python" -m pytest tests/test_own_folder.py tests/test_chapters.py -k "folder"
+	@COVLIB_EVERY=1 "$(BIN)/python" -m pytest tests/covbook/chapters/basics/test_ladder.py \
+		tests/covbook/chapters/test_head_start.py
 
 clean:
 	rm -rf "$(BUILD)" runs book/runs .pytest_cache .hypothesis .ruff_cache .mypy_cache

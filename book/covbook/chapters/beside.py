@@ -1,7 +1,7 @@
 """What minutes buy, and what an evening buys: pictures by a chapter's recorded networks beside those of a run.
 
-The recorded networks (``covbook.weights``) draw virtual patients whom neither they nor the run have met. A run of
-profile "long" stands beside the recorded run of profile "cpu", every other one beside that of "long".
+The recorded networks (``covbook.weights``) draw virtual patients whom neither they nor the run have met. Runs of
+profiles "long" and "smoke" stand beside the recorded run of profile "cpu", all others beside that of "long".
 """
 
 import re
@@ -55,7 +55,7 @@ def cost(chapter: str, rows: dict[str, Tensor], said: dict[str, str], stages: di
 def recorded(run) -> Beside | None:
     """Pictures by the recorded networks of the run's chapter; None where there are none, or they are damaged or of
     another build, which the run notes."""
-    wanted = "cpu" if run.profile == "long" else "long"
+    wanted = "cpu" if run.profile in ("smoke", "long") else "long"
     entry = next((e for e in weights.entries(run.chapter) if e.result["profile"] == wanted and not e.overrides), None)
     if entry is None:
         return None
