@@ -56,6 +56,14 @@ def labels() -> dict[str, str]:
                       f"{kinds[arm.settings['discriminator']]}" for arm in arms("cpu")}
 
 
+def recorded() -> dict[str, str]:
+    """As ``labels``, of the arms that are recorded; of all where none is."""
+    from covbook.studies import load
+
+    there = {arm["name"] for document in load(NAME) for arm in document["arms"]}
+    return {name: words for name, words in labels().items() if name in there} or labels()
+
+
 @dataclass
 class Rungs:
     """What the rungs of one method are tried on.

@@ -79,6 +79,15 @@ def test_the_recorded_generators_are_looked_at_at_cpu():
     assert ladder._recorded("06_cyclegan", study_config("06_cyclegan", discriminator="paper"), "cpu") is None
 
 
+def test_the_table_shows_what_is_recorded(monkeypatch):
+    from covbook import studies as collected
+
+    monkeypatch.setattr(collected, "load", lambda name: [{"arms": [{"name": "04-sean-paper"}]}])
+    assert ladder.recorded() == {"04-sean-paper": "04 sean, the paper's discriminator"}
+    monkeypatch.setattr(collected, "load", lambda name: [])
+    assert ladder.recorded() == ladder.labels()
+
+
 def study_config(chapter: str, **changes):
     from covlib.papers.cyclegan.config import Config as CycleConfig
 
