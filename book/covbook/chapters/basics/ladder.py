@@ -13,7 +13,7 @@ of those that are reported. Nothing heavy is imported until an arm runs.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from math import nan
 from pathlib import Path
 from typing import Any
@@ -50,10 +50,10 @@ def arms(profile: str) -> list:
 
 def labels() -> dict[str, str]:
     """What each arm is called in a table."""
-    kinds = {"paper": "the paper's discriminator", "projected": "projected (ours)", "detail": "shown detail (ours)",
-             "spectral": "spectral norm (ours)"}
+    from covbook.chapters.game import NAMES
+
     return {arm.name: f"{arm.settings['chapter'][:2]} {arm.settings['method'].replace('_', '-')}, "
-                      f"{kinds[arm.settings['discriminator']]}" for arm in arms("cpu")}
+                      f"{NAMES[arm.settings['discriminator']]}" for arm in arms("cpu")}
 
 
 def recorded() -> dict[str, str]:
@@ -69,7 +69,7 @@ class Rungs:
     """What the rungs of one method are tried on.
 
     Attributes:
-        make: settings that change -> a new method, untrained.
+        make: a new method, untrained.
         learnt, unseen: data for ``fit``, of patients of its own each.
         one_batch: steps -> PSNR; None where nothing can be given back.
         recorded: the method with the generators of the recorded run; None where they are of another discriminator.
@@ -81,7 +81,7 @@ class Rungs:
     unseen: Any
     one_batch: Callable[[int], float] | None = None
     recorded: Any = None
-    draw: Callable[[Any], tuple] | None = field(default=None)
+    draw: Callable[[Any], tuple] | None = None
 
 
 def run_arm(arm, *, profile: str, data, seed: int, device, out) -> dict[str, float]:
@@ -149,8 +149,12 @@ def is_judge(network: str) -> bool:
 
 
 def ranked(real, made) -> float:
-    """Share of pairs in which the real image is judged the more real, ties half: the AUC."""
-    return float((real[:, None] > made[None]).double().mean() + 0.5 * (real[:, None] == made[None]).double().mean())
+    """AUC of what a discriminator said of real and of synthetic images, (N,) and (M,)."""
+    import torch
+
+    from covlib.metrics.classification import auc
+
+    return auc([1] * len(real) + [0] * len(made), torch.cat([real, made]).cpu().numpy())
 
 
 def _look(stage, networks, generator):

@@ -44,6 +44,8 @@ def test_the_rank_of_images_is_the_auc():
     real, made = (torch.randint(0, 6, (n,), generator=torch_generator(0, n)).float() for n in (40, 30))
     truth = [1] * 40 + [0] * 30
     assert ladder.ranked(real, made) == pytest.approx(auc(truth, torch.cat([real, made]).numpy()))
+    pairs = [float(r > m) + 0.5 * float(r == m) for r in real for m in made]
+    assert ladder.ranked(real, made) == pytest.approx(sum(pairs) / len(pairs))
 
 
 @pytest.mark.parametrize("name, judge", [("D", True), ("D1", True), ("D_A", True), ("DESUM", False), ("DFM", False),
