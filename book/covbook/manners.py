@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Callable
 
+from covlib.config import PROFILES
 from covlib.errors import ConfigError, CovlibError
 
 
@@ -56,7 +57,7 @@ def arg(*flags: str, **settings) -> tuple:
 
 
 # Options that several commands have. ``covlib run`` must know which were given: its defaults are the chapter's.
-PROFILE = arg("--profile", default="cpu", help="smoke, cpu (default), gpu or paper")
+PROFILE = arg("--profile", default="cpu", help=", ".join(f"{p} (default)" if p == "cpu" else p for p in PROFILES))
 DATA = arg("--data", default="phantom", help="phantom (virtual patients, default), a folder, or a registered source's "
             "name")
 LAYOUT = arg("--layout", metavar="HOW", help="how the folder is to be read where two readings are possible: a "
