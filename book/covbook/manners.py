@@ -68,6 +68,8 @@ DEVICE = arg("--device", default="auto", help="auto (default), cpu, cuda, cuda:1
 NO_RESUME = arg("--no-resume", dest="resume", action="store_false", help="start anew even if OUT holds a cut-off run")
 SET = arg("--set", action="append", default=[], metavar="FIELD=VALUE", help="change a setting of the chapter; to "
            "sweep a chapter, FIELD=VALUE,VALUE,... runs it with each")
+PSEUDONYMS = arg("--pseudonyms", action=argparse.BooleanOptionalAction, default=None, help="in place of the names of "
+                 "patients, sources and files; the key is DIR-key.csv, beside DIR (default: for own folders)")
 PARAMETER = arg("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
                  help="any parameter of the chapter; to sweep it, VALUE,VALUE,... runs it with each")
 
