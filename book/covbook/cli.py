@@ -314,10 +314,10 @@ def _volume(given) -> None:
 
 def _book(given) -> None:
     from covbook.sphinx import build as book
-    from covbook.sphinx import status
+    from covbook.sphinx import recorded, status
 
     if given.refresh:
-        print("\n".join(map(str, status.refresh())) or "book/_generated is up to date")
+        print("\n".join(map(str, status.refresh() + recorded.refresh())) or "the book's tables are up to date")
         return
     book.main(Path(given.runs) if given.runs else None, Path(given.out))
 
@@ -343,7 +343,7 @@ def _parser() -> Parser:
     _command(commands, "book", _book, "build the HTML book (does not run anything)",
              _arg("--runs", metavar="DIR", help="take executed chapters from DIR/CHAPTER; default: those in book/"),
              _arg("--out", metavar="DIR", default="_build", help="where to build (default: _build)"),
-             _arg("--refresh", action="store_true", help="only write the book's generated tables anew"))
+             _arg("--refresh", action="store_true", help="only write the tables made of recordings anew"))
     return parser
 
 

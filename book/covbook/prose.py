@@ -61,9 +61,9 @@ class Of:
         return measured(self._run or page_run(self.chapter))
 
     def _seeds(self) -> "_Lists":
-        plain = [r for r in results(self.chapter)
-                 if r["data"]["kind"] == "phantom" and r["profile"] == "cpu" and not r["overrides"]]
-        return _Lists([measured(r) for r in sorted(plain, key=lambda r: r["seed"])])
+        plain = sorted((r for r in results(self.chapter) if r["data"]["kind"] == "phantom" and r["profile"] == "cpu"
+                        and not r["overrides"]), key=lambda r: r["seed"])
+        return _Lists([measured(r) for r in plain if r["config"] == plain[0]["config"]])  # not those of older settings
 
     def _settings(self, profile: str):
         if self.chapter not in chapters.CONFIGS:

@@ -214,7 +214,8 @@ def open_points(name: str, part: str = "contradictions") -> Table:
 
 def measurements_table(chapter: str, columns: dict[str, str], results: list[dict] | None = None, *,
                        spread: bool = False) -> Table:
-    """One row per recorded run of a chapter: data, profile, seed, changed settings, and chosen measurements.
+    """One row per recorded run of a chapter: data, profile, seed, changed settings, the day of the recording, and
+    chosen measurements.
 
     Args:
         columns: metric name -> heading. A run that lacks the metric has a dash there.
@@ -231,10 +232,10 @@ def measurements_table(chapter: str, columns: dict[str, str], results: list[dict
         for r in group:
             found = {m["name"]: (m["value"], m["interval"], m["unit"], m.get("spread")) for m in r["metrics"]}
             cells = [show_value(*found.get(name, (None,))) for name in columns]
-            rows.append([*where(r), str(r["seed"]), changed(r), *cells])
+            rows.append([*where(r), str(r["seed"]), changed(r), r["times"]["started"][:10], *cells])
         if spread and len(group) > 1:
-            rows.append([*where(group[0]), "mean ± s.d.", changed(group[0]), *(_spread(group, n) for n in columns)])
-    return Table(["data", "profile", "seed", "changed", *columns.values()], rows, right=("seed",))
+            rows.append([*where(group[0]), "mean ± s.d.", changed(group[0]), "", *(_spread(group, n) for n in columns)])
+    return Table(["data", "profile", "seed", "changed", "recorded", *columns.values()], rows, right=("seed",))
 
 
 def telling(results: list[dict]) -> list[dict]:

@@ -53,18 +53,18 @@ def cost(chapter: str, rows: dict[str, Tensor], said: dict[str, str], stages: di
     return f"{next(iter(rows.values())).shape[-1]} px, {trained}"
 
 
-def recorded(run) -> Beside | None:
-    """Pictures by the recorded networks of the run's chapter; None where there are none, or they are damaged or of
-    another build, which the run notes."""
-    wanted = "cpu" if run.profile in ("smoke", "long") else "long"
-    entry = next((e for e in weights.entries(run.chapter) if e.result["profile"] == wanted and not e.overrides), None)
+def recorded(run, chapter: str | None = None, profile: str | None = None) -> Beside | None:
+    """Pictures by the recorded networks of the run's chapter (or of ``chapter``), of the other length (or of
+    ``profile``); None where there are none, or they are damaged or of another build, which the run notes."""
+    chapter, wanted = chapter or run.chapter, profile or ("cpu" if run.profile in ("smoke", "long") else "long")
+    entry = next((e for e in weights.entries(chapter) if e.result["profile"] == wanted and not e.overrides), None)
     if entry is None:
         return None
     try:
         weights.check(entry)
-        return Beside(entry, DRAWERS[run.chapter][0](entry, run))
+        return Beside(entry, DRAWERS[chapter][0](entry, run))
     except ConfigError as error:
-        run.note(f"The recorded networks of profile {wanted} are not shown: {error}")
+        run.note(f"The recorded networks of {chapter}, profile {wanted}, are not shown: {error}")
         return None
 
 
@@ -82,6 +82,20 @@ def figure(run, own: dict[str, Tensor], result=None):
     if (other := recorded(run)) is not None:
         blocks.append((f"Recorded (profile {other.entry.result['profile']}): {other.words}", other.rows))
     return plots.picture_blocks([(title, {name: x[:SHOWN] for name, x in rows.items()}) for title, rows in blocks])
+
+
+def evenings(run, profile: str = "long"):
+    """What the recorded networks of each paper's chapter draw, a row a chapter under what it cost; None where none can
+    be had. Of each chapter's rows the last is shown, which is what its networks made."""
+    from covbook import plots
+
+    blocks = []
+    for chapter in DRAWERS:
+        if (one := recorded(run, chapter, profile)) is not None:
+            label, pictures = list(one.rows.items())[-1]
+            blocks.append((f"Chapter {chapter[:2]}: {one.words}", {label: pictures[:SHOWN]}))
+    return plots.picture_blocks(blocks, note="Virtual patients whom the networks have not met; none picked.") \
+        if blocks else None
 
 
 # ---- what each chapter's networks draw -------------------------------------------------------------------------------

@@ -72,3 +72,14 @@ def test_blocks_of_pictures_are_equally_large_whatever_their_pixels():
     assert {text.get_text() for text in figure.texts} >= {"few pixels", "many", "a", "b", "c"}
     with pytest.raises(DataError, match="nothing to show"):
         plots.picture_blocks([("empty", {})])
+
+
+def test_evenings_show_what_each_chapters_networks_made_under_its_cost(tmp_path, monkeypatch):
+    monkeypatch.setattr(beside, "DRAWERS", {key: beside.DRAWERS[key] for key in ("06_cyclegan",)})
+    run = a_run(tmp_path, "08_side_by_side")
+    figure = beside.evenings(run)
+    cost = beside.recorded(run, "06_cyclegan", "long").words
+    assert f"Chapter 06: {cost}" in [text.get_text() for text in figure.texts]
+    assert len(figure.axes) == beside.SHOWN  # the translated row, not its sources
+    monkeypatch.setattr(weights, "entries", lambda chapter: [])
+    assert beside.evenings(run) is None

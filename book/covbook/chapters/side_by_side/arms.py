@@ -1,11 +1,13 @@
 """Training and synthesis of every method on chapter 08's protocol."""
 
 from dataclasses import dataclass, field, replace
+from importlib import import_module
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from covbook.chapters import game
 from covbook.chapters.global_local import experiment
 from covbook.chapters.side_by_side import volumes
 from covbook.chapters.side_by_side.budget import steps_for, with_steps
@@ -23,15 +25,18 @@ from covlib.seeding import derive, torch_generator
 from covlib.training.batches import Unpaired
 from covlib.training.checkpoints import load_weights, save_weights
 from covlib.training.fit import fit, resolve_device
+from covlib.training.health import AUC
 from covlib.training.method import Method
 
+PLAIN = {"plain": "paper"}  # as the coarse GAN's setting calls the discriminator without ours of the others
 JITTER = 0.02  # noise of the planted memoriser, as a share of half the grey scale
 
 
 @dataclass
 class Trained:
     """An arm that can make images. ``methods``: {"": method}, or one a class; {} for a control. ``steps``: of all of
-    them together; ``seconds``: what they took here. ``notes``: of the methods."""
+    them together; ``seconds``: what they took here. ``notes``: of the methods. ``logs``: name of a network -> log of its
+    training, where a discriminator was judged in it."""
 
     arm: str
     task: Task
@@ -39,6 +44,7 @@ class Trained:
     steps: int = 0
     seconds: float = 0.0
     notes: list[str] = field(default_factory=list)
+    logs: dict[str, dict] = field(default_factory=dict)
 
     @property
     def parameters(self) -> int:
@@ -84,6 +90,19 @@ def _cosingan(task: Task, profile: str, seed: int, device) -> dict[str, tuple[Me
                  one.training_data())}
 
 
+def discriminators(arm: str, profile: str) -> str:
+    """Whose discriminators an arm's networks have at a profile, as the chapters name them; "none" without adversary."""
+    name, module = ENTRIES[arm].name, import_module(ENTRIES[arm].module)
+    if name == "diffusion":
+        return "none"
+    if name == "cgan3d":
+        config = volumes.Chapter07.for_profile(profile)
+        kinds = (PLAIN.get(config.coarse_discriminator, config.coarse_discriminator), config.discriminator)
+    else:
+        kinds = (getattr(module.Config.for_profile(profile), "discriminator", "paper"),)
+    return ", ".join(dict.fromkeys(game.NAMES[kind] for kind in kinds))
+
+
 def layout(method: Method, device) -> bool | str:
     """``fit``'s channels_last for a method: on a CPU the diffusion model alone takes the channels innermost, with which
     its step is the shorter one; GANs keep the layout that their costs were recorded with."""
@@ -119,6 +138,8 @@ def train(arm: str, task: Task, config: Config, out, *, profile: str, costs: dic
             net.to(memory_format=torch.contiguous_format)
         trained.methods[key] = method
         trained.steps, trained.seconds = trained.steps + result.steps, trained.seconds + result.seconds
+        if any(column.endswith(AUC) for column in result.log):
+            trained.logs[f"{entry.title} {key}".strip()] = result.log
         trained.notes += [f"{entry.title}: {note}" for note in getattr(method, "notes", [])]
     meta = {"chapter": CHAPTER, "arm": arm, "seed": seed, "steps": trained.steps}
     meta |= {f"note {key}": m.note for key, m in trained.methods.items() if hasattr(m, "note")}

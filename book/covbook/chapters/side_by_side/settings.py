@@ -56,6 +56,9 @@ _ALL = (
 )
 # A method joins by its line above, and its branch in ``arms.parts`` where it is not built like the others.
 ENTRIES = {entry.arm: entry for entry in _ALL}
+# Profile "long": the five papers' methods, the diffusion model and all controls; the rivals of the papers stay out.
+EVENING = tuple(arm for arm, entry in ENTRIES.items() if not entry.module.startswith("covlib.baselines")
+                or entry.name == "diffusion")
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,8 @@ class Config(BaseConfig):
                               "xray_size": 32, "pairs": 10, "judge_steps": 4, "unet_width": 4, "unet_steps": 4,
                               "unet_batch": 4, "sampling": (1, 2), "folds": 3, "cap_real": True, "audits": 2},
             "cpu": cpu,
-            "long": cpu | {"seconds": 300.0},
+            "long": cpu | {"arms": EVENING, "seconds": 600.0, "patients": 160, "xray_patients": 240, "mask_size": 128,
+                           "noise_size": 112, "xray_size": 128, "judge_steps": 150, "unet_width": 16, "unet_steps": 300},
             "gpu": {"seconds": 30.0, "cap_real": True},
             "paper": {"extractor": "inception-64"},
         }

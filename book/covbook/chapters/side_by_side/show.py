@@ -9,7 +9,7 @@ from torch import Tensor
 from covbook import plots, studies
 from covbook.chapters.cyclegan.translate import TABLE, checksum, csv_text
 from covbook.chapters.global_local.show import export as export_completed
-from covbook.chapters.side_by_side.arms import Trained, synthesize
+from covbook.chapters.side_by_side.arms import Trained, discriminators, synthesize
 from covbook.chapters.side_by_side.budget import PER_STEP, steps_for
 from covbook.chapters.side_by_side.scores import NEIGHBOURS, Scores, equal_sides
 from covbook.chapters.side_by_side.settings import ENTRIES, TARGET, TASKS, Config
@@ -46,24 +46,24 @@ def scaled(name: str, found: Interval) -> Interval:
     return Interval(k * found.value, k * found.low, k * found.high, found.n, found.method)
 
 
-def budget_table(arms, tasks: dict[str, Task], config: Config, costs: dict) -> Table:
-    """What each arm's seconds buy, by the recorded costs."""
+def budget_table(arms, tasks: dict[str, Task], config: Config, costs: dict, profile: str) -> Table:
+    """What each arm's seconds buy, by the recorded costs, and whose discriminator each has at this profile."""
     rows = []
     for arm in arms:
         entry = ENTRIES[arm]
         if not entry.module or entry.task not in tasks:
             continue
         cost = costs.get(arm, {})
-        rows.append([TASKS[entry.task], entry.title, f"{1000 * cost[PER_STEP]:.0f}" if cost else "–",
-                     f"{steps_for(arm, config, costs):,}", f"{cost['parameters'] / 1e6:.2f}" if cost else "–",
+        rows.append([TASKS[entry.task], entry.title, discriminators(arm, profile),
+                     f"{1000 * cost[PER_STEP]:.0f}" if cost else "–", f"{steps_for(arm, config, costs):,}", f"{cost['parameters'] / 1e6:.2f}" if cost else "–",
                      f"{cost['peak_mb']:,.0f}" if cost else "–",
                      f"{1000 * cost['seconds_per_image']:.1f}" if cost else "–"])
-    heads = ["task", "method", "ms a step", "steps", "weights (million)", "memory (MB)", "ms an image"]
+    heads = ["task", "method", "discriminator", "ms a step", "steps", "weights (million)", "memory (MB)", "ms an image"]
     said = f"Every method trains for {config.seconds:g} s by these costs." if not config.steps else \
         f"Every method takes {config.steps} steps (setting steps): no budget at this profile."
-    return Table(heads, rows, right=tuple(heads[2:]), sortable=True,
-                 note=f"{said} Weights: generators and discriminators, while training. Memory: peak of training beyond "
-                      "the idle process.").of_this_run()
+    return Table(heads, rows, right=tuple(heads[3:]), sortable=True,
+                 note=f"{said} Discriminator: as its chapter has it at this profile. Weights: generators and "
+                      "discriminators, while training. Memory: peak of training beyond the idle process.").of_this_run()
 
 
 def _with_use(found: Scores) -> dict[str, Interval]:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from covbook import runs
-from covbook.chapters import privacy
+from covbook.chapters import game, privacy
 from covbook.chapters.side_by_side import arms, budget, cost, scores, show, tasks
 from covbook.chapters.side_by_side.settings import ENTRIES, Config
 from covbook.runner import takehome
@@ -115,12 +115,26 @@ def test_every_method_trains_and_answers_every_condition(arm, config, prepared, 
     assert images.shape == (wanted, 1, made_by.task.size, made_by.task.size)
     assert bool(images.isfinite().all()) and float(images.abs().max()) <= 1
     assert made_by.steps >= 2 and made_by.parameters > 0
+    assert bool(made_by.logs) == (arms.discriminators(arm, "smoke") != "none")  # whoever has an adversary is watched
     if made_by.task.kind == "mask":
         assert bool((images[(part.maps == 0)[:, None]] == -1).all())
     assert torch.equal(images, arms.synthesize(made_by, part, 1))
     again = arms.train(arm, made_by.task, config, tmp_path, profile="smoke", costs={}, seed=7, device="cpu",
                            checkpoint=tmp_path)  # another seed: the weights are the file's
     assert again.steps == made_by.steps and torch.equal(images, arms.synthesize(again, part, 1))
+
+
+def test_whose_discriminators_an_arm_has():
+    assert arms.discriminators("noise-diffusion", "cpu") == "none"
+    assert arms.discriminators("mask-spade", "cpu") == arms.discriminators("noise-cgan3d", "paper") == game.THEIRS
+    assert arms.discriminators("mask-global_local", "long") == game.OURS
+    assert arms.discriminators("noise-cgan3d", "long") == "spectral norm (ours), shown detail (ours)"
+
+
+def test_an_evening_has_the_methods_of_all_five_papers():
+    learnt = {ENTRIES[arm].name for arm in Config.for_profile("long").arms if ENTRIES[arm].module}
+    assert learnt == {"global_local", "cosingan", "dcgan", "cgan3d", "cyclegan", "diffusion"}
+    assert {ENTRIES[arm].task for arm in Config.for_profile("long").arms} == {"mask", "noise", "translate"}
 
 
 def test_a_checkpoint_that_is_not_there(config, prepared, tmp_path):
