@@ -26,9 +26,9 @@ from types import SimpleNamespace
 from covbook import project, report, studies
 from covbook.arithmetic import Measured, evaluate, filled, shown
 from covbook.runner import chapters
+from covlib.config import PROFILES
 from covlib.errors import ConfigError, DataError
 
-PROFILES = ("smoke", "cpu", "long", "gpu", "paper")
 ROLE = re.compile(r"(?<!`)\{(number|says)\}`([^`]+)`")  # within code it is an example
 
 
