@@ -171,7 +171,7 @@ def _cgan3d(entry, run) -> dict[str, Tensor]:
 
     model = NoiseModel.load(entry.checkpoint, run.device)
     config = model.depixelate.config
-    thick, rows = config.block, {"virtual patient": [], "pixelated": [], "restored": []}
+    thick, rows = config.block, {"original": [], "pixelated": [], "restored": []}
     for k, label in enumerate(("normal", "covid")):
         whole = generate(k, seed=_seed(entry), label=label, shape=config.shape)
         start = (len(whole.hu) - thick) // 2 // 2 * 2
