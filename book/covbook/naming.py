@@ -6,7 +6,7 @@ word belongs to the run in this process: ``covbook.runs.start`` sets it.
 
 import re
 
-CHAPTERS = ("03", "04", "05", "06", "07", "08")  # put synthetic images beside others; 01, 02 say both words
+CHAPTERS = ("02", "03", "04", "05", "06", "07", "08")  # put synthetic images beside others; 01 says both words
 _REAL = re.compile(r"(?<![A-Za-z_]\()\b([Rr])eal\b")  # not D(real), the name of a belief
 _virtual = False
 

@@ -39,9 +39,10 @@ class Beside:
 
 
 def cost(chapter: str, rows: dict[str, Tensor], said: dict[str, str], stages: dict[str, float], result=None) -> str:
-    """Size of the pictures, steps of the network that drew them (from what a run says of its weights), minutes that all
-    trainings of the run took; where they were taken up from an earlier run, whose minutes no stage has counted, those
-    of this network's training: ``result``, of ``fit``."""
+    """Size of the pictures, steps of the network that drew them (from what a run says of its weights: as a number a
+    result file has them nowhere, and settings that count epochs need the data to tell), minutes that all trainings of
+    the run took; where they were taken up from an earlier run, whose minutes no stage has counted, those of this
+    network's training: ``result``, of ``fit``."""
     text = next((text for name, text in said.items() if name.startswith(DRAWERS[chapter][1])), "")
     found = re.match(r"trained here, ([0-9,]+) steps", text)
     minutes = f"all trainings together {duration(sum(stages.get(stage, 0.0) for stage in TRAININGS) / 60)}"
@@ -79,7 +80,8 @@ def figure(run, own: dict[str, Tensor], result=None):
 
     blocks = [(f"This run ({run.profile}): {cost(run.chapter, own, run.weights, run.stage_seconds, result)}", own)]
     if (other := recorded(run)) is not None:
-        blocks.append((f"Recorded (profile {other.entry.result['profile']}): {other.words}", other.rows))
+        rows = {name: other.rows[name] for name in own if name in other.rows} | other.rows  # in the order of the own
+        blocks.append((f"Recorded (profile {other.entry.result['profile']}): {other.words}", rows))
     return plots.picture_blocks([(title, {name: x[:SHOWN] for name, x in rows.items()}) for title, rows in blocks])
 
 

@@ -169,6 +169,34 @@ def method_comparison(maps, real, methods: dict, *, zoom: float | None = 0.36, l
     return figure
 
 
+def enlarged_methods(maps, real, methods: dict, *, zoom: float = 0.36, legend=LABELS):
+    """As ``method_comparison`` for many methods: of each the square with most borders alone, in two lines a case,
+    behind the whole real slice and the whole map with the square's place."""
+    from matplotlib.patches import Rectangle
+
+    maps, colours, real, *made = _triples(maps, real, *methods.values())
+    names, tiles = ["map", "real", *methods], [colours, real, *made]
+    half, side = -(-len(names) // 2), max(4, round(zoom * min(maps.shape[1:])))
+    heads = [["real, whole", *names[:half]], ["map, whole", *names[half:]]]
+    sides = [text for k in range(len(maps)) for text in (f"case {k + 1}", "")]
+    figure, grid = _cells(len(sides), half + 1, heads=heads[0], sides=sides, gaps=[0.26] * (len(sides) - 1),
+                          legend=legend)
+    for r, row in enumerate(grid):
+        k, line = divmod(r, 2)
+        top, left = zoom_box(maps[k], side)
+        cut = np.s_[top : top + side, left : left + side]
+        whole, shown = (colours, real)[1 - line][k], tiles[half:] if line else tiles[:half]
+        for axes, picture in zip(row, [whole, *(pictures[k][cut] for pictures in shown)]):
+            (_map if picture.ndim == 3 else style.show)(axes, picture)
+        row[0].add_patch(Rectangle((left - 0.5, top - 0.5), side, side, fill=False, edgecolor=style.YELLOW,
+                                   linewidth=1.1))
+        for axes in row[1 + len(shown):]:
+            axes.set_axis_off()
+        for axes, head in zip(row, heads[line] if r else ()):
+            axes.set_title(style.said(head), fontsize=style.SMALL, color=style.INK, pad=4)
+    return figure
+
+
 def condition_editing(maps, images, labels, *, hu_width: float | None):
     """Edited maps above what the generator makes of each, and below the change from the unedited one.
 

@@ -21,17 +21,18 @@ def smooth(values, weight: float) -> np.ndarray:
     return out
 
 
-def loss_curves(log: dict, *, names=None, weight: float = 0.9, logy: bool = False, ylabel: str = "loss"):
+def loss_curves(log: dict, *, names=None, shares=(), weight: float = 0.9, logy: bool = False, ylabel: str = "loss"):
     """Losses over training: every logged value pale, a moving average in full colour, names at the lines' ends.
 
     Columns named like "D(real)" are a network's mean belief in (0, 1), not losses; they get axes of their own, below.
-    So do losses that would lie flat on the axis beside others twenty times as large. Stages of training are told apart
-    by dotted lines, with their names above where these fit.
+    So do losses that would lie flat on the axis beside others twenty times as large, and ``shares``. Stages of training
+    are told apart by dotted lines, with their names above, upright where they would not fit otherwise.
 
     Args:
         log: column name -> list of numbers (``FitResult.log``), "step" among them.
         names: which columns are drawn; by default all that hold numbers, but for step, epoch, time and the like, and
             the health of the game (``covlib.training.health``).
+        shares: those of ``names`` that are weights in [0, 1], no losses.
         weight: of the moving average (0 draws the values alone).
         logy: a logarithmic axis of the losses; straight around zero where one is not above it.
         ylabel: of the axes with the losses.
@@ -47,31 +48,33 @@ def loss_curves(log: dict, *, names=None, weight: float = 0.9, logy: bool = Fals
         raise DataError(f"loss_curves: the log has no column {', '.join(missing) or 'with losses'}; "
                         f"it has {', '.join(log)}")
     steps = np.asarray(log["step"], float)
-    beliefs = [k for k in names if k.endswith(")") and "(" in k]
-    losses = [k for k in names if k not in beliefs]
+    beliefs, parts = [k for k in names if k.endswith(")") and "(" in k], [k for k in names if k in shares]
+    losses = [k for k in names if k not in beliefs and k not in parts]
     low = [] if logy else _low(log, losses)
-    panels = [p for p in ([k for k in losses if k not in low], low, beliefs) if p]
-    colours = {name: colour for group in (losses, beliefs) for name, colour in zip(group, cycle(style.LINE_COLOURS))}
+    panels = [p for p in ([k for k in losses if k not in low], low, parts, beliefs) if p]
+    colours = {name: colour for group in (losses, parts, beliefs)
+               for name, colour in zip(group, cycle(style.LINE_COLOURS))}
     texts = {name: name.replace("_", " ") for name in names}
     margin = max(map(style.text_width, texts.values())) + 0.25
     width = style.WIDTH - 0.75 - margin
-    stages, heads = _stages(steps, log.get("stage"), width)
-    top = 0.15 + 0.17 * max((head.count("\n") + 1 for _, head in heads), default=0)
+    stages, heads, upright = _stages(steps, log.get("stage"), width)
+    tall = max((style.text_width(head, HEADS) if upright else 0.17 * (head.count("\n") + 1) for _, head in heads),
+               default=0.0)
+    top = 0.15 + tall
     figure = style.new_figure(top + 2.5 + 1.8 * (len(panels) - 1) + 0.8)
     for middle, head in heads:
         style.inch_text(figure, 0.75 + middle, top - 0.06, head, size=HEADS, colour=style.GREY, ha="center",
-                        linespacing=1.15)
+                        linespacing=1.15, rotation=90 if upright else 0, va="bottom" if upright else "baseline")
     for k, columns in enumerate(panels):
         axes = style.chart_axes(figure, 0.75, top + (0.9 + 1.8 * k if k else 0), width, 1.6 if k else 2.5)
-        belief = columns == beliefs
-        _draw_curves(axes, steps, {name: log[name] for name in columns}, texts, weight, colours, logy and not belief)
+        belief, share = columns == beliefs, columns == parts
+        limits = (0.0, 1.0) if belief else (-0.03, 1.03) if share else None
+        _draw_curves(axes, steps, {name: log[name] for name in columns}, texts, weight, colours, logy, limits)
         for start in stages[1:]:
             axes.axvline(start, color=style.GREY, linewidth=0.8, linestyle=(0, (1, 2)))
         if belief:
             axes.axhline(0.5, color=style.GREY, linewidth=0.9, linestyle=(0, (5, 3)))
-            axes.set_ylabel("belief")
-        else:
-            axes.set_ylabel(ylabel)
+        axes.set_ylabel("belief" if belief else "weight" if share else ylabel)
         if k + 1 < len(panels):
             axes.tick_params(labelbottom=False)
         else:
@@ -92,17 +95,20 @@ def _low(log: dict, names: list[str]) -> list[str]:
     return [name for name in names if peaks[name] < 0.05 * max(peaks.values())]
 
 
-def _stages(steps, stages, width: float) -> tuple[list[float], list[tuple[float, str]]]:
-    """First step of every stage, and (inches from the axes' left edge, name) of each; no names where one does not fit
-    between its lines, and neither where all is one stage."""
+def _stages(steps, stages, width: float) -> tuple[list[float], list[tuple[float, str]], bool]:
+    """First step of every stage, (inches from the axes' left edge, name) of each, and whether the names stand upright,
+    since one does not fit between its lines otherwise; no names where they do not fit upright either, and neither
+    where all is one stage."""
     if stages is None or len(set(stages)) < 2 or steps.max() <= steps.min():
-        return [], []
+        return [], [], False
     first = [k for k in range(len(stages)) if k == 0 or stages[k] != stages[k - 1]]
     ends = [*(steps[k] for k in first), steps.max()]
     places = (np.asarray(ends, float) - steps.min()) / (steps.max() - steps.min()) * width
-    heads = [str(stages[k]).replace("_", " ").replace(" ", "\n") for k in first]
-    fit = all(style.text_width(head, HEADS) <= room for head, room in zip(heads, np.diff(places)))
-    return ends[:-1], list(zip((places[:-1] + places[1:]) / 2, heads)) if fit else []
+    names, rooms, middles = [str(stages[k]).replace("_", " ") for k in first], np.diff(places), places[:-1] + places[1:]
+    heads = [name.replace(" ", "\n") for name in names]
+    if all(style.text_width(head, HEADS) <= room for head, room in zip(heads, rooms)):
+        return ends[:-1], list(zip(middles / 2, heads)), False
+    return ends[:-1], list(zip(middles / 2, names)) if rooms.min() >= HEADS / 60 else [], True
 
 
 def _stretches(good: np.ndarray) -> list[np.ndarray]:
@@ -112,7 +118,8 @@ def _stretches(good: np.ndarray) -> list[np.ndarray]:
     return np.split(rows, np.flatnonzero(np.diff(rows) > max(3, len(good) / 20)) + 1)
 
 
-def _draw_curves(axes, steps, columns: dict, texts: dict, weight: float, colours: dict, logy: bool) -> None:
+def _draw_curves(axes, steps, columns: dict, texts: dict, weight: float, colours: dict, logy: bool, limits) -> None:
+    """``limits`` of the upright axis; None: as the values have it, logarithmic if ``logy``."""
     anchors = []
     for name, column in columns.items():
         values, colour = numbers(column), colours[name]
@@ -124,16 +131,16 @@ def _draw_curves(axes, steps, columns: dict, texts: dict, weight: float, colours
             axes.plot(steps[stretch], values[stretch], color=colour, linewidth=0.7, alpha=0.22)
             axes.plot(steps[stretch], averaged, color=colour, linewidth=1.8, label=None if k else name)
         anchors.append((averaged[-1], texts[name], colour))
-    if logy and any(np.nanmin(numbers(column), initial=np.inf) <= 0 for column in columns.values()):
+    if logy and limits is None and any(np.nanmin(numbers(column), initial=np.inf) <= 0 for column in columns.values()):
         # a logarithm has no place for a loss that falls below zero: a straight stretch around it has
         peak = max(np.nanmax(np.abs(numbers(column)), initial=0.0) for column in columns.values())
         axes.set_yscale("symlog", linthresh=10.0 ** np.floor(np.log10(max(peak, 1e-9) / 50)))
         axes.axhline(0, color=style.GREY, linewidth=0.9)
-    elif logy:
+    elif logy and limits is None:
         axes.set_yscale("log")
     axes.set_xlim(steps.min(), steps.max() if steps.max() > steps.min() else steps.min() + 1)
-    if all(name.endswith(")") for name in columns):
-        axes.set_ylim(0, 1)
+    if limits is not None:
+        axes.set_ylim(limits)
     _end_labels(axes, anchors)
 
 
@@ -201,36 +208,39 @@ def confidence_plot(groups: dict, *, positive: str = "COVID-19", seed: int = 0):
     return figure
 
 
-def set_scatter(rates, *, set_size: int, paper: float):
+def set_scatter(rates: dict, *, set_size: int, paper: float):
     """Share of each synthetic set that the judge calls positive (as Fig. 7 of Mann et al.), with mean and interval.
 
     Args:
-        rates: (S,) shares in [0, 1], one per set.
+        rates: generator -> (S,) shares in [0, 1], one per set; at most two generators, the second the control.
         set_size: images in a set; each share gets its Wilson 95 % interval.
         paper: the paper's share, a dashed line.
     """
     from covlib.metrics.intervals import wilson
 
-    rates = style.as_array(rates, "rates").ravel()
-    hits = [int(round(r * set_size)) for r in rates]
-    mean = wilson(sum(hits), len(rates) * set_size)  # images are independent, and a set is no more than its images
-    numbers = np.arange(1, len(rates) + 1)
-    each = [wilson(k, set_size) for k in hits]
-    bars = [[100 * max(r - i.low, 0) for r, i in zip(rates, each)],
-            [100 * max(i.high - r, 0) for r, i in zip(rates, each)]]
+    rates = {name: style.as_array(values, name).ravel() for name, values in rates.items()}
+    hits = {name: [round(float(rate) * set_size) for rate in values] for name, values in rates.items()}
+    # images are independent, and a set is no more than its images
+    means = {name: wilson(sum(found), len(found) * set_size) for name, found in hits.items()}
+    colours, count = dict(zip(rates, (style.VERMILION, style.BLUE))), max(map(len, rates.values()))
+    ends = [(100 * mean.value, f"{name}: {100 * mean.value:.0f} %", colours[name]) for name, mean in means.items()]
+    ends.append((100 * paper, f"paper: about {100 * paper:.0f} %", style.GREY))
+    margin, numbers = max(style.text_width(text) for _, text, _ in ends) + 0.2, np.arange(1, count + 1)
     figure = style.new_figure(3.6)
-    margin = 1.75
     axes = style.chart_axes(figure, 0.78, 0.15, style.WIDTH - 0.78 - margin, 2.65)
-    axes.axhspan(100 * mean.low, 100 * mean.high, color=style.VERMILION, alpha=0.18, linewidth=0)
-    axes.axhline(100 * mean.value, color=style.VERMILION, linewidth=1.4)
-    axes.errorbar(numbers, 100 * rates, yerr=bars, fmt="o", color=style.BLUE, markersize=6, ecolor=style.BLUE,
-                  elinewidth=1, capsize=2.5)
+    for name, values in rates.items():
+        mean, colour, each = means[name], colours[name], [wilson(k, set_size) for k in hits[name]]
+        bars = [[100 * max(r - i.low, 0) for r, i in zip(values, each)],
+                [100 * max(i.high - r, 0) for r, i in zip(values, each)]]
+        axes.axhspan(100 * mean.low, 100 * mean.high, color=colour, alpha=0.18, linewidth=0)
+        axes.axhline(100 * mean.value, color=colour, linewidth=1.4)
+        axes.errorbar(numbers[: len(values)], 100 * values, yerr=bars, fmt="o", color=colour, markersize=6,
+                      ecolor=colour, elinewidth=1, capsize=2.5)
     axes.axhline(100 * paper, color=style.GREY, linewidth=1.3, linestyle=(0, (5, 3)))
-    axes.set(xlim=(0.4, len(rates) + 0.6), ylim=(-3, 103), xticks=numbers if len(numbers) <= 12 else numbers[::2])
-    axes.set_xlabel(f"set of {set_size} synthetic positives")
+    axes.set(xlim=(0.4, count + 0.6), ylim=(-3, 103), xticks=numbers if count <= 12 else numbers[::2])
+    axes.set_xlabel(f"set of {set_size} synthetic slices")
     axes.set_ylabel("judged COVID-19 (%)")
-    _end_labels(axes, [(100 * mean.value, f"mean {100 * mean.value:.0f} %", style.VERMILION),
-                       (100 * paper, f"paper: about {100 * paper:.0f} %", style.GREY)])
+    _end_labels(axes, ends)
     style.footnote(figure, "Bars: Wilson 95 % interval of one set.",
                    "Band: Wilson 95 % interval of all sets together.")
     return figure

@@ -32,6 +32,7 @@ def right_curves(logs: dict[str, dict], *, weight: float = 0.9):
     figure = style.new_figure(top + len(logs) * (PANEL + 0.45) + 0.5)
     entries = {"real": {"color": COLOURS[0]}, "synthetic": {"color": COLOURS[1]}}
     style.legend(figure, 0.75, 0.22, {f"right about {k} images": v for k, v in entries.items()})
+    last = max(float(log["step"][-1]) for log in logs.values())
     for k, (name, log) in enumerate(logs.items()):
         axes = style.chart_axes(figure, 0.75, top + k * (PANEL + 0.45), width, PANEL)
         axes.axhspan(CHANCE, PERFECT, color=style.PALE, alpha=0.6, linewidth=0)
@@ -43,7 +44,7 @@ def right_curves(logs: dict[str, dict], *, weight: float = 0.9):
                 good = np.isfinite(values)
                 axes.plot(steps[good], smooth(values[good], weight), color=colour, linestyle=dashes, linewidth=1.6,
                           label=judge)
-        axes.set_ylim(-0.03, 1.03)
+        axes.set(xlim=(-0.03 * last, 1.03 * last), ylim=(-0.03, 1.03))  # one scale: a shorter training is shorter
         axes.set_yticks((0, 0.5, 1), ("0 %", "50 %", "100 %"))
         more = "" if len(judges[name]) == 1 else "\n" + "\n".join(
             f"{judge}: {line}" for judge, line in zip(judges[name], ("full", "dashed", "dotted")))

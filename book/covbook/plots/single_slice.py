@@ -80,6 +80,27 @@ def image_rows(conditions, rows: dict, *, titles=()):
     return figure
 
 
+def ways_of_painting(conditions, ways: dict, *, faint=(), factor: float = 5):
+    """Cases in rows, ways of painting a condition in columns, the first of them plain (Fig. 13 of Zhang et al.).
+
+    Args:
+        conditions: N labels. ways: name -> (N, 1, H, W) in [-1, 1]. faint: those of them whose change from the first
+            the eye would miss: the change is drawn in their place, ``factor`` times as strong, black where there is
+            none.
+    """
+    colours, pictures = _colours(conditions), {name: style.as_images(images, name) for name, images in ways.items()}
+    heads = ["condition", *(f"{name}: change \N{MULTIPLICATION SIGN} {factor:g}" if name in faint else name
+                            for name in ways)]
+    figure, grid = _cells(len(colours), len(heads), heads=heads, sides=[f"case {k + 1}" for k in range(len(colours))],
+                          legend=TERNARY)
+    plain = next(iter(pictures.values()))
+    for k, row in enumerate(grid):
+        _map(row[0], colours[k])
+        for axes, (name, images) in zip(row[1:], pictures.items()):
+            style.show(axes, factor * np.abs(images[k] - plain[k]) - 1 if name in faint else images[k])
+    return figure
+
+
 def infection_edits(image, condition, edits: dict, *, hu_width: float | None):
     """A slice as it is and with infection added or removed: condition, slice, and the change.
 
@@ -109,6 +130,9 @@ def infection_edits(image, condition, edits: dict, *, hu_width: float | None):
 def term_panels(logs: dict, panels: dict):
     """Trainings beside each other, one panel a loss (Fig. 6 of Zhang et al.): moving averages, one line a training.
 
+    A training more than twice as long as most would press the others against the axis: its line is cut, and where it
+    ends stands behind an arrow.
+
     Args:
         logs: training -> its log, column -> numbers. panels: column -> heading. A training whose log lacks the column,
             or has only NaN there, has no line in that panel.
@@ -122,6 +146,9 @@ def term_panels(logs: dict, panels: dict):
     width = (style.WIDTH - left - gap * (columns - 1) - 0.1) / columns
     figure = style.new_figure(rows * (height + 0.72) + 0.82)
     colours = dict(zip(logs, style.LINE_COLOURS))
+    lengths = {name: float(log["step"][-1]) for name, log in logs.items()}
+    end = 1.25 * float(np.median(list(lengths.values())))
+    longer = [name for name, last in lengths.items() if last > 1.6 * end]
     for k, (column, title) in enumerate(panels.items()):
         r, c = divmod(k, columns)
         axes = style.chart_axes(figure, left + c * (width + gap), head + r * (height + 0.72), width, height)
@@ -132,8 +159,14 @@ def term_panels(logs: dict, panels: dict):
             if not good.any():
                 continue
             steps = np.asarray(log["step"], float)[good]
-            axes.plot(steps, smooth(values[good], AVERAGE), color=colours[name], linewidth=1.5)
+            averaged = smooth(values[good], AVERAGE)
+            axes.plot(steps, averaged, color=colours[name], linewidth=1.5)
             drawn += 1
+            if name in longer:
+                axes.set_xlim(right=end)
+                axes.annotate(f"\N{RIGHTWARDS ARROW} {averaged[-1]:.2g}", (end, np.interp(end, steps, averaged)),
+                              (-2, 3), textcoords="offset points", ha="right", va="bottom", color=colours[name],
+                              fontsize=style.SMALL)
         if not drawn:
             raise DataError(f"term_panels: no log has the column {column!r}")
         axes.set_title(title, fontsize=style.HEAD, color=style.INK, pad=5)
@@ -142,5 +175,6 @@ def term_panels(logs: dict, panels: dict):
             axes.set_xlabel("step")
     style.legend(figure, left, rows * (height + 0.72) + 0.32, {name: {"color": colour, "linewidth": 2}
                  for name, colour in colours.items()}, size=style.TEXT, pitch=0.2)
-    style.footnote(figure, f"Moving averages, weight {AVERAGE:g}.")
+    style.footnote(figure, f"Moving averages, weight {AVERAGE:g}.", *(
+        f"\N{RIGHTWARDS ARROW} where {name} ends, at step {lengths[name]:,.0f}." for name in longer))
     return figure

@@ -82,6 +82,18 @@ def test_methods_stand_in_columns_and_are_enlarged_at_one_place():
     assert len(plots.method_comparison(maps, real, made, zoom=None).axes) == 16
 
 
+def test_many_methods_are_enlarged_in_two_lines_a_case():
+    maps, real = some_maps(2), pictures(2)
+    made = {name: pictures(2, key=name) for name in ("global-local", "SEAN", "SPADE", "pix2pixHD", "painted")}
+    figure = check_apart(plots.enlarged_methods(maps, real, made, zoom=0.5))
+    cells = on_top(figure)
+    assert len(figure.axes) == 2 * 2 * 5 and {"real, whole", "map, whole", "case 2", "painted"} <= set(texts(figure))
+    row, column = plots.zoom_box(maps[1], 8)
+    cut = np.s_[row:row + 8, column:column + 8]
+    assert np.array_equal(cells[10], real[1, 0]) and np.array_equal(cells[10 + 3], made["global-local"][1, 0][cut])
+    assert figure.axes[15].patches[0].get_xy() == (column - 0.5, row - 0.5)
+
+
 def test_few_columns_stand_in_the_middle_of_the_page():
     maps, real = some_maps(2), pictures(2)
     figure = check_apart(plots.method_comparison(maps, real, {"lung only": pictures(2, key="made")}, zoom=None))

@@ -103,6 +103,16 @@ def test_beliefs_have_axes_of_their_own():
     assert beliefs.get_ylim() == (0, 1) and beliefs.get_xlim() == losses.get_xlim()
 
 
+def test_shares_that_are_no_losses_have_axes_from_0_to_1():
+    log = {"step": [1, 2, 3], "matching": [18.0, 9.0, 5.0], "alpha": [0.5, 0.56, 0.57], "beta": [0.5, 0.9, 1.0]}
+    names = ["matching", "alpha", "beta"]
+    figure = check_page(plots.loss_curves(log, names=names, shares=("alpha", "beta", "gamma"), weight=0))
+    losses, shares = figure.axes
+    assert list(losses.get_lines()[0].get_ydata()) == log["matching"] and shares.get_ylabel() == "weight"
+    assert [list(line.get_ydata()) for line in shares.get_lines()[::2]] == [log["alpha"], log["beta"]]
+    assert shares.get_ylim() == (-0.03, 1.03)
+
+
 def test_a_loss_too_small_for_the_common_axis_has_axes_of_its_own():
     log = {"step": [1, 2, 3], "D": [1.4, 1.2, 1.0], "L1": [0.05, 0.04, 0.03], "D(real)": [0.5, 0.6, 0.7]}
     figure = check_page(plots.loss_curves(log, weight=0))
@@ -116,14 +126,16 @@ def test_a_loss_too_small_for_the_common_axis_has_axes_of_its_own():
 
 
 def test_stages_of_training_are_told_apart():
-    """Dotted lines where a stage starts, its name above; names are left out where one would not fit."""
+    """Dotted lines where a stage starts, its name above, upright where it would not fit, left out where it cannot."""
     log = {"step": list(range(40)), "stage": ["global"] * 10 + ["16 second"] * 30, "G": [1.0] * 40}
     figure = check_page(plots.loss_curves(log))
     starts = [line.get_xdata()[0] for line in figure.axes[0].get_lines() if len(set(line.get_xdata())) == 1]
     assert starts == [10] and {"global", "16\nsecond"} <= set(texts(figure))
     assert any(text.endswith("Dotted: a new stage.") for text in texts(figure))
-    crowded = plots.loss_curves(log | {"stage": ["global"] * 39 + ["16 second"]})
-    assert not {"global", "16\nsecond"} & set(texts(crowded))
+    crowded = check_page(plots.loss_curves(log | {"stage": ["global"] * 37 + ["16 second"] * 3}))
+    assert {t.get_rotation() for t in crowded.texts if t.get_text() in ("global", "16 second")} == {90.0}
+    full = plots.loss_curves(log | {"stage": ["global"] * 39 + ["16 second"]})
+    assert not {"global", "16\nsecond", "16 second"} & set(texts(full))
     assert not any("Dotted" in text for text in texts(plots.loss_curves(log | {"stage": ["one"] * 40})))
 
 
@@ -152,13 +164,22 @@ def test_confidence_shows_every_image_and_the_share_above_half():
 
 def test_sets_have_their_mean_and_the_papers_line():
     rates = np.array([0.5, 0.7, 0.6, 0.6])
-    figure = check_page(plots.set_scatter(rates, set_size=100, paper=0.4))
+    figure = check_page(plots.set_scatter({"covid generator": rates}, set_size=100, paper=0.4))
     levels = [line.get_ydata()[0] for line in figure.axes[0].get_lines() if len(set(line.get_ydata())) == 1]
     assert np.isclose(levels, 60).any() and np.isclose(levels, 40).any()
     marks = next(line for line in figure.axes[0].get_lines() if line.get_marker() == "o")
     assert np.allclose(marks.get_ydata(), 100 * rates) and list(marks.get_xdata()) == [1, 2, 3, 4]
-    assert {"mean 60 %", "paper: about 40 %"} <= set(texts(figure))
-    check_page(plots.set_scatter(np.array([1.0]), set_size=8, paper=0.4))
+    assert {"covid generator: 60 %", "paper: about 40 %"} <= set(texts(figure))
+    check_page(plots.set_scatter({"a": np.array([1.0])}, set_size=8, paper=0.4))
+
+
+def test_sets_of_a_control_stand_beside_in_a_colour_of_their_own():
+    rates = {"covid generator": np.array([1.0, 0.9]), "normal generator": np.array([0.0, 0.1])}
+    figure = check_page(plots.set_scatter(rates, set_size=10, paper=0.4))
+    marks = [line for line in figure.axes[0].get_lines() if line.get_marker() == "o"]
+    assert [list(np.round(line.get_ydata(), 6)) for line in marks] == [[100, 90], [0, 10]]
+    assert marks[0].get_color() != marks[1].get_color()
+    assert {"covid generator: 95 %", "normal generator: 5 %"} <= set(texts(figure))
 
 
 def test_masks_are_laid_over_a_picture():

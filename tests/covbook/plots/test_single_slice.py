@@ -50,6 +50,16 @@ def test_rows_of_images_stand_below_their_conditions():
     assert {"condition", "plain"} <= set(texts(alone)) and len({round(a.get_position().y0, 6) for a in alone.axes}) == 1
 
 
+def test_ways_that_the_eye_would_not_tell_apart_are_shown_as_their_change():
+    plain = pictures(2)
+    ways = {"plain": plain, "dropout": plain + np.float32(0.02), "fusion": pictures(2, key="c")}
+    figure = check_apart(plots.ways_of_painting(some_conditions(2), ways, faint=("dropout",)))
+    grey = [p for p in on_top(figure) if p.ndim == 2]
+    assert len(grey) == 6 and np.array_equal(grey[3], plain[1, 0]) and np.array_equal(grey[5], ways["fusion"][1, 0])
+    assert np.allclose(grey[1], 5 * 0.02 - 1, atol=1e-5)
+    assert "dropout: change × 5" in [t.replace("\n", " ") for t in texts(figure)]
+
+
 def test_edits_show_the_change_and_nothing_else():
     image, condition = pictures(1), some_conditions(1)
     changed = image.copy()
@@ -73,6 +83,10 @@ def test_a_panel_holds_a_line_for_each_training_that_has_the_term():
     assert [len(panel) for panel in lines] == [2, 1]
     assert np.allclose(lines[0][1], plots.smooth(logs["mixed"]["WPPL"], 0.9))
     assert {"pixel loss", "U-Net features", "WPPL", "mixed"} <= set(texts(figure))
+    longer = {"step": list(range(120)), "WPPL": [0.25] * 120, "MS-FUL": [0.5] * 120}
+    cut = check_apart(plots.term_panels(logs | {"CoSinGAN": longer}, {"WPPL": "pixel loss"}))
+    assert cut.axes[0].get_xlim()[1] < 40 and "→ 0.25" in texts(cut)
+    assert any("→ where CoSinGAN ends, at step 119." in text for text in texts(cut))
     with pytest.raises(DataError, match="no log has the column 'MS-FVL'"):
         plots.term_panels(logs, {"MS-FVL": "VGG features"})
 

@@ -265,11 +265,17 @@ def measured(simulations: int, seed: int = 0, some: list[Kind] | None = None) ->
 
 
 def summary(rows: list[dict], low: float = 0.93, high: float = 0.97) -> str:
-    """How many of the kinds hold in ``low`` to ``high`` of the studies, as far as so many studies can tell."""
-    meet = sum(r["coverage"].low <= high and r["coverage"].high >= low for r in rows)
-    shares = [r["coverage"].value for r in rows]
-    return (f"{meet} of {len(rows)} kinds hold in {100 * low:g} to {100 * high:g} % of studies, as far as so many "
-            f"studies can tell; they held in {100 * min(shares):.1f} to {100 * max(shares):.1f} %")
+    """A line for the kinds that were played equally often: in how many studies they held, how many of the kinds agree
+    with ``low`` to ``high``, and how well so many studies can tell."""
+    lines = []
+    for studies in sorted({r["studies"] for r in rows}, reverse=True):
+        found = [r["coverage"] for r in rows if r["studies"] == studies]
+        shares = [100 * c.value for c in found]
+        meet = sum(c.low <= high and c.high >= low for c in found)
+        wide = max(100 * (c.high - c.low) for c in found)
+        lines.append(f"{len(found)} kinds, {studies:,} studies each: held in {min(shares):.1f} to {max(shares):.1f} %; "
+                     f"{meet} agree with {100 * low:g} to {100 * high:g} %, each uncertain by up to {wide:.0f} points")
+    return "\n".join(lines)
 
 
 def coverage_table(rows: list[dict]) -> Table:

@@ -286,9 +286,11 @@ def noticed_grid(panels: dict[str, tuple[list[float], dict[str, list[int]]]], se
     columns, cell, gap = 3, 0.24, 0.25
     width, height = (style.WIDTH - left - 0.05 - gap * (columns - 1)) / columns, cell * len(rows)
     shades = LinearSegmentedColormap.from_list("noticed", ["white", style.BLUE])
-    figure = sheet(-(-len(panels) // columns) * (height + 0.85) + 0.3)
+    titles = {title: style.wrap(title, 26).split("\n") for title in panels}
+    head = 0.14 * max(map(len, titles.values())) + 0.16
+    figure = sheet(-(-len(panels) // columns) * (height + head + 0.4) + 0.3)
     for k, (title, (strengths, found)) in enumerate(panels.items()):
-        x, top = left + (k % columns) * (width + gap), (k // columns) * (height + 0.85) + 0.35
+        x, top = left + (k % columns) * (width + gap), (k // columns) * (height + head + 0.4) + head
         axes = style.inch_axes(figure, x, top, width, height)
         counts = np.array([found[name] for name in rows], float)
         axes.imshow(counts / seeds, cmap=shades, vmin=0, vmax=1.25, aspect="auto")
@@ -300,7 +302,7 @@ def noticed_grid(panels: dict[str, tuple[list[float], dict[str, list[int]]]], se
         axes.tick_params(length=0)
         for spine in axes.spines.values():
             spine.set_color(style.PALE)
-        for t, line in enumerate(reversed(style.wrap(title, 26).split("\n"))):
+        for t, line in enumerate(reversed(titles[title])):
             style.inch_text(figure, x, top - 0.08 - 0.14 * t, line, size=style.SMALL)
     style.footnote(figure, note)
     return figure
@@ -338,16 +340,17 @@ def coverage_dots(rows: list[dict], note: str):
         rows: {"name", "coverage": Interval, "width": float}.
     """
     names = max(style.text_width(r["name"], style.SMALL) for r in rows)
+    said = [f"{100 * r['coverage'].value:.0f} %, width {r['width']:.2f}" for r in rows]
+    wide = style.WIDTH - names - 0.55 - max(style.text_width(text, style.SMALL) for text in said)
     figure = sheet(0.42 * len(rows) + 1.0)
-    axes = style.inch_axes(figure, names + 0.3, 0.1, style.WIDTH - names - 1.7, 0.42 * len(rows))
+    axes = style.inch_axes(figure, names + 0.3, 0.1, wide, 0.42 * len(rows))
     axes.axvline(0.95, color=style.GREY, linestyle="--", linewidth=1.3)
     for k, row in enumerate(rows):
         c = row["coverage"]
         colour = style.BLUE if c.high >= 0.95 else style.VERMILION
         axes.plot([c.low, c.high], [k, k], color=colour, linewidth=2)
         axes.scatter([c.value], [k], color=colour, s=34, zorder=3)
-        said = f"{100 * c.value:.0f} %, width {row['width']:.3f}"
-        style.row_text(axes, 1.06, k, said, fontsize=style.SMALL)
+        style.row_text(axes, 1 + 0.15 / wide, k, said[k], fontsize=style.SMALL)
     lowest = min(0.2, min(r["coverage"].low for r in rows))
     style.plain_axes(axes, grid="x").set(
         ylim=(len(rows) - 0.5, -0.5), xlim=(lowest, 1.01), xlabel="share of studies whose interval holds the truth"
@@ -366,7 +369,9 @@ def scatter_panels(panels: dict[str, np.ndarray], groups: dict[str, np.ndarray],
     columns, gap = 3, 0.12
     rows = -(-len(panels) // columns)
     side = (style.WIDTH - 0.1 - gap * (columns - 1)) / columns
-    figure = sheet(rows * (side + 0.32) + 0.55)
+    lines = style.legend_rows(dict.fromkeys(name for names in groups.values() for name in names.tolist()), 0.08)
+    under = 0.22 * len(lines) + (0.28 if note else 0.05)
+    figure = sheet(rows * (side + 0.32) + under)
     seen: dict[str, str] = {}
     for k, (title, xy) in enumerate(panels.items()):
         left, top = 0.05 + (k % columns) * (side + gap), (k // columns) * (side + 0.32) + 0.3
@@ -380,6 +385,6 @@ def scatter_panels(panels: dict[str, np.ndarray], groups: dict[str, np.ndarray],
             spine.set_color(style.PALE)
         style.inch_text(figure, left + side / 2, top - 0.09, title, ha="center", size=style.SMALL)
     key = {name: style.mark(colour, "o", 46) for name, colour in seen.items()}
-    style.legend(figure, 0.08, figure.get_size_inches()[1] - 0.33, key)
+    style.legend(figure, 0.08, figure.get_size_inches()[1] - under + 0.16, key)
     style.footnote(figure, note)
     return figure

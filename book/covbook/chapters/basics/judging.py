@@ -224,7 +224,7 @@ def umap_panels(embedded, labels, classes, seed: int):
     panels["two clouds"] = umap_embed(np.concatenate([narrow, wide]), seed=seed, neighbours=min(15, n))
     groups["two clouds"] = np.array(["narrow cloud"] * n + ["cloud ten times as wide"] * n)
     panels["noise"] = umap_embed(generator.standard_normal((2 * n, 10)), seed=seed, neighbours=min(15, n))
-    groups["noise"] = np.array(["noise, heads", "noise, tails"])[generator.integers(0, 2, 2 * n)]
+    groups["noise"] = np.array(["noise (coin: heads)", "noise (coin: tails)"])[generator.integers(0, 2, 2 * n)]
     width = lambda xy: float(np.sqrt(xy.var(0).sum()))
     xy = panels["two clouds"]
     return panels, groups, {"data": width(wide) / width(narrow), "umap": width(xy[n:]) / width(xy[:n])}
@@ -237,24 +237,28 @@ def add_marker(images, where, size: int = 4, value: float = 1.0) -> np.ndarray:
     return images
 
 
-def reliability(probs, labels, bins: int = 5, patients=None) -> list[dict]:
+def reliability(probs, labels, bins: int = 5, patients=None, least: int = 10) -> list[dict]:
     """Calibration by bins of predicted probability: mean prediction beside the share that is positive.
 
     Args:
         probs: (N,) probability of the positive class; labels: (N,) 0 or 1.
         patients: (N,), for the intervals; None: images count as independent.
+        least: images of a bin; smaller ones are joined with the next, since a bar of two images says nothing.
     Returns:
-        rows {"predicted", "observed": Interval, "n"} of the bins that hold an image.
+        rows {"predicted", "observed": Interval, "n"} of the bins, as many as there are images for.
     """
     from covlib.metrics.intervals import proportion
 
     probs, labels = np.asarray(probs, float), np.asarray(labels)
     index = np.minimum((probs * bins).astype(int), bins - 1)
     who = None if patients is None else np.asarray(patients)
-    rows = []
+    joined: list[np.ndarray] = [np.zeros(len(probs), bool)]
     for b in range(bins):
-        inside = index == b
-        if inside.any():
-            observed = proportion(labels[inside] == 1, None if who is None else who[inside])
-            rows.append({"predicted": float(probs[inside].mean()), "observed": observed, "n": int(inside.sum())})
+        joined[-1] = joined[-1] | (index == b)
+        if joined[-1].sum() >= least and (index > b).sum() >= least:
+            joined.append(np.zeros(len(probs), bool))
+    rows = []
+    for inside in joined:
+        observed = proportion(labels[inside] == 1, None if who is None else who[inside])
+        rows.append({"predicted": float(probs[inside].mean()), "observed": observed, "n": int(inside.sum())})
     return rows

@@ -79,5 +79,5 @@ def table(logs: dict[str, dict]) -> Table:
         rows.append([name, share(one.real), share(one.synthetic), f"{one.auc:.2f}", f"{one.ratio:.2g}",
                      WORDS[one.verdict]])
     head = ["discriminator", *HEAD[2:]]
-    played = f"It played if it was right about {100 * CHANCE:.0f} to {100 * PERFECT:.0f} % of images."
-    return Table(head, rows, right=tuple(head[1:5]), note=f"Means over the last third. {played}")
+    played = f"It played if the mean of both shares is {100 * CHANCE:.0f} to {100 * PERFECT:.0f} %."
+    return Table(head, rows, right=tuple(head[1:5]), note=f"Means over the last third. {played}").of_this_run()

@@ -161,6 +161,13 @@ def test_reliability_of_a_calibrated_judge_lies_on_the_diagonal():
     assert max(r["observed"].n for r in whose) <= 100
 
 
+def test_small_bins_of_a_calibration_are_joined_and_every_image_stays():
+    probs = np.r_[np.full(47, 0.05), 0.3, 0.3, 0.44, np.full(7, 0.7), np.full(39, 0.97)]
+    assert [r["n"] for r in basics_judging.reliability(probs, probs > 0.5)] == [47, 10, 39]
+    assert [r["n"] for r in basics_judging.reliability(probs[:4], probs[:4] > 0.5)] == [4]
+    assert [r["n"] for r in basics_judging.reliability(np.r_[probs[:47], 0.97], np.zeros(48))] == [48]
+
+
 def test_marker_is_put_where_asked_only():
     images = np.zeros((2, 1, 16, 16), np.float32)
     marked = basics_judging.add_marker(images, [True, False])

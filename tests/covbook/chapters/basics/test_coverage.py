@@ -32,6 +32,13 @@ def test_an_interval_that_cannot_be_had_holds_nothing():
     assert row["coverage"].value == 0 and np.isnan(row["width"])
 
 
+def test_kinds_that_were_played_less_often_have_a_line_of_their_own():
+    rows = [{"coverage": wilson(k, n), "studies": n} for k, n in ((376, 400), (340, 400), (50, 50))]
+    often, seldom = coverage.summary(rows).split("\n")
+    assert often.startswith("2 kinds, 400 studies each: held in 85.0 to 94.0 %; 1 agree with 93 to 97 %")
+    assert seldom.startswith("1 kinds, 50 studies each: held in 100.0 to 100.0 %; 1 agree")
+
+
 @pytest.mark.parametrize("kind", [k for k in coverage.kinds() if k.cost == 1], ids=lambda k: f"{k.name}-{k.size}")
 def test_every_kind_holds_in_a_short_run(kind):
     """300 studies: a kind that held in 90 % or in all would show."""
