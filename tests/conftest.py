@@ -20,6 +20,8 @@ settings.register_profile(
     "covlib", derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("covlib")
+# Some helpers assert: a failure is to show what was found there too.
+pytest.register_assert_rewrite(*(path.stem for path in (Path(__file__).parent / "helpers").glob("*.py")))
 
 LAST = ("test_book.py", "test_browser.py", "test_chapters.py")  # these build the book and run chapters
 

@@ -101,7 +101,8 @@ FUNCTIONS = {"sqrt": math.sqrt, "log10": math.log10, "log2": math.log2, "ln": ma
 
 
 class Measured(float):
-    """A number that was measured: with ``low`` and ``high`` of its 95 % interval (NaN without one), ``n``, ``unit``.
+    """A number that was measured: with ``low`` and ``high`` of its 95 % interval (NaN without one), ``n``, ``unit``,
+    and ``lowest`` and ``highest`` of the repeats behind it (NaN without any).
 
     A plain number added to it, or a factor, moves the interval along; two measurements together are a plain number."""
 
@@ -109,10 +110,13 @@ class Measured(float):
     high: float
     n: float
     unit: str
+    lowest: float
+    highest: float
 
-    def __new__(cls, value, interval=None, n=None, unit: str = ""):
+    def __new__(cls, value, interval=None, n=None, unit: str = "", spread=None):
         self = super().__new__(cls, math.nan if value is None else value)
         self.low, self.high = interval if interval is not None else (math.nan, math.nan)
+        self.lowest, self.highest = spread if spread is not None else (math.nan, math.nan)
         self.n, self.unit = math.nan if n is None else n, unit
         return self
 

@@ -22,6 +22,7 @@ from covbook.manners import (
     NO_RESUME,
     PARAMETER,
     PROFILE,
+    PSEUDONYMS,
     SEED,
     SET,
     Parser,
@@ -288,7 +289,7 @@ def _translate(given) -> None:
     from covbook.chapters.cyclegan import translate
 
     print(translate.translate_folder(given.checkpoint, given.data, given.label, given.to, device=given.device,
-                                     batch=given.batch, precision=given.precision))
+                                     batch=given.batch, precision=given.precision, pseudonymous=given.pseudonyms))
 
 
 def _export(given) -> None:
@@ -425,7 +426,7 @@ def _add_images(commands) -> None:
                   help="normal, pneumonia, or both: then each has its folder in DIR"),
              _arg("--to", required=True, metavar="DIR", help="a new folder, or one that was cut off"), DEVICE,
              _arg("--batch", type=int, default=32, metavar="N", help="images per pass (default 32)"),
-             _arg("--precision", default="32", help="32 (default) or bf16-mixed"))
+             _arg("--precision", default="32", help="32 (default) or bf16-mixed"), PSEUDONYMS)
     _command(commands, "volume", _volume, "write a synthetic CT volume, made from noise, as NIfTI (chapter 07)",
              _arg("--checkpoint", required=True, metavar="RUN", help="out folder of chapter 07, or its weights"),
              _arg("--to", required=True, metavar="FILE", help="a file ending in .nii or .nii.gz"),
@@ -439,8 +440,7 @@ def _add_images(commands) -> None:
              _arg("--licence", default="", metavar="TEXT", help="of the data set (default: what the data allow)"),
              _arg("--split", type=float, nargs=3, default=(0.7, 0.1, 0.2), metavar=("TRAIN", "VAL", "TEST"),
                   help="shares, by source patient (default 0.7 0.1 0.2)"), SEED,
-             _arg("--pseudonyms", action=argparse.BooleanOptionalAction, default=None, help="in place of the names of "
-                  "patients, sources and files; the key is DIR-key.csv, beside DIR (default: for own folders)"),
+             PSEUDONYMS,
              _arg("--anyway", action="store_true", help="write a set that has collapsed (grey, noise, equal images) "
                   "all the same; the datasheet says so"))
 

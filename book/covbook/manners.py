@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Callable
 
+from covlib.config import PROFILES
 from covlib.errors import ConfigError, CovlibError
 
 
@@ -56,7 +57,7 @@ def arg(*flags: str, **settings) -> tuple:
 
 
 # Options that several commands have. ``covlib run`` must know which were given: its defaults are the chapter's.
-PROFILE = arg("--profile", default="cpu", help="smoke, cpu (default), gpu or paper")
+PROFILE = arg("--profile", default="cpu", help=", ".join(f"{p} (default)" if p == "cpu" else p for p in PROFILES))
 DATA = arg("--data", default="phantom", help="phantom (virtual patients, default), a folder, or a registered source's "
             "name")
 LAYOUT = arg("--layout", metavar="HOW", help="how the folder is to be read where two readings are possible: a "
@@ -67,6 +68,8 @@ DEVICE = arg("--device", default="auto", help="auto (default), cpu, cuda, cuda:1
 NO_RESUME = arg("--no-resume", dest="resume", action="store_false", help="start anew even if OUT holds a cut-off run")
 SET = arg("--set", action="append", default=[], metavar="FIELD=VALUE", help="change a setting of the chapter; to "
            "sweep a chapter, FIELD=VALUE,VALUE,... runs it with each")
+PSEUDONYMS = arg("--pseudonyms", action=argparse.BooleanOptionalAction, default=None, help="in place of the names of "
+                 "patients, sources and files; the key is DIR-key.csv, beside DIR (default: for own folders)")
 PARAMETER = arg("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
                  help="any parameter of the chapter; to sweep it, VALUE,VALUE,... runs it with each")
 

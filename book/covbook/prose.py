@@ -9,7 +9,8 @@ A formula is one of ``covbook.arithmetic``. Its names, on the page of a chapter:
 
     epochs                     the paper's number with that id in data/reported (CHAPTER.yaml)
     cpu.epochs, paper.epochs   a setting at a profile; also smoke, long, gpu
-    run.psnr                   a measurement of the run whose outputs the page shows; .low, .high, .n; run.minutes
+    run.psnr                   a measurement of the run whose outputs the page shows; .low, .high, .n; .lowest, .highest
+                               of repeats; run.minutes
     seeds.psnr                 the same of all seeds that were recorded at cpu on virtual patients: a list
     on.ct_slices.psnr          of the run on other data
     changed.first_norm.psnr    of the run at cpu on virtual patients in which that one setting was changed
@@ -26,9 +27,9 @@ from types import SimpleNamespace
 from covbook import project, report, studies
 from covbook.arithmetic import Measured, evaluate, filled, shown
 from covbook.runner import chapters
+from covlib.config import PROFILES
 from covlib.errors import ConfigError, DataError
 
-PROFILES = ("smoke", "cpu", "long", "gpu", "paper")
 ROLE = re.compile(r"(?<!`)\{(number|says)\}`([^`]+)`")  # within code it is an example
 
 
@@ -153,7 +154,8 @@ def _read_studies(stamp: tuple) -> list[dict]:
 def measured(document: dict) -> SimpleNamespace:
     """A run's measurements by name, and its ``minutes``, ``memory_gb``, ``seed``, ``images``, ``patients``, ``config``
     (its settings) and, where it was split, ``in_training``, ``in_test``."""
-    own = {m["name"]: Measured(m["value"], m["interval"], m["n"], m["unit"]) for m in document["metrics"]}
+    own = {m["name"]: Measured(m["value"], m["interval"], m["n"], m["unit"], m.get("spread"))
+           for m in document["metrics"]}
     memory = document["times"].get("peak_memory_mb")
     data, split = document["data"], document["data"].get("split") or {}
     parts = {name: split[part] for name, part in (("in_training", "train"), ("in_test", "test")) if part in split}

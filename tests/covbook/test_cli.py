@@ -81,6 +81,14 @@ def test_what_only_tells_imports_nothing_heavy(argv, words):
     assert done.stdout.splitlines()[-1] == "LOADED []"
 
 
+def test_every_command_with_a_profile_names_them_all(capsys):
+    for name in ("run", "train", "sweep"):
+        with pytest.raises(SystemExit):
+            main([name, "--help"])
+        told = " ".join(capsys.readouterr().out.split())
+        assert "--profile PROFILE smoke, cpu (default), long, gpu, paper --" in told, name
+
+
 def test_console_script_is_installed():
     script = Path(sys.executable).with_name("covlib")
     done = subprocess.run([script, "--version"], capture_output=True, text=True, check=True)

@@ -27,8 +27,8 @@ def drawn(run):
         plots.which_is_which(pictures(), pictures(), seed=0, reveal=True),
         plots.sample_grid({"covid, real": pictures(), "covid, synthetic": pictures()}, seed=0),
         plots.confidence_plot({"covid, real": np.linspace(0, 1, 9), "covid, synthetic": np.linspace(0, 1, 9)}),
-        plots.confidence_by_training({"against normal": {"real": np.linspace(0, 1, 9),
-                                                         "real + own": np.linspace(0, 1, 9)}})))]
+        plots.confidence_by_training({"against normal": {arm: (np.linspace(0, 1, 9), np.linspace(0, 1, 5))
+                                                         for arm in ("real", "real + own")}})))]
 
 
 @pytest.mark.parametrize(("chapter", "data", "word", "never"), [

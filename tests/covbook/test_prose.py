@@ -132,6 +132,9 @@ def test_names_of_a_chapter_s_page(run):
             "epochs": "100", "paper.batch_size": "50", "cpu.batch_size": "2", "cyclegan.train_covid": "180",
             "run.seed": "3", "len(seeds.table1_psnr) > 0": "yes", "dcgan.paper.epochs": "3,000"}
     assert {content: prose.say("number", content, names) for content in said} == said
+    run["metrics"][0] |= {"interval": None, "spread": [30.0, 33.0]}  # of repeats: no interval
+    names = prose.scope("07_cgan3d", run)
+    assert [prose.say("number", f"run.psnr.{end}", names) for end in ("lowest", "high")] == ["30.0", "–"]
 
 
 def test_a_page_speaks_of_the_run_whose_outputs_it_shows():

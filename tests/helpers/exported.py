@@ -39,3 +39,9 @@ def make_run(folder, *, masks=True, hu=True, patients=True, n=20, kind="phantom"
 def rows_of(folder, name="metadata.csv"):
     with open(folder / name, newline="") as file:
         return list(csv.DictReader(file))
+
+
+def everything(folder) -> bytes:
+    """All file names and contents."""
+    return b"\n".join(str(p.relative_to(folder)).encode() + (p.read_bytes() if p.is_file() else b"")
+                      for p in sorted(folder.rglob("*")))

@@ -87,6 +87,13 @@ def loaded(tab):
     return section
 
 
+def loaded_on(tab, width: int, theme: str = "light"):
+    """``loaded``, on a screen of ``width`` pixels."""
+    tab.set_viewport_size({"width": width, "height": 844})
+    tab.evaluate("theme => { document.documentElement.dataset.theme = theme; }", theme)
+    return loaded(tab)
+
+
 def answers(tab, name: str, given: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """What the network ``name`` makes of its inputs in the page, flat."""
     ask = """async ([name, given]) => {

@@ -7,6 +7,7 @@ the studies call those two.
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -40,10 +41,28 @@ def trained_once(place: Path, made_of: dict, train: Callable[[str], Any], empty:
 
 def apart(device) -> bool:
     """Whether small trainings may go to processes of one thread each: on a CPU, where their weights are the same on one
-    core and many, and not in a job of several processes (``covlib train``), which share each training."""
+    core and many, and not in a job of several processes (``covlib train``), which share each training.
+
+    Args:
+        device: as ``resolve_device`` takes it.
+    """
     import torch
 
-    return device.type == "cpu" and not torch.distributed.is_initialized()
+    from covlib.training.devices import resolve_device
+
+    return resolve_device(device).type == "cpu" and not torch.distributed.is_initialized()
+
+
+def leave(training: Callable, *given) -> None:
+    """``training(*given)`` in a process of its own (``covlib.parallel.spread``), for what it leaves in its folder:
+    networks with spectral norm do not travel. What the library warns of is said once, by the process that deals out the
+    work and takes up what was left."""
+    logger, silent = logging.getLogger("covlib"), logging.NullHandler()
+    logger.addHandler(silent)
+    try:
+        training(*given)
+    finally:
+        logger.removeHandler(silent)  # with one core this is the process that deals out
 
 
 def studies_of_tables(paper: str, chapter: str, titles: dict[int, str], arms: Callable, run: Callable,

@@ -39,9 +39,10 @@ class Beside:
 
 
 def cost(chapter: str, rows: dict[str, Tensor], said: dict[str, str], stages: dict[str, float], result=None) -> str:
-    """Size of the pictures, steps of the network that drew them (from what a run says of its weights), minutes that all
-    trainings of the run took; where they were taken up from an earlier run, whose minutes no stage has counted, those
-    of this network's training: ``result``, of ``fit``."""
+    """Size of the pictures, steps of the network that drew them (from what a run says of its weights: as a number a
+    result file has them nowhere, and settings that count epochs need the data to tell), minutes that all trainings of
+    the run took; where they were taken up from an earlier run, whose minutes no stage has counted, those of this
+    network's training: ``result``, of ``fit``."""
     text = next((text for name, text in said.items() if name.startswith(DRAWERS[chapter][1])), "")
     found = re.match(r"trained here, ([0-9,]+) steps", text)
     minutes = f"all trainings together {duration(sum(stages.get(stage, 0.0) for stage in TRAININGS) / 60)}"
@@ -170,7 +171,7 @@ def _cgan3d(entry, run) -> dict[str, Tensor]:
 
     model = NoiseModel.load(entry.checkpoint, run.device)
     config = model.depixelate.config
-    thick, rows = config.block, {"virtual patient": [], "pixelated": [], "restored": []}
+    thick, rows = config.block, {"original": [], "pixelated": [], "restored": []}
     for k, label in enumerate(("normal", "covid")):
         whole = generate(k, seed=_seed(entry), label=label, shape=config.shape)
         start = (len(whole.hu) - thick) // 2 // 2 * 2

@@ -79,7 +79,7 @@ def train(config: Config, roles: tuple[SliceSet, Split], out, *, seed: int = 0, 
         known, last = parts_in(start), roles[0].classes[-1]
         begun = {name: (start, name if name in known else "covid" if name == last else "normal") for name in images}
     return dcgan.train_all(config, images, out, seed=seed, device=device, resume=resume, checkpoint=checkpoint,
-                           start=begun, side_by_side=apart(resolve_device(device)))
+                           start=begun, side_by_side=apart(device))
 
 
 def judged_sets(method: DCGAN, judge: classifiers.Classifier, config: Config, *, seed: int = 0,

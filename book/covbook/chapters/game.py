@@ -57,12 +57,14 @@ def keep(run, logs: dict[str, dict]) -> Table:
     """Metrics and warnings of each network's last adversarial stage, and a table of them.
 
     Args:
-        logs: name of a network -> ``FitResult.log``. Empty where a checkpoint was given: nothing was trained.
+        logs: name of a network -> ``FitResult.log``; "projected (ours), from pneumonia" is a network of another class,
+            whose metrics are called by that. Empty where a checkpoint was given: nothing was trained.
     """
     rows = []
     for name, log in logs.items():
         for one in health(log):
-            key = f"{KEYS.get(name, name)}_{one.discriminator}".lower().replace(" ", "_").replace("-", "_")
+            called = KEYS.get(name, name.rpartition(", from ")[2])
+            key = f"{called}_{one.discriminator}".lower().replace(" ", "_").replace("-", "_")
             how = f"mean over the last third of stage {one.stage}, of batches as they were trained on"
             run.metric(f"d_right_real_{key}", one.real, how=how)
             run.metric(f"d_right_synthetic_{key}", one.synthetic, how=how)

@@ -25,7 +25,13 @@ from covbook.plots.single_slice import (
            term_panels,
            ways_of_painting,
 )
-from covbook.plots.translation import class_bars, confidence_by_training, translation_panels, umap_by_training
+from covbook.plots.translation import (
+           class_bars,
+           confidence_by_training,
+           translation_panels,
+           translations_beside,
+           umap_by_training,
+)
 from covbook.plots.volumes3d import close_ups, difference_images, gains, hu_distribution, seams, three_planes
 
 __all__ = ["TERNARY", "cam_overlay", "class_bars", "close_ups", "condition_editing", "condition_panels",
@@ -33,5 +39,5 @@ __all__ = ["TERNARY", "cam_overlay", "class_bars", "close_ups", "condition_editi
            "hu_distribution", "image_rows", "infection_edits", "listening", "loss_curves", "map_colours",
            "method_comparison", "nearest_distances", "nearest_pairs", "pick", "picture_blocks", "planted_examples",
            "planting", "probe_bars", "right_curves", "sample_grid", "scales_and_stages", "seams", "set_scatter",
-           "smooth", "term_panels", "three_planes", "translation_panels", "umap_by_training", "umap_embed",
-           "umap_embedding", "volume_views", "ways_of_painting", "which_is_which", "zoom_box"]
+           "smooth", "term_panels", "three_planes", "translation_panels", "translations_beside", "umap_by_training",
+           "umap_embed", "umap_embedding", "volume_views", "ways_of_painting", "which_is_which", "zoom_box"]

@@ -34,6 +34,7 @@ def loss_curves(log: dict, *, names=None, shares=(), weight: float = 0.9, logy: 
             the health of the game (``covlib.training.health``).
         shares: those of ``names`` that are weights in [0, 1], no losses.
         weight: of the moving average (0 draws the values alone).
+        logy: a logarithmic axis of the losses; straight around zero where one is not above it.
         ylabel: of the axes with the losses.
     """
     from covlib.training.health import is_health
@@ -130,7 +131,12 @@ def _draw_curves(axes, steps, columns: dict, texts: dict, weight: float, colours
             axes.plot(steps[stretch], values[stretch], color=colour, linewidth=0.7, alpha=0.22)
             axes.plot(steps[stretch], averaged, color=colour, linewidth=1.8, label=None if k else name)
         anchors.append((averaged[-1], texts[name], colour))
-    if logy and limits is None:
+    if logy and limits is None and any(np.nanmin(numbers(column), initial=np.inf) <= 0 for column in columns.values()):
+        # a logarithm has no place for a loss that falls below zero: a straight stretch around it has
+        peak = max(np.nanmax(np.abs(numbers(column)), initial=0.0) for column in columns.values())
+        axes.set_yscale("symlog", linthresh=10.0 ** np.floor(np.log10(max(peak, 1e-9) / 50)))
+        axes.axhline(0, color=style.GREY, linewidth=0.9)
+    elif logy and limits is None:
         axes.set_yscale("log")
     axes.set_xlim(steps.min(), steps.max() if steps.max() > steps.min() else steps.min() + 1)
     if limits is not None:

@@ -9,35 +9,73 @@ from covlib.errors import DataError
 
 ROWS = ("source", "translation", "reconstruction", "difference")
 MINUS = "\N{MINUS SIGN}"
+FULL = 0.5  # grey, of 2 from black to white: a change in full colour, the same in all figures
+LOWER = (0.42, 0.86)  # of a film's height: from the hilum to below the diaphragm
 
 
-def translation_panels(trip: dict, *, seed: int, source: str):
-    """One column for each of five images: source, translation, reconstruction, and what the translation changed, the
-    99.5th percentile of it in full colour.
+def translation_panels(trip: dict, *, seed: int, source: str, lower: bool = False):
+    """One column for each of five images: source, translation, reconstruction, and what the translation changed, in
+    colours that end at ``FULL``.
 
     Args:
         trip: "source", "translation", "reconstruction", each (N, 1, S, S) in [-1, 1], as ``CycleGAN.round_trip`` gives
             them; the difference is taken here.
         seed: which images are drawn. source: their class.
+        lower: three images only, and of them the ``LOWER`` lungs, larger.
     """
     rows = {name: style.as_images(trip[name], name) for name in ROWS[:3]}
     if len({pictures.shape for pictures in rows.values()}) > 1:
         raise DataError("translation_panels: source, translation and reconstruction differ in shape")
     total = len(rows["source"])
-    chosen = pick(total, 5, seed)
-    rows = {name: pictures[chosen] for name, pictures in rows.items()}
+    chosen = pick(total, 3 if lower else 5, seed)
+    height = rows["source"].shape[1]
+    seen = slice(*(round(share * height) for share in (LOWER if lower else (0, 1))))
+    rows = {name: pictures[chosen, seen] for name, pictures in rows.items()}
     rows["difference"] = rows["translation"] - rows["source"]
-    limit = max(float(np.quantile(np.abs(rows["difference"]), 0.995)), 0.02)  # grey, of 2 from black to white
     words = {"source": f"source\n({source})", "translation": "translation\n(synthetic\nCOVID-19)",
              "reconstruction": "recon-\nstruction", "difference": f"translation\n{MINUS} source"}
-    figure = _grid([list(rows[name]) for name in ROWS], row_labels=[words[name] for name in ROWS], max_side=1.3,
-                   right=0.6, note=f"{len(chosen)} of {total:,} images, drawn at random, seed {seed}. Vermilion: made "
-                                   "brighter, blue: darker.")
-    for axes in figure.axes[-len(chosen) :]:
-        axes.images[0].set(cmap=_diverging(), clim=(-limit, limit))
-    style.bar_beside(figure, axes, axes.images[0], ticks=[-limit, 0, limit],
-                     labels=[f"{MINUS}{limit:.2g}", "0", f"+{limit:.2g}"])
+    part = ", their lower lungs" if lower else ""
+    figure = _grid([list(rows[name]) for name in ROWS], row_labels=[words[name] for name in ROWS],
+                   max_side=2.4 if lower else 1.3, right=0.75,
+                   note=f"{len(chosen)} of {total:,} images{part}, drawn at random, seed {seed}. Vermilion: brighter, "
+                        "blue: darker.")
+    _in_colour(figure, figure.axes[-len(chosen) :])
     return figure
+
+
+def translations_beside(source: dict, made: dict, others: dict, *, columns: int = 4):
+    """The same images translated by several networks, each above what it changed, in colours that end at ``FULL``; and
+    images of the class that they were translated to. The first ``columns`` of each set.
+
+    Args:
+        source, others: one name -> images (N, 1, S, S) in [-1, 1]. made: name -> translations of ``source``.
+    """
+    (first, sources), (last, target) = (next(iter(x.items())) for x in (source, others))
+    sources, target = style.as_images(sources, first)[:columns], style.as_images(target, last)[:columns]
+    rows, changed = {first: sources}, []
+    for name, pictures in made.items():
+        pictures = style.as_images(pictures, name)[:columns]
+        if pictures.shape != sources.shape:
+            raise DataError(f"translations_beside: {name} is {pictures.shape}, its source {sources.shape}; both must "
+                            "be of one shape")
+        rows[name] = pictures
+        changed.append(len(rows))
+        rows[f"{name} {MINUS} {first}"] = pictures - sources
+    rows[last] = target
+    figure = _grid([list(pictures) for pictures in rows.values()], row_labels=list(rows), max_side=1.5, right=0.75,
+                   note="Vermilion: made brighter, blue: darker. The first of the held-out ones, none picked.")
+    for k in changed:
+        start = sum(map(len, list(rows.values())[:k]))
+        _in_colour(figure, figure.axes[start : start + len(sources)])
+    return figure
+
+
+def _in_colour(figure, panels) -> None:
+    """Differences in ``panels`` in colour, from ``-FULL`` to ``FULL``, with a bar beside the last."""
+    for axes in panels:
+        axes.images[0].set(cmap=_diverging(), clim=(-FULL, FULL))
+    style.bar_beside(figure, axes, axes.images[0], ticks=[-FULL, 0, FULL],
+                     labels=[f"{MINUS}{FULL:g}", "0", f"+{FULL:g}"])
 
 
 def _diverging():
@@ -81,12 +119,13 @@ def class_bars(tasks: dict, *, note: str):
 
 
 def confidence_by_training(tasks: dict):
-    """Confidence for every held-out positive case, a column per task, a row per training set (Figs. 4 to 7).
+    """Confidence for every held-out case and every negative, a column per task, a row per training set (Figs. 4 to 7,
+    which have the cases alone).
 
     Args:
-        tasks: title -> {training set: probabilities (N,) of COVID-19 for its real test cases}. All titles have the
-            same training sets. Cases stand in order of their probability; the number above 0.5, a dashed line, stands
-            in the panel.
+        tasks: title -> {training set: (probabilities (N,) of COVID-19 for its real test cases, (M,) for its
+            negatives)}. All titles have the same training sets. Both stand in order of their probability; the numbers
+            above 0.5, a dashed line, stand in the panel.
     """
     arms = list(next(iter(tasks.values()), {}))
     if not arms or any(list(panel) != arms for panel in tasks.values()):
@@ -98,37 +137,43 @@ def confidence_by_training(tasks: dict):
         x = left + column * (width + 0.35)
         style.inch_text(figure, x + width / 2, 0.24, title, size=style.HEAD, ha="center")
         for row, arm in enumerate(arms):
-            p = np.sort(style.as_array(panel[arm], arm).ravel())
-            if not len(p) or p[0] < -1e-6 or p[-1] > 1 + 1e-6:
-                raise DataError(f"confidence_by_training: {title}, {arm}: probabilities between 0 and 1 are wanted")
             axes = style.inch_axes(figure, x, 0.34 + row * (height + 0.14), width, height)
-            _cases(axes, p)
+            _cases(axes, *(_probabilities(p, f"{title}, {arm}") for p in panel[arm]))
             if row < len(arms) - 1:
                 axes.set_xticklabels([])
             else:
-                axes.set_xlabel("COVID-19 case, in order")
+                axes.set_xlabel("share of the patients, in order")
             if column:
                 axes.set_yticklabels([])
             else:
                 style.row_label(figure, left - 0.32, 0.34 + row * (height + 0.14) + height / 2, style.wrap(arm, 14),
                                 linespacing=1.2)
-    style.footnote(figure, "Real held-out cases. Dashed: threshold 0.5.",
-                   "A higher confidence alone is no better detection.")
+    style.footnote(figure, "Real held-out patients. Vermilion: cases, blue: negatives. Dashed: threshold 0.5.")
     return figure
 
 
-def _cases(axes, p: np.ndarray) -> None:
-    """Probabilities in order as stems from the threshold, 0.5: found ones vermilion, missed ones grey."""
+def _probabilities(values, what: str) -> np.ndarray:
+    p = np.sort(style.as_array(values, what).ravel())
+    if not len(p) or p[0] < -1e-6 or p[-1] > 1 + 1e-6:
+        raise DataError(f"confidence_by_training: {what}: probabilities between 0 and 1 are wanted")
+    return p
+
+
+def _cases(axes, cases: np.ndarray, negatives: np.ndarray) -> None:
+    """Probabilities in order: cases as stems from the threshold, 0.5, missed ones grey; negatives as blue dots."""
     style.plain_axes(axes)
-    at, found = np.arange(1, len(p) + 1), p > 0.5
+    places = [(np.arange(len(p)) + 0.5) / len(p) for p in (cases, negatives)]
+    at, found = places[0], cases > 0.5
     axes.axhspan(0.5, 1, color=style.PALE, alpha=0.45, linewidth=0)
     axes.axhline(0.5, color=style.INK, linewidth=1, linestyle=(0, (4, 3)))
     for which, colour in ((found, style.VERMILION), (~found, "#8a8a8a")):
-        axes.vlines(at[which], 0.5, p[which], color=colour, linewidth=0.8, alpha=0.6)
-        axes.plot(at[which], p[which], "o", color=colour, markersize=3.2, clip_on=False)
-    axes.text(0.985, 0.14, f"{found.sum()} of {len(p)} found", transform=axes.transAxes, fontsize=style.SMALL,
-              va="center", ha="right")
-    axes.set(xlim=(0.3, len(p) + 0.7), ylim=(0, 1), yticks=[0, 0.5, 1])
+        axes.vlines(at[which], 0.5, cases[which], color=colour, linewidth=0.8, alpha=0.6)
+        axes.plot(at[which], cases[which], "o", color=colour, markersize=3.2, clip_on=False)
+    axes.plot(places[1], negatives, "o", color=style.BLUE, markersize=2.4, clip_on=False)
+    text = f"{found.sum()} of {len(cases)} found, {(negatives > 0.5).sum()} of {len(negatives)} false"
+    axes.text(0.5, 0.3, text, transform=axes.transAxes, fontsize=style.SMALL, va="center", ha="center")
+    axes.set(xlim=(-0.01, 1.01), ylim=(0, 1), xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
+    axes.set_xticklabels(["0", "half", "all"])
     axes.set_yticklabels(["0", "0.5", "1"])
 
 

@@ -7,11 +7,14 @@ from covbook.plots.pictures import _grid
 from covlib.errors import DataError
 
 BAR = 0.12  # inches, width of a colour bar
+FULL = 250.0  # HU, the difference in full colour: one scale for all figures of the chapter
+RAREST = 0.03  # %, of voxels in a column of a histogram: the axis begins there
+ENDS = [style.hu_text(-FULL), "0", style.hu_text(FULL)]
 
 
 def difference_images(original, volumes: dict):
-    """Fig. 2 of Mangalagiri et al.: slices above, their difference from the original below, in colour with a scale
-    that ends at the 99.5th percentile of all absolute differences.
+    """Fig. 2 of Mangalagiri et al.: slices above, their difference from the original below, in colours that end at
+    ``FULL``.
 
     Args:
         original: (H, W) in HU. volumes: name -> slice (H, W) in HU; shown in this order after the original.
@@ -21,7 +24,6 @@ def difference_images(original, volumes: dict):
     differences = {name: v.astype(np.float32) - original for name, v in shown.items()}
     if not shown:
         raise DataError("difference_images: nothing to compare with the original; at least one slice is wanted")
-    span = max(1.0, np.percentile(np.abs(list(differences.values())), 99.5))
     columns = len(shown) + 1
     cell = min(2.3, (style.WIDTH - 0.1 - style.GAP * (columns - 1)) / columns)
     height = cell * original.shape[0] / original.shape[1]
@@ -32,13 +34,13 @@ def difference_images(original, volumes: dict):
         style.inch_text(figure, x + cell / 2, 0.18, name, ha="center")
         if name in differences:
             axes = style.inch_axes(figure, x, 0.27 + height + style.GAP, cell, height)
-            artist = _signed(axes, differences[name], span)
+            artist = _signed(axes, differences[name])
     top = 0.27 + height + style.GAP
     style.inch_text(figure, 0.05 + cell / 2, top + height / 2 - 0.35, "made minus original", ha="center")
     bar = style.inch_axes(figure, 0.05 + 0.15 * cell, top + height / 2, 0.7 * cell, BAR)
-    style.colour_bar(figure, bar, artist, ticks=[-span, 0, span], labels=_ends(span), upright=False)
+    style.colour_bar(figure, bar, artist, ticks=[-FULL, 0, FULL], labels=ENDS, upright=False)
     bar.set_xlabel("HU", fontsize=style.SMALL, labelpad=1)
-    style.footnote(figure, style.LUNG_WINDOW_TEXT)
+    style.footnote(figure, style.LUNG_WINDOW_TEXT, f"Full colour: {FULL:.0f} HU and more.")
     return figure
 
 
@@ -61,7 +63,7 @@ def close_ups(rows: list[dict], *, note: str):
 
 def seams(errors: dict, ratios: dict | None, *, block: int):
     """Where the error of a stitched slice lies: one picture a way of stitching, the faces of the plain grid marked; the
-    colours end at the 99th percentile of all absolute errors.
+    colours end at ``FULL``.
 
     Args:
         errors: name -> (H, W), made minus original in HU. ratios: name -> seam ratio, put into the titles.
@@ -69,7 +71,6 @@ def seams(errors: dict, ratios: dict | None, *, block: int):
     planes = {name: _plane(v, name) for name, v in errors.items()}
     if not planes:
         raise DataError("seams: no pictures; at least one is wanted")
-    span = max(1.0, np.percentile(np.abs(np.concatenate([p.ravel() for p in planes.values()])), 99))
     cell = min(3.1, (style.WIDTH - 0.75 - style.GAP * (len(planes) - 1)) / len(planes))
     first = next(iter(planes.values()))
     height = cell * first.shape[0] / first.shape[1]
@@ -77,7 +78,7 @@ def seams(errors: dict, ratios: dict | None, *, block: int):
     for k, (name, picture) in enumerate(planes.items()):
         x = 0.05 + k * (cell + style.GAP)
         axes = style.inch_axes(figure, x, 0.34, cell, height)
-        artist = _signed(axes, picture, span)
+        artist = _signed(axes, picture)
         for axis, n in ((axes.axhline, picture.shape[0]), (axes.axvline, picture.shape[1])):
             for place in range(block, n, block):
                 axis(place - 0.5, color=style.INK, linewidth=0.5, alpha=0.5, linestyle=(0, (2, 3)))
@@ -85,7 +86,7 @@ def seams(errors: dict, ratios: dict | None, *, block: int):
         style.inch_text(figure, x + cell / 2, 0.23, name + ratio, ha="center")
     x += cell + 0.12
     bar = style.inch_axes(figure, x, 0.34 + 0.12 * height, BAR, 0.76 * height)
-    style.colour_bar(figure, bar, artist, ticks=[-span, 0, span], labels=_ends(span))
+    style.colour_bar(figure, bar, artist, ticks=[-FULL, 0, FULL], labels=ENDS)
     style.footnote(figure, "Error in HU. Dotted: faces of the blocks when they are laid side by side.")
     return figure
 
@@ -122,7 +123,8 @@ def three_planes(cases: dict):
 
 
 def hu_distribution(groups: dict):
-    """Histograms of HU from -1050 to 400, one line a group: solid where the group is real, dashed where synthetic.
+    """Histograms of HU from -1050 to 400, one line a group: solid where the group is real, dashed where synthetic. The
+    axis of shares is logarithmic: air and muscle are most of a scan, and what is told by the eye is the rest.
 
     Args:
         groups: name -> array of HU of any shape; what lies beyond the range is not counted.
@@ -140,7 +142,9 @@ def hu_distribution(groups: dict):
         axes.stairs(share, edges, color=colour, linewidth=1.8, linestyle="-" if marker == "o" else (0, (4, 2)),
                     label=name, baseline=None)
         highest = max(highest, share.max())
-    axes.set(xlim=(-1050, 400), ylim=(0, 1.08 * highest), xlabel="HU", ylabel="voxels per 25 HU, %")
+    axes.set_yscale("log")
+    axes.set(xlim=(-1050, 400), ylim=(RAREST, 1.4 * highest), xlabel="HU", ylabel="voxels per 25 HU, %")
+    axes.yaxis.set_major_formatter("{x:g}")
     axes.set_xticks(range(-1000, 401, 200))
     axes.set_xticklabels([style.hu_text(t) for t in axes.get_xticks()])
     axes.legend(loc="upper left", bbox_to_anchor=(1.02, 1.0), frameon=False, fontsize=style.SMALL, handlelength=1.8,
@@ -148,11 +152,11 @@ def hu_distribution(groups: dict):
     return figure
 
 
-def gains(rows: list[dict]):
-    """What methods gain over doing nothing, patient by patient: a dot each, the mean as a bar, zero marked.
+def gains(rows: list[dict], *, xlabel: str):
+    """What methods gain over others, patient by patient: a dot each, the mean as a bar, zero marked.
 
     Args:
-        rows: {"label", "values" (one number a patient), "paper" (or None), "group" (colours go by it)}.
+        rows: {"label", "values" (one number a patient), "group" (colours go by it)}. xlabel: what is gained over what.
     """
     if not rows:
         raise DataError("gains: no rows; at least one is wanted")
@@ -161,20 +165,17 @@ def gains(rows: list[dict]):
     figure = style.new_figure(0.3 + 0.42 * len(rows) + 0.75)
     axes = style.plain_axes(style.inch_axes(figure, left, 0.15, style.WIDTH - left - 0.95, 0.42 * len(rows)), grid="x")
     groups = dict.fromkeys(row.get("group", "") for row in rows)
-    colours = dict(zip(groups, (style.VERMILION, style.GREY, style.GREEN, style.ORANGE), strict=False))
+    colours = dict(zip(groups, (style.VERMILION, style.BLUE, style.GREEN, style.ORANGE), strict=False))
     axes.axvline(0, color=style.INK, linewidth=1.1)
     for k, row in enumerate(rows):
         values = style.as_array(row["values"], row["label"])
         colour = colours[row.get("group", "")]
         axes.plot([values.mean()] * 2, [k - 0.3, k + 0.3], color=colour, linewidth=3)
         axes.plot(values, np.full(len(values), k), "o", color=colour, markersize=5, alpha=0.75)
-        if row.get("paper") is not None:
-            axes.plot([row["paper"]], [k], "D", markerfacecolor="white", markeredgecolor=style.INK, markersize=6)
-        style.row_text(axes, 1.02, k, f"{values.mean():+.1f}".replace("-", "\N{MINUS SIGN}"))
-    axes.set(ylim=(len(rows) - 0.5, -0.5), xlabel="PSNR over the input, dB")
+        style.row_text(axes, 1.02, k, f"{values.mean():+.2f}".replace("-", "\N{MINUS SIGN}"))
+    axes.set(ylim=(len(rows) - 0.5, -0.5), xlabel=xlabel)
     axes.set_yticks(range(len(rows)), labels)
-    paper = " Diamond: the paper." if any(row.get("paper") is not None for row in rows) else ""
-    style.footnote(figure, f"A dot a patient, the bar and the number their mean.{paper}")
+    style.footnote(figure, "A dot a patient, the bar and the number their mean.")
     return figure
 
 
@@ -186,17 +187,12 @@ def _plane(values, what: str, shape=None) -> np.ndarray:
     return array
 
 
-def _signed(axes, picture, span: float):
-    artist = axes.imshow(picture, cmap="RdBu_r", vmin=-span, vmax=span, aspect="auto", interpolation="nearest")
+def _signed(axes, picture):
+    artist = axes.imshow(picture, cmap="RdBu_r", vmin=-FULL, vmax=FULL, aspect="auto", interpolation="nearest")
     axes.set_xticks([])
     axes.set_yticks([])
     style.thin_frame(axes)
     return artist
-
-
-def _ends(span: float) -> list[str]:
-    """Names of a scale's ends and middle."""
-    return [style.hu_text(-span), "0", style.hu_text(span)]
 
 
 def _views(case) -> list[tuple[np.ndarray, float, float]]:

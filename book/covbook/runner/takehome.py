@@ -20,9 +20,10 @@ from pathlib import Path
 
 import numpy as np
 
+from covbook import pseudonyms
 from covbook.export import REQUIRED
 from covbook.report import load_metrics
-from covbook.runner import pseudonyms, takehome_files, takehome_sheet
+from covbook.runner import takehome_files, takehome_sheet
 from covlib.atomic import atomic_folder
 from covlib.data.hu import unwindow
 from covlib.data.splits import PARTS, Split, split_by_patient

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import covlib
 from covbook.export import CAUTION, write_sheet
+from covbook.pseudonyms import TOLD
 
 OWN = "CC BY 4.0 (https://creativecommons.org/licenses/by/4.0/)"
 
@@ -63,8 +64,7 @@ def _composition(facts) -> list[str]:
             "No masks: a segmentation network cannot be trained on this set.",
             "Every file says in its metadata that it is synthetic; SHA256SUMS has the checksums, provenance.csv where "
             "each file came from.",
-            *(["Patients, sources and files have pseudonyms. The key lies beside the exporting machine's copy, not in "
-               "this set; do not pass it on."] if facts["pseudonyms"] else []),
+            *([TOLD] if facts["pseudonyms"] else []),
             *_verdict(facts["run"]["verdict"]),
             "It may repeat training images: see the privacy audit of chapter 08 before passing it on."]
 

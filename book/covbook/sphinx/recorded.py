@@ -31,7 +31,8 @@ def renewed(path: Path) -> str:
     names = _imported(cells) if found else {}
     for cell, call in found:
         made = eval(compile(ast.Expression(call), path.name, "eval"), names)  # our own notebook's line, as a run has it
-        shown = {"text/html": made._repr_html_(), "text/markdown": made._repr_markdown_(), "text/plain": "\n".join(repr(made).splitlines())}
+        shown = {"text/html": made._repr_html_(), "text/markdown": made._repr_markdown_(),
+                 "text/plain": repr(made).rstrip("\n")}
         cell["outputs"] = [{"data": {kind: text.splitlines(keepends=True) for kind, text in shown.items()},
                             "execution_count": cell["execution_count"], "metadata": {},
                             "output_type": "execute_result"}]

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from chromium import AXE, serious
+from chromium import SCREENS, assert_fits_and_accessible
 from live_pages import PAGE
 from PIL import Image
 
@@ -180,11 +180,7 @@ def test_saved_pictures_carry_the_mark(browser, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("width, theme", [(1000, "light"), (390, "dark")])
+@pytest.mark.parametrize("width, theme", SCREENS)
 def test_it_fits_a_phone_and_axe_finds_nothing_serious(browser, tmp_path, width, theme):
-    from axe_playwright_python.base import AXE_SCRIPT
-
     with shown(browser, tmp_path, width, theme) as tab:
-        assert tab.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
-        tab.evaluate(AXE_SCRIPT)
-        assert serious(tab, AXE) == []
+        assert_fits_and_accessible(tab)

@@ -121,6 +121,8 @@ def test_a_loss_too_small_for_the_common_axis_has_axes_of_its_own():
     assert figure.axes[1].get_ylim()[1] < 0.1
     assert len(plots.loss_curves({**log, "L1": [0.5, 0.4, 0.3]}).axes) == 2
     assert len(plots.loss_curves(log, logy=True).axes) == 2  # a logarithmic axis holds both
+    below = plots.loss_curves({**log, "L1": [-0.4, 0.04, 0.03]}, names=["D", "L1"], logy=True)
+    assert below.axes[0].get_yscale() == "symlog" and below.axes[0].get_ylim()[0] < -0.4  # nothing is swallowed
 
 
 def test_stages_of_training_are_told_apart():

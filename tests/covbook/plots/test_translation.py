@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 
 from covbook.diagrams.translation import cyclegan
-from covbook.plots.translation import class_bars, confidence_by_training, translation_panels, umap_by_training
+from covbook.plots.translation import (
+    class_bars,
+    confidence_by_training,
+    translation_panels,
+    translations_beside,
+    umap_by_training,
+)
 from covlib.errors import DataError
 from covlib.papers.cyclegan.config import Config
 from covlib.seeding import rng
@@ -39,13 +45,30 @@ def test_panels_show_four_rows_the_scale_and_the_seed(trip):
     few = {name: pictures[:4] for name, pictures in trip.items()}
     assert inside(translation_panels(few, seed=3, source="normal"))
     words = texts(figure)
-    assert "seed 3" in words and "5 of 9" in words and "+0.3" in words
+    assert "seed 3" in words and "5 of 9" in words and "+0.5" in words and inside(figure)
     first = figure.axes[0].images[0].get_array()
     assert any(np.allclose(first, image[0]) for image in trip["source"])
     difference = figure.axes[15].images[0]
-    assert np.allclose(difference.get_array(), 0.3, atol=1e-6) and difference.get_clim() == pytest.approx((-0.3, 0.3))
+    assert np.allclose(difference.get_array(), 0.3, atol=1e-6) and difference.get_clim() == (-0.5, 0.5)
+    close = translation_panels(trip, seed=3, source="normal", lower=True)  # three, and of them rows 10 to 20 of 24
+    assert len(close.axes) == 4 * 3 + 1 and inside(close) and "lower lungs" in texts(close)
+    assert any(np.array_equal(close.axes[0].images[0].get_array(), image[0, 10:21]) for image in trip["source"])
     with pytest.raises(DataError, match="shape"):
         translation_panels({**trip, "reconstruction": trip["source"][:4]}, seed=3, source="normal")
+
+
+def test_translations_of_several_networks_stand_above_what_they_changed(trip):
+    made = {"ours": trip["translation"], "theirs": trip["source"] - 0.2}
+    figure = translations_beside({"normal": trip["source"]}, made, {"COVID-19": trip["translation"][4:]})
+    assert len(figure.axes) == 6 * 4 + 2 and inside(figure)
+    shown = [axes.images[0] for axes in figure.axes[:24]]
+    changes = {"ours": shown[8:12], "theirs": shown[16:20]}
+    assert all(np.allclose(i.get_array(), 0.3, atol=1e-6) for i in changes["ours"])
+    assert all(np.allclose(i.get_array(), -0.2, atol=1e-6) for i in changes["theirs"])
+    assert {i.get_clim() for i in changes["ours"] + changes["theirs"]} == {(-0.5, 0.5)}
+    assert np.array_equal(shown[20].get_array(), trip["translation"][4, 0])
+    with pytest.raises(DataError, match="theirs is"):
+        translations_beside({"normal": trip["source"]}, {"theirs": trip["source"][:2]}, {"x": trip["source"]})
 
 
 def test_bars_carry_counts_and_skew():
@@ -61,17 +84,18 @@ def test_bars_carry_counts_and_skew():
         class_bars({"x": {"normal": {"train": 1, "test": 1}}}, note="")
 
 
-def test_confidence_counts_the_cases_above_the_threshold():
-    p = np.array([0.9, 0.2, 0.5, 0.7])
-    panel = {"real": p, "real + G_NC": p / 2}
-    figure = confidence_by_training({"normal": panel, "pneumonia": {k: v[:3] for k, v in panel.items()}})
+def test_confidence_counts_cases_and_false_alarms_above_the_threshold():
+    p, negatives = np.array([0.9, 0.2, 0.5, 0.7]), np.array([0.1, 0.6, 0.3])
+    panel = {"real": (p, negatives), "real + G_NC": (p / 2, negatives)}
+    figure = confidence_by_training({"normal": panel, "pneumonia": {k: (v[0][:3], v[1]) for k, v in panel.items()}})
     words = texts(figure)
-    assert words.count("2 of 4 found") == 1 and "0 of 4 found" in words and "1 of 3 found" in words
+    assert words.count("2 of 4 found, 1 of 3 false") == 1 and "0 of 4 found" in words and "1 of 3 found" in words
     assert len(figure.axes) == 4 and inside(figure)
     with pytest.raises(DataError, match="same training sets"):
-        confidence_by_training({"a": panel, "b": {"real": p}})
-    with pytest.raises(DataError, match="between 0 and 1"):
-        confidence_by_training({"a": {"real": p * 2}})
+        confidence_by_training({"a": panel, "b": {"real": (p, negatives)}})
+    for pair in ((p * 2, negatives), (p, negatives - 1)):
+        with pytest.raises(DataError, match="between 0 and 1"):
+            confidence_by_training({"a": {"real": pair}})
 
 
 def test_diagram_names_networks_and_losses():

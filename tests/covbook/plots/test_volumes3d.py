@@ -22,7 +22,7 @@ def test_differences_are_the_differences_on_one_scale():
         assert name in texts(figure)
         assert any(np.array_equal(p, picture.astype(np.float32) - original) for p in pictures)
     scales = {a.images[0].get_clim() for a in figure.axes if a.images and a.images[0].get_cmap().name == "RdBu_r"}
-    assert len(scales) == 1 and next(iter(scales))[0] == -next(iter(scales))[1]
+    assert scales == {(-250.0, 250.0)} and any("Full colour: 250 HU" in t for t in texts(figure))
     assert any("level −600, width 1500" in t for t in texts(figure))
     with pytest.raises(DataError, match="noisy: slice has shape"):
         plots.difference_images(original, {"noisy": plane("b", 10)})
@@ -44,6 +44,7 @@ def test_close_ups_have_a_row_for_each_kind():
 def test_seams_mark_the_faces_of_the_blocks():
     errors = {"side by side": plane("a", 64), "overlapped": plane("b", 64)}
     figure = check_page(plots.seams(errors, {"side by side": 1.4, "overlapped": 1.0}, block=32))
+    assert {a.images[0].get_clim() for a in figure.axes if a.images} == {(-250.0, 250.0)}  # as in other figures
     assert {"side by side: seam ratio 1.40", "overlapped: seam ratio 1.00"} <= set(texts(figure))
     for axes in [a for a in figure.axes if a.images and np.shape(a.images[0].get_array()) == (64, 64)]:
         places = sorted(line.get_xdata()[0] for line in axes.get_lines() if line.get_xdata()[0] == line.get_xdata()[1])
@@ -71,15 +72,14 @@ def test_histograms_count_what_is_shown():
     steps = {p.get_label(): p.get_data() for p in figure.axes[0].patches}
     values, edges, _ = steps["real"]
     assert np.isclose(values.sum(), 100) and np.isclose(values[6], 200 / 3) and edges[0] == -1050
-    assert {"real", "synthetic"} <= set(texts(figure))
+    assert {"real", "synthetic"} <= set(texts(figure)) and figure.axes[0].get_yscale() == "log"
 
 
-def test_gains_show_every_patient_and_the_paper():
-    rows = [{"label": "cGAN", "values": [1.0, 3.0], "paper": -2.24, "group": "cGAN"},
-            {"label": "trilinear", "values": [2.0, 2.0], "group": "classical"}]
-    figure = check_page(plots.gains(rows))
+def test_gains_show_every_patient_and_their_mean():
+    rows = [{"label": "denoised", "values": [1.0, 3.0], "group": "a"},
+            {"label": "depixelated", "values": [2.0, 2.5], "group": "b"}]
+    figure = check_page(plots.gains(rows, xlabel="PSNR over the rival, dB"))
     dots = [list(line.get_xdata()) for line in figure.axes[0].get_lines() if line.get_marker() == "o"]
-    assert dots == [[1.0, 3.0], [2.0, 2.0]] and "+2.0" in texts(figure)
-    assert any(line.get_marker() == "D" and list(line.get_xdata()) == [-2.24] for line in figure.axes[0].get_lines())
+    assert dots == [[1.0, 3.0], [2.0, 2.5]] and {"+2.00", "+2.25", "PSNR over the rival, dB"} <= set(texts(figure))
     with pytest.raises(DataError, match="no rows"):
-        plots.gains([])
+        plots.gains([], xlabel="")

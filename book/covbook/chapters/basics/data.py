@@ -309,6 +309,22 @@ def plant_duplicates(slices: SliceSet, split) -> tuple[SliceSet, object]:
     return planted, Split(split.train, split.val, test)
 
 
+def found_copies(planted: SliceSet, split, pairs) -> dict[str, tuple[str, float]]:
+    """How each copy of ``plant_duplicates`` was found beside the image it was made of.
+
+    Args:
+        split: before planting. pairs: of ``find_duplicates``.
+
+    Returns:
+        {the copy's name: ("exact" | "near", correlation), or ("missed", NaN)}
+    """
+    first = len(planted) - 3
+    known = {(i, j): (kind, r) for i, j, kind, r in pairs}
+    sources = np.resize(split.train, 3)
+    return {planted.names[first + k]: known.get((int(sources[k]), first + k), ("missed", float("nan")))
+            for k in range(3)}
+
+
 def by_label(cases: list[Case], values) -> dict[str, np.ndarray]:
     """Values grouped by the cases' labels ("no label" where there is none), in order of appearance."""
     names = [case.label or "no label" for case in cases]
@@ -327,6 +343,17 @@ def body_crop(picture: np.ndarray) -> np.ndarray:
     """The rows of an axial picture in [-1, 1] that hold the body (lung window): table and air above are cut off."""
     filled = np.flatnonzero((picture > 0.2).mean(1) > 0.05)
     return picture[max(filled[0] - 6, 0) : filled[-1] + 6] if len(filled) else picture
+
+
+def within_scan(film: np.ndarray, case: Case) -> np.ndarray:
+    """The rows of ``phantom.xray`` of a volume that its voxels reach: beyond its ends the film repeats its last rows.
+
+    Args:
+        film: (size, size), of ``case``.
+    """
+    height, width = case.hu.shape[0] * case.spacing[0], case.hu.shape[2] * case.spacing[2]
+    beyond = int(np.ceil(max(0.0, 1 - height / max(height, width)) / 2 * len(film)))
+    return film[beyond : len(film) - beyond]
 
 
 def three_levels(case: Case) -> list[int]:

@@ -1,7 +1,8 @@
 """A ladder of sanity for every method and rival: rungs that a network must climb before its pictures are worth judging.
 
-1. *One batch.* Trained on a single batch, the generator gives it back: PSNR in dB (of CoSinGAN, its one slice; of
-   CycleGAN, the way there and back; what draws from noise alone has nothing to give back).
+1. *One batch.* Trained on a single batch, the generator gives it back: PSNR in dB, of the mean square over all pixels
+   of the batch, of chapter 04 those inside the lungs (of CoSinGAN, its one slice; of CycleGAN, the way there and back;
+   what draws from noise alone has nothing to give back).
 2. *D sees.* With the generator standing still as it starts, the discriminator learns alone, and is then asked about
    images that it has not met: AUC over images, each by the mean of its patches.
 3. *D still sees* when the generator is the one that the recorded run left: whether anything is left to learn.
@@ -185,12 +186,14 @@ def texture(real, made, masks=None) -> dict[str, float]:
         return {}
 
 
-def psnr(a, b, inside=None) -> float:
-    """Of images or blocks in [-1, 1], in dB, over the pixels ``inside``."""
-    import torch
+def pooled_psnr(a, b, inside=None) -> float:
+    """PSNR in dB of a batch of images or blocks in [-1, 1] as of one image: of the mean square over all its pixels, or
+    over those ``inside``, a mask of its shape. ``covlib.metrics.image.psnr`` of the batch would average the images' own
+    values, of which a slice of nothing but air that is given back to the bit has an infinite one."""
+    from covlib.metrics.image import psnr
 
-    squares = (a.cpu().float() - b.cpu().float()).square()
-    return float(10 * torch.log10(4 / (squares if inside is None else squares[inside]).mean()))
+    wanted = slice(None) if inside is None else inside
+    return psnr(*(batch.cpu().float()[wanted].reshape(1, -1) for batch in (a, b)), data_range=2)
 
 
 def _recorded(chapter: str, config, profile: str):
@@ -242,7 +245,7 @@ def _global_local(name, kind, profile, data, seed, device, out) -> Rungs:
         method, _ = experiment.train_method(name, settings, few.training_data(), out / "batch", seed, device,
                                             resume=False)
         made = experiment.synthesize(method, few.maps, seed)
-        return psnr(made, label_maps.lung_only(few.images, few.maps), (few.maps > 0)[:, None])
+        return pooled_psnr(made, label_maps.lung_only(few.images, few.maps), (few.maps > 0)[:, None])
 
     trained, unseen = None, roles.test.subset(range(min(UNSEEN, len(roles.test))))
     if name == "global_local" and (entry := _recorded("04_global_local", own, profile)):
@@ -267,7 +270,7 @@ def _cosingan(name, kind, profile, data, seed, device, out) -> Rungs:
     def one_batch(steps: int) -> float:  # its whole schedule: there is but one slice to learn
         train = cosingan.train if name == "cosingan" else lambda *args, **how: rivals.train_rival(name, *args, **how)
         method = train(config, one, out / "batch", seed=seed, device=device)[0]
-        return psnr(experiment.synthesize(method, one.condition, seed), one.image)
+        return pooled_psnr(experiment.synthesize(method, one.condition, seed), one.image)
 
     trained = None
     if name == "cosingan" and (entry := _recorded("05_cosingan", config, profile)):
@@ -300,7 +303,7 @@ def _cyclegan(name, kind, profile, data, seed, device, out) -> Rungs:
         few = Unpaired(**{key: part[: config.batch_size] for key, part in learnt.items()})
         method = CycleGAN(replace(config, steps=steps, flip=False), config.batch_size, seed)
         fit(method, few, out / "batch", seed=seed, device=device, resume=False, log_every=steps, progress=False)
-        return psnr(method.translate(few["a"], "G_A", "G_B"), few["a"])
+        return pooled_psnr(method.translate(few["a"], "G_A", "G_B"), few["a"])
 
     entry = _recorded("06_cyclegan", config, profile)
     trained = train_all(config, None, out, device=device, checkpoint=entry.checkpoint)[0][source] if entry else None
@@ -329,7 +332,7 @@ def _cgan3d(name, kind, profile, data, seed, device, out) -> Rungs:
         few = training_blocks(scans.at(split.train[:1]), replace(still, blocks_per_scan=config.batch_size), seed)
         method = CGAN3D(replace(still, steps=steps, denoise_times=1), config.batch_size, seed)
         fit(method, few, out / "batch", seed=seed, device=device, resume=False, log_every=steps, progress=False)
-        return psnr(made(method, few), few["target"])
+        return pooled_psnr(made(method, few), few["target"])
 
     # The recorded autoencoder played against the paper's discriminator whatever the setting says.
     settings = replace(config, discriminator="detail") if name == "autoencode" else config

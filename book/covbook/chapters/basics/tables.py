@@ -130,10 +130,11 @@ def registry() -> Table:
     return Table(["name", "title", "holds", "masks", "licence", "chapters"], rows)
 
 
-def closest_pairs(slices: SliceSet, split, planted: SliceSet, pairs, fake: set):
+def closest_pairs(slices: SliceSet, split, planted: SliceSet, pairs):
     """The most alike pair across the split that nobody planted, and the planted one that was changed most."""
     own = most_alike(slices, split)
-    changed = [(i, j, r) for i, j, _, r in pairs if "planted: resampled" in (planted.names[i], planted.names[j])]
+    last = (int(np.resize(split.train, 3)[2]), len(planted) - 1)  # shrunk and enlarged, beside what it was made of
+    changed = [(i, j, r) for i, j, _, r in pairs if (i, j) == last]
     part = {int(i): name for name, index in split.parts().items() for i in index}
     row = [slices.images[own[0], 0], slices.images[own[1], 0]]
     under = [f"not planted: {part[own[0]]}", f"{part[own[1]]}, r = {own[2]:.3f}"]
@@ -265,8 +266,13 @@ def checks_table(chapter: str) -> Table:
 # ---- chapter 01, composed -------------------------------------------------------------------------------------------
 
 
+CLOSE_MM = 40.0  # the side of a close view
+CHANGE_HU = 300.0  # the difference that is drawn white
+
+
 def scanner_figure(seed: int, size: int):
-    """One person scanned in six ways, a close view of the right lung: kernel, slice thickness, modality."""
+    """One person scanned in four ways, ``CLOSE_MM`` of the right lung: kernel, slice thickness, modality; and what
+    each changes of the first, in HU."""
     person = dataclasses.replace(
         phantom.sample(0, seed=seed, label="covid", modality="A"), kernel="soft", thickness_mm=1.0
     )
@@ -277,16 +283,21 @@ def scanner_figure(seed: int, size: int):
         "modality B": {"modality": "B"},
     }
     level = float(person_level(phantom.Subject(person)))
-    views = []
-    for change in ways.values():
-        subject = phantom.Subject(dataclasses.replace(person, **change))
-        case = phantom.scan_subject(subject, shape=(1, size, size), levels=[level])
-        rows, columns = np.nonzero(case.lung[0] == 2)
-        side = max(np.ptp(rows), np.ptp(columns)) + 8
-        top, left = (rows.min() + rows.max() - side) // 2, (columns.min() + columns.max() - side) // 2
-        views.append(window(case.hu[0])[max(top, 0) : top + side, max(left, 0) : left + side])
+    shape = (1, 2 * size, 2 * size)
+    scans = [phantom.scan_subject(phantom.Subject(dataclasses.replace(person, **change)), shape=shape, levels=[level])
+             for change in ways.values()]
+    middle = [round(float(np.median(axis))) for axis in np.nonzero(scans[0].lung[0] == 2)]
+    half = max(4, round(CLOSE_MM / scans[0].spacing[2] / 2))
+    close = tuple(slice(max(m - half, 0), m + half) for m in middle)
+    views = [scan.hu[0][close].astype(np.float32) for scan in scans]
+    changes = [view - views[0] for view in views]
+    rms = [f"{np.sqrt((change**2).mean()):.0f} HU (RMS)" for change in changes[1:]]
     return figures.picture_rows(
-        [views], titles=list(ways), note="Right lung. Window: level -600, width 1500 HU."
+        [[window(view) for view in views], [np.clip(change / CHANGE_HU, -1, 1) for change in changes]],
+        titles=list(ways),
+        under=[[""] * len(ways), ["the first less itself", *rms]],
+        note=f"{CLOSE_MM:.0f} mm of the right lung, level -600, width 1500 HU. Below: less the first; black is "
+             f"-{CHANGE_HU:.0f} HU, white +{CHANGE_HU:.0f}.",
     )
 
 

@@ -219,18 +219,15 @@ def table2(rows: list[dict], reported: dict, region: str = "pulmonary") -> Table
                       "Student t]. Eqs. (3) and (4) as printed: L in place of its square, no windows.")
 
 
-def gain_rows(rows: list[dict], reported: dict, region: str = "pulmonary") -> list[dict]:
-    """For ``plots.gains``: PSNR of networks and rivals less that of their input, patient by patient."""
-    values = {n["id"]: n["value"] for n in reported["numbers"]}
+def gain_rows(rows: list[dict]) -> list[dict]:
+    """For ``plots.gains``: PSNR of each network less that of its rival, patient by patient, in the lungs (where a scan
+    has four blocks of them) and over whole scans."""
     out = []
-    for task, given in INPUT.items():
-        base = column(rows, given, "psnr", region)
-        paper = values[f"table2_psnr_{MADE[task]}"] - values[f"table2_psnr_{given}"]
-        for label, what, theirs in ((f"cGAN, {MADE[task]}", MADE[task], paper), (RIVAL[task], RIVAL[task], None)):
-            got = column(rows, what, "psnr", region)
-            if len(got) == len(base) > 0:
-                out.append({"label": label, "values": got - base, "paper": theirs,
-                            "group": "cGAN" if what == MADE[task] else "classical"})
+    for task, rival in RIVAL.items():
+        for region, where in (("pulmonary", "lungs"), ("whole", "whole scans")):
+            made, theirs = (column(rows, what, "psnr", region) for what in (MADE[task], rival))
+            if len(made) == len(theirs) > 0:
+                out.append({"label": f"{MADE[task]} less {rival}, {where}", "values": made - theirs, "group": task})
     return out
 
 

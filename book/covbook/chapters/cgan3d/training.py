@@ -1,10 +1,9 @@
 """Chapter 07's trainings: one network a task, a twin of the one that depixelates, and the coarse GAN, side by side."""
 
-import logging
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from covbook.chapters import apart, game
+from covbook.chapters import apart, game, leave
 from covbook.chapters.cgan3d.scans import Scans
 from covlib import phantom
 from covlib.data.case import Case
@@ -14,7 +13,7 @@ from covlib.papers.cgan3d import method, noise
 from covlib.papers.cgan3d.method import CGAN3D, TASKS, Config
 from covlib.parallel import spread
 from covlib.seeding import derive
-from covlib.training.fit import FitResult, resolve_device
+from covlib.training.fit import FitResult
 from covlib.training.method import Method
 from covlib.training.trained import filled
 
@@ -74,9 +73,9 @@ def train(config: Config, roles: tuple[Scans, Split], out, *, data="phantom", se
     parts = [part for part in TRAINED if part != TWIN or game.twin(config)]
     jobs = [(part, config, volumes if part == "coarse" else cases, out / "training" / part,
              derive(seed, TWIN_TASK if part == TWIN else part), given) for part in parts]  # twins start alike
-    if worth(config, device):  # networks with spectral norm do not travel: what processes leave is taken up, at once
-        spread(_leave, jobs)
-        given["resume"] = True
+    if worth(config, device):
+        spread(leave, [(_train, *job) for job in jobs])
+        given["resume"] = True  # what they left in their folders is taken up, at once
     made = {job[0]: _train(*job) for job in jobs}
     coarse, equaliser, coarse_result = made.pop("coarse")
     twin, twin_result = made.pop(TWIN, (None, None))
@@ -95,17 +94,10 @@ def _train(part: str, config: Config, data, out: Path, seed: int, options: dict)
     return method.train(replace(config, task=part), data, out, seed=seed, **options)
 
 
-def _leave(*job) -> None:
-    """A training in a process of its own, for what it leaves in its folder. What the library warns of is said once, by
-    the process that deals out the work."""
-    logging.getLogger("covlib").addHandler(logging.NullHandler())
-    _train(*job)
-
-
 def worth(config: Config, device) -> bool:
     """Whether trainings are worth processes of their own: small networks on a CPU (``apart``)."""
     steps = config.steps_of(config.augmentations * config.train_patients * config.blocks_per_scan)
-    return steps >= WORTH_A_PROCESS and max(config.widths) <= SMALL and apart(resolve_device(device))
+    return steps >= WORTH_A_PROCESS and max(config.widths) <= SMALL and apart(device)
 
 
 def each(function, jobs: list[tuple], config: Config, device) -> list:

@@ -5,7 +5,6 @@ group, and each is too small to keep two cores busy; on a CPU a group is dealt o
 (``covlib.parallel``). The numbers are those of one training after the other.
 """
 
-import logging
 from collections.abc import Callable
 from functools import partial
 from operator import call
@@ -13,13 +12,12 @@ from pathlib import Path
 
 from torch import nn
 
-from covbook.chapters import apart, game
+from covbook.chapters import apart, game, leave
 from covbook.chapters.cosingan.experiment import judge
 from covbook.chapters.cosingan.rivals import LOSSES, RIVALS, train_rival
 from covbook.chapters.cosingan.roles import Roles
 from covlib.papers.cosingan import method as cosingan
 from covlib.parallel import spread
-from covlib.training.fit import resolve_device
 from covlib.training.trained import weights_in
 
 TWIN = "twin"  # modality 1's with the other discriminator
@@ -28,7 +26,7 @@ WORTH_A_PROCESS = 100  # training steps of a group; a process takes seconds to s
 
 def worth(steps: int, device) -> bool:
     """Whether trainings of so many steps together are worth processes of their own."""
-    return steps >= WORTH_A_PROCESS and apart(resolve_device(device))
+    return steps >= WORTH_A_PROCESS and apart(device)
 
 
 def train(config, roles: Roles, out, *, seed: int = 0, device="auto", resume: bool = True,
@@ -55,18 +53,11 @@ def train(config, roles: Roles, out, *, seed: int = 0, device="auto", resume: bo
     trainings = {name: partial(cosingan.train, *job, seed=seed, device=device, checkpoint=given.get(name))
                  for name, job in jobs.items()}
     if worth(config.updates, device) and not any(given.values()):
-        spread(_leave, [(training, resume) for training in trainings.values()])
+        spread(leave, [(partial(training, resume=resume),) for training in trainings.values()])
         resume = True  # what they left in their folders is taken up, at once
     made = {name: training(resume=resume) for name, training in trainings.items()}
     return ({name: method for name, (method, _) in made.items()},
             {name: result for name, (_, result) in made.items() if result})
-
-
-def _leave(training: Callable, resume: bool) -> None:
-    """A training in a process of its own, for what it leaves in its folder. What the library warns of is said once, by
-    the process that deals out the work."""
-    logging.getLogger("covlib").addHandler(logging.NullHandler())
-    training(resume=resume)
 
 
 def train_alone(config, one, out, *, unet, sets: dict, seed: int = 0, device="auto",
@@ -88,7 +79,8 @@ def train_alone(config, one, out, *, unet, sets: dict, seed: int = 0, device="au
     losses = {shown: partial(train_rival, name, config, one, out / "losses" / name, **how, **short)
               for name, shown in LOSSES.items()}
     if worth(len(RIVALS) * config.updates + len(LOSSES) * length, device):
-        leaving = [[partial(_leave, training, resume) for training in group.values()] for group in (rivals, losses)]
+        leaving = [[partial(leave, partial(training, resume=resume)) for training in group.values()]
+                   for group in (rivals, losses)]
         judging = _judging(config, sets, seed, device)
         found = spread(call, [(work,) for work in (*leaving[0][::-1], *judging, *leaving[1])])  # the longest first
         judges = dict(zip(sets, found[len(rivals) : len(rivals) + len(sets)], strict=True))

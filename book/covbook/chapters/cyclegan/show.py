@@ -20,7 +20,6 @@ from covlib.metrics.intervals import Interval, wilson
 from covlib.papers.cyclegan.config import ARMS, CHAPTER, TARGET
 from covlib.parallel import spread
 from covlib.training.checkpoints import digest
-from covlib.training.devices import resolve_device
 
 WORDS = {"real": "real", "real+own": "real + own", "real+both": "real + both", "synthetic": "synthetic only"}
 NETWORKS = {"vgg16": "VGG-16", "resnet50": "ResNet-50", "densenet121": "DenseNet-102",
@@ -61,7 +60,7 @@ def train_arms(tasks: dict, config, seed: int, device) -> dict[tuple[str, str, s
     wanted = [(source, arm, stopping) for source in tasks for arm, stopping in order]
     work = [partial(detect.arm_result, tasks[source], arm, config.detect_models[0], config, stopping=stopping,
                     seed=seed, device=device) for source, arm, stopping in wanted]
-    worth = config.detect_epochs >= 10 and apart(resolve_device(device))  # a process takes seconds to start
+    worth = config.detect_epochs >= 10 and apart(device)  # a process takes seconds to start
     return dict(zip(wanted, spread(call, [(each,) for each in work], None if worth else 1), strict=True))
 
 

@@ -10,7 +10,8 @@ and DIR/pneumonia (to DIR itself where there is one class)::
     DIR/metadata.csv             file, patient (of the source), label: ``load_slices`` splits by source patient with it
     DIR/DATASHEET.md, .json      when all is done
 
-Files come one after the other; what was cut off goes on when the same command is given again.
+Files come one after the other; what was cut off goes on when the same command is given again. Of a folder of one's own,
+sources and patients have pseudonyms, whose key lies beside DIR (``covbook.pseudonyms``).
 """
 
 import csv
@@ -31,6 +32,8 @@ from covbook import weights
 from covbook.chapters.cyclegan.experiment import load_trained
 from covbook.datasets.sources import located
 from covbook.export import write_sheet
+from covbook.places import name_data
+from covbook.pseudonyms import TOLD, Key, key_file
 from covlib.atomic import write_atomically
 from covlib.config import PROFILES
 from covlib.data.case import SliceSet
@@ -96,11 +99,19 @@ def sources_in(data, label: str, size: int) -> Sources:
                    lambda k: resize_image(read_image(items[k].path), size) * 2 - 1)
 
 
+def hidden(sources: Sources, key: Key) -> Sources:
+    """``sources`` by their pseudonyms, in the order of those, so that it tells nothing either."""
+    names = [key.of("source", name) for name in sources.names]
+    order = sorted(range(len(names)), key=names.__getitem__)
+    return Sources([names[k] for k in order], [key.of("patient", sources.patients[k]) for k in order], sources.label,
+                   lambda k: sources.read(order[k]))
+
+
 # ---- translation -----------------------------------------------------------------------------------------------------
 
 
 def translate_set(method: CycleGAN, sources: Sources, folder, *, model: str, seed: int = 0, batch: int = 32,
-                  progress: bool = True, precision: str = "32") -> Path:
+                  progress: bool = True, precision: str = "32", key: Key | None = None) -> Path:
     """Translate every image of ``sources`` and write a data set (see the head of this file); take up one cut off.
 
     Args:
@@ -108,6 +119,8 @@ def translate_set(method: CycleGAN, sources: Sources, folder, *, model: str, see
         model: what made them, for the provenance: SHA-256 of the weights.
         seed: of the model's training; translation itself has no chance in it.
         precision: "32" or "bf16-mixed".
+        key: pseudonyms for the names of sources and patients; it is saved before the first image is written, so that a
+            set that was cut off goes on under the same ones.
 
     Returns:
         The folder, complete.
@@ -116,14 +129,18 @@ def translate_set(method: CycleGAN, sources: Sources, folder, *, model: str, see
         ConfigError: the folder holds a set of another model, class or image list.
         DataError: a source image that cannot be read, or a folder that is somebody else's or cannot be written.
     """
+    sources = sources if key is None else hidden(sources, key)
     folder, names = Path(folder), [name.replace("/", "-") for name in sources.names]
     if len(set(names)) < len(names):
         raise DataError(f"class {sources.label!r}: two images are both called {max(names, key=names.count)!r}; names "
                         "must differ")
     identity = {"model": model, "seed": str(seed), "class": sources.label, "target": TARGET,
                 "size": method.config.image_size, "images": len(names), "precision": precision,
+                **({} if key is None else {"pseudonyms": True}),
                 "names": hashlib.sha256("\n".join(sources.names).encode()).hexdigest()}
     done = _take_up(folder, identity)
+    if key is not None:
+        key.save()
     left = [k for k in range(len(names)) if f"{TARGET}/{names[k]}.png" not in done]
     if not left and read_datasheet(folder):
         return folder
@@ -157,9 +174,9 @@ def _take_up(folder: Path, identity: dict) -> set[str]:
         raise DataError(f"{folder}: cannot be gone on with ({getattr(error, 'strerror', None) or error}); give a new "
                         "folder that you may write to") from error
     if before != identity:
-        name = next(k for k in identity if before.get(k) != identity[k])
+        name = next(k for k in {**before, **identity} if before.get(k) != identity.get(k))
         raise ConfigError(f"{folder}: holds a set whose {name} is {before.get(name)!r}, this one's is "
-                          f"{identity[name]!r}; give a new folder")
+                          f"{identity.get(name)!r}; give a new folder")
     good = [row for row in _rows(folder) if checksum(folder / row[0]) == row[-1]]
     write_atomically(folder / TABLE, csv_text([COLUMNS, *good]))
     return {row[0] for row in good}
@@ -253,11 +270,12 @@ def _sheet(identity: dict, config: Config) -> dict:
             "images": identity["images"], "size": [config.image_size] * 2, "form": "png8",
             "classes": [identity["target"]], "hu_window": None, "field_of_view": "whole",
             "provenance": f"{TABLE}: source image, source patient, model, seed and checksum of every file",
-            "split": "by source patient (metadata.csv): never put an image on the other side of its source"}
+            "split": "by source patient (metadata.csv): never put an image on the other side of its source",
+            **({"names": TOLD} if identity.get("pseudonyms") else {})}
 
 
 def translate_folder(checkpoint, data, labels, to, *, device="auto", batch: int = 32, precision: str = "32",
-                     progress: bool = True) -> Path:
+                     progress: bool = True, pseudonymous: bool | None = None) -> Path:
     """What ``covlib translate`` does: the weights of a run, a folder, classes, and where the set goes.
 
     Everything is looked at before the first image is made: files, models and images of all classes.
@@ -266,6 +284,8 @@ def translate_folder(checkpoint, data, labels, to, *, device="auto", batch: int 
         checkpoint: what the chapter's own ``checkpoint`` takes (a file of weights, a folder with one file a generator,
             "recorded"), or the folder of a run that holds such.
         labels: a class, whose set goes to ``to``, or several, whose sets go to ``to``/<class> one after the other.
+        pseudonymous: pseudonyms in place of the names of sources and patients, with one key for all classes in a file
+            beside ``to``. None: where ``data`` is a folder of one's own.
     """
     file = _weights(checkpoint)
     if batch < 1:
@@ -276,9 +296,11 @@ def translate_folder(checkpoint, data, labels, to, *, device="auto", batch: int 
     for label in dict.fromkeys(map(canonical, [labels] if isinstance(labels, str) else labels)):
         method, meta = load_trained(file, label, device)
         jobs.append((method, sources_in(data, label, method.config.image_size), int(meta.get("seed", 0))))
+    hide = name_data(data)[0] == "folder" if pseudonymous is None else pseudonymous
+    key = Key(key_file(to)) if hide else None
     for method, sources, seed in jobs:
         translate_set(method, sources, Path(to) if len(jobs) == 1 else Path(to) / sources.label, model=digest(file),
-                      seed=seed, batch=batch, precision=precision, progress=progress)
+                      seed=seed, batch=batch, precision=precision, progress=progress, key=key)
     return Path(to)
 
 

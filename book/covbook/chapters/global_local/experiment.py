@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from covbook.chapters import apart, game, trained_once
+from covbook.chapters import apart, game, leave, trained_once
 from covbook.chapters.global_local import METHODS
 from covbook.datasets.sources import located
 from covlib.baselines import pix2pix, pix2pixhd, sean, spade
@@ -224,15 +224,12 @@ def train(config, roles: Roles, out, *, names=METHODS, profile: str = "cpu", see
     steps = config.steps_of(config.copies * len(roles.train))
     if one_thread_each(config, device):
         order = [jobs[name] for name in SLOWEST_FIRST if name in jobs]
-        spread(_train, [(*job, resume, config.copies, start) for job in order], None if steps > SHORT else 1)
+        train_one = partial(train_method, resume=resume, copies=config.copies, start=start)
+        spread(leave, [(train_one, *job) for job in order], None if steps > SHORT else 1)
         resume = True  # take up what they left
     for name, job in jobs.items():
         methods[name], results[name] = train_method(*job, resume, copies=config.copies, start=start)
     return methods, results
-
-
-def _train(name: str, config, data, out, seed: int, device, resume: bool, copies: int, start) -> None:
-    train_method(name, config, data, out, seed, device, resume, copies=copies, start=start)
 
 
 SMALL = 128  # pixels a side, up to which a network of this chapter does not keep several cores busy

@@ -35,8 +35,8 @@ JITTER = 0.02  # noise of the planted memoriser, as a share of half the grey sca
 @dataclass
 class Trained:
     """An arm that can make images. ``methods``: {"": method}, or one a class; {} for a control. ``steps``: of all of
-    them together; ``seconds``: what they took here. ``notes``: of the methods. ``logs``: name of a network -> log of its
-    training, where a discriminator was judged in it."""
+    them together; ``seconds``: what they took here. ``notes``: of the methods. ``logs``: name of a network -> log of
+    its training, where a discriminator was judged in it."""
 
     arm: str
     task: Task

@@ -55,7 +55,8 @@ def budget_table(arms, tasks: dict[str, Task], config: Config, costs: dict, prof
             continue
         cost = costs.get(arm, {})
         rows.append([TASKS[entry.task], entry.title, discriminators(arm, profile),
-                     f"{1000 * cost[PER_STEP]:.0f}" if cost else "–", f"{steps_for(arm, config, costs):,}", f"{cost['parameters'] / 1e6:.2f}" if cost else "–",
+                     f"{1000 * cost[PER_STEP]:.0f}" if cost else "–", f"{steps_for(arm, config, costs):,}",
+                     f"{cost['parameters'] / 1e6:.2f}" if cost else "–",
                      f"{cost['peak_mb']:,.0f}" if cost else "–",
                      f"{1000 * cost['seconds_per_image']:.1f}" if cost else "–"])
     heads = ["task", "method", "discriminator", "ms a step", "steps", "weights (million)", "memory (MB)", "ms an image"]

@@ -134,8 +134,7 @@ def paint(question: str, draw: Callable, maps: np.ndarray, around: np.ndarray, b
     slider = partial(ipywidgets.IntSlider, min=0, max=size - 1, continuous_update=False)
     x, y = slider(size // 3, description="from left"), slider(size // 2, description="from top")
     radius = ipywidgets.IntSlider(max(2, size // 16), min=1, max=size // 4, description="radius")
-    do = {name: ipywidgets.Button(description=name) for name in ("Paint", "Undo", "Reset")}
-    strokes = [maps[0].copy()]
+    strokes = [maps[0]]  # the map before the first stroke and after each; a stroke goes on a copy
     first: dict[int, np.ndarray] = {}
 
     def refresh() -> None:
@@ -157,24 +156,22 @@ def paint(question: str, draw: Callable, maps: np.ndarray, around: np.ndarray, b
         strokes.append(now)
         refresh()
 
-    def back(keep: int):
-        def work(_) -> None:
-            del strokes[max(1, keep if keep > 0 else len(strokes) + keep):]
-            refresh()
-
-        return work
-
-    def another(_) -> None:
-        strokes[:] = [maps[patient.value].copy()]
+    def undo(_) -> None:
+        strokes[1:] = strokes[1:-1]
         refresh()
 
-    do["Paint"].on_click(stroke)
-    do["Undo"].on_click(back(-1))
-    do["Reset"].on_click(back(1))
-    patient.observe(another, names="value")
+    def anew(_) -> None:
+        strokes[:] = [maps[patient.value]]
+        refresh()
+
+    buttons = []
+    for name, work in (("Paint", stroke), ("Undo", undo), ("Reset", anew)):
+        buttons.append(ipywidgets.Button(description=name))
+        buttons[-1].on_click(work)
+    patient.observe(anew, names="value")
     _on_change(refresh, x, y, radius)
     return _tool(question, shown.box, ipywidgets.HBox([patient, label]), ipywidgets.HBox([x, y, radius]),
-                 ipywidgets.HBox(list(do.values())))
+                 ipywidgets.HBox(buttons))
 
 
 def _with_ring(picture: np.ndarray, x: int, y: int, radius: int) -> np.ndarray:

@@ -7,8 +7,8 @@ from covbook import show
 from covbook.chapters.basics import data as basics
 from covbook.chapters.basics import judging as basics_judging
 from covbook.chapters.basics import tables as basics_tables
-from covlib.data.case import SliceSet
-from covlib.data.splits import split_by_patient
+from covlib.data.case import Case, SliceSet
+from covlib.data.splits import find_duplicates, split_by_patient
 from covlib.errors import ConfigError
 
 
@@ -47,6 +47,26 @@ def test_planted_duplicates_are_three_and_only_in_the_test_part(siblings):
     assert len(planted) == len(siblings) + 3
     assert set(where.test) - set(split.test) == {120, 121, 122}
     assert np.array_equal(planted.images[120], siblings.images[split.train[0]])
+
+
+def test_a_copy_is_found_beside_its_own_source_or_missed(siblings):
+    split = split_by_patient(siblings.patients, siblings.labels)
+    planted, where = basics.plant_duplicates(siblings, split)
+    found = basics.found_copies(planted, split, find_duplicates(planted.images, where))
+    assert list(found) == ["planted: equal", "planted: contrast", "planted: resampled"]
+    assert found["planted: equal"] == ("exact", 1.0) and found["planted: contrast"][1] > 0.99
+    stray = [(1, len(planted) - 1, "near", 0.995)]  # a sibling of the source, not the source
+    kind, r = basics.found_copies(planted, split, [p for p in stray if p[0] != split.train[2]])["planted: resampled"]
+    assert kind == "missed" and np.isnan(r)
+
+
+def test_a_film_is_cut_where_its_scan_ends():
+    case = Case("p", np.zeros((20, 30, 60), np.int16), (3.0, 2.0, 2.0))  # 60 mm high, 120 mm wide
+    film = np.arange(80.0)[:, None].repeat(80, 1)
+    cut = basics.within_scan(film, case)
+    assert cut.shape == (40, 80) and cut[0, 0] == 20
+    tall = Case("p", np.zeros((50, 30, 60), np.int16), (3.0, 2.0, 2.0))
+    assert basics.within_scan(film, tall).shape == (80, 80)
 
 
 def test_first_of_each_keeps_that_many_of_every_patient(siblings):

@@ -54,11 +54,15 @@ def test_judges_are_known_by_their_names(name, judge):
     assert ladder.is_judge(name) is judge
 
 
-def test_psnr_is_that_of_a_range_of_two():
+def test_psnr_is_that_of_a_range_of_two_over_all_pixels_of_a_batch():
     a, inside = torch.zeros(1, 1, 4, 4), torch.zeros(1, 1, 4, 4, dtype=torch.bool)
     b = a.clone()
     b[..., 0], inside[..., 0] = 0.2, True
-    assert ladder.psnr(a, b, inside) == pytest.approx(20.0) and ladder.psnr(a, b) == pytest.approx(26.0206, abs=1e-3)
+    assert ladder.pooled_psnr(a, b, inside) == pytest.approx(20.0)
+    assert ladder.pooled_psnr(a, b) == pytest.approx(26.0206, abs=1e-3)
+    blocks = torch.zeros(2, 1, 3, 4, 4)  # one is given back to the bit: half the mean square, 3 dB
+    given = torch.stack([blocks[0], blocks[1] + 0.2])
+    assert ladder.pooled_psnr(blocks, given) == pytest.approx(20 + 3.0103, abs=1e-3)
 
 
 @pytest.mark.parametrize("name", ["03-dcgan-spectral", "04-spade-paper", "05-cosingan-paper",

@@ -413,7 +413,7 @@ def test_the_real_training_set_is_out_of_the_contest_and_the_note_says_so():
 
 def test_few_steps_and_gpus_are_not_worth_processes(monkeypatch):
     assert training.worth(training.WORTH_A_PROCESS, "cpu") and not training.worth(training.WORTH_A_PROCESS - 1, "cpu")
-    monkeypatch.setattr(training, "resolve_device", torch.device)  # on machines without one too
+    monkeypatch.setattr("covlib.training.devices.resolve_device", torch.device)  # on machines without one too
     assert not training.worth(10**6, "cuda")
 
 

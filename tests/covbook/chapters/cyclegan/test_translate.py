@@ -2,10 +2,13 @@
 
 import csv
 import hashlib
+import shutil
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from exported import everything
 from PIL import Image
 
 from covbook import cli
@@ -17,6 +20,7 @@ from covbook.chapters.cyclegan.translate import (
     translate_folder,
     translate_set,
 )
+from covbook.pseudonyms import TOLD, Key, key_file
 from covlib.errors import ConfigError, DataError
 from covlib.files.layouts import load_slices
 from covlib.files.marks import is_synthetic
@@ -53,6 +57,9 @@ def weights(tmp_path_factory):
     return out
 
 
+plain = partial(translate_folder, pseudonymous=False, device="cpu", progress=False)
+
+
 def rows(folder):
     with (folder / "provenance.csv").open(newline="") as file:
         return list(csv.DictReader(file))
@@ -68,7 +75,7 @@ def test_no_class_of_a_real_folder_is_cut_but_in_short_runs(folder):
 
 
 def test_every_file_says_where_it_comes_from_and_reads_back_by_source_patient(folder, weights, tmp_path):
-    to = translate_folder(weights, folder, "No_Finding", tmp_path / "set", device="cpu", batch=2, progress=False)
+    to = plain(weights, folder, "No_Finding", tmp_path / "set", batch=2)
     table, sources = rows(to), sources_in(folder, "normal", 32)
     assert tuple(table[0]) == COLUMNS and [r["source"] for r in table] == sources.names
     checkpoint = (weights / "checkpoints" / "cyclegan.safetensors").read_bytes()
@@ -91,7 +98,7 @@ def test_every_file_says_where_it_comes_from_and_reads_back_by_source_patient(fo
 
 
 def test_a_set_that_was_cut_off_ends_as_if_it_had_not(folder, weights, tmp_path, monkeypatch):
-    whole = translate_folder(weights, folder, "normal", tmp_path / "whole", device="cpu", batch=1, progress=False)
+    whole = plain(weights, folder, "normal", tmp_path / "whole", batch=1)
     calls, translate = [], CycleGAN.synthesize
 
     def stops(self, images, generator, batch=32):
@@ -102,7 +109,7 @@ def test_a_set_that_was_cut_off_ends_as_if_it_had_not(folder, weights, tmp_path,
 
     monkeypatch.setattr(CycleGAN, "synthesize", stops)
     with pytest.raises(KeyboardInterrupt):
-        translate_folder(weights, folder, "normal", tmp_path / "cut", device="cpu", batch=1, progress=False)
+        plain(weights, folder, "normal", tmp_path / "cut", batch=1)
     cut = tmp_path / "cut"
     assert 0 < len(rows(cut)) < 5 and not (cut / "datasheet.json").exists()
     (cut / rows(cut)[0]["file"]).write_bytes(b"half")  # written, then damaged
@@ -111,13 +118,13 @@ def test_a_set_that_was_cut_off_ends_as_if_it_had_not(folder, weights, tmp_path,
     kept = len(rows(cut)) - 2
     calls.clear()
     calls += [1] * 10  # no more stops
-    translate_folder(weights, folder, "normal", cut, device="cpu", batch=1, progress=False)
+    plain(weights, folder, "normal", cut, batch=1)
     assert len(calls) - 10 == 5 - kept
     files = sorted(p.relative_to(whole) for p in whole.rglob("*") if p.is_file())
     assert files == sorted(p.relative_to(cut) for p in cut.rglob("*") if p.is_file())
     assert all((whole / f).read_bytes() == (cut / f).read_bytes() for f in files)
     before = len(calls)
-    translate_folder(weights, folder, "normal", cut, device="cpu", batch=1, progress=False)
+    plain(weights, folder, "normal", cut, batch=1)
     assert len(calls) == before  # a finished set is left as it is
 
 
@@ -125,34 +132,34 @@ def test_an_image_has_the_same_company_however_often_the_work_was_cut_off(folder
     seen, translate = [], CycleGAN.synthesize
     monkeypatch.setattr(CycleGAN, "synthesize", lambda self, images, generator, batch=32: (
         seen.append(images.clone()), translate(self, images, generator, batch))[1])
-    to = translate_folder(weights, folder, "normal", tmp_path / "set", device="cpu", batch=2, progress=False)
+    to = plain(weights, folder, "normal", tmp_path / "set", batch=2)
     first, table = list(seen), rows(to)
     assert [len(x) for x in first] == [2, 2, 1]
     (to / table[1]["file"]).unlink()
     (to / table[4]["file"]).write_bytes(b"half")
     untouched = (to / table[0]["file"]).stat().st_mtime_ns
     seen.clear()
-    translate_folder(weights, folder, "normal", to, device="cpu", batch=2, progress=False)
+    plain(weights, folder, "normal", to, batch=2)
     assert len(seen) == 2 and torch.equal(seen[0], first[0]) and torch.equal(seen[1], first[2])
     assert rows(to) == table and (to / table[0]["file"]).stat().st_mtime_ns == untouched
 
 
 def test_a_kill_before_the_state_is_written_blocks_nothing(folder, weights, tmp_path, monkeypatch):
     """Killed anywhere in the first writes: a folder alone, or with half a state file beside the others' halves."""
-    whole = translate_folder(weights, folder, "normal", tmp_path / "whole", device="cpu", progress=False)
+    whole = plain(weights, folder, "normal", tmp_path / "whole")
     for k, leftovers in enumerate([(), (".translating.json.partial-17",),
                                    (".translating.json.partial-17", ".datasheet.json.partial-3")]):
         cut = tmp_path / f"cut{k}"
         cut.mkdir()
         for name in leftovers:
             (cut / name).write_text('{"model": "1')
-        translate_folder(weights, folder, "normal", cut, device="cpu", progress=False)
+        plain(weights, folder, "normal", cut)
         assert {p.relative_to(cut): p.read_bytes() for p in cut.rglob("*") if p.is_file()} == \
             {p.relative_to(whole): p.read_bytes() for p in whole.rglob("*") if p.is_file()}
     (tmp_path / "odd").mkdir()
     (tmp_path / "odd" / "translating.json").write_text("no json")
     with pytest.raises(DataError, match="odd.*give a new folder"):
-        translate_folder(weights, folder, "normal", tmp_path / "odd", device="cpu", progress=False)
+        plain(weights, folder, "normal", tmp_path / "odd")
 
 
 @pytest.mark.parametrize(("option", "value"), [("--batch", "0"), ("--precision", "half")])
@@ -174,7 +181,7 @@ def test_folders_of_others_and_of_other_models_are_refused(folder, weights, tmp_
     with pytest.raises(DataError, match="'pneumonia'.*normal, covid"):
         sources_in(folder, "pneumonia", 32)
     with pytest.raises(ConfigError, match="no checkpoints"):
-        translate_folder(folder, folder, "normal", tmp_path / "no", progress=False)
+        plain(folder, folder, "normal", tmp_path / "no")
 
 
 def test_the_command_line_translates_and_complains_in_one_line(folder, weights, tmp_path, capsys):
@@ -196,7 +203,7 @@ def test_weights_in_a_file_a_generator_translate_as_the_whole_file_does(folder, 
     recorded._slim(weights / "checkpoints" / "cyclegan.safetensors", kept / "checkpoints" / "cyclegan.safetensors",
                    recorded.LAYOUTS["06_cyclegan"])
     assert {f.name for f in kept.rglob("*.*")} == {"normal.G_A.safetensors", "normal.G_B.safetensors"}
-    args = ["translate", "--data", str(folder), "--device", "cpu", "--class", "normal"]
+    args = ["translate", "--data", str(folder), "--device", "cpu", "--class", "normal", "--no-pseudonyms"]
     pictures = []
     for k, given in enumerate((weights, kept, kept / "checkpoints")):
         assert cli.main([*args, "--checkpoint", str(given), "--to", str(tmp_path / str(k))]) == 0
@@ -216,7 +223,7 @@ def test_weights_in_a_file_a_generator_translate_as_the_whole_file_does(folder, 
 def test_the_books_own_weights_translate_by_their_name(folder, tmp_path):
     from covbook.runner import weights as recorded
 
-    to = translate_folder("recorded", folder, "normal", tmp_path / "set", device="cpu", progress=False)
+    to = plain("recorded", folder, "normal", tmp_path / "set")
     entry = next(e for e in recorded.entries("06_cyclegan") if e.result["profile"] == "long")
     assert len(rows(to)) == 5 and {row["model"] for row in rows(to)} == {digest(entry.checkpoint)}
 
@@ -236,6 +243,56 @@ def test_one_command_translates_several_classes_once_all_of_them_are_found(folde
     Image.fromarray(np.full((40, 40), 90, np.uint8)).save(folder / "Pneumonia" / "a.png")
     assert cli.main([*args, "--checkpoint", str(tmp_path / "run")]) == 0
     assert [len(rows(tmp_path / "sets" / name)) for name in ("normal", "pneumonia")] == [5, 1]
+
+
+# ---- pseudonyms ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def own(tmp_path):
+    """Six normal X-rays of two patients, three each, whose names are not to get about."""
+    for k in range(6):
+        patient = tmp_path / "own" / "Normal" / f"Jane {4711 + k // 3}"
+        patient.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng(k, "own").integers(0, 256, (36, 36)).astype(np.uint8)).save(patient / f"film {k}.png")
+    return tmp_path / "own"
+
+
+def test_of_own_folders_no_name_goes_out_and_the_key_tells_who_is_who(own, weights, tmp_path):
+    open_set = plain(weights, own, "normal", tmp_path / "open", batch=1)
+    to = translate_folder(weights, own, "normal", tmp_path / "set", device="cpu", batch=1, progress=False)
+    shown, hidden = rows(open_set), rows(to)
+    assert b"Jane" in everything(open_set) and b"film" in everything(open_set) and not key_file(open_set).exists()
+    assert b"Jane" not in everything(to) and b"film" not in everything(to) and TOLD in (to / "DATASHEET.md").read_text()
+    assert (key_file(to).stat().st_mode & 0o777) == 0o600
+    known = Key(key_file(to)).known
+    same = [(known["source", r["source"]], known["patient", r["source_patient"]], r["sha256"]) for r in shown]
+    assert sorted(same) == [(r["source"], r["source_patient"], r["sha256"]) for r in hidden]
+    assert sorted(load_slices(to, size=32).patients) == sorted(known["patient", r["source_patient"]] for r in shown)
+
+
+def test_a_set_under_pseudonyms_goes_on_under_the_same_ones(own, weights, tmp_path, capsys):
+    args = ["translate", "--checkpoint", str(weights), "--data", str(own), "--class", "normal", "--device", "cpu"]
+    args += ["--batch", "1", "--to", str(tmp_path / "set")]
+    assert cli.main(args) == 0
+    before = everything(tmp_path / "set")
+    (tmp_path / "set" / rows(tmp_path / "set")[2]["file"]).unlink()
+    assert cli.main(args) == 0 and everything(tmp_path / "set") == before
+    assert cli.main([*args, "--no-pseudonyms"]) == 2
+    assert "holds a set whose pseudonyms is True, this one's is None" in capsys.readouterr().err
+    key_file(tmp_path / "set").unlink()
+    assert cli.main(args) == 2 and everything(tmp_path / "set") == before
+    assert "holds a set whose names is" in capsys.readouterr().err
+
+
+def test_a_registered_source_keeps_its_names_unless_asked(own, weights, tmp_path, monkeypatch):
+    monkeypatch.setenv("COVLIB_DATA", str(tmp_path / "cache"))
+    shutil.copytree(own, tmp_path / "cache" / "covid19-radiography")
+    args = ["translate", "--checkpoint", str(weights), "--data", "covid19-radiography", "--class", "normal"]
+    for k, (words, hides) in enumerate((([], False), (["--pseudonyms"], True))):
+        to = tmp_path / f"set{k}"
+        assert cli.main([*args, "--device", "cpu", "--to", str(to), *words]) == 0
+        assert key_file(to).exists() is hides and (b"Jane" in everything(to)) is not hides
 
 
 def test_sources_in_memory_and_virtual_patients(tmp_path):

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from chromium import AXE, serious
-from live_pages import answers, loaded, opened, says, served, staged
+from chromium import assert_fits_and_accessible
+from live_pages import answers, loaded, loaded_on, opened, says, served, staged
 from PIL import Image
 
 from covbook.interactive import live
@@ -91,14 +91,9 @@ def test_the_page_draws_what_the_library_draws(browser, pages, methods, name):
 @pytest.mark.parametrize("name", CHAPTERS)
 @pytest.mark.parametrize("width", [1000, 390])
 def test_it_fits_a_phone_and_axe_finds_nothing_serious(browser, pages, name, width):
-    from axe_playwright_python.base import AXE_SCRIPT
-
     with opened(browser, pages[name]) as tab:
-        tab.set_viewport_size({"width": width, "height": 844})
-        loaded(tab)
-        assert tab.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
-        tab.evaluate(AXE_SCRIPT)
-        assert serious(tab, AXE) == []
+        loaded_on(tab, width)
+        assert_fits_and_accessible(tab)
 
 
 @pytest.mark.slow

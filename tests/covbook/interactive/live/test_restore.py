@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from chromium import AXE, serious
-from live_pages import loaded, opened, says, staged
+from chromium import SCREENS, assert_fits_and_accessible
+from live_pages import loaded, loaded_on, opened, says, staged
 
 from covbook.interactive import live
 from covbook.interactive.live import volumes
@@ -184,17 +184,11 @@ def test_sliders_by_keyboard(browser, page):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("width, theme", [(1000, "light"), (390, "dark")])
+@pytest.mark.parametrize("width, theme", SCREENS)
 def test_it_fits_a_phone_and_axe_finds_nothing_serious(browser, page, width, theme):
-    from axe_playwright_python.base import AXE_SCRIPT
-
     with opened(browser, page) as tab:
-        tab.set_viewport_size({"width": width, "height": 844})
-        tab.evaluate("theme => { document.documentElement.dataset.theme = theme; }", theme)
-        loaded(tab)
-        assert tab.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
-        tab.evaluate(AXE_SCRIPT)
-        assert serious(tab, AXE) == []
+        loaded_on(tab, width, theme)
+        assert_fits_and_accessible(tab)
 
 
 @pytest.mark.slow

@@ -4,18 +4,12 @@ import csv
 import os
 
 import pytest
-from exported import make_run, rows_of
+from exported import everything, make_run, rows_of
 
 from covbook.cli import main
+from covbook.pseudonyms import Key, key_file
 from covbook.runner import takehome
-from covbook.runner.pseudonyms import Key, key_file
 from covlib.errors import DataError
-
-
-def everything(folder) -> bytes:
-    """All file names and contents."""
-    return b"\n".join(str(p.relative_to(folder)).encode() + (p.read_bytes() if p.is_file() else b"")
-                      for p in sorted(folder.rglob("*")))
 
 
 def key_of(to):

@@ -1,7 +1,8 @@
-"""Pseudonyms in place of source names in what ``covlib export`` hands on; who is who stands in a key file beside it.
+"""Pseudonyms in place of source names in what ``covlib export`` and ``translate`` hand on; who is who stands in a key
+file beside it.
 
 Names of files and patients are often numbers of a hospital. A pseudonym is drawn at random and follows from nothing, so
-that without the key nobody gets from it to the name; with the same key file a later export gives the same ones.
+that without the key nobody gets from it to the name; with the same key file a later set gets the same ones.
 """
 
 import csv
@@ -12,6 +13,8 @@ from pathlib import Path
 
 from covlib.errors import DataError
 
+TOLD = ("Patients, sources and files have pseudonyms. The key lies beside the exporting machine's copy, not in this "
+        "set; do not pass it on.")  # in a datasheet
 COLUMNS = ("kind", "pseudonym", "name")
 KINDS = ("patient", "source", "file")
 
@@ -37,7 +40,7 @@ class Key:
                     self.known = {(row["kind"], row["name"]): row["pseudonym"] for row in table}
             except (OSError, ValueError, csv.Error) as error:
                 raise DataError(f"{self.path}: is no key of pseudonyms ({error}); {', '.join(COLUMNS)} are wanted, or "
-                                "another place for the export") from None
+                                "another place for the set") from None
         self._taken = set(self.known.values())
 
     def of(self, kind: str, name: str) -> str:
@@ -64,11 +67,11 @@ class Key:
             os.replace(partial, self.path)
         except OSError as error:
             raise DataError(f"{self.path}: the key cannot be written ({error.strerror}); give another place for the "
-                            "export") from None
+                            "set") from None
 
 
 def key_file(to: Path) -> Path:
-    """Where the key of an export lies: beside its folder, never in it."""
+    """Where the key of a set lies: beside its folder, never in it."""
     to = Path(to).absolute()
     return to.with_name(f"{to.name}-key.csv")
 
