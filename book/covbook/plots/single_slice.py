@@ -164,9 +164,8 @@ def term_panels(logs: dict, panels: dict):
             drawn += 1
             if name in longer:
                 axes.set_xlim(right=end)
-                axes.annotate(f"\N{RIGHTWARDS ARROW} {averaged[-1]:.2g}", (end, np.interp(end, steps, averaged)),
-                              (-2, 3), textcoords="offset points", ha="right", va="bottom", color=colours[name],
-                              fontsize=style.SMALL)
+                axes.text(end, np.interp(end, steps, averaged), f"\N{RIGHTWARDS ARROW} {averaged[-1]:.2g}", ha="right",
+                          va="bottom", color=colours[name], fontsize=style.SMALL)
         if not drawn:
             raise DataError(f"term_panels: no log has the column {column!r}")
         axes.set_title(title, fontsize=style.HEAD, color=style.INK, pad=5)

@@ -90,7 +90,8 @@ def test_many_methods_are_enlarged_in_two_lines_a_case():
     assert len(figure.axes) == 2 * 2 * 5 and {"real, whole", "map, whole", "case 2", "painted"} <= set(texts(figure))
     row, column = plots.zoom_box(maps[1], 8)
     cut = np.s_[row:row + 8, column:column + 8]
-    assert np.array_equal(cells[10], real[1, 0]) and np.array_equal(cells[10 + 3], made["global-local"][1, 0][cut])
+    assert len(cells) == 2 * (2 + 7)  # seven squares behind two whole ones; the last place stays free
+    assert np.array_equal(cells[9], real[1, 0]) and np.array_equal(cells[9 + 3], made["global-local"][1, 0][cut])
     assert figure.axes[15].patches[0].get_xy() == (column - 0.5, row - 0.5)
 
 
