@@ -356,17 +356,17 @@ def test_measurements_of_recorded_runs_stand_in_rows_by_profile_and_seed():
     runs = [run_with(seed=1), run_with(0.97, (0.95, 0.99), seed=0, overrides={"first_norm": True}),
             run_with(seed=0, data={"kind": "phantom", "name": "phantom"})]
     table = report.measurements_table("03_dcgan", {"positive_rate": "rate", "missing": "nothing"}, runs)
-    assert table.columns == ["data", "profile", "seed", "changed", "rate", "nothing"]
+    assert table.columns == ["data", "profile", "seed", "changed", "recorded", "rate", "nothing"]
     assert [row[:4] for row in table.rows] == [["virtual patients", "paper", "0", "–"],
                                                ["covid-ct", "paper", "1", "–"],
                                                ["covid-ct", "paper", "0", "first_norm = True"]]
-    assert [row[4] for row in table.rows] == ["0.41 [0.36, 0.46]", "0.41 [0.36, 0.46]", "0.97 [0.95, 0.99]"]
-    assert all(row[5] == "–" for row in table.rows)
+    assert [row[5] for row in table.rows] == ["0.41 [0.36, 0.46]", "0.41 [0.36, 0.46]", "0.97 [0.95, 0.99]"]
+    assert all(row[6] == "–" and row[4] == "now" for row in table.rows)
     same = [run_with(v, None, seed=k) for k, v in enumerate((0.5, 0.61, 0.7))]
     table = report.measurements_table("03_dcgan", {"positive_rate": "rate", "missing": "nothing"}, [*runs, *same],
                                       spread=True)
     assert [row[2] for row in table.rows] == ["0", "0", "1", "1", "2", "mean ± s.d.", "0"]
-    assert table.rows[5] == ["covid-ct", "paper", "mean ± s.d.", "–", "**0.555 ± 0.127**", "–"]
+    assert table.rows[5] == ["covid-ct", "paper", "mean ± s.d.", "–", "", "**0.555 ± 0.127**", "–"]
 
 
 @pytest.mark.parametrize("chapter", ["03_dcgan", "04_global_local", "05_cosingan", "07_cgan3d"])

@@ -45,16 +45,17 @@ def translation_panels(trip: dict, *, seed: int, source: str, lower: bool = Fals
 
 def translations_beside(source: dict, made: dict, others: dict, *, columns: int = 4):
     """The same images translated by several networks, each above what it changed, in colours that end at ``FULL``; and
-    images of the class that they were translated to. The first ``columns`` of each set.
+    images of the class that they were translated to. The first ``columns`` of each set, or as many as each has.
 
     Args:
         source, others: one name -> images (N, 1, S, S) in [-1, 1]. made: name -> translations of ``source``.
     """
-    (first, sources), (last, target) = (next(iter(x.items())) for x in (source, others))
-    sources, target = style.as_images(sources, first)[:columns], style.as_images(target, last)[:columns]
+    sets = {name: style.as_images(x, name) for x in (source, made, others) for name, x in x.items()}
+    sets = {name: x[: min(columns, *map(len, sets.values()))] for name, x in sets.items()}
+    (first, sources), *_, (last, target) = sets.items()
     rows, changed = {first: sources}, []
-    for name, pictures in made.items():
-        pictures = style.as_images(pictures, name)[:columns]
+    for name in made:
+        pictures = sets[name]
         if pictures.shape != sources.shape:
             raise DataError(f"translations_beside: {name} is {pictures.shape}, its source {sources.shape}; both must "
                             "be of one shape")

@@ -67,8 +67,10 @@ def test_translations_of_several_networks_stand_above_what_they_changed(trip):
     assert all(np.allclose(i.get_array(), -0.2, atol=1e-6) for i in changes["theirs"])
     assert {i.get_clim() for i in changes["ours"] + changes["theirs"]} == {(-0.5, 0.5)}
     assert np.array_equal(shown[20].get_array(), trip["translation"][4, 0])
+    few = translations_beside({"normal": trip["source"]}, {"ours": trip["source"][:2]}, {"x": trip["source"]})
+    assert len(few.axes) == 4 * 2 + 1
     with pytest.raises(DataError, match="theirs is"):
-        translations_beside({"normal": trip["source"]}, {"theirs": trip["source"][:2]}, {"x": trip["source"]})
+        translations_beside({"normal": trip["source"]}, {"theirs": trip["source"][..., :9]}, {"x": trip["source"]})
 
 
 def test_bars_carry_counts_and_skew():
