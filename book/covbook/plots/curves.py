@@ -134,7 +134,7 @@ def _draw_curves(axes, steps, columns: dict, texts: dict, weight: float, colours
     if logy and limits is None and any(np.nanmin(numbers(column), initial=np.inf) <= 0 for column in columns.values()):
         # a logarithm has no place for a loss that falls below zero: a straight stretch around it has
         peak = max(np.nanmax(np.abs(numbers(column)), initial=0.0) for column in columns.values())
-        axes.set_yscale("symlog", linthresh=10.0 ** np.floor(np.log10(max(peak, 1e-9) / 50)))
+        axes.set_yscale("symlog", linthresh=10.0 ** np.floor(np.log10(max(peak, 1e-9) / 50)), linscale=0.3)
         axes.axhline(0, color=style.GREY, linewidth=0.9)
     elif logy and limits is None:
         axes.set_yscale("log")

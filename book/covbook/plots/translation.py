@@ -34,10 +34,10 @@ def translation_panels(trip: dict, *, seed: int, source: str, lower: bool = Fals
     rows["difference"] = rows["translation"] - rows["source"]
     words = {"source": f"source\n({source})", "translation": "translation\n(synthetic\nCOVID-19)",
              "reconstruction": "recon-\nstruction", "difference": f"translation\n{MINUS} source"}
-    part = ", their lower lungs" if lower else ""
+    part = ", lower lungs" if lower else " images"
     figure = _grid([list(rows[name]) for name in ROWS], row_labels=[words[name] for name in ROWS],
                    max_side=2.4 if lower else 1.3, right=0.75,
-                   note=f"{len(chosen)} of {total:,} images{part}, drawn at random, seed {seed}. Vermilion: brighter, "
+                   note=f"{len(chosen)} of {total:,}{part}, drawn at random, seed {seed}. Vermilion: brighter, "
                         "blue: darker.")
     _in_colour(figure, figure.axes[-len(chosen) :])
     return figure

@@ -18,7 +18,7 @@ from covbook.sphinx.status import PLAN
 from covbook.tables import Table
 
 LANDING = "which_is_which"  # ends the name of the glued picture that stands for its chapter on the first page
-ALT = "Eight chest images under letters A to H, those of patients and synthetic ones mixed."
+ALT = "Eight chest images under letters A to H, those of virtual patients and synthetic ones mixed."
 WIDE, PHONE = "paper_map.svg", "paper_map_phone.svg"
 
 MAP = """```{{raw}} html

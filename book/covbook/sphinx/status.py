@@ -101,19 +101,23 @@ def cited(paper: str) -> str:
 
 
 def _runs_table() -> str:
-    rows = []
+    rows: dict[bool, list[list[str]]] = {True: [], False: []}
     for document in load_results():
         times, memory = document["times"], document["times"].get("peak_memory_mb")
         device = document["device"] + (f" ({times['device_name']})" if document["device"] != "cpu" else "")
-        rows.append([f"[{document['chapter']}](../data/results/{document['file']})", document["data"]["name"],
-                     document["profile"], str(document["seed"]),
-                     ", ".join(f"{k} = {v}" for k, v in document["overrides"].items()) or "–", device,
-                     _minutes(document), f"{memory / 1000:.1f} GB" if memory else "–",
-                     document["versions"].get("torch", "–")])
-    if not rows:
-        return "No run has been recorded yet.\n"
-    head = ["chapter", "data", "profile", "seed", "changed settings", "device", "time", "peak memory", "torch"]
-    return str(Table(head, rows, right=("seed", "time", "peak memory")))
+        rows[document["profile"] == "smoke"].append([
+            f"[{document['chapter']}](../data/results/{document['file']})", document["data"]["name"],
+            document["profile"], str(document["seed"]),
+            ", ".join(f"{k} = {v}" for k, v in document["overrides"].items()) or "–", times["started"][:10], device,
+            _minutes(document), f"{memory / 1000:.1f} GB" if memory else "–", document["versions"].get("torch", "–")])
+    head = ["chapter", "data", "profile", "seed", "changed settings", "recorded", "device", "time", "peak memory",
+            "torch"]
+    table = lambda of: str(Table(head, of, right=("seed", "time", "peak memory")))
+    shown = table(rows[False]) if rows[False] else "No run has been recorded yet.\n"
+    if not rows[True]:
+        return shown
+    title = f"{len(rows[True])} runs at profile smoke"
+    return f"{shown}\n```{{admonition}} {title}\n:class: dropdown\n{table(rows[True])}```\n"
 
 
 def _weights_table() -> str:

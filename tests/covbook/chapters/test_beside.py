@@ -73,8 +73,8 @@ def test_damaged_recorded_networks_are_not_shown_and_noted(tmp_path, monkeypatch
     run = a_run(tmp_path, "06_cyclegan")
     monkeypatch.setattr(weights, "check", damaged)
     assert beside.recorded(run) is None
-    assert run.notes == ["The recorded networks of profile long are not shown: checkpoint: data/weights/x is not the "
-                         "registered file"]
+    assert run.notes == ["The recorded networks of 06_cyclegan, profile long, are not shown: checkpoint: "
+                         "data/weights/x is not the registered file"]
 
 
 def test_blocks_of_pictures_are_equally_large_whatever_their_pixels():

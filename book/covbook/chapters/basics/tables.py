@@ -273,19 +273,17 @@ CHANGE_HU = 300.0  # the difference that is drawn white
 def scanner_figure(seed: int, size: int):
     """One person scanned in four ways, ``CLOSE_MM`` of the right lung: kernel, slice thickness, modality; and what
     each changes of the first, in HU."""
-    person = dataclasses.replace(
-        phantom.sample(0, seed=seed, label="covid", modality="A"), kernel="soft", thickness_mm=1.0
-    )
+    by = {modality: dataclasses.replace(phantom.sample(0, seed=seed, label="covid", modality=modality), kernel="soft",
+                                        thickness_mm=1.0) for modality in "AB"}
     ways = {
-        "soft kernel, 1 mm": {},
-        "sharp kernel": {"kernel": "sharp"},
-        "7.5 mm slices": {"thickness_mm": 7.5},
-        "modality B": {"modality": "B"},
+        "soft kernel, 1 mm": by["A"],
+        "sharp kernel": dataclasses.replace(by["A"], kernel="sharp"),
+        "7.5 mm slices": dataclasses.replace(by["A"], thickness_mm=7.5),
+        "modality B": by["B"],
     }
-    level = float(person_level(phantom.Subject(person)))
+    level = float(person_level(phantom.Subject(by["A"])))
     shape = (1, 2 * size, 2 * size)
-    scans = [phantom.scan_subject(phantom.Subject(dataclasses.replace(person, **change)), shape=shape, levels=[level])
-             for change in ways.values()]
+    scans = [phantom.scan_subject(phantom.Subject(person), shape=shape, levels=[level]) for person in ways.values()]
     middle = [round(float(np.median(axis))) for axis in np.nonzero(scans[0].lung[0] == 2)]
     half = max(4, round(CLOSE_MM / scans[0].spacing[2] / 2))
     close = tuple(slice(max(m - half, 0), m + half) for m in middle)
@@ -296,8 +294,8 @@ def scanner_figure(seed: int, size: int):
         [[window(view) for view in views], [np.clip(change / CHANGE_HU, -1, 1) for change in changes]],
         titles=list(ways),
         under=[[""] * len(ways), ["the first less itself", *rms]],
-        note=f"{CLOSE_MM:.0f} mm of the right lung, level -600, width 1500 HU. Below: less the first; black is "
-             f"-{CHANGE_HU:.0f} HU, white +{CHANGE_HU:.0f}.",
+        note=f"{CLOSE_MM:.0f} mm of the right lung, lung window. Below: less the first, {-CHANGE_HU:.0f} (black) to "
+             f"{CHANGE_HU:.0f} HU.",
     )
 
 
