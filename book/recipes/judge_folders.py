@@ -7,4 +7,5 @@ real, made = (load_slices(folder, size=64) for folder in ("real", "made"))
 print(variety.variety(made.images, real.images).collapsed or "as varied as real images")
 see = get_extractor("lite2-24")  # an ImageNet network that comes with the installation
 a, b = generative.equal_n(see(real.images), see(made.images))
-print("Frechet distance", generative.fid(a, b), "precision, recall", generative.precision_recall(a, b, k=3))
+among = generative.precision_recall(a, b, k=3)
+print(f"Frechet distance {generative.fid(a, b):.2f}, precision {among.precision:.2f}, recall {among.recall:.2f}")

@@ -10,4 +10,5 @@ disc = np.hypot(*(np.indices(lung.shape) - np.reshape([row, column], (2, 1, 1)))
 ill = np.where(disc & (lung == 1), 2, lung).astype(np.uint8)  # 2 ground glass, 3 consolidation
 painted = method.synthesize(np.stack([lung, ill])).cpu().numpy()
 np.save("painted.npy", painted)
-print(f"painted {(ill == 2).sum()} pixels of ground glass; the network changed {(painted[0] != painted[1]).sum()}")
+print(f"painted {(ill == 2).sum()} pixels of ground glass; the network changed {(painted[0] != painted[1]).sum()} of "
+      f"{lung.size}")
