@@ -80,7 +80,8 @@ def figure(run, own: dict[str, Tensor], result=None):
 
     blocks = [(f"This run ({run.profile}): {cost(run.chapter, own, run.weights, run.stage_seconds, result)}", own)]
     if (other := recorded(run)) is not None:
-        rows = {name: other.rows[name] for name in own if name in other.rows} | other.rows  # in the order of the own
+        order = own if set(own) == set(other.rows) else other.rows  # of classes, as the run has them
+        rows = {name: other.rows[name] for name in order}
         blocks.append((f"Recorded (profile {other.entry.result['profile']}): {other.words}", rows))
     return plots.picture_blocks([(title, {name: x[:SHOWN] for name, x in rows.items()}) for title, rows in blocks])
 

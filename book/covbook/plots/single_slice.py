@@ -147,7 +147,7 @@ def term_panels(logs: dict, panels: dict):
     figure = style.new_figure(rows * (height + 0.72) + 0.82)
     colours = dict(zip(logs, style.LINE_COLOURS))
     lengths = {name: float(log["step"][-1]) for name, log in logs.items()}
-    end = 1.25 * float(np.median(list(lengths.values())))
+    end = 1.2 * float(np.median(list(lengths.values())))
     longer = [name for name, last in lengths.items() if last > 1.6 * end]
     for k, (column, title) in enumerate(panels.items()):
         r, c = divmod(k, columns)
@@ -163,7 +163,7 @@ def term_panels(logs: dict, panels: dict):
             axes.plot(steps, averaged, color=colours[name], linewidth=1.5)
             drawn += 1
             if name in longer:
-                axes.set_xlim(right=end)
+                axes.set_xlim(-0.03 * end, end)
                 axes.text(end, np.interp(end, steps, averaged), f"\N{RIGHTWARDS ARROW} {averaged[-1]:.2g}", ha="right",
                           va="bottom", color=colours[name], fontsize=style.SMALL)
         if not drawn:

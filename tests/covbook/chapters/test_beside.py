@@ -53,6 +53,19 @@ def test_without_recorded_networks_the_runs_own_stand_alone(tmp_path, monkeypatc
     assert not any("Recorded" in text for text in texts)
 
 
+@pytest.mark.parametrize("own, recorded, order", [
+    (("normal", "covid"), ("covid", "normal"), ["normal", "covid"]),  # rows of the same names, in the run's order
+    (("real slice", "drawn"), ("virtual slice", "drawn"), ["virtual slice", "drawn"])])
+def test_recorded_rows_stand_in_the_order_of_the_runs_own(tmp_path, monkeypatch, own, recorded, order):
+    images = torch.zeros(2, 1, 16, 16)
+    other = SimpleNamespace(rows=dict.fromkeys(recorded, images), words="16 px",
+                            entry=SimpleNamespace(result={"profile": "long"}))
+    monkeypatch.setattr(beside, "recorded", lambda run: other)
+    texts = [text.get_text() for text in beside.figure(a_run(tmp_path), dict.fromkeys(own, images)).texts]
+    after = texts[texts.index("Recorded (profile long): 16 px"):]
+    assert [text for text in (t.replace("\n", " ") for t in after) if text in recorded] == order
+
+
 def test_damaged_recorded_networks_are_not_shown_and_noted(tmp_path, monkeypatch):
     def damaged(entry):
         raise ConfigError("checkpoint: data/weights/x is not the registered file")
