@@ -122,9 +122,8 @@ class Config(BaseConfig):
                               "xray_size": 32, "pairs": 10, "judge_steps": 4, "unet_width": 4, "unet_steps": 4,
                               "unet_batch": 4, "sampling": (1, 2), "folds": 3, "cap_real": True, "audits": 2},
             "cpu": cpu,
-            "long": cpu | {"arms": EVENING, "seconds": 300.0, "patients": 160, "xray_patients": 240, "mask_size": 128,
-                           "noise_size": 112, "xray_size": 128, "judge_steps": 150, "unet_width": 16,
-                           "unet_steps": 300},
+            "long": cpu | {"arms": EVENING, "seconds": 600.0, "patients": 160, "xray_patients": 240, "mask_size": 128,
+                           "noise_size": 112, "xray_size": 128, "pairs": 100, "judge_steps": 150, "unet_steps": 150},
             "gpu": {"seconds": 30.0, "cap_real": True},
             "paper": {"extractor": "inception-64"},
         }
