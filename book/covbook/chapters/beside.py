@@ -86,11 +86,13 @@ def figure(run, own: dict[str, Tensor], result=None):
     return plots.picture_blocks([(title, {name: x[:SHOWN] for name, x in rows.items()}) for title, rows in blocks])
 
 
-def evenings(run, profile: str = "long"):
+def evenings(run):
     """What the recorded networks of each paper's chapter draw, a row a chapter under what it cost; None where none can
-    be had. Of each chapter's rows the last is shown, which is what its networks made."""
+    be had. Of each chapter's rows the last is shown, which is what its networks made. Those of profile "long"; of "cpu"
+    in a run at "smoke", which is to be quick."""
     from covbook import plots
 
+    profile = "cpu" if run.profile == "smoke" else "long"
     blocks = []
     for chapter in DRAWERS:
         if (one := recorded(run, chapter, profile)) is not None:
