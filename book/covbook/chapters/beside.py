@@ -88,16 +88,16 @@ def figure(run, own: dict[str, Tensor], result=None):
 
 def evenings(run):
     """What the recorded networks of each paper's chapter draw, a row a chapter under what it cost; None where none can
-    be had. Of each chapter's rows the last is shown, which is what its networks made. Those of profile "long"; of "cpu"
-    in a run at "smoke", which is to be quick."""
+    be had. Of each chapter's rows one is shown: what its networks made, of patients with COVID-19 where there are two
+    classes. Those of profile "long"; of "cpu" in a run at "smoke", which is to be quick."""
     from covbook import plots
 
     profile = "cpu" if run.profile == "smoke" else "long"
     blocks = []
     for chapter in DRAWERS:
         if (one := recorded(run, chapter, profile)) is not None:
-            label, pictures = list(one.rows.items())[-1]
-            blocks.append((f"Chapter {chapter[:2]}: {one.words}", {label: pictures[:SHOWN]}))
+            label = next((name for name in one.rows if "covid" in name), list(one.rows)[-1])
+            blocks.append((f"Chapter {chapter[:2]}: {one.words}", {label: one.rows[label][:SHOWN]}))
     return plots.picture_blocks(blocks, note="Virtual patients whom the networks have not met; none picked.") \
         if blocks else None
 

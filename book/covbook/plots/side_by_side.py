@@ -41,7 +41,7 @@ def comparison(tasks: dict, measures: dict, *, controls, whose: str = ""):
             style.inch_text(figure, left - 0.08, middle, style.wrap(method, 18), size=style.SMALL, ha="right",
                             va="center")
         top += height + FOOT_ROOM
-    style.footnote(figure, "Line: 95 % interval. Dashed: real images. Arrow: what is better.",
+    style.footnote(figure, "95 % intervals; dashed: real images; arrow: better.",
                    f"Features: {whose}." if whose else "")
     return figure
 
