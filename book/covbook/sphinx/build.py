@@ -54,11 +54,11 @@ def stage(runs: Path | None, out: Path) -> Path:
     shutil.copytree(ROOT / "book", source / "book", ignore=shutil.ignore_patterns("runs", ".*", "__pycache__"))
     shutil.copytree(ROOT / "book" / "_static", source / "_static")  # where jupyter-book looks for styles
     shutil.copytree(ROOT / "data", source / "data")
-    extra = source / "extra" / "data" / "results"  # tables in notebooks link to the recorded runs: shipped as they are
-    extra.mkdir(parents=True)
-    (extra / "studies").mkdir()
-    for path in sorted((ROOT / "data" / "results").rglob("*.json")):
-        shutil.copyfile(path, extra / path.relative_to(ROOT / "data" / "results"))
+    results = ROOT / "data" / "results"  # tables in notebooks link to the recorded runs: shipped as they are
+    for path in results.rglob("*.json"):
+        shipped = source / "extra" / "data" / "results" / path.relative_to(results)
+        shipped.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, shipped)
     shutil.copyfile(ROOT / "_toc.yml", source / "_toc.yml")
     config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
     config["sphinx"]["config"]["html_extra_path"] = ["extra"]
