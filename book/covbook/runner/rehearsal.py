@@ -238,6 +238,14 @@ def _count(n: int | None) -> str:
     return "none" if n is None else f"{n:,}"
 
 
+def _differences(document: dict[str, Any]) -> list[str]:
+    """Fallbacks without their advice, and problems; parts that the time did not allow are counted, not listed."""
+    late = [row["name"] for row in document["parts"] if row["state"] == "not reached"]
+    problems = [text for text in document["problems"] if not any(text.startswith(f"{name}: the ") for name in late)]
+    counted = [f"{len(late)} part(s) not reached in {document['minutes']:g} minutes"] if late else []
+    return [text.partition(";")[0] for text in document["fallbacks"]] + problems + counted
+
+
 def table() -> str:
     """Recorded rehearsals as the table of the page on status."""
     rows = []
@@ -247,12 +255,12 @@ def table() -> str:
         memory = max((row["memory_mb"] for row in document["parts"]), default=0.0)
         done = sum(row["state"] == "done" for row in document["parts"])
         cut = "" if not document["batch"] else f", at most {document['batch']} image(s) a step"
-        rows.append([f"[{document['chapter']}](../data/results/rehearsals/{document['file']})", data["name"],
+        rows.append([f"[{document['chapter']}](../data/results/rehearsals/{document['file']})\n{data['name']}, "
                      f"{document['device']}, {document['times']['threads']} thread(s){cut}", used,
                      f"{done} of {len(document['parts'])}", f"{memory / 1000:.1f} GB", f"{document['hours']:,.0f}",
-                     "\n".join(document["fallbacks"]) or "–", "\n".join(document["problems"]) or "–"])
+                     "\n".join(_differences(document)) or "–"])
     if not rows:
         return "No rehearsal has been recorded yet.\n"
-    head = ["chapter", "data", "on", "used of what the paper states", "parts done", "memory", "hours in full",
-            "fallbacks", "what is not the paper's"]
+    head = ["chapter", "used of what the paper states", "parts done", "memory", "hours in full",
+            "what is not the paper's"]
     return str(Table(head, rows, right=("memory", "hours in full")))
