@@ -13,7 +13,7 @@ A formula is one of ``covbook.arithmetic``. Its names, on the page of a chapter:
                                of repeats; run.minutes
     seeds.psnr                 the same of all seeds that were recorded at cpu on virtual patients: a list
     on.ct_slices.psnr          of the run on other data
-    changed.first_norm.psnr    of the run at cpu on virtual patients in which that one setting was changed
+    changed.first_norm.psnr    of the run at cpu on virtual patients in which that setting was changed
     table.NAME.ARM.METRIC      of a recorded study: a list over seeds ("-" in names is written "_")
     cyclegan.run.psnr          any of these of another chapter, by its name without the number
 """

@@ -163,3 +163,11 @@ def test_unusable_images_are_refused_in_one_line(call):
 def test_data_range_must_be_positive(width):
     with pytest.raises(ConfigError, match="data_range"):
         image.psnr(*pairs(), width)
+
+
+def test_ms_ssim_of_many_pairs_is_that_of_each_pass(monkeypatch):
+    a = np.random.default_rng(5).random((9, 1, 44, 44))
+    b = a + 0.1 * np.random.default_rng(6).random(a.shape)
+    parted = image.ms_ssim(a, b, 1.0, per_image=True, scales=3)
+    monkeypatch.setattr(image, "AT_ONCE", len(a))
+    assert np.array_equal(parted, image.ms_ssim(a, b, 1.0, per_image=True, scales=3))

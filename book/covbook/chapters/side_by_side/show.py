@@ -143,7 +143,8 @@ def picture(scores: dict[str, Scores]):
     """The one picture: fidelity, diversity, use and privacy of every arm, each with its interval."""
     grouped: dict[str, dict] = {}
     for arm, found in scores.items():
-        grouped.setdefault(TASKS[ENTRIES[arm].task].replace("a", "A", 1), {})[ENTRIES[arm].title] = _with_use(found)
+        head = TASKS[ENTRIES[arm].task]
+        grouped.setdefault(head[:1].upper() + head[1:], {})[ENTRIES[arm].title] = _with_use(found)
     controls = [e.title for e in ENTRIES.values() if not e.module]
     return figures.comparison(grouped, PICTURE, controls=controls, whose=next(iter(scores.values())).extractor)
 
