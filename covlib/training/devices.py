@@ -47,6 +47,7 @@ def team(device: torch.device, devices: int = 1, nodes: int = 1, save_seconds: f
     except RuntimeError as error:  # what gloo and nccl raise; a RuntimeError of ours is passed on
         if fabric.world_size == 1 or not any(word in str(error).lower() for word in LOST):
             raise
+        _end_others(fabric)
         raise TrainingError(f"process {fabric.global_rank} of {fabric.world_size} has lost another one of this job "
                             f"({str(error).splitlines()[0][:100]}); give the same command again, with any number of "
                             "devices, and it goes on from the newest state") from error
@@ -54,6 +55,16 @@ def team(device: torch.device, devices: int = 1, nodes: int = 1, save_seconds: f
         _team = before
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
+
+
+def _end_others(fabric) -> None:
+    """End the processes that this one has started. Fabric looks after them every few seconds, and would end this one
+    along with them (SIGKILL) before it has said why; its watcher holds the same list and stops at an empty one."""
+    started = getattr(fabric.strategy.launcher, "procs", [])
+    for process in started:
+        process.kill()
+        process.wait()
+    started.clear()
 
 
 def is_first() -> bool:

