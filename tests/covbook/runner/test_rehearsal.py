@@ -116,6 +116,14 @@ def test_a_recorded_rehearsal_is_read_and_shown(tmp_path, monkeypatch):
         rehearsal.load()
 
 
+def test_few_virtual_xrays_stand_for_as_many_as_the_paper_has(monkeypatch):
+    monkeypatch.setattr(plays, "DRAWN", 30)
+    found = rehearsal.rehearse("06", minutes=0, overrides={"image_size": 32, "patients": 500, "covid_patients": 20},
+                               **QUIET)
+    assert found["data"]["images"] == found["data"]["patients"] == 500
+    assert "500 X-rays are 30 virtual ones, repeated as if of other patients" in found["notes"]
+
+
 def test_only_papers_chapters_are_rehearsed():
     with pytest.raises(ConfigError, match="rehearse: 01_data is no paper's chapter; valid are 03_dcgan"):
         rehearsal.rehearse("01")

@@ -68,14 +68,18 @@ def _with_classes(slices: SliceSet, wanted: tuple[str, ...]) -> SliceSet:
     return slices
 
 
-def _virtual(config: Config, seed: int) -> SliceSet:
+def virtual_counts(config: Config) -> list[int]:
+    """How many virtual patients each of the config's source classes and COVID-19 have."""
     well = max(len(config.sources), config.patients - config.covid_patients)
     if config.sources == ("normal", "pneumonia"):
-        counts = [round(NORMAL_SHARE * well), well - round(NORMAL_SHARE * well)]
-    else:
-        counts = [well // len(config.sources)] * len(config.sources)
+        normal = round(NORMAL_SHARE * well)
+        return [normal, well - normal, config.covid_patients]
+    return [*[well // len(config.sources)] * len(config.sources), config.covid_patients]
+
+
+def _virtual(config: Config, seed: int) -> SliceSet:
     parts, first = [], 0
-    for name, n in zip((*config.sources, TARGET), [*counts, config.covid_patients]):
+    for name, n in zip((*config.sources, TARGET), virtual_counts(config), strict=True):
         parts.append(phantom_xrays(n, size=config.image_size, seed=seed, labels=(name,), first=first))
         first += n
     labels = np.repeat(np.arange(len(parts)), [len(p) for p in parts])
