@@ -263,9 +263,16 @@ class Trainer:
         stage = self.method.stages[number]
         if number + 1 == len(self.method.stages):
             with self.autocast():
-                self.method.settle(map(read, range(batches.per_epoch(self.data, stage))))
+                self.method.settle(self.epoch(stage, read))
         self.check_weights(stage, stage.steps)
         self.save(number + 1, 0)
+
+    def epoch(self, stage: Stage, read):
+        """One epoch's batches; in a rehearsal a few of them, timed as a stage of its own where a method takes any."""
+        passes = batches.per_epoch(self.data, stage)
+        for index in range(rehearsal.cut(self.method.name, "settle", passes, stage.batch_size)[0]):
+            yield read(index)
+            rehearsal.step_done()
 
     def finish(self, resumed_from: int | None) -> FitResult:
         for net in self.method.networks.values():

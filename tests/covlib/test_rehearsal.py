@@ -30,6 +30,23 @@ def test_every_stage_of_fit_takes_two_steps_of_few_samples(tmp_path):
     assert len(result.log["step"]) == sum(min(2, steps) for _, steps, _ in whole)
 
 
+def test_the_epoch_in_which_a_method_settles_is_cut_too(tmp_path):
+    class Settling(TinyGAN):
+        seen = 0
+
+        def settle(self, batches):
+            for batch in batches:
+                self.seen += len(batch["image"])
+
+    whole, cut = Settling(), Settling()
+    fit(whole, {"image": images()}, tmp_path / "whole", device="cpu", progress=False)
+    with rehearsal.rehearsing(steps=2, batch=2, clock=itertools.count(step=3).__next__) as noted:
+        fit(cut, {"image": images()}, tmp_path / "cut", device="cpu", progress=False)
+    last = noted.trainings[-1]
+    assert whole.seen >= 12 and cut.seen == 4  # every image once at least; two batches of two
+    assert (last.stage, last.steps, last.batch, last.seconds) == ("settle", 6, 2, [3, 3])
+
+
 @pytest.mark.parametrize("augmented", [True, False])
 def test_a_judge_takes_two_steps_and_is_left_ready(augmented):
     net = segmenters.build("unet", 3, width=4)
