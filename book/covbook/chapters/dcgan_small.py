@@ -1,9 +1,11 @@
-"""Chapter 03's hope where it should matter most: do synthetic slices help a classifier that has few real patients?
+"""Chapter 03's hope where it should matter most: do synthetic slices help a classifier that has few patients?
 
 Mann et al. propose to extend small data sets (Section V) and do not try it. The study trains the judge's network on the
 slices of ``PATIENTS`` training patients: alone; with as many synthetic ones, by DCGANs that have seen those patients
-only; with the same slices twice; and, as a ceiling, on all training patients. All arms take as many steps, and are
-tested on the same held-out patients. Five seeds are wanted, since one training decides little::
+only; with the same slices twice, as they are or cropped and flipped as the DCGANs were shown them (what a generator
+adds must be more than that); and, as a ceiling, on all training patients. All arms take as many steps (a judge in
+closed form knows none), and are tested on the same held-out patients. Five seeds are wanted, since one training decides
+little::
 
     covlib sweep dcgan-small --seeds 0 1 2 3 4
 
@@ -16,25 +18,29 @@ from covlib.errors import DataError
 
 PATIENTS = 20
 COLUMNS = {"accuracy": "accuracy", "sensitivity": "sensitivity", "specificity": "specificity", "auc": "AUC",
-           "n_train": "real slices"}
+           "n_train": "slices of patients"}
+LABELS = {"few_real": f"{PATIENTS} patients", "few_real_twice": f"{PATIENTS} patients, each slice twice",
+          "few_real_changed": f"{PATIENTS} patients, and each slice cropped and flipped",
+          "few_real_plus_synthetic": f"{PATIENTS} patients, and synthetic slices", "all_real": "all patients"}
 
 
 def studies() -> list:
     """"dcgan-small", for ``covlib sweep``."""
     from covbook.studies import Study
 
-    return [Study("dcgan-small", "03_dcgan", f"Do synthetic slices help where {PATIENTS} patients are real?", arms,
+    return [Study("dcgan-small", "03_dcgan", f"Do synthetic slices help where there are {PATIENTS} patients?", arms,
                   run_arm, "covlib.papers.dcgan.method:Config")]
 
 
 def arms(profile: str) -> list:
-    """Few patients alone, with synthetic slices of theirs, with their own slices twice (a control: more images that
-    tell nothing new), and all patients."""
+    """Few patients alone, with synthetic slices of theirs, with their own slices twice or changed (controls: more
+    images that tell nothing new), and all patients."""
     from covbook.studies import Arm
 
     few = {"patients": PATIENTS}
     return [Arm("few_real", {**few, "added": "none"}), Arm("few_real_plus_synthetic", {**few, "added": "synthetic"}),
-            Arm("few_real_twice", {**few, "added": "real"}), Arm("all_real", {"patients": 0, "added": "none"})]
+            Arm("few_real_twice", {**few, "added": "real"}), Arm("few_real_changed", {**few, "added": "changed"}),
+            Arm("all_real", {"patients": 0, "added": "none"})]
 
 
 def fewer(split, patients, labels, n: int, seed: int = 0):
@@ -73,7 +79,8 @@ def run_arm(arm, *, profile: str, data, seed: int, device, out, overrides=None) 
     from covlib.judges import classifiers
     from covlib.metrics import classification
     from covlib.papers import dcgan
-    from covlib.seeding import derive
+    from covlib.papers.dcgan.method import crop_and_flip
+    from covlib.seeding import derive, torch_generator
 
     config = dcgan.Config.for_profile(profile, overrides)
     slices, whole = chapter.prepare(config, data, seed)
@@ -83,8 +90,9 @@ def run_arm(arm, *, profile: str, data, seed: int, device, out, overrides=None) 
     if added == "synthetic":
         made = synthetic(config, slices, whole, split, Path(out), seed=seed, device=device)
         x, y = torch.cat([x, *made]), np.concatenate([y, np.repeat(np.arange(len(made)), [len(m) for m in made])])
-    elif added == "real":
-        x, y = torch.cat([x, x]), np.concatenate([y, y])
+    elif added in ("real", "changed"):
+        again = crop_and_flip(config, x, torch_generator(seed, "few", "changed")) if added == "changed" else x
+        x, y = torch.cat([x, again]), np.concatenate([y, y])
     steps = max(1, config.arms_epochs * len(whole.train) // chapter.JUDGE_BATCH)
     judge, _ = chapter.train_judge(config, x, y, seed=derive(seed, "arm", 0), device=device, steps=steps)
     whose = [slices.patients[i] for i in split.test]

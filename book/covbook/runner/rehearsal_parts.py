@@ -127,10 +127,10 @@ def _global_local(play: Stageplay) -> Iterator[Part]:
         play.roles = roles = experiment.prepare(c, play.data, play.seed)
         play.counted(roles.slices.names, roles.slices.patients)
 
-    def train(name: str, config):
+    def train(name: str, config, arm: str = ""):
         own = experiment.method_config(name, config, "paper")
-        method, _ = experiment.train_method(name, own, play.roles.train.training_data(), play.out / name, play.seed,
-                                            play.device, copies=config.copies)
+        method, _ = experiment.train_method(name, own, play.roles.train.training_data(), play.out / (arm or name),
+                                            play.seed, play.device, copies=config.copies)
         play.made.setdefault(name, method)
 
     def table2(name: str):
@@ -158,7 +158,7 @@ def _global_local(play: Stageplay) -> Iterator[Part]:
         yield Part(f"Table II: {name}", partial(table2, name), len(play.roles.test) / FEW)
     for arm, changes in (ABLATIONS | READINGS).items():
         if changes:
-            yield Part(f"Table V: {arm}", partial(train, "global_local", replace(c, **changes)))
+            yield Part(f"Table V: {arm}", partial(train, "global_local", replace(c, **changes), arm))
 
 
 def _cosingan(play: Stageplay) -> Iterator[Part]:

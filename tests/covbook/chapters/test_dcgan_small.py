@@ -44,7 +44,7 @@ def test_arms_train_on_what_they_say_and_generators_are_trained_once(tmp_path, m
     few = found["few_real"]["n_train"]
     assert {name: (row["n_train"], row["n_added"]) for name, row in found.items()} == {
         "few_real": (few, 0), "few_real_plus_synthetic": (few, few), "few_real_twice": (few, few),
-        "all_real": (found["all_real"]["n_train"], 0)}
+        "few_real_changed": (few, few), "all_real": (found["all_real"]["n_train"], 0)}
     assert few == 12 < found["all_real"]["n_train"]
     assert all(0 <= row[k] <= 1 for row in found.values() for k in ("accuracy", "sensitivity", "specificity", "auc"))
     assert len(list((tmp_path / "generators").iterdir())) == 1

@@ -76,6 +76,15 @@ def test_every_part_of_a_chapter_is_done_and_its_trainings_are_timed(chapter):
     assert named >= {"data"} and set(SMALL[chapter]) & named
 
 
+def test_every_arm_of_table_five_is_a_training_of_its_own(monkeypatch):
+    monkeypatch.setattr("covbook.chapters.global_local.METHODS", ("global_local",))  # rivals want 256 pixels
+    small = {"image_size": 64, "width": 2, "blocks": 1, "d_width": 2, "d_layers": 2, "slices_per_patient": 2,
+             "copies": 1, "unet_width": 2, "crop_to_lungs": True}
+    found = rehearsal.rehearse("04", overrides=small, **QUIET)
+    assert not [f"{row['name']}: {row['note']}" for row in found["parts"] if row["state"] != "done"]
+    assert len({t["part"] for t in found["trainings"]}) == 1 + 1 + 12  # the method, a U-Net, rows of the table
+
+
 def test_a_part_that_breaks_is_named_and_the_others_go_on(monkeypatch):
     def parts(play):
         yield plays.Part("data", lambda: play.counted(["a", "b"], ["p", "q"]))
