@@ -15,6 +15,7 @@ A formula is one of ``covbook.arithmetic``. Its names, on the page of a chapter:
     on.ct_slices.psnr          of the run on other data
     changed.first_norm.psnr    of the run at cpu on virtual patients in which that setting was changed
     table.NAME.ARM.METRIC      of a recorded study: a list over seeds ("-" in names is written "_")
+    table_on.ct_slices.NAME... of a study on other data
     cyclegan.run.psnr          any of these of another chapter, by its name without the number
 """
 
@@ -49,7 +50,8 @@ class Of:
             raise AttributeError(name)
         made = {"run": self._shown, "seeds": self._seeds, "on": lambda: _Data(self.chapter),
                 "changed": lambda: _Changed(self.chapter),
-                "table": lambda: _Studies(self.chapter), **{p: partial(self._settings, p) for p in PROFILES}}
+                "table": lambda: _Studies(self.chapter), "table_on": lambda: _StudiesOn(self.chapter),
+                **{p: partial(self._settings, p) for p in PROFILES}}
         if name in made:
             return made[name]()
         if name in (ledger := _ledger(self.name)):
@@ -115,10 +117,11 @@ class _Changed:
 
 class _Studies:
     """Recorded studies of a chapter on virtual patients, or, of those that were recorded on other data alone, on that:
-    NAME.ARM.METRIC, a list over seeds."""
+    NAME.ARM.METRIC, a list over seeds. ``data``: of those on this alone."""
 
-    def __init__(self, chapter: str):
-        mine = [d for d in collected() if d["chapter"] == chapter and not d["overrides"]]
+    def __init__(self, chapter: str, data: str | None = None):
+        mine = [d for d in collected() if d["chapter"] == chapter and not d["overrides"]
+                and data in (None, project.slug(d["data"]["name"]))]
         last = sorted(mine, key=lambda d: d["data"]["kind"] == "phantom")
         self._found = {project.slug(d["study"]): d for d in last}
 
@@ -126,6 +129,18 @@ class _Studies:
         if name.startswith("_") or name not in self._found:
             raise AttributeError(name)
         return SimpleNamespace(**studies.by_name(self._found[name]))
+
+
+class _StudiesOn:
+    """Recorded studies of a chapter by the name of their data."""
+
+    def __init__(self, chapter: str):
+        self._chapter = chapter
+
+    def __getattr__(self, name: str) -> _Studies:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return _Studies(self._chapter, name)
 
 
 def stamp(folder) -> tuple:
