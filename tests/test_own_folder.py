@@ -77,3 +77,17 @@ def test_a_chapter_on_a_small_folder(chapter, folders, tmp_path, capsys):
         words = metrics["verdict"]["words"]
         assert words[0].startswith("trained on ") and words[0].endswith(f"({folder.name})")
         assert all(f"  {line}\n" in said.out for line in words)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.environ.get("COVLIB_EVERY"), reason="in make soak: set COVLIB_EVERY=1")
+def test_six_images_in_a_folder_bring_chapter_03_to_its_end(tmp_path, capsys):
+    """One held-out image a class: no distance, no test of anything, and no data set."""
+    folder = write_phantom(tmp_path / "my_six", 6, shape=(64, 64), kind="slices", label=None)
+    for sheet in ("DATASHEET.md", "datasheet.json"):
+        (folder / sheet).unlink(missing_ok=True)
+    status = main(["run", "03", "--profile", "smoke", "--device", "cpu", "--data", str(folder), "--out",
+                   str(tmp_path / "out")])
+    said = capsys.readouterr()
+    assert status == 0, said.err[-3000:]
+    assert "NO DATA SET" in said.out and "no positive rate is reported" in said.out

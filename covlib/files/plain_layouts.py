@@ -366,7 +366,7 @@ def _complain_of_empty_classes(root: Path, images: list[Entry], levels: list[str
     if at is None:
         return
     homes = {_ancestor(e, at): e for e in images if len(e.free) > at}
-    for home in {h.parent for h in homes}:
+    for home in {h.parent for h in homes if root in h.parents}:  # never beside the data set
         for folder in sorted(p for p in home.iterdir() if p.is_dir() and is_class(p.name)):
             if not any(folder in e.path.parents for e in tree.entries):
                 inside = sorted({p.suffix for p in folder.rglob("*") if p.is_file()})

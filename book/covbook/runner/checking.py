@@ -24,6 +24,7 @@ from covlib.seeding import rng
 
 SMALL = 64  # pixels a side of what is kept of each image for the search for duplicates
 SHOWN = 20  # problems printed
+FEW = 10  # patients a class, below which it is said
 WINDOW = (-600.0, 1500.0)  # HU, level and width: the chapters' own
 COLUMNS, ROWS, SIDE = 6, 12, 160  # pictures a class on the contact sheet, classes at most, and pixels a picture
 
@@ -111,6 +112,7 @@ def check(path, sheet=None, window: tuple[float, float] = WINDOW, seed: int = 0)
         report.notes.append(f"{unlabelled} of {len(found.items)} items have no label")
     if shared := _in_two_classes(found):
         report.notes.append(f"{len(shared)} patient(s) are in more than one class, such as {shared[0]}")
+    report.notes += _few(found)
     wanted = _picked(found.items, seed)
     seen = (_check_volumes if found.volumes else _check_images)(found, report, window, wanted)
     report.counts["patients"] = len({i.patient for i in found.items})
@@ -140,6 +142,15 @@ def _in_two_classes(found: Found) -> list[str]:
     for item in found.items:
         classes.setdefault(item.patient, set()).add(item.label)
     return sorted(patient for patient, labels in classes.items() if len(labels) > 1)
+
+
+def _few(found: Found) -> list[str]:
+    """Classes of images with so few patients that next to nothing can be measured on those that are held out."""
+    if found.volumes:
+        return []
+    patients = {label: len({i.patient for i in found.items if i.label == label}) for label in found.classes()}
+    return [f"class {label} has {n} patient(s): of fewer than {FEW} hardly any are held out, and next to nothing can be "
+            "measured on them" for label, n in patients.items() if n < FEW]
 
 
 def _lacks(found: Found, seen: list[Seen]) -> list[str]:

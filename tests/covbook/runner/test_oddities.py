@@ -48,6 +48,15 @@ def test_nothing_odd_is_all_well(tmp_path, chests):
     assert report.warnings == [] and "all is well, but not for what needs lesion masks" in str(report)
 
 
+def test_few_patients_are_noted(tmp_path, chests):
+    said = "class covid has 8 patient(s): of fewer than 10 hardly any are held out"
+    assert f"note: {said}" in str(check(classes(tmp_path / "few", chests)))
+    more = classes(tmp_path / "more", chests)
+    for k, image in enumerate(chests):
+        Image.fromarray(image[::-1]).save(more / ("covid" if k < N else "normal") / f"again{k}.png")
+    assert "patient(s): of fewer" not in str(check(more))
+
+
 # ---- single images ---------------------------------------------------------------------------------------------------
 
 LOOKS = {"nearly black": lambda image: (image // 8), "nearly white": lambda image: (230 + image // 12),

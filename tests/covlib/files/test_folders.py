@@ -272,16 +272,19 @@ def test_a_copy_of_series_is_read_once_and_others_of_their_name_stay(tmp_path, p
 
 
 def test_series_of_one_folder_that_lie_at_two_depths(tmp_path):
-    """Several series in one folder go by names that no file has."""
-    plant(tmp_path, "CT-0/covid/a.png", "covid/2.dcm", "imagesTr/site/test/normal/film.dcm",
+    """Several series in one folder go by names that no file has. What lies beside the data set is not looked at."""
+    mine = tmp_path / "mine"
+    plant(mine, "CT-0/covid/a.png", "covid/2.dcm", "imagesTr/site/test/normal/film.dcm",
           "imagesTr/site/test/normal/1.dcm", "imagesTr/site/test/normal/2.dcm")
-    for k, place in enumerate(sorted((tmp_path / "imagesTr/site/test/normal").glob("[12].dcm"))):
+    (tmp_path / "normal").mkdir()  # a class without images, but somebody else's
+    (tmp_path / "normal" / "notes.txt").write_text("no image")
+    for k, place in enumerate(sorted((mine / "imagesTr/site/test/normal").glob("[12].dcm"))):
         header = pydicom.dcmread(place)
         header.SeriesInstanceUID = f"1.2.{k}"
         header.save_as(place)
-    found = find(tmp_path)
-    used, left = account(found, tmp_path)
-    assert sorted([*used, *left]) == sorted(p for p in tmp_path.rglob("*") if p.is_file())
+    found = find(mine)
+    used, left = account(found, mine)
+    assert sorted([*used, *left]) == sorted(p for p in mine.rglob("*") if p.is_file())
     assert len(found.items) == 3
 
 
