@@ -14,6 +14,7 @@ A formula is one of ``covbook.arithmetic``. Its names, on the page of a chapter:
     seeds.psnr                 the same of all seeds that were recorded at cpu on virtual patients: a list
     on.ct_slices.psnr          of the run on other data
     changed.first_norm.psnr    of the run at cpu on virtual patients in which that setting was changed
+    changed_on.cxr.first_norm. of one on other data
     table.NAME.ARM.METRIC      of a recorded study: a list over seeds ("-" in names is written "_")
     table_on.ct_slices.NAME... of a study on other data
     cyclegan.run.psnr          any of these of another chapter, by its name without the number
@@ -21,9 +22,11 @@ A formula is one of ``covbook.arithmetic``. Its names, on the page of a chapter:
 
 import ast
 import re
+from collections.abc import Callable
 from functools import lru_cache, partial
 from pkgutil import resolve_name
 from types import SimpleNamespace
+from typing import Any
 
 from covbook import project, report, studies
 from covbook.arithmetic import Measured, evaluate, filled, shown
@@ -50,7 +53,9 @@ class Of:
             raise AttributeError(name)
         made = {"run": self._shown, "seeds": self._seeds, "on": lambda: _Data(self.chapter),
                 "changed": lambda: _Changed(self.chapter),
-                "table": lambda: _Studies(self.chapter), "table_on": lambda: _StudiesOn(self.chapter),
+                "changed_on": lambda: _By(lambda data: _Changed(self.chapter, data)),
+                "table": lambda: _Studies(self.chapter),
+                "table_on": lambda: _By(lambda data: _Studies(self.chapter, data)),
                 **{p: partial(self._settings, p) for p in PROFILES}}
         if name in made:
             return made[name]()
@@ -102,15 +107,16 @@ class _Data:
 
 
 class _Changed:
-    """Runs of a chapter at cpu on virtual patients in which a setting was changed, by its name: the one with the fewest
-    changes, of the first seed."""
+    """Runs of a chapter at cpu on virtual patients, or on ``data``, in which a setting was changed, by its name: the
+    one with the fewest changes, of the first seed."""
 
-    def __init__(self, chapter: str):
-        self._chapter = chapter
+    def __init__(self, chapter: str, data: str = "phantom"):
+        self._chapter, self._data = chapter, data
 
     def __getattr__(self, name: str) -> SimpleNamespace:
         for run in sorted(results(self._chapter), key=lambda run: len(run["overrides"])):
-            if name in run["overrides"] and run["profile"] == "cpu" and run["data"]["kind"] == "phantom":
+            if (name in run["overrides"] and run["profile"] == "cpu"
+                    and project.slug(run["data"]["name"]) == self._data):
                 return measured(run)
         raise AttributeError(name)
 
@@ -131,16 +137,16 @@ class _Studies:
         return SimpleNamespace(**studies.by_name(self._found[name]))
 
 
-class _StudiesOn:
-    """Recorded studies of a chapter by the name of their data."""
+class _By:
+    """What was recorded, by the name of its data."""
 
-    def __init__(self, chapter: str):
-        self._chapter = chapter
+    def __init__(self, found: Callable[[str], Any]):
+        self._found = found
 
-    def __getattr__(self, name: str) -> _Studies:
+    def __getattr__(self, name: str):
         if name.startswith("_"):
             raise AttributeError(name)
-        return _Studies(self._chapter, name)
+        return self._found(name)
 
 
 def stamp(folder) -> tuple:

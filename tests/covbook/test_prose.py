@@ -148,6 +148,23 @@ def test_a_page_speaks_of_the_run_whose_outputs_it_shows():
     assert prose.say("number", "run.judge_accuracy:.4f", prose.scope("03_dcgan")) == f"{value:.4f}"
 
 
+def test_studies_and_changed_runs_go_by_the_name_of_their_data():
+    names = prose.scope("03_dcgan")
+    recorded = {d["data"]["name"]: d for d in prose.collected() if d["study"] == "dcgan-small"}
+    assert set(recorded) >= {"phantom", "ct_slices"}
+    for data, document in recorded.items():
+        arm = next(a for a in document["arms"] if a["name"] == "few_real")
+        mean = sum(run["metrics"]["accuracy"] for run in arm["runs"]) / len(arm["runs"])
+        said = prose.say("number", f"mean(table_on.{data}.dcgan_small.few_real.accuracy):.4f", names)
+        assert said == f"{mean:.4f}"
+        if data == "phantom":
+            assert prose.say("number", "mean(table.dcgan_small.few_real.accuracy):.4f", names) == said
+    xray = next(r for r in prose.results("06_cyclegan") if "detect_models" in r["overrides"])
+    value = next(m["value"] for m in xray["metrics"] if m["name"] == "auc_normal_real")
+    assert prose.say("number", "changed_on.cxr.detect_models.auc_normal_real:.4f", prose.scope("06_cyclegan")) == \
+        f"{value:.4f}"
+
+
 def test_words_follow_the_numbers(run):
     names = prose.scope("07_cgan3d", run)
     text = "run.psnr.low > 40 ? high | run.psnr > 30 ? middling, {run.psnr:.0f} dB | low"
@@ -161,7 +178,8 @@ def test_words_follow_the_numbers(run):
 @pytest.mark.parametrize(("role", "content", "words"), [
     ("number", "run.ssim", "'ssim'"), ("number", "on.mars.psnr", "'mars'"), ("number", "paper.no_such", "'no_such'"),
     ("number", "table.cgan3d_table9.a.b", "'cgan3d_table9'"), ("says", "run.psnr > 3, many | few", r"has no ' \? '"),
-    ("number", "changed.width.psnr", "'width'"), ("number", "nothing.run.psnr", "'nothing'")])
+    ("number", "changed.width.psnr", "'width'"), ("number", "table_on.mars.cgan3d_readings.a.b", "'cgan3d_readings'"),
+    ("number", "changed_on.cxr.width.psnr", "'width'"), ("number", "nothing.run.psnr", "'nothing'")])
 def test_what_a_role_cannot_say_is_named_and_is_a_dash_where_another_run_is_shown(role, content, words, run):
     names = prose.scope("07_cgan3d", run)
     with pytest.raises(DataError, match=words):

@@ -149,8 +149,8 @@ def _few(found: Found) -> list[str]:
     if found.volumes:
         return []
     patients = {label: len({i.patient for i in found.items if i.label == label}) for label in found.classes()}
-    return [f"class {label} has {n} patient(s): of fewer than {FEW} hardly any are held out, and next to nothing can be "
-            "measured on them" for label, n in patients.items() if n < FEW]
+    return [f"class {label} has {n} patient(s): of fewer than {FEW} hardly any are held out, and next to nothing can "
+            "be measured on them" for label, n in patients.items() if n < FEW]
 
 
 def _lacks(found: Found, seen: list[Seen]) -> list[str]:
