@@ -43,13 +43,13 @@ def test_a_copy_says_what_the_page_says_and_all_else_is_the_books(chapter, tmp_p
 
 def test_a_copy_shows_the_recorded_pictures_and_whom_it_cites(tmp_path):
     mine = nbformat.read(opening.copy(chapters.find("03"), tmp_path, spoken.copied), as_version=4)
-    first, last = mine.cells[0], mine.cells[-1]
+    first = mine.cells[0]
     assert "```{figure} attachment:which_is_which.png\n:name: fig-dcgan-which\n:alt: Eight small" in first.source
     assert base64.b64decode(first.attachments["which_is_which.png"]["image/png"])[:4] == b"\x89PNG"
     assert "([Mann et al., 2021](https://doi.org/10.48550/arXiv.2105.11241))" in first.source
     said = "\n".join(cell.source for cell in mine.cells)
     assert "Radford et al. (2016)" in said  # within a sentence
-    assert "* Mann et al. (2021). [Generation of COVID-19 Chest CT Scan Images using" in said and "\\" not in last.source
+    assert "* Mann et al. (2021). [Generation of COVID-19 Chest CT Scan Images using" in mine.cells[-1].source
     nbformat.validate(mine)
 
 
