@@ -52,7 +52,7 @@ class Runs:
             done = subprocess.run(
                 [sys.executable, "-m", "pytest", "--nbval-lax", "--nbval-kernel-name", "python3",
                  "--nbval-cell-timeout", "900", "-q", "-p", "no:cacheprovider", "-c", "pytest.ini", notebook],
-                cwd=folder, capture_output=True, text=True)
+                cwd=folder, capture_output=True, text=True, env={**os.environ, "TQDM_DISABLE": "1"})
         return done.returncode, done.stdout[-6000:], folder / "first", out
 
 

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from covlib.errors import ConfigError, TrainingError
 
 NVML_CHECK = "PYTORCH_NVML_BASED_CUDA_CHECK"
-SAVE_SECONDS = 300.0  # how often a training state is kept where nothing else is said
+SAVE_SECONDS = 300.0  # how often a training state is kept at least, where nothing else is said
+SOON = 5.0  # and at most
 LOST = ("connection", "gloo", "nccl", "timed out", "timeout", "socket")  # words of errors when a process has gone
 
 
@@ -21,7 +22,7 @@ class Team:
 
     devices: int = 1
     nodes: int = 1
-    save_seconds: float = SAVE_SECONDS
+    save_seconds: float | None = None
 
 
 _team = Team()

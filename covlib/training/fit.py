@@ -35,6 +35,8 @@ from covlib.training import batches
 from covlib.training.checkpoints import CheckpointStore, check_state, difference, jsonable, save_weights
 from covlib.training.checks import AUTO, PRECISIONS, check_method, check_options, for_device, spoilt_network
 from covlib.training.devices import (
+    SAVE_SECONDS,
+    SOON,
     average_gradients,
     current_team,
     launch,
@@ -96,12 +98,13 @@ def fit(method: Method, data, out, *, seed: int = 0, device="auto", precision: s
             allows it, unless ``compile`` names a mode.
         ema: decay of the running average of the weights of ``method.generators``. At the end of a stage the averages
             replace the weights: sample grids, synthesis and the files saved use them.
-        checkpoint_every: steps between full states; by default every five minutes. One is kept at every stage's end.
+        checkpoint_every: steps between full states; by default every five seconds to five minutes, so that keeping them
+            takes a fiftieth of the time. One is kept at every stage's end.
         keep: how many states stay on disk.
         sample_every, log_every: steps between sample grids, and between rows of the log; one row is a mean.
         resume: go on where the run in ``out`` stopped; a finished one is loaded and returned at once. False starts
             afresh, and removes the old states once a new one is written.
-        progress: a bar with losses and remaining time on stderr, if that is a terminal.
+        progress: a bar with losses and remaining time on stderr, if that is a terminal or a notebook's cell.
         identity: what else makes this run this run (chapter, config, data fingerprint): compared on resume.
 
     Raises:
@@ -129,7 +132,7 @@ def fit(method: Method, data, out, *, seed: int = 0, device="auto", precision: s
     with seeded(seed, "fit"):  # what a step draws from the global generators leaves the caller's as they were
         first = fabric.global_rank == 0
         total = sum(stage.steps for stage in method.stages)
-        with Progress(total, bar=progress and first) as shown:
+        with Progress(total, bar=progress and first, name=Path(out).name) as shown:
             return Trainer(method, data, Path(out), seed, fabric, jsonable(who), options, shown).run()
 
 
@@ -160,6 +163,7 @@ class Trainer:
 
     def run(self) -> FitResult:
         self.started = self.last_saved = time.monotonic()
+        self.save_took = 0.0
         self.on_first(self.store.open)
         stage, index, moments = 0, 0, None
         found = self.store.newest() if self.options["resume"] else None
@@ -383,7 +387,7 @@ class Trainer:
         if sample:
             self.save_samples()
         if row and o["checkpoint_every"] is None:
-            keep = self.fabric.broadcast(time.monotonic() - self.last_saved > current_team().save_seconds)
+            keep = self.fabric.broadcast(time.monotonic() - self.last_saved > self.patience())
         if keep and index < stage.steps:  # the last step's state is kept by end_stage
             self.check_weights(stage, index)
             self.save(number, index)
@@ -467,8 +471,16 @@ class Trainer:
                 for old in self.store.folder.glob("*.safetensors"):
                     old.unlink()
 
+        begun = time.monotonic()
         self.on_first(write)
         self.last_saved = time.monotonic()
+        self.save_took = self.last_saved - begun
+
+    def patience(self) -> float:
+        """Seconds between two states: as the team says; else so many that keeping them takes a fiftieth of the time,
+        and whoever interrupts a cell loses little."""
+        said = current_team().save_seconds
+        return min(SAVE_SECONDS, max(SOON, 50 * self.save_took)) if said is None else said
 
     def states_of_others(self, own: dict) -> list[dict]:
         """What the methods of ranks 1, 2, ... keep beside their networks (image pools differ), for rank 0 to write."""

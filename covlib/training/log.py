@@ -1,6 +1,7 @@
 """What a training run tells while it runs: rows in log.csv, a bar on the terminal, pictures of samples."""
 
 import math
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -54,19 +55,26 @@ class TrainLog:
         return {"step": [row[0] for row in self.rows], "stage": [row[1] for row in self.rows], **losses}
 
 
-class Progress:
-    """The bar on stderr (only if that is a terminal)."""
+def watched() -> bool:
+    """Whether somebody sees stderr: a terminal, or the cell of a notebook, which shows what its kernel's child
+    processes write there, too (a kernel and its children have JPY_PARENT_PID; ``TQDM_DISABLE`` silences them)."""
+    return sys.stderr.isatty() or "JPY_PARENT_PID" in os.environ
 
-    def __init__(self, total: int, bar: bool):
-        self.total, self.bar = total, bar
+
+class Progress:
+    """The bar on stderr (only if that is watched); ``name`` stands before it."""
+
+    def __init__(self, total: int, bar: bool, name: str = ""):
+        self.total, self.bar, self.name = total, bar, name
         self.tqdm: Any = None
 
     def start(self, done: int) -> None:
         """Show that ``done`` steps lie behind us."""
-        if self.bar and sys.stderr.isatty():
+        if self.bar and watched():
             from tqdm import tqdm
 
-            self.tqdm = tqdm(total=self.total, initial=done, file=sys.stderr, unit="step", dynamic_ncols=True)
+            size: dict[str, Any] = {"dynamic_ncols": True} if sys.stderr.isatty() else {"ncols": 100, "mininterval": 1}
+            self.tqdm = tqdm(total=self.total, initial=done, file=sys.stderr, unit="step", desc=self.name, **size)
 
     def stepped(self) -> None:
         if self.tqdm is not None:
@@ -74,8 +82,8 @@ class Progress:
 
     def show(self, stage: str, losses: dict[str, float]) -> None:
         if self.tqdm is not None:
-            self.tqdm.set_description(stage, refresh=False)
-            self.tqdm.set_postfix({name: f"{value:.3g}" for name, value in losses.items()})
+            self.tqdm.set_description(" ".join(filter(None, (self.name, stage))), refresh=False)
+            self.tqdm.set_postfix({name: f"{value:.3g}" for name, value in losses.items()}, refresh=sys.stderr.isatty())
 
     def __enter__(self):
         return self

@@ -451,6 +451,33 @@ def test_stopped_at_any_step_and_resumed_ends_the_same(reference, tmp_path, numb
     assert again.resumed_from == (None if number < 3 else (number - 1) // 2 * 2)
 
 
+def test_a_cell_that_is_interrupted_goes_on_from_a_moment_before(tmp_path, monkeypatch):
+    """States are kept every few seconds where that is cheap (here: after each step), asked for or not."""
+    monkeypatch.setattr("covlib.training.fit.SOON", 0.0)
+
+    def interrupt(call, losses):
+        if call == 5:
+            raise KeyboardInterrupt
+
+    how = {"seed": 3, "device": "cpu", "log_every": 1, "progress": False}
+    whole = fit(TinyGAN(), DATA, tmp_path / "whole", **how)
+    with pytest.raises(KeyboardInterrupt):
+        fit(TinyGAN(on_step=interrupt), DATA, tmp_path / "cut", **how)
+    again = fit(TinyGAN(), DATA, tmp_path / "cut", **how)
+    assert 1 <= again.resumed_from <= 4 and again.log == whole.log
+
+
+@pytest.mark.parametrize("setting", ["JPY_PARENT_PID", "OTHER"])
+def test_a_notebook_s_cell_shows_how_far_a_training_is(setting):
+    code = ("import sys; from covlib.training.log import Progress\n"
+            "with Progress(3, True, 'normal') as bar:\n"
+            "    bar.start(1); bar.stepped(); bar.stepped()\n")
+    env = {k: v for k, v in os.environ.items() if k not in ("TQDM_DISABLE", "JPY_PARENT_PID")}
+    done = subprocess.run([sys.executable, "-c", code], env={**env, setting: "1"}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert ("normal" in done.stderr and "3/3" in done.stderr) if setting == "JPY_PARENT_PID" else done.stderr == ""
+
+
 @pytest.mark.slow
 def test_two_processes_give_the_gradients_of_one(tmp_path):
     child = command(tmp_path, "--devices", 2)
