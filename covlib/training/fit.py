@@ -99,7 +99,7 @@ def fit(method: Method, data, out, *, seed: int = 0, device="auto", precision: s
         ema: decay of the running average of the weights of ``method.generators``. At the end of a stage the averages
             replace the weights: sample grids, synthesis and the files saved use them.
         checkpoint_every: steps between full states; by default every five seconds to five minutes, so that keeping them
-            takes a fiftieth of the time. One is kept at every stage's end.
+            takes half a per cent of the time. One is kept at every stage's end.
         keep: how many states stay on disk.
         sample_every, log_every: steps between sample grids, and between rows of the log; one row is a mean.
         resume: go on where the run in ``out`` stopped; a finished one is loaded and returned at once. False starts
@@ -477,10 +477,10 @@ class Trainer:
         self.save_took = self.last_saved - begun
 
     def patience(self) -> float:
-        """Seconds between two states: as the team says; else so many that keeping them takes a fiftieth of the time,
-        and whoever interrupts a cell loses little."""
+        """Seconds between two states: as the team says; else so many that keeping them takes half a per cent of the
+        time (and few gigabytes an hour are written), and whoever interrupts a cell loses little."""
         said = current_team().save_seconds
-        return min(SAVE_SECONDS, max(SOON, 50 * self.save_took)) if said is None else said
+        return min(SAVE_SECONDS, max(SOON, 200 * self.save_took)) if said is None else said
 
     def states_of_others(self, own: dict) -> list[dict]:
         """What the methods of ranks 1, 2, ... keep beside their networks (image pools differ), for rank 0 to write."""

@@ -17,11 +17,10 @@ from pathlib import Path
 from covlib.errors import DataError
 
 PATIENTS = 20
-COLUMNS = {"accuracy": "accuracy", "sensitivity": "sensitivity", "specificity": "specificity", "auc": "AUC",
-           "n_train": "slices of patients"}
-LABELS = {"few_real": f"{PATIENTS} patients", "few_real_twice": f"{PATIENTS} patients, each slice twice",
-          "few_real_changed": f"{PATIENTS} patients, and each slice cropped and flipped",
-          "few_real_plus_synthetic": f"{PATIENTS} patients, and synthetic slices", "all_real": "all patients"}
+COLUMNS = {"accuracy": "accuracy", "auc": "AUC", "n_train": "slices of patients"}
+LABELS = {"few_real": f"{PATIENTS} patients", "few_real_twice": "each slice twice",
+          "few_real_changed": "cropped and flipped, too", "few_real_plus_synthetic": "synthetic slices, too",
+          "all_real": "all patients"}
 
 
 def studies() -> list:

@@ -13,6 +13,7 @@ LOSSES = ("least_squares", "log", "log_saturating", "hinge")
 SHAPE_FIELDS = ("image_size", "channels", "generator", "residual", "width", "blocks", "d_width",
                 "d_layers")  # of the weights, and what they do
 ARMS = ("real", "real+own", "real+both", "synthetic")  # columns of Tables 1 and 2, in order
+REPEATED = "repeated"  # ours, a control: real images alone, those of COVID-19 repeated until the classes are as many
 STOPPING = ("test", "validation")  # early stopping: theirs, and ours
 
 

@@ -14,6 +14,8 @@ LITRES = 0.26  # of the paper's four blocks, see the ledger
 COLUMNS = {"pulmonary_psnr_autoencoded": "autoencoded, dB", "pulmonary_psnr_denoised": "denoised, dB",
            "pulmonary_psnr_noisy": "noisy, dB", "pulmonary_psnr_depixelated": "depixelated, dB",
            "pulmonary_psnr_pixelated": "pixelated, dB", "litres": "region, litres"}
+LABELS = {"usual": "as in this chapter", "equation_2": "eq. (2) as printed", "blocks_first": "divided, then equalised",
+          "pulmonary": "trained on four pulmonary blocks"}
 
 
 def studies() -> list:

@@ -27,7 +27,7 @@ from covlib.metrics import classification
 from covlib.metrics.classification import auc_gain as paired_areas
 from covlib.metrics.classification import auc_interval
 from covlib.metrics.intervals import Interval, gain, proportion
-from covlib.papers.cyclegan.config import ARMS, STOPPING, TARGET, Config
+from covlib.papers.cyclegan.config import ARMS, REPEATED, STOPPING, TARGET, Config
 from covlib.papers.cyclegan.method import CycleGAN, check_images
 from covlib.seeding import derive, torch_generator
 from covlib.training.devices import resolve_device
@@ -92,17 +92,21 @@ def make_tasks(slices: SliceSet, split: Split, methods: dict[str, CycleGAN], con
 
 
 def training_set(task: Task, arm: str, stopping: str = "validation") -> tuple[Tensor, np.ndarray]:
-    """Images and labels of an arm: "real", "real+own" (G_NC or G_PC), "real+both", "synthetic" (own, no real COVID-19).
+    """Images and labels of an arm: "real", "real+own" (G_NC or G_PC), "real+both", "synthetic" (own, no real COVID-19),
+    or "repeated": the real images alone, each of COVID-19 as often as it takes to be as many as the others.
 
     With a validation split, translations made from its patients stay out, as their real images do.
     """
-    if arm not in ARMS:
-        raise ConfigError(f"arm {arm!r} is not one of {', '.join(ARMS)}")
+    if arm not in (*ARMS, REPEATED):
+        raise ConfigError(f"arm {arm!r} is not one of {', '.join((*ARMS, REPEATED))}")
     rows = task.split.train if stopping == "validation" else task.train_and_val
     if arm == "synthetic":
         rows = rows[task.labels[rows] == 0]
+    elif arm == REPEATED:
+        ill, well = (rows[task.labels[rows] == label] for label in (1, 0))
+        rows = np.concatenate([rows, np.resize(ill, max(0, len(well) - len(ill)))])
     hidden = set(task.patients[task.split.val].tolist()) if stopping == "validation" else set()
-    made = {"real": [], "real+both": list(task.synthetic)}.get(arm, [task.source])
+    made = {"real": [], REPEATED: [], "real+both": list(task.synthetic)}.get(arm, [task.source])
     parts = [task.images[torch.from_numpy(rows)]]
     for name in made:
         keep = [k for k, patient in enumerate(task.synthetic[name].patients) if patient not in hidden]

@@ -85,6 +85,10 @@ def test_arms_hold_what_their_columns_say_and_nothing_of_validation_patients(tas
     x, y = training_set(task, "synthetic")
     assert (y == 0).sum() == (truth == 0).sum() and (y == 1).sum() == own
     assert torch.equal(x[: (y == 0).sum()], real[torch.from_numpy(np.flatnonzero(truth == 0))])
+    x, y = training_set(task, "repeated")
+    ill = real[torch.from_numpy(np.flatnonzero(truth == 1))]
+    assert torch.equal(x[: len(real)], real) and (y == 1).sum() == (y == 0).sum() == (truth == 0).sum()
+    assert all(any(torch.equal(image, known) for known in ill) for image in x[len(real):])
     theirs = training_set(task, "real", "test")[1]
     assert len(theirs) == len(task.split.train) + len(task.split.val)
     with pytest.raises(ConfigError, match="real\\+own"):
