@@ -239,11 +239,12 @@ def _count(n: int | None) -> str:
 
 
 def _differences(document: dict[str, Any]) -> list[str]:
-    """Fallbacks without their advice, and problems; parts that the time did not allow are counted, not listed."""
+    """Notes, fallbacks without their advice, and problems; parts that the time did not allow are counted, not
+    listed."""
     late = [row["name"] for row in document["parts"] if row["state"] == "not reached"]
     problems = [text for text in document["problems"] if not any(text.startswith(f"{name}: the ") for name in late)]
     counted = [f"{len(late)} part(s) not reached in {document['minutes']:g} minutes"] if late else []
-    return [text.partition(";")[0] for text in document["fallbacks"]] + problems + counted
+    return [*document["notes"], *(text.partition(";")[0] for text in document["fallbacks"]), *problems, *counted]
 
 
 def table() -> str:
@@ -254,7 +255,7 @@ def table() -> str:
         used = "\n".join(f"{_count(data[what])} of {wanted:,} {what}" for what, wanted in stated.items())
         memory = max((row["memory_mb"] for row in document["parts"]), default=0.0)
         done = sum(row["state"] == "done" for row in document["parts"])
-        cut = "" if not document["batch"] else f", at most {document['batch']} image(s) a step"
+        cut = "" if not document["batch"] else f",\nat most {document['batch']} image(s) a step"
         rows.append([f"[{document['chapter']}](../data/results/rehearsals/{document['file']})\n{data['name']}, "
                      f"{document['device']}, {document['times']['threads']} thread(s){cut}", used,
                      f"{done} of {len(document['parts'])}", f"{memory / 1000:.1f} GB", f"{document['hours']:,.0f}",
