@@ -232,7 +232,7 @@ def test_numbers_in_prose_are_those_of_the_recorded_runs(site, root):
         words = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown"]
         words = words or [(root / "book" / f"{name}.md").read_text(encoding="utf-8")]
         said = [prose.say(*role, prose.scope(name)) for part in words for role in prose.roles_in(part)]
-        assert shown == said and shown
+        assert [one.replace("’", "'") for one in shown] == said and shown  # Sphinx sets typographic apostrophes
 
 
 def test_definitions_for_hover_texts(site):
