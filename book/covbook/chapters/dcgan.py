@@ -169,3 +169,38 @@ def parameter_table(image_size: int = 224, width: int = 192) -> list[dict]:
     rows = [(network, row) for network, (module, shape) in networks.items() for row in layer_shapes(module, shape)]
     return [{"network": network, "layer": row["name"], "kind": row["kind"], "output": tuple(row["shape"][1:]),
              "parameters": row["parameters"]} for network, row in rows if row["parameters"]]
+
+
+def first_layers(config: Config, images: Tensor, *, seed: int = 0) -> dict[bool, tuple[Tensor, Tensor]]:
+    """What a discriminator's untrained first layer makes of images and of the same with a third of their contrast.
+
+    Args:
+        images: (N, 1, H, W) in [-1, 1], one batch.
+
+    Returns:
+        Whether a batch normalisation stands there (``first_norm``) -> two answers, (N, C, H / 2, W / 2) each.
+    """
+    images, answers = images.expand(-1, 3, -1, -1), {}
+    for first_norm in (True, False):
+        torch.manual_seed(derive(seed, "blind"))
+        layer = Discriminator(config.image_size, config.width, first_norm=first_norm).down[:2].train()
+        with torch.no_grad():
+            answers[first_norm] = (layer(images), layer(images / 3))
+    return answers
+
+
+def first_layer_pictures(images: Tensor, answers: dict[bool, tuple[Tensor, Tensor]]):
+    """The first image at both contrasts, one below the other, and beside each a map of both answers of
+    ``first_layers``: the map that varies most, in one window for both contrasts."""
+    from covbook.plots.side_by_side import picture_rows
+
+    columns = {"what D is shown": torch.stack([images[0], images[0] / 3])}
+    for first_norm, (clear, grey) in answers.items():
+        most = int(clear[0].flatten(1).std(1).argmax())
+        pair = torch.stack([clear[0, most], grey[0, most]])[:, None]
+        low, high = clear[0, most].quantile(0.01), clear[0, most].quantile(0.99)
+        maps = ((pair - low) / (high - low) * 2 - 1).clamp(-1, 1)
+        columns["with BatchNorm" if first_norm else "without"] = torch.nn.functional.interpolate(
+            maps, size=images.shape[-2:])
+    rows = torch.stack(list(columns.values()), 1)
+    return picture_rows({"the slice": rows[0], "a third of its contrast": rows[1]}, list(columns))

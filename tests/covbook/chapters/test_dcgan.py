@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
+import torch
 
 from covbook.chapters import dcgan
 from covlib.data.case import SliceSet
 from covlib.errors import DataError
 from covlib.metrics.intervals import proportion
+from covlib.papers.dcgan import Config
 
 
 def slices(*classes: str) -> SliceSet:
@@ -43,3 +45,12 @@ def test_a_judge_at_chance_reports_nothing(right, truth, trusted):
     else:
         with pytest.raises(DataError, match=r"the judge is at chance on held-out images \(accuracy 0\.\d\d "):
             dcgan.better_than_chance(accuracy, np.array(truth))
+
+
+def test_batch_norm_behind_the_image_hides_its_contrast():
+    config = Config.for_profile("smoke")
+    images = torch.rand(8, 1, config.image_size, config.image_size, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    answers = dcgan.first_layers(config, images)
+    change = {k: ((a - b).abs().mean() / a.abs().mean()).item() for k, (a, b) in answers.items()}
+    assert change[True] < 0.05 and change[False] > 0.5
+    assert len(dcgan.first_layer_pictures(images, answers).axes) == 6

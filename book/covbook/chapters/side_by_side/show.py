@@ -28,14 +28,14 @@ from covlib.nets import evaluating
 from covlib.seeding import derive, torch_generator
 
 # measure -> (heading, what is better, digits of the unit)
-MEASURES = {"fid": ("FID", "lower"), "kid": ("KID × 1000", "lower"), "precision": ("precision", "higher"),
+MEASURES = {"fid": ("FID", "lower"), "kid": ("KID", "lower"), "precision": ("precision", "higher"),
             "recall": ("recall", "higher"), "ms_ssim": ("MS-SSIM of pairs", ""),
             "ms_ssim_twice": ("MS-SSIM, same mask twice", ""), "dice": ("Dice", "higher"), "auc": ("AUC", "higher"),
             "membership_auc": ("membership AUC", ""), "near_copies": ("near copies (%)", "lower")}
-HEADS = {"fid": "FID", "kid": "KID × 1000", "precision": "precision", "recall": "recall", "ms_ssim": "MS-SSIM",
+HEADS = {"fid": "FID", "kid": "KID", "precision": "precision", "recall": "recall", "ms_ssim": "MS-SSIM",
          "ms_ssim_twice": "one mask", "use": "use", "membership_auc": "member AUC", "near_copies": "copies (%)"}
 OF_FEATURES = ("fid", "kid", "precision", "recall")
-SCALE = {"kid": 1000.0, "near_copies": 100.0}
+SCALE = {"near_copies": 100.0}
 PICTURE = {"fid": ("FID", "lower"), "recall": ("recall", "higher"), "use": ("Dice or AUC", "higher"),
            "membership_auc": ("membership", "lower")}
 
@@ -111,7 +111,7 @@ def told_apart(scores: dict[str, Scores], measure: str) -> dict[str, list[str]]:
 def ranking(scores: dict[str, Scores]) -> str:
     """What the intervals of FID, KID, precision, recall and use allow to be ranked, in a sentence a task."""
     tasks = dict.fromkeys(ENTRIES[arm].task for arm in scores)
-    by_measure = {HEADS[m].split(" ×")[0]: told_apart(scores, m) for m in ("fid", "kid", "precision", "recall", "use")}
+    by_measure = {HEADS[m]: told_apart(scores, m) for m in ("fid", "kid", "precision", "recall", "use")}
     said = []
     for task in tasks:
         parts = [f"{head}: {', '.join(found[task])}" for head, found in by_measure.items() if found.get(task)]
