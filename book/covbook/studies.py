@@ -130,12 +130,15 @@ def table(study: str | dict | list[dict], columns: dict[str, str], *, arms: dict
         scale: metric -> what to multiply ours by. Where the paper's numbers are in "%" it is 100 by default, else 1.
 
     Returns:
-        The table; one without rows, whose note says how to fill it, where nothing is collected.
+        The table; a metric that no arm has is named in its note, not an empty column. One without rows, whose note says how to fill it, where nothing is collected.
     """
     documents = load(study) if isinstance(study, str) else [study] if isinstance(study, dict) else study
     if not documents:
         return Table(["arm", *columns.values()], [], right=tuple(columns.values()),
                      note=f"Nothing recorded yet: `covlib sweep {study}`, then `covlib sweep {study} --collect`.")
+    lacking = [m for m in columns if not any(values(d, arm["name"], m) for d in documents for arm in d["arms"])]
+    lacked = ", ".join(columns[m] for m in lacking)
+    columns = {m: heading for m, heading in columns.items() if m not in lacking}
     paper = {metric: _papers(documents[0], metric) for metric in columns}
     factor = {m: 100.0 if any(n.get("unit") == "%" for n in paper[m].values()) else 1.0 for m in columns}
     factor |= scale or {}
@@ -160,6 +163,7 @@ def table(study: str | dict | list[dict], columns: dict[str, str], *, arms: dict
     note = ("One seed an arm, so there is no spread." if single else
             "Mean ± standard deviation over seeds, in brackets the number of seeds.")
     note += "" if several else f" Run on {_where(documents[0])}."
+    note += f" Not measured there: {lacked}." if lacked else ""
     heads = (["data, profile"] if several else []) + heads
     return Table(heads, rows, note=note, right=tuple(heads[1 + several:]))
 

@@ -359,6 +359,8 @@ def test_the_table_has_mean_spread_and_the_paper_s_number(swept, tmp_path, monke
     alone = {**documents[0], "arms": [{**arm, "runs": arm["runs"][:1]} for arm in documents[0]["arms"]]}
     alone = studies.table(alone, {"mean": "Mean"})
     assert not any("±" in cell for row in alone.rows for cell in row) and alone.note.startswith("One seed")
+    lacking = studies.table(documents, {"mean": "Mean", "never": "What nobody measured"})
+    assert lacking.columns == ["arm", "Mean"] and lacking.note.endswith("Not measured there: What nobody measured.")
     empty = studies.table("no such study", {"mean": "Mean"})
     assert empty.rows == [] and empty.columns == ["arm", "Mean"] and "covlib sweep no such study" in empty.note
 
