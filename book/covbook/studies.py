@@ -130,7 +130,8 @@ def table(study: str | dict | list[dict], columns: dict[str, str], *, arms: dict
         scale: metric -> what to multiply ours by. Where the paper's numbers are in "%" it is 100 by default, else 1.
 
     Returns:
-        The table; a metric that no arm has is named in its note, not an empty column. One without rows, whose note says how to fill it, where nothing is collected.
+        The table; a metric that no arm has is named in its note, not an empty column. One without rows, whose note
+        says how to fill it, where nothing is collected.
     """
     documents = load(study) if isinstance(study, str) else [study] if isinstance(study, dict) else study
     if not documents:
