@@ -182,9 +182,9 @@ def first_layers(config: Config, images: Tensor, *, seed: int = 0) -> dict[bool,
     """
     images, answers = images.expand(-1, 3, -1, -1), {}
     for first_norm in (True, False):
-        torch.manual_seed(derive(seed, "blind"))
-        layer = Discriminator(config.image_size, config.width, first_norm=first_norm).down[:2].train()
-        with torch.no_grad():
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            torch.manual_seed(derive(seed, "blind"))
+            layer = Discriminator(config.image_size, config.width, first_norm=first_norm).down[:2].train()
             answers[first_norm] = (layer(images), layer(images / 3))
     return answers
 

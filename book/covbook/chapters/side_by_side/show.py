@@ -27,7 +27,7 @@ from covlib.metrics.intervals import Interval, jackknife
 from covlib.nets import evaluating
 from covlib.seeding import derive, torch_generator
 
-# measure -> (heading, what is better, digits of the unit)
+# measure -> (heading, what is better)
 MEASURES = {"fid": ("FID", "lower"), "kid": ("KID", "lower"), "precision": ("precision", "higher"),
             "recall": ("recall", "higher"), "ms_ssim": ("MS-SSIM of pairs", ""),
             "ms_ssim_twice": ("MS-SSIM, same mask twice", ""), "dice": ("Dice", "higher"), "auc": ("AUC", "higher"),
