@@ -18,6 +18,7 @@ A formula is one of ``covbook.arithmetic``. Its names, on the page of a chapter:
     table.NAME.ARM.METRIC      of a recorded study: a list over seeds ("-" in names is written "_")
     table_on.ct_slices.NAME... of a study on other data
     cyclegan.run.psnr          any of these of another chapter, by its name without the number
+    impossible_intervals       how many of CoSinGAN's intervals no five scans can have (``covbook.five_scans``)
 """
 
 import ast
@@ -28,7 +29,7 @@ from pkgutil import resolve_name
 from types import SimpleNamespace
 from typing import Any
 
-from covbook import project, report, studies
+from covbook import five_scans, project, report, studies
 from covbook.arithmetic import Measured, evaluate, filled, shown
 from covbook.runner import chapters
 from covlib.config import PROFILES
@@ -56,6 +57,7 @@ class Of:
                 "changed_on": lambda: _By(lambda data: _Changed(self.chapter, data)),
                 "table": lambda: _Studies(self.chapter),
                 "table_on": lambda: _By(lambda data: _Studies(self.chapter, data)),
+                "impossible_intervals": lambda: len(five_scans.impossible_intervals()),
                 **{p: partial(self._settings, p) for p in PROFILES}}
         if name in made:
             return made[name]()

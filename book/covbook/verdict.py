@@ -36,8 +36,8 @@ def look(run, sets: dict[str, tuple[Any, Any]], logs: dict[str, dict] | None = N
                 collapsed.append(f"{name}: {found.collapsed}")
             words.append(f"{name}: COLLAPSED, {found.collapsed}" if found.collapsed else
                          f"{name}: images have {100 * found.contrast:.0f} % of the contrast of real ones, "
-                         f"{100 * found.spread:.0f} % of their spread, and the nearest other one is "
-                         f"{100 * found.nearest:.0f} % as far")
+                         f"{100 * found.spread:.0f} % of their spread, and each is "
+                         f"{100 * found.nearest:.0f} % as far from the one most like it")
     more, few = judged(run)
     run.verdict = {key: [said(line) for line in lines]
                    for key, lines in (("words", words + more), ("collapsed", collapsed + few))}

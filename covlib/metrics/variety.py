@@ -45,8 +45,8 @@ class Variety:
         if self.spread < ALIKE:
             return f"images hardly differ: {100 * self.spread:.0f} % of the spread of real ones"
         if self.nearest < COPIES:
-            return (f"images repeat each other: the nearest other one is {100 * self.nearest:.0f} % as far as among "
-                    "real ones")
+            return (f"images repeat each other: each is {100 * self.nearest:.0f} % as far from the one most like it as "
+                    "among real ones")
         return ""
 
 

@@ -156,7 +156,8 @@ def planting(rows):
             axes.plot(scale * value.value, k, "o", color=colour, markersize=6.5, clip_on=False)
             said = f"{scale * value.value:.{0 if share else 2}f}{' %' if share else ''}"
             style.row_text(axes, 1.03, k, said, fontsize=style.SMALL)
-        axes.set(ylim=(len(found) - 0.4, -0.6), xlabel=f"{found[0].metric}{' (%)' if share else ''}")
+        # of healthy people too, of whom "sensitivity" would be the wrong word
+        axes.set(ylim=(len(found) - 0.4, -0.6), xlabel="called positive (%)" if share else found[0].metric)
         axes.set_yticks(range(len(found)), [f"{r.trained}: {r.tested}" for r in found])
         axes.tick_params(axis="y", length=0, pad=8)  # a point at 0 does not touch its name
         if share or "Dice" in found[0].metric:
