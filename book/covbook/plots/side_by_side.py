@@ -1,5 +1,7 @@
 """Figures of chapter 08's comparison: all measures of all methods at once, and what sampling steps buy."""
 
+import math
+
 import numpy as np
 
 from covbook.plots import style
@@ -7,6 +9,7 @@ from covbook.plots.pictures import _grid
 from covlib.errors import DataError
 
 PITCH, HEAD_ROOM, FOOT_ROOM = 0.27, 0.5, 0.42  # inches: a method's line, above a panel, below it
+SQUARES = ("fid",)  # measures that are squares of a distance: on an axis of its size, one far row hides no other
 
 
 def comparison(tasks: dict, measures: dict, *, controls, whose: str = ""):
@@ -34,7 +37,8 @@ def comparison(tasks: dict, measures: dict, *, controls, whose: str = ""):
         for c, (measure, (heading, better)) in enumerate(measures.items()):
             axes = style.chart_axes(figure, left + c * (width + gap), top, width, height, grid="x")
             _panel(axes, methods, measure, controls)
-            said = f"{heading} " + {"lower": "\N{DOWNWARDS ARROW}", "higher": "\N{UPWARDS ARROW}"}.get(better, "")
+            scale = " (root axis)" if measure in SQUARES else ""
+            said = f"{heading}{scale} " + {"lower": "\N{DOWNWARDS ARROW}", "higher": "\N{UPWARDS ARROW}"}.get(better, "")
             style.inch_text(figure, left + c * (width + gap), top - 0.06, said, size=style.SMALL)
         for k, method in enumerate(names[task]):
             middle = top + PITCH * (k + 0.5)
@@ -61,8 +65,23 @@ def _panel(axes, methods: dict, measure: str, controls) -> None:
             axes.axvline(found.value, color=style.BLUE, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
     axes.set(ylim=(-0.6, len(methods) - 0.4), yticks=[])
     axes.margins(x=0.1)
-    axes.locator_params(axis="x", nbins=3)
+    if measure in SQUARES:
+        _by_its_root(axes)
+    else:
+        axes.locator_params(axis="x", nbins=3)
     axes.tick_params(axis="x", labelsize=style.SMALL)
+
+
+def _by_its_root(axes) -> None:
+    """An axis from zero on which the roots of values are evenly spaced, with three ticks."""
+    high = max(axes.dataLim.x1, 1e-6)
+    size = math.floor(math.log10(high))
+    axes.set_xscale("function", functions=(lambda x: np.sqrt(np.clip(x, 0, None)), np.square))
+    axes.set_xlim(0, 1.2 * high)
+    whole = [m * 10.0**e for e in range(size - 2, size + 1) for m in (1, 2, 5) if m * 10.0**e <= high]
+    far = whole[-1]
+    axes.set_xticks([0, max(t for t in whole if t <= far / 6), far])
+    axes.xaxis.set_major_formatter("{x:g}")
 
 
 def sampling_steps(steps, fid, seconds, *, floor: float | None, whose: str = ""):
