@@ -37,8 +37,8 @@ def comparison(tasks: dict, measures: dict, *, controls, whose: str = ""):
         for c, (measure, (heading, better)) in enumerate(measures.items()):
             axes = style.chart_axes(figure, left + c * (width + gap), top, width, height, grid="x")
             _panel(axes, methods, measure, controls)
-            scale = " (root axis)" if measure in SQUARES else ""
-            said = f"{heading}{scale} " + {"lower": "\N{DOWNWARDS ARROW}", "higher": "\N{UPWARDS ARROW}"}.get(better, "")
+            arrow = {"lower": "\N{DOWNWARDS ARROW}", "higher": "\N{UPWARDS ARROW}"}.get(better, "")
+            said = f"{heading} (root axis) {arrow}" if measure in SQUARES else f"{heading} {arrow}"
             style.inch_text(figure, left + c * (width + gap), top - 0.06, said, size=style.SMALL)
         for k, method in enumerate(names[task]):
             middle = top + PITCH * (k + 0.5)
