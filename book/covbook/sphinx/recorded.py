@@ -13,7 +13,7 @@ from covbook import project
 from covlib import atomic
 
 # Functions whose last call in a cell needs the recordings, constants and imports of the notebook, and no run.
-TABLES = ("chapter.study_table", "report.measurements_table", "show.recorded_table", "studies.table")
+TABLES = ("chapter.study_table", "ladder.table", "report.measurements_table", "show.recorded_table", "studies.table")
 
 
 def refresh() -> list[Path]:

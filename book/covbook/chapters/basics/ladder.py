@@ -15,7 +15,7 @@ of those that are reported. Nothing heavy is imported until an arm runs.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from math import nan
+from math import inf, nan
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ ARMS = {"03_dcgan": {"dcgan": ("spectral", "paper")},
         "05_cosingan": {"cosingan": ("paper", "projected"), "pix2pix": ("paper",), "enhanced": ("paper",)},
         "06_cyclegan": {"cyclegan": ("projected", "paper")},
         "07_cgan3d": {"denoise": ("detail", "paper"), "depixelate": ("detail", "paper"), "autoencode": ("paper",)}}
+ASKED = {"one_batch_psnr": (30.0, inf), "alone_auc": (0.95, inf), "detail": (0.5, 2.0)}  # at least, at most
 AT_REST = 1e-30  # a learning rate that moves no weight but a zero, by less than this a step
 UNSEEN = 48  # images or blocks that a discriminator is asked about
 
@@ -63,6 +64,23 @@ def recorded() -> dict[str, str]:
 
     there = {arm["name"] for document in load(NAME) for arm in document["arms"]}
     return {name: words for name, words in labels().items() if name in there} or labels()
+
+
+def table():
+    """The collected study as a ``covbook.tables.Table``: a row an arm; the note names the rungs that were missed."""
+    from covbook import studies
+
+    made, names = studies.table(NAME, COLUMNS, arms=recorded()), recorded()
+    missed = []
+    for metric, (least, most) in ASKED.items():
+        found = [(words, value) for document in studies.load(NAME) for arm, words in names.items()
+                 for value in studies.values(document, arm, metric) if not least <= value <= most]
+        wanted = f"{least:g} to {most:g}" if most < inf else f"{least:g}"
+        if found:
+            missed.append(f"{COLUMNS[metric].split(' (')[0]} ({wanted} asked for): "
+                          + "; ".join(f"{words} ({value:.{0 if value > 9 else 2}f})" for words, value in found))
+    said = f"Missed rungs. {'. '.join(missed)}." if missed else ""
+    return replace(made, note=f"{made.note} {said}".strip())
 
 
 @dataclass

@@ -94,6 +94,25 @@ def test_the_table_shows_what_is_recorded(monkeypatch):
     assert ladder.recorded() == ladder.labels()
 
 
+def test_the_table_names_the_rungs_that_were_missed(monkeypatch):
+    from covbook import studies as collected
+
+    arms = {"04-sean-paper": {"one_batch_psnr": 24.8, "alone_auc": 1.0},
+            "03-dcgan-spectral": {"alone_auc": 0.99, "end_auc": 0.9, "detail": 0.44, "grid": 1.4},
+            "04-spade-paper": {"one_batch_psnr": 30.1, "alone_auc": 0.96, "detail": 1.9}}
+    document = {"study": "ladder", "chapter": "02_judging", "number": "", "profile": "cpu", "overrides": {},
+                "data": {"kind": "phantom", "name": "phantom"},
+                "arms": [{"name": name, "runs": [{"seed": 77, "metrics": found}]} for name, found in arms.items()]}
+    monkeypatch.setattr(collected, "load", lambda name: [document])
+    note = ladder.table().note
+    assert "one batch (30 asked for): 04 sean, the paper's discriminator (25)" in note
+    assert "detail (0.5 to 2 asked for): 03 dcgan" in note and "(0.44)" in note
+    assert "spade" not in note and "D alone" not in note
+    for name in arms:
+        arms[name] |= {"one_batch_psnr": 31.0, "detail": 1.0}
+    assert "Missed" not in ladder.table().note
+
+
 def study_config(chapter: str, **changes):
     from covlib.papers.cyclegan.config import Config as CycleConfig
 
