@@ -77,9 +77,10 @@ def table():
                  for value in studies.values(document, arm, metric) if not least <= value <= most]
         wanted = f"{least:g} to {most:g}" if most < inf else f"{least:g}"
         if found:
-            missed.append(f"{COLUMNS[metric].split(' (')[0]} ({wanted} asked for): "
+            head = COLUMNS[metric].split(" (")[0]
+            missed.append(f"{head[0].upper()}{head[1:]} ({wanted} asked for): "
                           + "; ".join(f"{words} ({value:.{0 if value > 9 else 2}f})" for words, value in found))
-    said = f"Missed rungs. {'. '.join(missed)}." if missed else ""
+    said = f"Rungs missed. {'. '.join(missed)}." if missed else ""
     return replace(made, note=f"{made.note} {said}".strip())
 
 

@@ -105,12 +105,12 @@ def test_the_table_names_the_rungs_that_were_missed(monkeypatch):
                 "arms": [{"name": name, "runs": [{"seed": 77, "metrics": found}]} for name, found in arms.items()]}
     monkeypatch.setattr(collected, "load", lambda name: [document])
     note = ladder.table().note
-    assert "one batch (30 asked for): 04 sean, the paper's discriminator (25)" in note
-    assert "detail (0.5 to 2 asked for): 03 dcgan" in note and "(0.44)" in note
+    assert "One batch (30 asked for): 04 sean, the paper's discriminator (25)" in note
+    assert "Detail (0.5 to 2 asked for): 03 dcgan" in note and "(0.44)" in note
     assert "spade" not in note and "D alone" not in note
     for name in arms:
         arms[name] |= {"one_batch_psnr": 31.0, "detail": 1.0}
-    assert "Missed" not in ladder.table().note
+    assert "missed" not in ladder.table().note
 
 
 def study_config(chapter: str, **changes):
