@@ -45,7 +45,7 @@ PAPERS = (
           "detectors' sensitivity, false negatives"),
     Entry("07", "Mangalagiri et al.", "3-D cGAN", "block", "block_clear",
           "blocks of 32³ voxels", "the block: as it is, noisy or pixelated",
-          "a 3-D U-Net and a 3-D discriminator", "adversarial, L1 of voxels", "1,049 CT volumes, not public",
+          "a 3-D U-Net and a 3-D discriminator", "adversarial, L1 of voxels", "37 of 1,049 CT volumes",
           "PSNR, SSIM; three readers"),
 )
 
