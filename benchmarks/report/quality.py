@@ -1,7 +1,8 @@
 """What a training in bfloat16, recorded on a GPU, leads to, beside the same training in float32 on a CPU.
 
 ``benchmarks/quality/*.json`` are runs of chapters on a GPU at the profile and with the seeds of runs that are recorded
-(``data/results``) from a CPU: the same data, networks and number of steps. Nothing is run here.
+(``data/results``) from a CPU: the same data, networks and number of steps. Runs of other settings are not compared.
+Nothing is run here.
 """
 
 from pathlib import Path
@@ -39,6 +40,10 @@ def table(folder: Path | None = None, results: list[dict] | None = None) -> Tabl
             if ours is not None and len(theirs) > 1:
                 inside = "yes" if min(theirs) <= ours <= max(theirs) else "no"
                 rows.append([run["chapter"], words, f"{ours:.3g}", ", ".join(f"{v:.3g}" for v in theirs), inside])
+    if not rows:
+        return Table(["chapter", "measured", "GPU", "CPU, a seed each", "within"], [], note=(
+            "Not compared: the runs that are kept from a GPU were recorded with settings that no recorded run on a CPU "
+            "has any longer."))
     return Table(["chapter", "measured", "GPU", "CPU, a seed each", "within"], rows, right=("GPU", "CPU, a seed each"),
                  note="GPU: bfloat16, steps recorded as a CUDA graph, seed 0. CPU: float32. Same profile, data and "
                       "number of steps; random numbers differ between the two, as between two seeds. So few "
@@ -48,7 +53,7 @@ def table(folder: Path | None = None, results: list[dict] | None = None) -> Tabl
 
 def _same(a: dict, b: dict) -> bool:
     """Whether two runs differ in seed and machine only."""
-    return (all(a[key] == b[key] for key in ("chapter", "profile", "overrides"))
+    return (all(a[key] == b[key] for key in ("chapter", "profile", "overrides", "config"))
             and a["data"]["name"] == b["data"]["name"])
 
 

@@ -149,7 +149,7 @@ def page(documents: list[dict] | None = None, *, fold: bool = False) -> str:
         parts.append(f"```{{dropdown}} All measurements\n{every}\n```\n" if fold else
                      f"### All measurements\n\n{every}")
     quality = bench_quality.table()
-    if quality.rows and any(document["machine"].get("gpu") for document in documents):
+    if any(document["machine"].get("gpu") for document in documents):
         parts.append(f"## Whether a GPU learns the same\n\n{quality}\n")
     not_yet = missing(documents)
     if not_yet:

@@ -40,11 +40,16 @@ def test_a_number_between_those_of_the_seeds_is_said_to_be_so(recorded, tmp_path
 def test_only_runs_that_differ_in_seed_and_machine_are_compared(recorded, tmp_path):
     on_gpu(recorded[0], tmp_path, 1.0)
     others = [{**r, "profile": "smoke"} for r in recorded] + [{**r, "overrides": {"epochs": 1}} for r in recorded]
+    others += [{**r, "config": r["config"] | {"steps": 1}} for r in recorded]
     assert not bench_quality.table(tmp_path, others).rows
     assert not bench_quality.table(tmp_path, recorded[:1]).rows  # one seed says nothing of a spread
 
 
-def test_the_kept_runs_are_from_a_gpu_and_have_twins():
+def test_the_kept_runs_are_from_a_gpu_and_compared_where_their_settings_still_are_those_of_the_cpu():
     kept = report.load_results(folder=bench_quality.FOLDER)
     assert kept and all(run["device"] == "cuda" for run in kept)
-    assert {row[0] for row in bench_quality.table().rows} == {run["chapter"] for run in kept}
+    alike = {run["chapter"] for run in kept
+             if sum(bench_quality._same(other, run) for other in report.load_results(run["chapter"])) > 1}
+    made = bench_quality.table()
+    assert {row[0] for row in made.rows} == alike
+    assert alike or "Not compared" in made.note
