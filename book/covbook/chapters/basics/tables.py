@@ -389,7 +389,7 @@ def degradation_figure(curves: dict[str, list[dict]], whose: str):
         {**upper, **lower},
         xlabels=labels,
         references=floors,
-        note=f"n = {n} images in each set. Band: smallest to largest over halvings of the patients. Features: {whose}.",
+        note=f"n = {n} images a set. Band: all halvings of the patients. {whose}.",
     )
 
 
