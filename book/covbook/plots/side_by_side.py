@@ -74,6 +74,8 @@ def _panel(axes, methods: dict, measure: str, controls) -> None:
 
 def _by_its_root(axes) -> None:
     """An axis from zero on which the roots of values are evenly spaced, with three ticks."""
+    if not np.isfinite(axes.dataLim.x1):
+        return  # no method has a value
     high = max(axes.dataLim.x1, 1e-6)
     size = math.floor(math.log10(high))
     axes.set_xscale("function", functions=(lambda x: np.sqrt(np.clip(x, 0, None)), np.square))

@@ -70,8 +70,8 @@ def table():
     """The collected study as a ``covbook.tables.Table``: a row an arm; the note names the rungs that were missed."""
     from covbook import studies
 
-    made, names = studies.table(NAME, COLUMNS, arms=recorded()), recorded()
-    missed = []
+    names, missed = recorded(), []
+    made = studies.table(NAME, COLUMNS, arms=names)
     for metric, (least, most) in ASKED.items():
         found = [(words, value) for document in studies.load(NAME) for arm, words in names.items()
                  for value in studies.values(document, arm, metric) if not least <= value <= most]
